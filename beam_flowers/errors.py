@@ -1,0 +1,39 @@
+"""Everything that can go wrong in a way the user can mend, under one base class."""
+
+
+class BeamFlowersError(Exception):
+    """Base of all errors raised for a user; the command line prints it and exits with 1."""
+
+
+class InputError(BeamFlowersError):
+    """Images, manifests or options that cannot be used as given."""
+
+
+class BackboneError(BeamFlowersError):
+    """A backbone that is unknown, absent, damaged or not the one that was asked for."""
+
+
+class StoreError(BeamFlowersError):
+    """A feature store or table that cannot be read or written."""
+
+
+class ModelError(BeamFlowersError):
+    """A model bundle that cannot be read or does not fit the vectors."""
+
+
+class TrainingError(BeamFlowersError):
+    """Vectors and labels from which no head can be trained."""
+
+
+class PictureError(BeamFlowersError):
+    """One picture that cannot be used; it becomes a `Reject`, never the end of a run.
+
+    Attributes:
+        error_class: stable name of the failure, for example `Truncated`.
+        message: one line for people, free of memory addresses and temporary paths.
+    """
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(f"{error_class}: {message}")
+        self.error_class = error_class
+        self.message = message

@@ -1,0 +1,107 @@
+"""The elements that travel between the steps: small, immutable, without behaviour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+NOT_AN_IMAGE = "NotAnImage"
+"""`Reject.error_class` of a file that is no picture at all: passed over, not a failure."""
+
+
+class Image(NamedTuple):
+    """One file that may hold a picture; nothing of it has been read yet.
+
+    Attributes:
+        uri: absolute path, scheme kept (`s3://...`), not percent-encoded; local paths bare.
+        root: the folder, manifest or pattern's fixed part it was found under, absolute.
+        relative_path: path below `root`, with `/`.
+        label: class name, verbatim, or None.
+        split: `training`, `validation` or `testing` where the source fixes it, or None.
+        bytes: file size, or None where it could not be asked.
+        modified: last change in microseconds since the epoch (UTC), or None.
+    """
+
+    uri: str
+    root: str
+    relative_path: str
+    label: str | None = None
+    split: str | None = None
+    bytes: int | None = None
+    modified: int | None = None
+
+
+class Reject(NamedTuple):
+    """One file that gives no row, and why.
+
+    Attributes:
+        image: the file.
+        stage: `find`, `read`, `decode` or `embed`.
+        error_class: stable name of the failure; `NOT_AN_IMAGE` does not count as one.
+        message: one line for people, free of memory addresses and temporary paths.
+        sha256: hex digest of the content where it could be read.
+    """
+
+    image: Image
+    stage: str
+    error_class: str
+    message: str
+    sha256: str | None = None
+
+
+class Hidden(NamedTuple):
+    """A file passed over because a path component below the root starts with a dot."""
+
+    uri: str
+
+
+class RootListed(NamedTuple):
+    """The end of one root's listing.
+
+    Attributes:
+        root: as in `Image.root`.
+        complete: True if everything below it was seen, so that a stored row of this root
+            which was not listed belongs to a file that is gone.
+    """
+
+    root: str
+    complete: bool
+
+
+class Picture(NamedTuple):
+    """A decoded picture.
+
+    Attributes:
+        pixels: uint8 [height, width, 3], RGB, at the size the recipe asks for.
+        width: of the file's picture after EXIF orientation, in pixels.
+        height: likewise.
+        format: `JPEG`, `PNG`, `WEBP`, `GIF`, `BMP`, `TIFF` or `PPM`.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    width: int
+    height: int
+    format: str
+
+
+class Bottleneck(NamedTuple):
+    """A picture's vector.
+
+    Attributes:
+        image: the file.
+        sha256: hex digest of its bytes.
+        width: see `Picture`.
+        height: see `Picture`.
+        format: see `Picture`.
+        vector: float32 [D], the layer before the classifier.
+    """
+
+    image: Image
+    sha256: str
+    width: int
+    height: int
+    format: str
+    vector: npt.NDArray[np.float32]
