@@ -1,0 +1,146 @@
+"""Files → bottlenecks: read, hash, decode and run the network, in a bounded pool of threads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_flowers import files
+from beam_flowers.errors import PictureError
+from beam_flowers.images.pixels import Limits, PixelRecipe, decode
+from beam_flowers.records import Bottleneck, Image, Picture, Reject
+
+
+class Engine(Protocol):
+    """What computes vectors; safe to call from many threads."""
+
+    @property
+    def recipe(self) -> PixelRecipe: ...
+    @property
+    def batch(self) -> int: ...
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]: ...
+
+
+class Hashed(NamedTuple):
+    """A file whose content is known by its digest; the content itself is not kept."""
+
+    image: Image
+    sha256: str
+
+
+class _Copy(NamedTuple):
+    """A file with the same bytes as one that another task of the block has in hand."""
+
+    image: Image
+    sha256: str
+
+
+_Outcome = Bottleneck | Reject | _Copy
+Pending = list["Future[list[_Outcome]]"]
+
+
+@lru_cache(maxsize=1)
+def pool() -> ThreadPoolExecutor:
+    """The process' threads, two a core: one waits for a disk or a decoder while one computes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(2 * (cores or 1), thread_name_prefix="bottlenecks")
+
+
+def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
+    """Hands the files to the pool, in small batches; equal bytes are computed once."""
+    claims: dict[str, str] = {}
+    batches = (images[i : i + engine.batch] for i in range(0, len(images), engine.batch))
+    return [pool().submit(_compute, batch, engine, limits, claims) for batch in batches]
+
+
+def collect(pending: Pending) -> list[Bottleneck | Reject]:
+    """Waits for `start`'s work: one outcome a file, in their order."""
+    outcomes = [outcome for future in pending for outcome in future.result()]
+    first = {o.sha256: o for o in outcomes if not isinstance(o, _Copy) and o.sha256}
+    return [
+        first[o.sha256]._replace(image=o.image) if isinstance(o, _Copy) else o for o in outcomes
+    ]
+
+
+def compute_bottlenecks(
+    images: Sequence[Image], engine: Engine, limits: Limits | None = None
+) -> list[Bottleneck | Reject]:
+    """A vector, or the reason why there is none, for each file, in their order."""
+    return collect(start(images, engine, limits or Limits()))
+
+
+def hash_files(images: Sequence[Image], limits: Limits | None = None) -> list[Hashed | Reject]:
+    """The digest of each file's content, in their order."""
+    limits = limits or Limits()
+    return list(pool().map(lambda image: _hash(image, limits), images))
+
+
+def _hash(image: Image, limits: Limits) -> Hashed | Reject:
+    content = read_content(image, limits)
+    return content if isinstance(content, Reject) else Hashed(content[0], content[2])
+
+
+def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Reject:
+    """(the file with its size filled in, its bytes, their sha256 hex), or why it can't be read."""
+    try:
+        # One byte more than is allowed tells a file that is too large from one that just fits.
+        data = files.read_bytes(image.uri, limits.max_bytes + 1)
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        return Reject(image, "read", type(error).__name__, reason)
+    if image.bytes is None:
+        image = image._replace(bytes=len(data))
+    return image, data, hashlib.sha256(data).hexdigest()
+
+
+def _compute(
+    images: Sequence[Image], engine: Engine, limits: Limits, claims: dict[str, str]
+) -> list[_Outcome]:
+    outcomes: list[_Outcome | None] = []
+    pictures: list[tuple[Image, str, Picture]] = []
+    for image in images:
+        result = _open(image, engine.recipe, limits, claims)
+        if isinstance(result, Reject | _Copy):
+            outcomes.append(result)
+        else:
+            outcomes.append(None)
+            pictures.append(result)
+    vectors = _vectors(pictures, engine)
+    return [next(vectors) if outcome is None else outcome for outcome in outcomes]
+
+
+def _open(
+    image: Image, recipe: PixelRecipe, limits: Limits, claims: dict[str, str]
+) -> Reject | _Copy | tuple[Image, str, Picture]:
+    content = read_content(image, limits)
+    if isinstance(content, Reject):
+        return content
+    image, data, sha = content
+    # dict.setdefault is atomic: of several threads with the same bytes one goes on.
+    if claims.setdefault(sha, image.uri) != image.uri:
+        return _Copy(image, sha)
+    try:
+        return image, sha, decode(data, recipe, limits)
+    except PictureError as error:
+        return Reject(image, "decode", error.error_class, error.message, sha)
+
+
+def _vectors(
+    pictures: Sequence[tuple[Image, str, Picture]], engine: Engine
+) -> Iterator[Bottleneck | Reject]:
+    if not pictures:
+        return
+    vectors = engine.embed(np.stack([picture.pixels for _, _, picture in pictures]))
+    for (image, sha, picture), vector in zip(pictures, vectors, strict=True):
+        if np.isfinite(vector).all():
+            size = (picture.width, picture.height, picture.format)
+            yield Bottleneck(image, sha, *size, vector)
+        else:
+            yield Reject(image, "embed", "NotFinite", "the network gives NaN or infinity", sha)

@@ -1,0 +1,83 @@
+"""Which flags are ours and which are Beam's."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from beam_flowers.errors import InputError
+
+_CLOSE = 0.8
+
+
+class Split(NamedTuple):
+    """A command line, sorted.
+
+    Attributes:
+        ours: arguments for our own parser, flags written with `-`.
+        beams: flags for Beam, each `--name=value` or `--name`.
+    """
+
+    ours: list[str]
+    beams: list[str]
+
+
+def split_flags(arguments: Sequence[str], parser: argparse.ArgumentParser) -> Split:
+    """Sorts `arguments` by whose they are; `-` and `_` in a flag are the same.
+
+    Raises:
+        InputError: for a flag that looks like one of ours misspelt, or that is nobody's and
+            leaves open whether the next argument belongs to it.
+    """
+    own = {name for action in parser._actions for name in action.option_strings}
+    split = Split([], [])
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            split.ours.extend([argument, *rest])
+            break
+        name, equals, value = argument.partition("=")
+        dashed = "--" + name[2:].replace("_", "-")
+        if not name.startswith("--"):
+            split.ours.append(argument)
+        elif dashed in own:
+            split.ours.append(dashed + equals + value)
+        else:
+            split.beams.append(_beam_flag(name, equals + value, rest, own))
+    return split
+
+
+def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> str:
+    known = _beam_actions()
+    underscored = "--" + name[2:].replace("-", "_")
+    action = known.get(underscored, known.get(name))
+    if action is None:
+        _refuse_misspelt(name, own)
+        if not value and rest and not rest[0].startswith("-"):
+            raise InputError(
+                f"unknown flag {name!r}: to hand it to Beam's runner, write {name}={rest[0]}"
+            )
+        return name + value
+    flag = underscored if underscored in known else name
+    if not value and action.nargs != 0 and rest:
+        value = "=" + rest.pop(0)
+    return flag + value
+
+
+def _refuse_misspelt(name: str, own: Iterable[str]) -> None:
+    close = difflib.get_close_matches(name.replace("_", "-"), list(own), n=1, cutoff=_CLOSE)
+    if close:
+        raise InputError(f"unknown flag {name!r}; did you mean {close[0]}?")
+
+
+def _beam_actions() -> dict[str, argparse.Action]:
+    """Beam's options by flag. Importing Beam takes seconds: only when an unknown flag is there."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    return parser._option_string_actions

@@ -1,0 +1,273 @@
+"""Files by path or `scheme://` address: the file system here by `os`, all others by Beam's.
+
+Names are literal everywhere: `[`, `*` and `?` mean nothing here. What fails raises an OSError
+(Beam's own `BeamIOError` is one), an address whose file system is not installed an InputError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import stat as modes
+from collections.abc import Callable, Iterator
+from typing import BinaryIO
+
+from beam_flowers import remote
+from beam_flowers.remote import Entry as Entry
+from beam_flowers.remote import FileStat as FileStat
+from beam_flowers.remote import join as join
+from beam_flowers.remote import parent as parent
+from beam_flowers.remote import scheme
+
+
+def is_local(uri: str) -> bool:
+    """Whether a path lies in the file system of this machine."""
+    return not scheme(uri)
+
+
+def absolute(path: str) -> str:
+    """Bare absolute path without `file://`, `~`, `..` or a last `/`; `scheme://` is kept.
+
+    Nothing is percent-decoded: `%20` in a name is those three characters.
+    """
+    if not is_local(path):
+        # Beam's HDFS without a server's name is hdfs://folder, Hadoop's is hdfs:///folder.
+        return re.sub(r"^([^:]+://)/+", r"\1", path).rstrip("/")
+    return os.path.abspath(os.path.expanduser(re.sub(r"(?i)^file://", "", path)))
+
+
+def relative(uri: str, root: str) -> str:
+    """The path of `uri` below the folder `root`."""
+    return uri.removeprefix(root.rstrip("/") + "/")
+
+
+def resolve(path: str) -> str:
+    """A local path with all links followed."""
+    return os.path.realpath(path)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name is valid UTF-8 without NUL, so that a table can store it."""
+    return "\0" not in name and printable(name) == name
+
+
+def printable(name: str) -> str:
+    r"""`name` as storable text: bytes that are not UTF-8 become `\xff`."""
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # A lone surrogate that stands for no byte; JSON may hold one.
+        return name.encode("utf-8", "backslashreplace").decode()
+
+
+def open_read(uri: str) -> BinaryIO:
+    """The bytes as they are: `.gz` is not unpacked."""
+    return open(uri, "rb") if is_local(uri) else remote.open_read(uri)
+
+
+def read_bytes(uri: str, limit: int | None = None) -> bytes:
+    """The file's content, or its first `limit` bytes."""
+    with open_read(uri) as file:
+        return file.read() if limit is None else file.read(limit)
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder is there; a dangling link is not."""
+    return os.path.exists(uri) if is_local(uri) else remote.exists(uri)
+
+
+def is_folder(uri: str) -> bool:
+    """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
+    return os.path.isdir(uri) if is_local(uri) else remote.is_folder(uri)
+
+
+def stat(uri: str) -> FileStat:
+    """Size, last change and kind of what is there, behind links.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+    """
+    if is_local(uri):
+        status = os.stat(uri)
+        return FileStat(status.st_size, status.st_mtime_ns // 1000, _kind(status.st_mode))
+    try:
+        return remote.stat(uri)
+    except OSError:
+        if exists(uri):
+            raise
+        raise FileNotFoundError(f"{uri!r} is not there") from None
+
+
+def list_folder(uri: str) -> Iterator[Entry]:
+    """What lies directly in a folder; here sorted by name.
+
+    An object store has no folders to list: all below `uri` is gone through, page by page.
+    """
+    if is_local(uri):
+        return _list_local(uri)
+    if scheme(uri) == "hdfs":
+        return remote.list_hdfs(uri)
+    return _first_level(uri, remote.list_objects(uri))
+
+
+def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entry]:
+    """Everything below a folder except folders, in the order of `list_folder`.
+
+    Links are not followed. Memory is bounded by the names of one folder a level, here and on
+    HDFS; Beam's own clients of object stores remember each name that they have listed.
+
+    Args:
+        root: absolute folder.
+        enter: whether to go into the folder of that address; object stores list all.
+    """
+    if is_local(root) or scheme(root) == "hdfs":
+        return _walk_folders(root, enter or (lambda folder: True))
+    return _or_unreadable(root, remote.list_objects(root))
+
+
+def _walk_folders(root: str, enter: Callable[[str], bool]) -> Iterator[Entry]:
+    # A stack, not recursion: trees may be deeper than Python's recursion limit.
+    stack = [_or_unreadable(root, list_folder(root))]
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+        elif entry.kind != "folder":
+            yield entry
+        elif enter(entry.uri):
+            stack.append(_or_unreadable(entry.uri, list_folder(entry.uri)))
+
+
+def _or_unreadable(folder: str, entries: Iterator[Entry]) -> Iterator[Entry]:
+    try:
+        yield from entries
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        yield Entry(folder, folder.rpartition("/")[2], "unreadable", error=reason)
+
+
+def _list_local(folder: str) -> Iterator[Entry]:
+    for name in sorted(os.listdir(folder)):
+        uri = join(folder, name)
+        try:
+            status = os.lstat(uri)
+        except FileNotFoundError:  # Deleted since the folder was listed.
+            continue
+        except OSError:
+            yield Entry(uri, name, "file")
+            continue
+        kind = _kind(status.st_mode)
+        yield Entry(uri, name, kind, status.st_size, status.st_mtime_ns // 1000)
+
+
+def _kind(mode: int) -> str:
+    if modes.S_ISREG(mode):
+        return "file"
+    if modes.S_ISDIR(mode):
+        return "folder"
+    return "link" if modes.S_ISLNK(mode) else "other"
+
+
+def _first_level(folder: str, objects: Iterator[Entry]) -> Iterator[Entry]:
+    previous = ""
+    for entry in objects:
+        name, slash, _ = relative(entry.uri, folder).partition("/")
+        if not slash:
+            yield entry
+        elif name != previous:  # Object stores list in the order of names.
+            previous = name
+            yield Entry(join(folder, name), name, "folder")
+
+
+def make_folder(uri: str) -> None:
+    """Makes a folder and those above it; one that is there stays, object stores need none."""
+    if is_local(uri):
+        os.makedirs(uri, exist_ok=True)
+    else:
+        remote.make_folder(uri)
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    """Writes a whole file or nothing, over one that may be there; makes the folders above it."""
+    if is_local(uri):
+        move(_write_temporary(uri, data), uri)
+    else:
+        remote.write_atomic(uri, data)
+
+
+def put_if_absent(uri: str, data: bytes) -> bool:
+    """Writes a whole file unless one is there, in one atomic step; makes the folders above it.
+
+    Returns:
+        True if this call made the file, False if another was there first.
+
+    Raises:
+        StoreError: no such step is known for the scheme.
+    """
+    if not is_local(uri):
+        return remote.put_if_absent(uri, data)
+    temporary = _write_temporary(uri, data)
+    try:
+        os.link(temporary, uri)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+    _sync_folder(parent(uri))
+    return True
+
+
+def move(source: str, target: str) -> None:
+    """Moves a file over one that may be there; in object stores a copy and a deletion.
+
+    Raises:
+        FileNotFoundError: `source` is not there.
+    """
+    if not is_local(target):
+        remote.move(source, target)
+        return
+    make_folder(parent(target))
+    os.replace(source, target)
+    _sync_folder(parent(target))
+
+
+def delete(uri: str) -> None:
+    """Deletes a file, a link or a whole local folder; nothing there is no error."""
+    if not is_local(uri):
+        remote.delete(uri)
+    elif os.path.isdir(uri) and not os.path.islink(uri):
+        shutil.rmtree(uri)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(uri)
+
+
+def remove_empty_folders(root: str) -> None:
+    """Removes a local folder and those below it as far as they are empty; elsewhere nothing."""
+    for folder, _, _ in os.walk(root, topdown=False) if is_local(root) else ():
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def _write_temporary(path: str, data: bytes) -> str:
+    temporary = remote.temporary_name(path)
+    make_folder(parent(path))
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        delete(temporary)
+        raise
+    return temporary
+
+
+def _sync_folder(folder: str) -> None:
+    """Makes a rename in a local folder survive a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

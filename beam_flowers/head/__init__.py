@@ -1,0 +1,1 @@
+"""The softmax head: the split, the training recipes, its measures and the model bundle."""

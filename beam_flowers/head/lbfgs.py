@@ -1,0 +1,132 @@
+"""The default recipe: softmax regression to its optimum by full-batch L-BFGS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from scipy.optimize import Bounds, minimize
+
+from beam_flowers.errors import TrainingError
+from beam_flowers.head.metrics import evaluate
+from beam_flowers.head.objective import Evaluation, evaluate_softmax, standardisation
+from beam_flowers.head.softmax import Doubles, Head, Sample, Step
+from beam_flowers.head.threads import one_blas_thread
+
+# Relative gain of an iteration below which single precision no longer sees any.
+_SMALLEST_GAIN = 1e-9
+
+
+@dataclass(frozen=True)
+class LbfgsOptions:
+    """Minimises mean cross entropy + l1 * sum|W| + l2 / 2 * sum W^2; the bias is free.
+
+    Vectors are standardised feature by feature (mean 0, deviation 1 on the training rows) and
+    the penalties act on the weights over these, so that one value suits every backbone.
+
+    Attributes:
+        l1: >= 0. Exact: weights that it takes out are exactly 0.
+        l2: >= 0.
+        max_iterations: > 0, where to stop at the latest.
+        tolerance: > 0, the largest component of the gradient at which the optimum is reached.
+    """
+
+    l1: float = 0.0
+    l2: float = 0.03
+    max_iterations: int = 500
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name in ("l1", "l2"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise TrainingError(f"{name} must be >= 0 and finite, got {getattr(self, name)!r}")
+        for name in ("max_iterations", "tolerance"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be > 0, got {getattr(self, name)!r}")
+
+
+@one_blas_thread
+def train_lbfgs(
+    training: Sample,
+    classes: int,
+    options: LbfgsOptions | None = None,
+    *,
+    validation: Sample | None = None,
+    report: Callable[[Step], None] | None = None,
+) -> Head:
+    """Trains a head; the same rows in the same order give the same bytes on one machine.
+
+    Args:
+        training: rows to fit, at least one.
+        classes: number of classes C.
+        options: penalties and where to stop.
+        validation: rows whose accuracy is reported.
+        report: called after each iteration.
+    """
+    options = options or LbfgsOptions()
+    scaling = standardisation(training)
+    shape = (training.vectors.shape[1], classes)
+    evaluations: list[Evaluation] = []
+
+    def objective(point: Doubles) -> tuple[float, Doubles]:
+        weights, bias = _unpack(point, shape)
+        singles = weights.astype(np.float32), bias.astype(np.float32)
+        evaluations[:] = [evaluate_softmax(training, scaling, *singles)]
+        return _penalised(evaluations[0], weights, options)
+
+    steps = count(1)
+
+    def after_iteration(point: Doubles) -> None:
+        # The last point evaluated is the one that the line search accepted.
+        at = evaluations[0]
+        head = scaling.fold(*_unpack(point, shape))
+        accuracy = evaluate(head, validation).accuracy if validation else None
+        if report:
+            report(Step(next(steps), at.accuracy, accuracy, at.cross_entropy))
+
+    result = minimize(
+        objective,
+        np.zeros(shape[0] * shape[1] * (2 if options.l1 else 1) + classes),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=_bounds(shape) if options.l1 else None,
+        callback=after_iteration if report else None,
+        options={
+            "maxiter": options.max_iterations,
+            "maxfun": 4 * options.max_iterations,
+            "gtol": options.tolerance,
+            "ftol": _SMALLEST_GAIN,
+        },
+    )
+    return scaling.fold(*_unpack(result.x, shape))
+
+
+# With L1 the weights are the difference of two parts that are >= 0, so that the penalty is
+# linear and the optimum exact (for one of the two is 0 there).
+
+
+def _unpack(point: Doubles, shape: tuple[int, int]) -> tuple[Doubles, Doubles]:
+    """Weights float64 [D, C] and bias float64 [C] at a point of the search."""
+    size = shape[0] * shape[1]
+    *parts, bias = np.split(point, range(size, len(point), size))
+    weights = parts[0] - parts[1] if len(parts) == 2 else parts[0]
+    return weights.reshape(shape), bias
+
+
+def _bounds(shape: tuple[int, int]) -> Bounds:
+    lower = np.zeros(2 * shape[0] * shape[1] + shape[1])
+    lower[-shape[1] :] = -np.inf
+    return Bounds(lower, np.inf)
+
+
+def _penalised(at: Evaluation, weights: Doubles, options: LbfgsOptions) -> tuple[float, Doubles]:
+    """Objective and gradient with both penalties, as `_unpack` lays the point out."""
+    loss = at.cross_entropy + options.l2 / 2 * float(np.square(weights).sum())
+    gradient = (at.weights_gradient + options.l2 * weights).ravel()
+    if not options.l1:
+        return loss, np.concatenate([gradient, at.bias_gradient])
+    loss += options.l1 * float(np.abs(weights).sum())
+    parts = gradient + options.l1, options.l1 - gradient
+    return loss, np.concatenate([*parts, at.bias_gradient])

@@ -1,0 +1,55 @@
+"""How well a head labels rows whose label is known."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_flowers.errors import TrainingError
+from beam_flowers.head.softmax import Head, Sample, log_softmax
+
+
+class Metrics(NamedTuple):
+    """What was measured on a set of rows.
+
+    Attributes:
+        count: number of rows.
+        accuracy: share of rows whose most confident label is right, 0..1.
+        accuracy_low: lower end of the accuracy's 95 % interval.
+        accuracy_high: upper end.
+        cross_entropy: mean, in nats.
+    """
+
+    count: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    cross_entropy: float
+
+
+def evaluate(head: Head, sample: Sample) -> Metrics:
+    """Measures a head on every row of the sample once.
+
+    Raises:
+        TrainingError: if the sample is empty.
+    """
+    if not len(sample):
+        raise TrainingError("there are no rows to measure the head on")
+    right, loss = 0, 0.0
+    for vectors, class_ids in sample.chunks():
+        log_scores = log_softmax(head.logits(vectors))
+        right += int((log_scores.argmax(axis=1) == class_ids).sum())
+        loss -= float(np.take_along_axis(log_scores, class_ids[:, None], axis=1).sum())
+    low, high = wilson_interval(right, len(sample))
+    return Metrics(len(sample), right / len(sample), low, high, loss / len(sample))
+
+
+def wilson_interval(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval of a share by Wilson's score (1927); the default `z` makes it the 95 % one."""
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    reach /= 1 + z * z / count
+    return max(0.0, middle - reach), min(1.0, middle + reach)

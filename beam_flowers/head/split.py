@@ -1,0 +1,218 @@
+"""Which picture trains, which validates and which tests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_flowers.errors import TrainingError
+
+SPLITS = ("training", "validation", "testing")
+"""Names of the splits; a split's code is its index here."""
+
+RULES = ("hash", "retrain")
+
+Codes = npt.NDArray[np.int8]
+
+_TRAINING, _VALIDATION, _TESTING = range(3)
+
+# MAX_NUM_IMAGES_PER_CLASS of retrain.py (tensorflow/hub, examples/image_retraining).
+_RETRAIN_MODULUS = 2**27 - 1
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How the pictures are divided.
+
+    Attributes:
+        rule: `hash` (by content, every class guaranteed) or `retrain` (bit-exact with retrain.py).
+        validation_percentage: integer percent; what is left over trains.
+        testing_percentage: integer percent.
+    """
+
+    rule: str = "hash"
+    validation_percentage: int = 10
+    testing_percentage: int = 10
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise TrainingError(f"unknown split rule {self.rule!r}; choose one of {RULES}")
+        _check_percentages(self.validation_percentage, self.testing_percentage)
+
+
+def split_codes(
+    options: SplitOptions,
+    uris: Sequence[str],
+    sha256: Sequence[str],
+    class_ids: npt.NDArray[np.intp],
+    seed: int = 0,
+    given: Sequence[str | None] | None = None,
+) -> Codes:
+    """Splits by the rule chosen; `retrain` looks at the uris alone, as its ancestor did."""
+    percentages = options.validation_percentage, options.testing_percentage
+    if options.rule == "retrain":
+        return retrain_split(uris, *percentages)
+    return hash_split(sha256, class_ids, *percentages, seed=seed, given=given)
+
+
+def hash_split(
+    sha256: Sequence[str],
+    class_ids: npt.NDArray[np.intp],
+    validation_percentage: int,
+    testing_percentage: int,
+    seed: int = 0,
+    given: Sequence[str | None] | None = None,
+) -> Codes:
+    """Splits by a hash of the content: duplicates stay together, moved files where they were.
+
+    A class with at least as many distinct contents as there are splits of more than 0 percent
+    has one in each of them: where the hash leaves a split empty, the content nearest to it is
+    moved there. A class with fewer has at least its training side. The result depends neither
+    on the order of the rows nor on the names of the files.
+
+    Args:
+        sha256: content digest of each row.
+        class_ids: int [N], the class of each row.
+        validation_percentage: integer percent.
+        testing_percentage: integer percent.
+        seed: another seed, another split.
+        given: name of a split that is fixed for the row, or None. It holds for every row with
+            the same content.
+
+    Returns:
+        int8 [N], indices into `SPLITS`.
+
+    Raises:
+        TrainingError: for impossible percentages, an unknown split, or one content that is
+            given two.
+    """
+    _check_percentages(validation_percentage, testing_percentage)
+    bounds = (validation_percentage, validation_percentage + testing_percentage)
+    fixed = _given_codes(sha256, given) if given is not None else {}
+    position = {content: _position(content, seed) for content in set(sha256)}
+    codes = {content: _code_at(where, *bounds) for content, where in position.items()} | fixed
+    wanted = [_TRAINING]
+    wanted += [_VALIDATION] * (validation_percentage > 0) + [_TESTING] * (testing_percentage > 0)
+    _fill_empty_splits(codes, sha256, class_ids, wanted, _Order(position, bounds, frozenset(fixed)))
+    return np.array([codes[content] for content in sha256], dtype=np.int8)
+
+
+def retrain_split(
+    paths: Sequence[str], validation_percentage: int, testing_percentage: int
+) -> Codes:
+    """Splits as retrain.py does, by a hash of the whole path string as it was given.
+
+    Returns:
+        int8 [N], indices into `SPLITS`. A class may end up with an empty split.
+    """
+    _check_percentages(validation_percentage, testing_percentage)
+    bounds = (validation_percentage, validation_percentage + testing_percentage)
+    return np.array([_code_at(retrain_percentage(path), *bounds) for path in paths], dtype=np.int8)
+
+
+def retrain_percentage(path: str) -> float:
+    """A path's place in 0..100, bit-exact with `create_image_lists` of tensorflow/hub's retrain.py.
+
+    Everything from `_nohash_` on is left out, so that variants of one picture stay together.
+    """
+    name = re.sub(r"_nohash_.*$", "", path)
+    hashed = int(hashlib.sha1(name.encode()).hexdigest(), 16)
+    return (hashed % (_RETRAIN_MODULUS + 1)) * (100.0 / _RETRAIN_MODULUS)
+
+
+def _check_percentages(validation: int, testing: int) -> None:
+    for name, value in (("validation", validation), ("testing", testing)):
+        if not isinstance(value, int) or value < 0:
+            raise TrainingError(f"{name} percentage must be a whole number >= 0, got {value!r}")
+    if validation + testing >= 100:
+        raise TrainingError(
+            f"validation and testing take {validation} + {testing} percent and leave nothing"
+            " to train on; their sum must be below 100"
+        )
+
+
+def _position(content: str, seed: int) -> float:
+    """A content's place in 0..100."""
+    digest = hashlib.sha256(f"{seed}:{content}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") * (100.0 / 2**64)
+
+
+def _code_at(position: float, validation_end: int, testing_end: int) -> int:
+    if position < validation_end:
+        return _VALIDATION
+    return _TESTING if position < testing_end else _TRAINING
+
+
+def _given_codes(sha256: Sequence[str], given: Sequence[str | None]) -> dict[str, int]:
+    names: dict[str, set[str]] = defaultdict(set)
+    for content, name in zip(sha256, given, strict=True):
+        if name is not None:
+            names[content].add(name)
+    unknown = sorted(set().union(*names.values()) - set(SPLITS))
+    if unknown:
+        raise TrainingError(f"unknown split {unknown[0]!r}; choose one of {SPLITS}")
+    torn = sorted(content for content, found in names.items() if len(found) > 1)
+    if torn:
+        raise TrainingError(
+            f"{len(torn)} pictures are given two splits, the first has the sha256 {torn[0]} and"
+            f" is in {sorted(names[torn[0]])}; leave their copies in one split only"
+        )
+    return {content: SPLITS.index(found.pop()) for content, found in names.items()}
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Which content is moved first into a split that the hash left empty."""
+
+    position: Mapping[str, float]
+    bounds: tuple[int, int]
+    fixed: frozenset[str]
+
+    def nearest(self, contents: set[str], code: int) -> list[str]:
+        """Contents that may move, those nearest to the split's interval first."""
+        start, end = ((self.bounds[1], 100), (0, self.bounds[0]), self.bounds)[code]
+
+        def distance(content: str) -> tuple[float, str]:
+            where = self.position[content]
+            return max(start - where, where - end, 0.0), content
+
+        return sorted(contents - self.fixed, key=distance)
+
+
+def _fill_empty_splits(
+    codes: dict[str, int],
+    sha256: Sequence[str],
+    class_ids: npt.NDArray[np.intp],
+    wanted: Sequence[int],
+    order: _Order,
+) -> None:
+    """Moves contents, in `codes`, until each class has what it is promised."""
+    members: dict[int, set[str]] = defaultdict(set)
+    classes: dict[str, set[int]] = defaultdict(set)
+    for content, class_id in zip(sha256, class_ids.tolist(), strict=True):
+        members[class_id].add(content)
+        classes[content].add(class_id)
+    counts = {c: Counter(codes[content] for content in members[c]) for c in members}
+    promised = {c: wanted if len(members[c]) >= len(wanted) else wanted[:1] for c in members}
+
+    def can_leave(content: str) -> bool:
+        # A content of two classes must not leave a gap in the other one.
+        code = codes[content]
+        return all(counts[c][code] > 1 or code not in promised[c] for c in classes[content])
+
+    for class_id, code in product(sorted(members), wanted):
+        if code not in promised[class_id] or counts[class_id][code]:
+            continue
+        content = next(filter(can_leave, order.nearest(members[class_id], code)), None)
+        if content is not None:
+            for c in classes[content]:
+                counts[c][codes[content]] -= 1
+                counts[c][code] += 1
+            codes[content] = code

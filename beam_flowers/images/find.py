@@ -1,0 +1,195 @@
+"""Finding pictures: folders, patterns, single files and manifests become a stream of records."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from beam_flowers import files
+from beam_flowers.errors import InputError
+from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
+from beam_flowers.images.manifest import is_manifest, read_manifest
+from beam_flowers.records import Hidden, Image, Reject, RootListed
+
+Found = Image | Reject | Hidden | RootListed
+"""What a listing is made of."""
+
+_WILDCARDS = frozenset("*?[")
+_LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+
+
+def find_images(sources: Sequence[str]) -> Iterator[Found]:
+    """Everything that the sources hold, folder by folder; each ends with a `RootListed`.
+
+    A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
+    a manifest (see `read_manifest`) or one picture. Of a pattern the root is its longest part
+    without wildcards, and a folder that matches is gone through. What exists under a source's
+    own name is never taken for a pattern. A file that two sources hold comes twice. Files are
+    not opened: whether one is a picture is for its content to say.
+
+    Raises:
+        InputError: a source is not there, or a pattern matches nothing; the sources' names are
+            checked before the first record comes.
+    """
+    for listing in [_open_source(source) for source in sources]:
+        yield from listing
+
+
+def _open_source(source: str) -> Iterator[Found]:
+    uri = files.absolute(source)
+    if not source or not files.is_text(uri):
+        raise InputError(f"{source!r} cannot be used as a path: empty, or not UTF-8; rename it")
+    try:
+        if files.is_folder(uri):
+            return _find_in_tree(uri)
+        if files.exists(uri):
+            return _find_in_manifest(uri) if is_manifest(uri) else _find_one(uri)
+        root, pattern = _split_pattern(uri)
+        if _WILDCARDS & set("".join(pattern)) and files.is_folder(root):
+            return _find_by_pattern(root, pattern)
+    except OSError as error:
+        raise InputError(f"{source!r} cannot be looked at: {error}") from error
+    raise InputError(
+        f"{source!r} is not there (looked at {uri!r}); check the spelling, the working folder "
+        "and whether you may read the folders above it"
+    )
+
+
+def _find_one(uri: str) -> Iterator[Found]:
+    root = files.parent(uri)
+    image = Image(uri, root, files.relative(uri, root))
+    status = files.stat(uri)
+    if status.kind == "file":
+        yield image._replace(bytes=status.bytes, modified=status.modified)
+    else:
+        yield _not_regular(image)
+    yield RootListed(root, complete=False)
+
+
+def _find_in_manifest(uri: str) -> Iterator[Found]:
+    yield from read_manifest(uri)
+    yield RootListed(uri, complete=True)
+
+
+def _find_in_tree(root: str) -> Iterator[Found]:
+    splits, complete = _has_splits(root), True
+    for entry in files.walk(root):
+        found = _judge(entry, root, splits)
+        if found is not None:
+            yield found
+            complete = complete and not _is_gap(found)
+    yield RootListed(root, complete)
+
+
+def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
+    splits, empty = _has_splits(root), True
+
+    def enter(folder: str) -> bool:
+        return _may_hold(files.relative(folder, root).split("/"), pattern)
+
+    for entry in files.walk(root, enter):
+        parts = files.relative(entry.uri, root).split("/")
+        if entry.kind == "unreadable" or _matches(parts, pattern):
+            found = _judge(entry, root, splits)
+            if found is not None:
+                empty = False
+                yield found
+    if empty:
+        raise InputError(
+            f"no file matches {files.join(root, *pattern)!r}; check its spelling, and in a shell "
+            "put a pattern, or a name that holds * ? [, between quotes"
+        )
+    yield RootListed(root, complete=False)
+
+
+def _split_pattern(uri: str) -> tuple[str, list[str]]:
+    """The folder above a pattern's first wildcard, and the components below it.
+
+    A component is literal, whatever it holds, if there is a folder of that very name.
+    """
+    names: list[str] = []
+    root = uri
+    while files.parent(root) != root:
+        names.insert(0, root.rpartition("/")[2])
+        root = files.parent(root)
+    while len(names) > 1 and (
+        not _WILDCARDS & set(names[0]) or files.is_folder(files.join(root, names[0]))
+    ):
+        root = files.join(root, names.pop(0))
+    return root, names
+
+
+def _matches(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path, or a folder above it, fits a pattern."""
+    if not pattern:
+        return True
+    if pattern[0] == "**":
+        return any(_matches(parts[i:], pattern[1:]) for i in range(len(parts)))
+    return bool(parts) and fnmatchcase(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _may_hold(folder: list[str], pattern: list[str]) -> bool:
+    """Whether a path below a folder can fit a pattern."""
+    if not folder or not pattern or pattern[0] == "**":
+        return True
+    return fnmatchcase(folder[0], pattern[0]) and _may_hold(folder[1:], pattern[1:])
+
+
+def _has_splits(root: str) -> bool:
+    # Asking for one name first spares most roots a second listing.
+    if not files.is_folder(files.join(root, "train")):
+        return False
+    try:
+        return are_splits(e.name for e in files.list_folder(root) if e.kind == "folder")
+    except OSError:  # The listing itself reports it.
+        return False
+
+
+def _judge(entry: files.Entry, root: str, splits: bool) -> Found | None:
+    """What one directory entry is; None for a link to a folder that is listed anyway."""
+    uri = files.printable(entry.uri)
+    path = files.relative(uri, root) if uri != root else ""
+    if is_hidden(path):
+        return Hidden(uri)
+    label, split = label_and_split(path, splits)
+    image = Image(uri, root, path, label, split, entry.bytes, entry.modified)
+    if entry.kind == "unreadable":
+        message = f"the folder cannot be listed: {entry.error}"
+        return Reject(image, "find", "UnreadableFolder", message)
+    if not files.is_text(entry.uri):
+        return Reject(image, "find", "BadName", "the name is not valid UTF-8; rename the file")
+    if entry.kind == "link":
+        return _follow(image)
+    return image if entry.kind == "file" else _not_regular(image)
+
+
+def _follow(link: Image) -> Found | None:
+    bare = link._replace(bytes=None, modified=None)
+    try:
+        status = files.stat(link.uri)
+    except OSError as error:
+        if error.errno in _LEADS_NOWHERE:
+            return Reject(bare, "find", "DanglingLink", "the link leads to nothing")
+        status = None
+    if not f"{files.resolve(link.uri)}/".startswith(files.join(files.resolve(link.root), "")):
+        message = "the link leads out of the folder that was given"
+        return Reject(bare, "find", "LinkOutsideRoot", message)
+    if status is None:
+        return bare
+    if status.kind == "folder":
+        return None
+    found = bare._replace(bytes=status.bytes, modified=status.modified)
+    return found if status.kind == "file" else _not_regular(found)
+
+
+def _not_regular(image: Image) -> Reject:
+    bare = image._replace(bytes=None, modified=None)
+    return Reject(bare, "find", "NotARegularFile", "a pipe, a socket or a device, not a file")
+
+
+def _is_gap(found: Found) -> bool:
+    """Whether more may lie here than was listed."""
+    if isinstance(found, Reject):
+        return found.error_class == "UnreadableFolder"
+    return isinstance(found, Image) and found.bytes is None

@@ -1,0 +1,60 @@
+"""Tells from the first bytes which picture format a file is in; names are never asked."""
+
+from __future__ import annotations
+
+import re
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""The only formats that are decoded (names as Pillow's)."""
+
+# Two letters alone are no proof: prose may start with "BM" or "P5", so a BMP must also have
+# one of the header sizes that exist and a PPM (PBM, PGM, PFM) a first number or comment.
+_OURS = (
+    ("JPEG", rb"\xff\xd8\xff"),
+    ("PNG", rb"\x89PNG\r\n\x1a\n"),
+    ("WEBP", rb"RIFF.{4}WEBP"),
+    ("GIF", rb"GIF8[79]a"),
+    ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+    ("TIFF", rb"II[*+]\0(?!.{4}CR)|MM\0[*+]"),
+    ("PPM", rb"P[1-6f]\s+[-\d#]"),
+)
+
+# Signatures from each format's own specification.
+_OTHERS = (
+    ("HEIC", rb".{4}ftyp(hei|hev|mif1|msf1)"),
+    ("AVIF", rb".{4}ftypavi[fs]"),
+    ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    ("JPEG XL", rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a"),
+    ("JPEG XR", rb"II\xbc\x01"),
+    ("camera raw", rb"II\*\0.{4}CR|.{4}ftypcrx|FUJIFILMCCD-RAW|IIR[OS]|IIU\0|\0MRM"),
+    ("PSD", rb"8BPS"),
+    ("XCF", rb"gimp xcf"),
+    ("EPS", rb"%!PS-Adobe-\d\.\d EPSF|\xc5\xd0\xd3\xc6"),
+    ("SVG", rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,512}?)?(<!--.{0,512}?-->\s*)?(<!DOCTYPE svg|<svg)"),
+    ("ICO", rb"\0\0[\x01\x02]\0[\x01-\xff]\0"),
+    ("ICNS", rb"icns"),
+    ("OpenEXR", rb"\x76\x2f\x31\x01"),
+    ("Radiance HDR", rb"#\?RADIANCE"),
+    ("DDS", rb"DDS "),
+    ("FITS", rb"SIMPLE  ="),
+    ("DjVu", rb"AT&TFORM"),
+    ("QOI", rb"qoif"),
+    ("PAM", rb"P7\s"),
+)
+
+
+def sniff(data: bytes) -> str | None:
+    """Which of `FORMATS` the content is in, or None."""
+    return _first(_OURS, data)
+
+
+def sniff_other(data: bytes) -> str | None:
+    """Name of a picture format that the content is in and that is not decoded, or None."""
+    return _first(_OTHERS, data)
+
+
+def _first(signatures: tuple[tuple[str, bytes], ...], data: bytes) -> str | None:
+    for name, pattern in signatures:
+        if re.match(pattern, data, re.DOTALL):
+            return name
+    return None

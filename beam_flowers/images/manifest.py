@@ -1,0 +1,233 @@
+"""Manifests: tables and lists that name pictures, read row by row."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import itertools
+import json
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_flowers import files
+from beam_flowers.errors import InputError
+from beam_flowers.images.labels import parse_split
+from beam_flowers.records import Image, Reject
+
+_URI_COLUMNS = ("uri", "file_name", "path")
+_COLUMNS = (*_URI_COLUMNS, "label", "split")
+_THREADS = 16
+_ROWS_A_TASK = 64
+
+
+class _Row(NamedTuple):
+    uri: str
+    label: str | None = None
+    split: str | None = None
+
+
+def is_manifest(uri: str) -> bool:
+    """Whether a file's name says that it names pictures."""
+    return _suffix(uri) in _READERS
+
+
+def read_manifest(uri: str) -> Iterator[Image | Reject]:
+    """The pictures that a file names, in its order, with the sizes of those that are there.
+
+    CSV and TSV (`uri[,label[,split]]` with a header, in which `file_name` or `path` may stand for
+    `uri`, or `uri[,label]` without one), Parquet and JSON lines (the same columns), `.txt` and
+    `.list` (one path a line, `#` before comments). Text is UTF-8. Relative paths start at the
+    manifest's folder. Other columns are passed over. Nothing is held but the rows of one batch.
+
+    Args:
+        uri: absolute; it becomes `Image.root`.
+
+    Raises:
+        InputError: the file cannot be read as what its name says; with the line.
+    """
+    rows = _READERS[_suffix(uri)](uri)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        # Asking an object store for a size takes long, but little of this machine.
+        while batch := list(itertools.islice(rows, _THREADS * _ROWS_A_TASK)):
+            tasks = [batch[i : i + _ROWS_A_TASK] for i in range(0, len(batch), _ROWS_A_TASK)]
+            for found in pool.map(partial(_locate_all, manifest=uri), tasks):
+                yield from found
+
+
+def _suffix(uri: str) -> str:
+    return posixpath.splitext(uri)[1].lower()
+
+
+def _locate_all(rows: list[_Row], manifest: str) -> list[Image | Reject]:
+    return [_locate(row, manifest) for row in rows]
+
+
+def _locate(row: _Row, manifest: str) -> Image | Reject:
+    address, written = _address(row.uri, manifest), files.printable(row.uri)
+    image = Image(files.printable(address), manifest, written, row.label, row.split)
+    if not files.is_text(address):
+        return Reject(image, "find", "BadName", "the name is not valid UTF-8")
+    if not _is_absolute(row.uri) and ".." in row.uri.split("/"):
+        return Reject(image, "find", "UnsafePath", "a relative path that leaves its folder by ..")
+    try:
+        found = files.stat(address)
+    except (FileNotFoundError, NotADirectoryError):
+        return Reject(image, "find", "NotFound", "there is no such file")
+    except OSError:  # It is there, and reading it will say what is wrong.
+        return image
+    if found.kind != "file":
+        return Reject(image, "find", "NotARegularFile", f"this is no file ({found.kind})")
+    return image._replace(bytes=found.bytes, modified=found.modified)
+
+
+def _is_absolute(written: str) -> bool:
+    return not files.is_local(written) or written.startswith(("/", "file://"))
+
+
+def _address(written: str, manifest: str) -> str:
+    if _is_absolute(written):
+        return files.absolute(written)
+    return files.join(files.parent(manifest), posixpath.normpath(written))
+
+
+def _read_delimited(uri: str, delimiter: str) -> Iterator[_Row]:
+    reader = csv.reader(_lines(uri), delimiter=delimiter, strict=True)
+    header: list[str] | None = None
+    try:
+        for cells in reader:
+            if not cells:
+                continue
+            if header is None:
+                header, is_header = _header(cells)
+                if is_header:
+                    continue
+            if len(cells) > len(header):
+                raise InputError(
+                    f"{len(cells)} columns where {len(header)} were expected; "
+                    "put names with a comma between quotes"
+                )
+            yield _row(dict(zip(header, cells, strict=False)))
+    except (csv.Error, InputError) as error:
+        raise InputError(f"{uri!r}, line {reader.line_num}: {error}") from error
+
+
+def _header(first: list[str]) -> tuple[list[str], bool]:
+    """The columns' names, and whether the first row holds them."""
+    names = [cell.strip().lower() for cell in first]
+    if any(name in _URI_COLUMNS for name in names):
+        return names, True
+    if "label" in names:
+        raise InputError(f"no column {' or '.join(_URI_COLUMNS)} among {names!r}; rename one")
+    if len(first) > 2:
+        raise InputError(
+            f"{len(first)} columns without a header; write uri[,label], or a header with 'uri'"
+        )
+    return ["uri", "label"], False
+
+
+def _read_csv(uri: str) -> Iterator[_Row]:
+    return _read_delimited(uri, ",")
+
+
+def _read_tsv(uri: str) -> Iterator[_Row]:
+    return _read_delimited(uri, "\t")
+
+
+def _read_json_lines(uri: str) -> Iterator[_Row]:
+    for number, line in enumerate(_lines(uri), start=1):
+        if line.strip():
+            try:
+                yield _row(_json_object(line))
+            except InputError as error:
+                raise InputError(f"{uri!r}, line {number}: {error}") from error
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    try:
+        cells = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}") from error
+    if not isinstance(cells, dict):
+        raise InputError(f"expected an object {{...}}, got {line.strip()[:80]!r}")
+    return cells
+
+
+def _read_parquet(uri: str) -> Iterator[_Row]:
+    try:
+        with files.open_read(uri) as source, pq.ParquetFile(source) as table:
+            columns = [name for name in _COLUMNS if name in table.schema_arrow.names]
+            if not set(columns) & set(_URI_COLUMNS):
+                raise InputError(
+                    f"{uri!r}: no column {' or '.join(_URI_COLUMNS)}; "
+                    f"it has {', '.join(table.schema_arrow.names)}"
+                )
+            batches = table.iter_batches(batch_size=4096, columns=columns)
+            cells = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+            yield from _numbered_rows(cells, uri)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{uri!r} cannot be read as Parquet: {error}") from error
+
+
+def _read_list(uri: str) -> Iterator[_Row]:
+    for line in _lines(uri):
+        path = line.rstrip("\r\n")
+        if path.strip() and not path.startswith("#"):
+            yield _Row(path)
+
+
+_READERS: dict[str, Callable[[str], Iterator[_Row]]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".txt": _read_list,
+    ".list": _read_list,
+}
+
+
+def _numbered_rows(table: Iterable[Mapping[str, Any]], uri: str) -> Iterator[_Row]:
+    for number, cells in enumerate(table, start=1):
+        try:
+            yield _row(cells)
+        except InputError as error:
+            raise InputError(f"{uri!r}, row {number}: {error}") from error
+
+
+def _row(cells: Mapping[str, Any]) -> _Row:
+    column = next((name for name in _URI_COLUMNS if name in cells), None)
+    if column is None:
+        raise InputError(f"no column {' or '.join(_URI_COLUMNS)}")
+    address = _text(cells, column)
+    if not address:
+        raise InputError(f"{column} is empty; name a picture or delete the row")
+    return _Row(address, _text(cells, "label") or None, parse_split(_text(cells, "split")))
+
+
+def _text(cells: Mapping[str, Any], column: str) -> str:
+    value = cells.get(column)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise InputError(f"{column} is {value!r}; write text")
+    return str(value)
+
+
+def _lines(uri: str) -> Iterator[str]:
+    try:
+        with files.open_read(uri) as source:
+            for number, line in enumerate(source, start=1):
+                try:
+                    yield line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
+                except UnicodeDecodeError as error:
+                    raise InputError(
+                        f"{uri!r}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8"
+                    ) from error
+    except OSError as error:
+        raise InputError(f"{uri!r} cannot be read: {error.strerror or error}") from error

@@ -1,0 +1,51 @@
+"""Pillow's many pixel modes -> RGB, by the table in `pixels.py`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+
+def plain(im: ImageFile) -> Image.Image:
+    """The picture in a mode that may be resized: L, LA, RGB or RGBA."""
+    if im.mode == "F" or im.mode.startswith("I"):
+        return _eight_bit(im)
+    if im.mode in ("LA", "RGBA"):
+        return im
+    if im.has_transparency_data:
+        return im.convert("RGBA")
+    if im.mode in ("1", "L"):
+        return im.convert("L")
+    return im if im.mode == "RGB" else im.convert("RGB")
+
+
+def _eight_bit(im: ImageFile) -> Image.Image:
+    values: Any = np.array(im, np.float32)
+    np.nan_to_num(values, copy=False)
+    if im.mode == "F":
+        white = 1 if values.max() <= 1 else 255
+    else:
+        white = 4095 if _bits(im) == 12 else 65535
+    values *= 255 / white
+    np.rint(values, out=values)
+    np.clip(values, 0, 255, out=values)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _bits(im: ImageFile) -> int:
+    tags = im.tag_v2 if isinstance(im, TiffImageFile) else {}
+    return int(tags.get(ExifTags.Base.BitsPerSample, (16,))[0])
+
+
+def over_white(im: Image.Image) -> Image.Image:
+    if im.mode not in ("LA", "RGBA"):
+        return im.convert("RGB")
+    paper = Image.new("RGB", im.size, "white")
+    paper.paste(im.convert("RGB"), mask=im.getchannel("A"))
+    return paper

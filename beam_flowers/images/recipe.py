@@ -1,0 +1,101 @@
+"""What is done to every picture before the network sees it, and how much one may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from beam_flowers.errors import InputError
+
+DECODE_VERSION = "pillow-draft-1"
+"""Name of the rules in `pixels.py`. Change it whenever any picture's pixels could change:
+it is part of every backbone's fingerprint, so stored vectors are then computed again."""
+
+Resample = Literal["bilinear", "bicubic", "lanczos"]
+
+PILLOW_LARGEST_PIXELS = 178_956_970
+"""Above this Pillow itself refuses (`DecompressionBombError`, twice `MAX_IMAGE_PIXELS`)."""
+
+
+@dataclass(frozen=True)
+class PixelRecipe:
+    """Which part of a picture is resized to what.
+
+    Attributes:
+        height: of the pixels handed to the network.
+        width: likewise.
+        crop: None squashes the whole picture to height x width and ignores its aspect. A
+            fraction in (0, 1] keeps the aspect instead: the central box of the network's
+            aspect is taken, this fraction of the largest that fits. For a square network
+            that is a square of `crop` times the picture's shorter side.
+        resample: Pillow's antialiasing filter.
+    """
+
+    height: int
+    width: int
+    crop: float | None = None
+    resample: Resample = "bicubic"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise InputError(
+                f"pixel size {self.height!r} x {self.width!r} is not possible: "
+                "height and width are at least 1"
+            )
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise InputError(
+                f"crop {self.crop!r} is not possible: give a fraction above 0 and at most 1 of "
+                "the shorter side, or None to squash the whole picture"
+            )
+        if self.resample not in get_args(Resample):
+            raise InputError(
+                f"resample {self.resample!r} is unknown: use one of {', '.join(get_args(Resample))}"
+            )
+
+    def as_dict(self) -> dict[str, int | float | str | None]:
+        """The recipe as plain values with the version of the rules, for a fingerprint."""
+        return {
+            "decode": DECODE_VERSION,
+            "height": self.height,
+            "width": self.width,
+            "fit": "squash" if self.crop is None else "center-crop",
+            "crop": self.crop,
+            "resample": self.resample,
+        }
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one picture may cost; a picture above any of them is rejected.
+
+    Attributes:
+        max_bytes: of the file. A worker holds the whole file in memory.
+        max_pixels: width times height as the header declares them, for every format alike,
+            also where a JPEG would be decoded at a fraction of them. The default lets
+            102-megapixel cameras through, and keeps the two planes of four bytes a pixel
+            that the costlier modes need (CMYK, palette with alpha) under 1 GiB.
+        seconds: CPU time of the decoding thread, so that a busy machine rejects no more
+            than an idle one. Asked whenever the decoder wants more of the file: that
+            covers headers and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A
+            WebP or compressed TIFF is decoded in one call of C that cannot be stopped;
+            `max_pixels` is what bounds it.
+    """
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 120_000_000
+    seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 1 or not self.seconds > 0:
+            raise InputError(
+                f"limits of {self.max_bytes!r} bytes and {self.seconds!r} seconds a picture "
+                "let nothing through: both must be positive"
+            )
+        if not 1 <= self.max_pixels <= PILLOW_LARGEST_PIXELS:
+            raise InputError(
+                f"max_pixels {self.max_pixels!r} is not possible: Pillow takes "
+                f"1 to {PILLOW_LARGEST_PIXELS:,} pixels"
+            )
+
+
+DEFAULT_LIMITS = Limits()

@@ -1,0 +1,318 @@
+"""`scheme://` addresses through Beam's file systems; `files` is the module to import.
+
+What fails raises an OSError (Beam's own `BeamIOError` is one), an address whose file system is
+not installed an InputError.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
+
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.value_provider import RuntimeValueProvider
+
+from beam_flowers.errors import InputError, StoreError
+
+_SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
+
+# Beam registers some file systems without their client library, which then fail by an assert.
+_CLIENTS = {
+    "s3": ("boto3", "beam-flowers[aws]"),
+    "gs": ("google.cloud.storage", "beam-flowers[gcp]"),
+    "azfs": ("azure.storage.blob", "beam-flowers[azure]"),
+    "hdfs": ("hdfs", "apache-beam[hadoop]"),
+}
+
+_CONFLICT, _PRECONDITION_FAILED = 409, 412  # HTTP statuses, RFC 9110.
+
+
+class FileStat(NamedTuple):
+    """Size in bytes, last change in microseconds since the epoch, `file`, `folder` or `other`."""
+
+    bytes: int
+    modified: int
+    kind: str = "file"
+
+
+class Entry(NamedTuple):
+    """One name in a folder.
+
+    Attributes:
+        uri: absolute, scheme kept.
+        name: the last component of `uri`.
+        kind: `file`, `folder`, `link` (not followed), `other` (a pipe, socket or device) or
+            `unreadable` (a folder that could not be listed; from `files.walk` only).
+        bytes: size of a file, or None where it could not be asked.
+        modified: last change in microseconds since the epoch, or None likewise.
+        error: why a folder is `unreadable`.
+    """
+
+    uri: str
+    name: str
+    kind: str
+    bytes: int | None = None
+    modified: int | None = None
+    error: str | None = None
+
+
+def scheme(uri: str) -> str:
+    """`s3` of `s3://bucket/name`; the empty string for the file system here."""
+    found = _SCHEME.match(uri)
+    return "" if found is None or found[1].lower() == "file" else found[1]
+
+
+def join(folder: str, *names: str) -> str:
+    """The address of a name below a folder."""
+    return "/".join([folder.rstrip("/"), *names])
+
+
+def parent(uri: str) -> str:
+    """The folder that holds `uri`; of `/` and of `s3://bucket` itself."""
+    start = found.end() if (found := _SCHEME.match(uri)) else 0
+    head, slash, _ = uri[start:].rpartition("/")
+    if not slash:
+        return uri
+    return uri[:start] + head or "/"
+
+
+def has_folders(uri: str) -> bool:
+    """Whether the file system has folders of its own, as HDFS, or only names with `/` in them."""
+    return bool(_filesystem(uri).has_dirs())
+
+
+def open_read(uri: str) -> BinaryIO:
+    """The bytes as they are: `.gz` is not unpacked."""
+    with _as_os_error(uri):
+        filesystem = _filesystem(uri)
+        file: BinaryIO = filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+        return file
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or a folder is there."""
+    return is_folder(uri) or _has_object(uri)
+
+
+def is_folder(uri: str) -> bool:
+    """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
+    with _as_os_error(uri):
+        if scheme(uri) == "hdfs":
+            client, path = _hdfs(uri)
+            status = client.status(path, strict=False)
+            return status is not None and status["type"] == "DIRECTORY"
+        return next(iter(_filesystem(uri)._list(uri.rstrip("/") + "/")), None) is not None
+
+
+def stat(uri: str) -> FileStat:
+    """Size and last change of a file."""
+    with _as_os_error(uri):
+        found = _filesystem(uri).metadata(uri)
+        return FileStat(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6))
+
+
+def list_hdfs(folder: str) -> Iterator[Entry]:
+    """What lies directly in a folder; Beam's own listing does not tell a folder from a file."""
+    kinds = {"FILE": "file", "DIRECTORY": "folder"}
+    with _as_os_error(folder):
+        client, path = _hdfs(folder)
+        for name, status in client.list(path, status=True):
+            kind, modified = kinds.get(status["type"], "other"), status["modificationTime"] * 1000
+            yield Entry(join(folder, name), name, kind, status["length"], modified)
+
+
+def list_objects(folder: str) -> Iterator[Entry]:
+    """All files at any depth below a folder of an object store, page by page."""
+    with _as_os_error(folder):
+        for found in _filesystem(folder)._list(folder.rstrip("/") + "/"):
+            name = found.path.rpartition("/")[2]
+            # Names that end with "/" are markers that consoles make for empty folders.
+            if name:
+                modified = round(found.last_updated_in_seconds * 1e6)
+                yield Entry(found.path, name, "file", found.size_in_bytes, modified)
+
+
+def make_folder(uri: str) -> None:
+    """Makes a folder and those above it where there are such things."""
+    with _as_os_error(uri):
+        if has_folders(uri) and not exists(uri):
+            _filesystem(uri).mkdirs(uri)
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    """Writes a whole file or nothing: one object is whole by itself, on HDFS it is renamed."""
+    with _as_os_error(uri):
+        if has_folders(uri):
+            move(_write_temporary(uri, data), uri)
+        else:
+            _write(uri, data)
+
+
+def move(source: str, target: str) -> None:
+    """Moves a file over one that may be there; in object stores a copy and a deletion."""
+    with _as_os_error(target):
+        make_folder(parent(target))
+        try:
+            FileSystems.rename([source], [target])
+        except BeamIOError:
+            if not exists(source):
+                raise FileNotFoundError(f"{source!r} is not there") from None
+            # HDFS does not rename over a file.
+            delete(target)
+            FileSystems.rename([source], [target])
+
+
+def delete(uri: str) -> None:
+    """Deletes a file; nothing there is no error."""
+    with _as_os_error(uri):
+        _filesystem(uri).delete([uri])
+
+
+def put_if_absent(uri: str, data: bytes) -> bool:
+    """See `files.put_if_absent`."""
+    put = _PUTS.get(scheme(uri))
+    if put is None:
+        raise StoreError(
+            f"{uri!r}: no atomic put-if-absent is known for {scheme(uri)}://; put the store "
+            f"in a local folder or under {', '.join(f'{name}://' for name in _PUTS)}"
+        )
+    with _as_os_error(uri):
+        _filesystem(uri)
+        return put(uri, data)
+
+
+def _put_s3(uri: str, data: bytes) -> bool:
+    from apache_beam.io.aws.clients.s3.boto3_client import Client, get_http_error_code
+    from apache_beam.io.aws.s3io import parse_s3_path
+
+    bucket, key = parse_s3_path(uri)
+    client = Client(_options()).client
+    while True:
+        try:
+            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+        except Exception as error:
+            code = get_http_error_code(error)
+            if code == _PRECONDITION_FAILED:
+                return False
+            # S3's answer while another write of this name is under way: to be tried again.
+            if code != _CONFLICT:
+                raise
+        else:
+            return True
+
+
+def _put_gs(uri: str, data: bytes) -> bool:
+    from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
+
+    bucket, name = parse_gcs_path(uri)
+    blob = GcsIO(pipeline_options=_options()).client.bucket(bucket).blob(name)
+    try:
+        blob.upload_from_string(data, if_generation_match=0)
+    except Exception as error:
+        if getattr(error, "code", None) != _PRECONDITION_FAILED:
+            raise
+        return False
+    return True
+
+
+def _put_azure(uri: str, data: bytes) -> bool:
+    from apache_beam.io.azure.blobstorageio import BlobStorageIO, parse_azfs_path
+
+    container, name = parse_azfs_path(uri)
+    client = BlobStorageIO(pipeline_options=_options()).client
+    try:
+        client.get_blob_client(container, name).upload_blob(data, overwrite=False)
+    except Exception as error:
+        if getattr(error, "status_code", None) != _CONFLICT:
+            raise
+        return False
+    return True
+
+
+def _put_hdfs(uri: str, data: bytes) -> bool:
+    # A write that does not replace would show a half file; a rename is whole, and fails if late.
+    temporary = _write_temporary(uri, data)
+    try:
+        FileSystems.rename([temporary], [uri])
+    except BeamIOError:
+        delete(temporary)
+        if not exists(uri):
+            raise
+        return False
+    return True
+
+
+_PUTS: dict[str, Callable[[str, bytes], bool]] = {
+    "s3": _put_s3,
+    "gs": _put_gs,
+    "azfs": _put_azure,
+    "hdfs": _put_hdfs,
+}
+
+
+def _write(uri: str, data: bytes) -> None:
+    filesystem = _filesystem(uri)
+    with filesystem.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(data)
+
+
+def _write_temporary(uri: str, data: bytes) -> str:
+    temporary = temporary_name(uri)
+    make_folder(parent(uri))
+    _write(temporary, data)
+    return temporary
+
+
+def temporary_name(uri: str) -> str:
+    """A new hidden name in the folder of `uri`."""
+    return join(parent(uri), f".{uri.rpartition('/')[2]}.{uuid.uuid4().hex[:12]}")
+
+
+def _has_object(uri: str) -> bool:
+    if parent(uri) == uri:  # A bucket is no object, and asking for it fails.
+        return False
+    with _as_os_error(uri):
+        return bool(_filesystem(uri).exists(uri))
+
+
+def _options() -> Any:
+    return FileSystems._pipeline_options or RuntimeValueProvider.runtime_options
+
+
+def _filesystem(uri: str) -> Any:
+    """Beam's file system for an address; InputError if there is none or its library is absent."""
+    name = scheme(uri)
+    module, extra = _CLIENTS.get(name, ("apache_beam", "apache-beam"))
+    try:
+        importlib.import_module(module)
+        if _options() is None:
+            FileSystems.set_options(PipelineOptions([]))
+        return FileSystems.get_filesystem(uri)
+    except ImportError:
+        raise InputError(
+            f"{uri!r}: {name}:// needs a library that is missing: pip install '{extra}'"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"{uri!r}: no file system for {name}://: {error}") from error
+
+
+def _hdfs(uri: str) -> tuple[Any, str]:
+    filesystem = _filesystem(uri)
+    return filesystem._hdfs_client, filesystem._parse_url(uri)[1]
+
+
+@contextmanager
+def _as_os_error(uri: str) -> Iterator[None]:
+    """Beam lets through what the clients of object stores raise, whatever its class."""
+    try:
+        yield
+    except (OSError, InputError, StoreError):
+        raise
+    except Exception as error:
+        raise OSError(f"{uri!r}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,1 @@
+"""Whole runs, as the command line offers them: plan, pipeline, commit, summary."""

@@ -1,0 +1,253 @@
+"""`embed`: pictures → the store."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from beam_flowers import files
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import InputError, StoreError
+from beam_flowers.images.find import find_images
+from beam_flowers.images.labels import collisions
+from beam_flowers.store.commits import Section, latest, publish, require_table_place
+from beam_flowers.store.features import section_name
+from beam_flowers.store.ledger import Ledger, Rules
+from beam_flowers.store.parts import Place, RowKind
+from beam_flowers.store.plan import Plan, fill_ledger, is_done, make_plan, stored_rows
+from beam_flowers.store.schema import StoreRows
+
+Warn = Callable[[str], None]
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What every run over pictures takes.
+
+    Attributes:
+        pipeline: Beam's own options as flags, `["--runner=FlinkRunner", ...]`.
+        shards: units of work; by default it follows from the number of files.
+        retry_rejects: try files again that were rejected.
+        verify: trust no stored row; read every file again.
+    """
+
+    pipeline: Sequence[str] = ()
+    shards: int | None = None
+    retry_rejects: bool = False
+    verify: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shards is not None and self.shards < 1:
+            raise InputError(f"shards must be 1 or more, not {self.shards!r}")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: `embedded + reused + rejected + hidden = total` files.
+
+    Attributes:
+        embedded: rows whose vectors were computed now.
+        reused: rows whose vectors were there: known, moved, copied or doubled files.
+        rejected: files in the reject table.
+        hidden: files passed over.
+        total: files listed.
+        failures: rejects other than files that are no images.
+        dataset_hash: of the section written.
+    """
+
+    embedded: int
+    reused: int
+    rejected: int
+    hidden: int
+    total: int
+    failures: int
+    dataset_hash: str
+
+    @property
+    def rows(self) -> int:
+        return self.embedded + self.reused
+
+    @property
+    def bad_fraction(self) -> float:
+        """Failures among the files that are meant to be pictures."""
+        return self.failures / max(self.failures + self.rows, 1)
+
+    def __str__(self) -> str:
+        return (
+            f"embedded {self.embedded}, reused {self.reused}, rejected {self.rejected}, "
+            f"hidden {self.hidden}, of {self.total}"
+        )
+
+
+@dataclass
+class TableRun:
+    """One run that brings a section of a table up to date with what is listed.
+
+    Attributes:
+        root: the table's folder.
+        section: folder of the section below it.
+        described: fingerprint and description of the section.
+        kind: of its rows.
+        rules: of the join.
+        shards: see `RunOptions`.
+        warn: takes a line for the user.
+    """
+
+    root: str
+    section: str
+    described: Section
+    kind: RowKind
+    rules: Rules
+    shards: int | None = None
+    warn: Warn = print
+    new: list[str] = field(default_factory=list)
+
+    def bring_up_to_date(
+        self,
+        list_into: Callable[[Ledger], None],
+        carry_out: Callable[[Plan, Ledger], dict[str, Any]],
+    ) -> Summary:
+        """Plans and carries out until a plan is committed or has nothing to do.
+
+        A plan fails to commit only when another writer was first; then what it computed lies
+        in the table's `__work` and the next plan finds it there.
+        """
+        require_table_place(self.root)
+        publish(self.root)
+        embedded = 0
+        for _ in range(_TRIES):
+            ledger = Ledger()
+            try:
+                counts, done = self._try(ledger, list_into, carry_out)
+            finally:
+                ledger.close()
+            embedded += counts.get("embedded", 0)
+            if done:
+                return self._summary(counts, embedded)
+        raise StoreError(f"{self.root}: other writers were first {_TRIES} times; run this again")
+
+    def _try(
+        self,
+        ledger: Ledger,
+        list_into: Callable[[Ledger], None],
+        carry_out: Callable[[Plan, Ledger], dict[str, Any]],
+    ) -> tuple[dict[str, Any], bool]:
+        place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
+        manifest = latest(self.root)
+        list_into(ledger)
+        for name in fill_ledger(ledger, place, manifest):
+            self.warn(f"{place.published(name)} is gone; its pictures are computed again")
+        plan = make_plan(
+            ledger, place, manifest, self.kind, self.described, self.rules, self.shards
+        )
+        if not plan.counts["listed"]:
+            raise InputError("there is no file to read; name a folder that has pictures in it")
+        if is_done(plan, manifest):
+            result = plan.counts | {"embedded": 0, "committed": True}
+        else:
+            result = carry_out(plan, ledger)
+            result = json.loads(files.read_bytes(place.run_file("result.json")))
+        files.delete_folder(place.run_file())
+        if result["committed"]:
+            self._warn_of_labels(ledger, place, plan)
+        return result, result["committed"]
+
+    def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
+        for names in collisions(ledger.label_names()):
+            self.warn(f"labels that differ in writing only: {', '.join(map(repr, names))}")
+        if not isinstance(self.kind, StoreRows):
+            return
+        now = {p.name for p in latest(self.root).sections[place.section].rows}
+        before = {p.name for p in plan.section.rows}
+        ledger.keep_parts(now)
+        for name in sorted(now - before):
+            ledger.add_part(name, stored_rows(place, name), False, True)
+        for uri, label, other, other_label in ledger.shared_contents():
+            self.warn(
+                f"the same picture has two labels: {uri} is {label!r}, {other} is {other_label!r}"
+            )
+
+    def _summary(self, counts: dict[str, Any], embedded: int) -> Summary:
+        # What an earlier try computed is found as known by the one that was committed.
+        earlier = embedded - counts["embedded"]
+        section = latest(self.root).sections[self.section]
+        return Summary(
+            embedded,
+            counts["reused"] - earlier,
+            counts["rejected"],
+            counts["hidden"],
+            counts["listed"],
+            counts["failures"],
+            section.dataset_hash,
+        )
+
+
+def embed_images(
+    images: Sequence[str],
+    store: str,
+    backbone: ResolvedBackbone,
+    options: RunOptions | None = None,
+    relabel: bool = True,
+    warn: Warn = print,
+) -> Summary:
+    """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
+
+    Args:
+        images: folders, globs, list files, manifests or pictures; see `find_images`.
+        store: folder of the store; made if absent.
+        backbone: from `resolve`.
+        options: see `RunOptions`.
+        relabel: let this listing change labels that stored rows have.
+        warn: takes a line for the user.
+
+    Raises:
+        InputError: if an input is missing or nothing in it is a picture.
+        StoreError: if `store` is no store.
+    """
+    options = options or RunOptions()
+    store = files.absolute(store)
+    _refuse_nesting(images, store)
+    name = backbone.row.name
+    run = TableRun(
+        store,
+        section_name(name, backbone.fingerprint),
+        Section(backbone.fingerprint, {"name": name, **backbone.about()}),
+        StoreRows(backbone.fingerprint, name),
+        Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel),
+        options.shards,
+        warn,
+    )
+    summary = run.bring_up_to_date(
+        lambda ledger: ledger.list_found(find_images(images)),
+        lambda plan, _: run_plan(plan, run.kind, backbone, options.pipeline),
+    )
+    if not summary.rows:
+        raise InputError(
+            f"none of the {summary.total} files in {', '.join(images)} is a usable picture; "
+            f"the reasons are in {files.join(store, '__rejects')}"
+        )
+    return summary
+
+
+def run_plan(
+    plan: Plan, kind: RowKind, backbone: ResolvedBackbone, options: Sequence[str]
+) -> dict[str, Any]:
+    """Runs the embed pipeline."""
+    # Beam takes two seconds to import; a run that has nothing to do goes without.
+    from beam_flowers.plan_transforms import RunPlan
+    from beam_flowers.runs.beam import run_pipeline
+
+    run_pipeline(RunPlan(plan, kind, backbone), options)
+    return {}
+
+
+def _refuse_nesting(images: Sequence[str], store: str) -> None:
+    for source in map(files.absolute, images):
+        if store == source or store.startswith(source.rstrip("/") + "/"):
+            raise InputError(
+                f"the store {store} lies in {source}, whose files are to be read; put it elsewhere"
+            )

@@ -1,0 +1,1 @@
+"""Scores: bottlenecks → ranked labels, and the tables they are written to."""

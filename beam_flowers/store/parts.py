@@ -1,0 +1,194 @@
+"""Parts: immutable Parquet files, written whole under a name that follows from the content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from beam_flowers import files
+from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
+from beam_flowers.store.schema import REJECT_SCHEMA, rejects_digest, rejects_table
+
+WORK = "__work"
+REJECTS = "__rejects"
+
+
+class RowKind(Protocol):
+    """What a table's rows are: the store's, or a score table's."""
+
+    identity: tuple[str, ...]
+    """The columns that say which file a row is of, in this table."""
+
+    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table: ...
+    def derived(self, rows: pa.Table) -> pa.Table: ...
+    def digest(self, rows: pa.Table) -> int: ...
+
+
+@dataclass(frozen=True)
+class RejectRows:
+    """The rows of a reject table."""
+
+    identity = ("uri", "root", "relative_path", "label", "split", "bytes", "modified")
+
+    def table(self, rejects: Sequence[Reject]) -> pa.Table:
+        return rejects_table(rejects)
+
+    def derived(self, rows: pa.Table) -> pa.Table:
+        return rows
+
+    def digest(self, rows: pa.Table) -> int:
+        return rejects_digest(rows)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table.
+
+    Attributes:
+        name: file name, `part-<hash>.parquet` or `rejects-<hash>.parquet`.
+        rows: number of rows.
+        digest: sum of the rows' digests, hex.
+        failures: rejects that count as failures (a file that is no image does not).
+    """
+
+    name: str
+    rows: int
+    digest: str
+    failures: int = 0
+
+    @property
+    def is_rejects(self) -> bool:
+        return self.name.startswith("rejects-")
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one section of a table lies.
+
+    Attributes:
+        root: the table's folder.
+        section: folder below it, `backbone=<name>-<fp8>`; empty for a table without sections.
+        fingerprint: of what computes the rows; unfinished work of another is never taken up.
+        run: id of the run that writes; part names depend on it, so that a name that was once
+            removed never comes back.
+    """
+
+    root: str
+    section: str
+    fingerprint: str
+    run: str = ""
+
+    def published(self, name: str) -> str:
+        """Where a plain reader finds the part."""
+        if name.startswith("rejects-"):
+            return files.join(self.root, REJECTS, self.section, name)
+        return files.join(self.root, self.section, name)
+
+    def work(self, name: str = "") -> str:
+        """Where the part lies before it is published."""
+        return files.join(self.root, WORK, self.fingerprint[:16], name)
+
+    def run_file(self, name: str = "") -> str:
+        """A file of this run's own."""
+        return files.join(self.root, WORK, f"run-{self.run}", name)
+
+    def locate(self, name: str) -> str:
+        """Where the part lies now."""
+        published = self.published(name)
+        return published if files.exists(published) else self.work(name)
+
+
+def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table) -> Part:
+    """Writes `rows` below `__work`, whole or not at all.
+
+    Writing the same rows again in one run writes the same file: a retried bundle is harmless.
+    """
+    data = encode(rows)
+    name = hashlib.sha256(data + place.run.encode()).hexdigest()[:24]
+    is_rejects = isinstance(kind, RejectRows)
+    failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
+    part = Part(
+        f"{'rejects' if is_rejects else 'part'}-{name}.parquet",
+        len(rows),
+        f"{kind.digest(rows):064x}",
+        failures or 0,
+    )
+    files.write_atomic(place.work(part.name), data)
+    return part
+
+
+def encode(rows: pa.Table) -> bytes:
+    """`rows` as a Parquet file; float vectors by BYTE_STREAM_SPLIT (performance.md §5)."""
+    sink = pa.BufferOutputStream()
+    has_vector = "vector" in rows.schema.names
+    plain = [name for name in rows.schema.names if name != "vector"]
+    pq.write_table(
+        rows,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=plain if has_vector else True,
+        use_byte_stream_split=["vector.list.element"] if has_vector else False,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def open_part(uri: str) -> pq.ParquetFile:
+    """The part, its footer read; remote ones through Beam's filesystems."""
+    return pq.ParquetFile(files.open_read(uri), pre_buffer=not files.is_local(uri))
+
+
+def read_part(place: Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The part's rows, wherever it lies now."""
+    with open_part(place.locate(name)) as part:
+        return part.read(list(columns) if columns else None)
+
+
+def iterate_part(place: Place, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The part's rows in batches; columns that the part lacks are left out."""
+    with open_part(place.locate(name)) as part:
+        present = [c for c in columns if c in part.schema_arrow.names]
+        yield from part.iter_batches(65_536, columns=present)
+
+
+def work_parts(place: Place) -> list[str]:
+    """Names of the finished parts that no commit may name yet, sorted."""
+    folder = place.work()
+    if not files.is_folder(folder):
+        return []
+    names = (entry.name for entry in files.list_folder(folder))
+    return sorted(n for n in names if n.endswith(".parquet") and not n.startswith("."))
+
+
+def describe_part(place: Place, name: str, kind: RowKind) -> Part:
+    """The `Part` of a file that is not described by any commit."""
+    rows = read_part(place, name)
+    if rows.schema.equals(REJECT_SCHEMA):
+        failures = sum(c != NOT_AN_IMAGE for c in rows["error_class"].to_pylist())
+        return Part(name, len(rows), f"{rejects_digest(rows):064x}", failures)
+    return Part(name, len(rows), f"{kind.digest(rows):064x}")
+
+
+def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectRows) -> pa.Table:
+    """Rows of `source` under other identities: kept, relabelled, moved or copied files.
+
+    Args:
+        source: a part's rows.
+        images: `IMAGE_SCHEMA`; one output row each, in this order.
+        key: column that finds the source row, `uri` or `sha256`.
+        kind: of the rows.
+    """
+    rows = source.take(pc.index_in(images[key], value_set=source[key].combine_chunks()))
+    for name in kind.identity:
+        index = rows.schema.get_field_index(name)
+        rows = rows.set_column(index, rows.schema.field(index), images[name])
+    return kind.derived(rows)

@@ -1,0 +1,337 @@
+"""The plan of a run: what is computed, what is derived, what stays, and the commit they end in."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_flowers import files
+from beam_flowers.records import NOT_AN_IMAGE
+from beam_flowers.store.commits import Manifest, Section, commit, latest, publish
+from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
+from beam_flowers.store.parts import (
+    Part,
+    Place,
+    RejectRows,
+    RowKind,
+    derive,
+    describe_part,
+    iterate_part,
+    read_part,
+    work_parts,
+    write_part,
+)
+from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
+
+_FEWEST_ROWS, _MOST_ROWS = 64, 8192
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work, small enough to travel: the rows lie in a row group of a file.
+
+    Attributes:
+        file: Parquet file in `IMAGE_SCHEMA`.
+        index: its row group.
+        source: name of the part the rows come from, where they come from one.
+    """
+
+    file: str
+    index: int
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do; everything large lies in files beside the table.
+
+    Attributes:
+        place: the section written.
+        base: the version the plan was made against.
+        section: the section as it will be, without the parts still to be written.
+        compute: units of files to read and embed.
+        doubtful: units of files to hash first.
+        rewrite: units of stored rows that stay while others of their part go.
+        sources: number of partitions of the digests that doubtful files may equal.
+        unit_rows: files of a unit, about.
+        counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`.
+    """
+
+    place: Place
+    base: int
+    section: Section
+    compute: tuple[Unit, ...] = ()
+    doubtful: tuple[Unit, ...] = ()
+    rewrite: tuple[Unit, ...] = ()
+    sources: int = 0
+    unit_rows: int = _FEWEST_ROWS
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def units(self) -> int:
+        return len(self.compute) + len(self.doubtful) + len(self.rewrite)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one unit gave.
+
+    Attributes:
+        parts: the parts written.
+        computed: rows whose vectors were computed, each content once.
+        reused: rows whose vectors were there already.
+    """
+
+    parts: tuple[Part, ...]
+    computed: int = 0
+    reused: int = 0
+
+
+class UnitWriter:
+    """Writes units as row groups of one file."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._buffer = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._buffer, IMAGE_SCHEMA, compression="zstd")
+        self._count = 0
+
+    def add(self, rows: pa.Table, source: str = "") -> Unit:
+        unit = Unit(self._uri, self._count, source)
+        self._writer.write_table(rows, row_group_size=max(len(rows), 1))
+        self._count += 1
+        return unit
+
+    def close(self) -> None:
+        self._writer.close()
+        if self._count:
+            files.write_atomic(self._uri, self._buffer.getvalue())
+
+
+def read_unit(unit: Unit) -> pa.Table:
+    """The unit's rows, `IMAGE_SCHEMA`."""
+    with pq.ParquetFile(files.open_read(unit.file)) as file:
+        return file.read_row_group(unit.index)
+
+
+def fill_ledger(
+    ledger: Ledger, place: Place, manifest: Manifest, found: Iterable[Found]
+) -> list[str]:
+    """Takes the listing and the stored rows in; returns names of parts that are lost."""
+    ledger.list_found(found)
+    names = [p.name for p in committed(manifest, place).parts]
+    lost = []
+    for name in names:
+        try:
+            ledger.add_part(name, stored_rows(place, name), name.startswith("rejects-"), True)
+        except FileNotFoundError:
+            lost.append(name)
+    for name in work_parts(place):
+        if name not in names:
+            ledger.add_part(name, stored_rows(place, name), name.startswith("rejects-"), False)
+    return lost
+
+
+def committed(manifest: Manifest, place: Place) -> Section:
+    """The section at `place`; empty if there is none, or one of another fingerprint."""
+    section = manifest.sections.get(place.section)
+    if section and section.fingerprint == place.fingerprint:
+        return section
+    return Section(place.fingerprint, {})
+
+
+def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
+    """What the ledger needs of a part's rows."""
+    for batch in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
+        table = pa.Table.from_batches([batch])
+        reasons = (
+            table["error_class"].to_pylist() if name.startswith("rejects-") else [None] * len(table)
+        )
+        columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, strict=True)
+        yield from (StoredRow(*values) for values in columns)
+
+
+def unit_rows(count: int, shards: int | None) -> int:
+    """Rows of a unit for `count` files: 64 at least, so that little is repeated after a crash;
+    8192 at most, so that fifty million files are six thousand parts of some 40 MB."""
+    if shards:
+        return max(1, -(-count // shards))
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, count // 64))
+
+
+def make_plan(
+    ledger: Ledger,
+    place: Place,
+    manifest: Manifest,
+    kind: RowKind,
+    section: Section,
+    rules: Rules,
+    shards: int | None = None,
+) -> Plan:
+    """Joins the listing with the table and writes the units of work beside it.
+
+    Args:
+        ledger: filled by `fill_ledger`.
+        place: the section to write; its `run` names this run's own files.
+        manifest: the version that the ledger was filled from.
+        kind: of the section's rows.
+        section: its fingerprint and description; parts and roots are ignored.
+        rules: of the join.
+        shards: number of units wanted; by default it follows from the number of files.
+    """
+    ledger.join(rules)
+    rows = unit_rows(ledger.fresh(), shards)
+    ledger.doubt(rows)
+    whole, partly = ledger.part_names()
+    known = committed(manifest, place)
+    described = {p.name: p for p in known.parts}
+    parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
+    parts += _rewrite_rejects(ledger, place, [n for n in partly if n.startswith("rejects-")])
+    parts += _found_rejects(ledger, place)
+    roots = {*known.roots, *ledger.complete_roots()}
+    plan = Plan(
+        place,
+        manifest.version,
+        replace(section, parts=tuple(parts), roots=tuple(sorted(roots))),
+        counts=_counts(ledger),
+    )
+    return _write_units(ledger, plan, rows, [n for n in partly if not n.startswith("rejects-")])
+
+
+def _counts(ledger: Ledger) -> dict[str, int]:
+    failure = f"s.error_class != '{NOT_AN_IMAGE}'"
+    found = list(ledger.found_rejects())
+    return {
+        "listed": ledger.listed() + ledger.hidden,
+        "hidden": ledger.hidden,
+        "fresh": ledger.fresh(),
+        "reused": ledger.known("NOT p.rejects"),
+        "rejected": ledger.known("p.rejects") + len(found),
+        "failures": ledger.known(f"p.rejects AND {failure}") + len(found),
+    }
+
+
+def _rewrite_rejects(ledger: Ledger, place: Place, names: Iterable[str]) -> list[Part]:
+    return [
+        derive_part(place, RejectRows(), name, stored_table(ledger.remaining(name)), "uri")
+        for name in names
+    ]
+
+
+def _found_rejects(ledger: Ledger, place: Place) -> list[Part]:
+    rejects = list(ledger.found_rejects())
+    return [write_part(place, RejectRows(), rejects_table(rejects))] if rejects else []
+
+
+def derive_part(
+    place: Place, kind: RowKind | RejectRows, source: str, images: pa.Table, key: str
+) -> Part:
+    """Writes the rows of part `source` under the identities in `images`: see `derive`."""
+    return write_part(place, kind, derive(read_part(place, source), images, key, kind))
+
+
+def stored_table(rows: list[StoredRow]) -> pa.Table:
+    """`IMAGE_SCHEMA` table of stored rows."""
+    return images_table([r.image for r in rows], [r.sha256 for r in rows])
+
+
+def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: list[str]) -> Plan:
+    writer = UnitWriter(plan.place.run_file("units.parquet"))
+    compute = [writer.add(images_table(unit)) for unit in ledger.fresh_units(rows)]
+    doubtful = [writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows)]
+    rewrite = [writer.add(stored_table(ledger.remaining(n)), n) for n in partly]
+    writer.close()
+    _write_sources(ledger, plan.place, len(doubtful))
+    return replace(
+        plan,
+        compute=tuple(compute),
+        doubtful=tuple(doubtful),
+        rewrite=tuple(rewrite),
+        sources=len(doubtful),
+        unit_rows=rows,
+    )
+
+
+def partition(sha256: str, partitions: int) -> int:
+    """Which of `partitions` ranges a digest falls into; ascending with the digest."""
+    return (int(sha256[:8], 16) * partitions) >> 32
+
+
+_SOURCE_SCHEMA = pa.schema([("sha256", pa.string()), ("part", pa.string())])
+
+
+def _write_sources(ledger: Ledger, place: Place, partitions: int) -> None:
+    if not partitions:
+        return
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _SOURCE_SCHEMA, compression="zstd") as writer:
+        by_partition = groupby(ledger.sources(), key=lambda row: partition(row[0], partitions))
+        following = next(by_partition, None)
+        for index in range(partitions):
+            rows: list[tuple[str, str]] = []
+            if following and following[0] == index:
+                rows = list(following[1])
+                following = next(by_partition, None)
+            columns = list(zip(*rows, strict=True)) or [(), ()]
+            table = pa.table([pa.array(c, pa.string()) for c in columns], _SOURCE_SCHEMA)
+            writer.write_table(table, row_group_size=max(len(rows), 1))
+    files.write_atomic(place.run_file("sources.parquet"), buffer.getvalue())
+
+
+def read_sources(place: Place, index: int) -> dict[str, str]:
+    """Digest -> part of the stored rows in one partition."""
+    with pq.ParquetFile(files.open_read(place.run_file("sources.parquet"))) as file:
+        rows = file.read_row_group(index)
+    return dict(zip(rows["sha256"].to_pylist(), rows["part"].to_pylist(), strict=True))
+
+
+def is_done(plan: Plan, manifest: Manifest) -> bool:
+    """True if the plan changes nothing at all."""
+    before = committed(manifest, plan.place)
+    same = set(before.parts) == set(plan.section.parts) and before.roots == plan.section.roots
+    return same and not plan.units and plan.place.section in manifest.sections
+
+
+def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
+    """Commits and publishes what the run made; the pipeline's last and idempotent step.
+
+    Returns:
+        The run's counts, with `committed` False where another writer was first: then the
+        work lies in `__work`, and the next plan takes it up.
+    """
+    outcomes = list(outcomes)
+    parts = {p.name: p for p in plan.section.parts}
+    parts |= {p.name: p for o in outcomes for p in o.parts}
+    section = replace(plan.section, parts=tuple(parts[name] for name in sorted(parts)))
+    counts = add_counts(plan.counts, outcomes)
+    base = latest(plan.place.root)
+    committed = base.version > plan.base and base.run == plan.place.run
+    if base.version == plan.base:
+        manifest = base.with_section(plan.place.section, section)
+        manifest = replace(manifest, version=plan.base + 1, run=plan.place.run, counts=counts)
+        committed = commit(plan.place.root, manifest)
+    result = {**counts, "committed": committed}
+    files.write_atomic(plan.place.run_file("result.json"), json.dumps(result).encode())
+    if committed:
+        publish(plan.place.root)
+    return result
+
+
+def add_counts(counts: dict[str, int], outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """`counts` with what the outcomes add."""
+    outcomes = list(outcomes)
+    rejects = [p for o in outcomes for p in o.parts if p.is_rejects]
+    return {
+        **counts,
+        "embedded": sum(o.computed for o in outcomes),
+        "reused": counts["reused"] + sum(o.reused for o in outcomes),
+        "rejected": counts["rejected"] + sum(p.rows for p in rejects),
+        "failures": counts["failures"] + sum(p.failures for p in rejects),
+    }

@@ -1,0 +1,168 @@
+"""Columns of the store's tables, and the digests that make a dataset comparable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from beam_flowers.images.labels import normalize
+from beam_flowers.records import Bottleneck, Image, Reject
+
+_TIME = pa.timestamp("us", tz="UTC")
+
+IMAGE_FIELDS = (
+    pa.field("uri", pa.string()),
+    pa.field("root", pa.string()),
+    pa.field("relative_path", pa.string()),
+    pa.field("label", pa.string()),
+    pa.field("split", pa.string()),
+    pa.field("bytes", pa.int64()),
+    pa.field("modified", _TIME),
+)
+IMAGE_SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("sha256", pa.string())])
+REJECT_SCHEMA = pa.schema(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("stage", pa.string()),
+        pa.field("error_class", pa.string()),
+        pa.field("message", pa.string()),
+        pa.field("bytes", pa.int64()),
+        pa.field("sha256", pa.string()),
+        *[f for f in IMAGE_FIELDS if f.name not in ("uri", "bytes")],
+    ]
+)
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """How bottlenecks become rows of the store.
+
+    Attributes:
+        fingerprint: of the backbone and its recipe, hex.
+        backbone: the backbone's name, kept in the files' metadata.
+    """
+
+    fingerprint: str
+    backbone: str
+
+    identity = tuple(f.name for f in IMAGE_FIELDS)
+
+    def schema(self, vector_length: int) -> pa.Schema:
+        """Columns of store.md's contract; `vector` is fixed_size_list<float32>[vector_length]."""
+        fields = [
+            *IMAGE_FIELDS[:4],
+            pa.field("label_normalized", pa.string()),
+            *IMAGE_FIELDS[4:],
+            pa.field("sha256", pa.string()),
+            pa.field("width", pa.int32()),
+            pa.field("height", pa.int32()),
+            pa.field("format", pa.string()),
+            pa.field("fingerprint", pa.string()),
+            pa.field("vector", pa.list_(pa.float32(), vector_length)),
+        ]
+        return pa.schema(fields, {"backbone": self.backbone, "fingerprint": self.fingerprint})
+
+    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
+        """The rows of `bottlenecks` (at least one), in their order."""
+        vectors = np.stack([b.vector for b in bottlenecks]).astype(np.float32, copy=False)
+        schema = self.schema(vectors.shape[1])
+        columns = images_table([b.image for b in bottlenecks]).to_pydict()
+        columns |= {
+            "label_normalized": [_normalized(b.image.label) for b in bottlenecks],
+            "sha256": [b.sha256 for b in bottlenecks],
+            "width": [b.width for b in bottlenecks],
+            "height": [b.height for b in bottlenecks],
+            "format": [b.format for b in bottlenecks],
+            "fingerprint": [self.fingerprint] * len(bottlenecks),
+            "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1]),
+        }
+        return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
+
+    def derived(self, rows: pa.Table) -> pa.Table:
+        """`rows` with the columns that follow from others brought up to date."""
+        normalized = pa.array([_normalized(v) for v in rows["label"].to_pylist()], pa.string())
+        index = rows.schema.get_field_index("label_normalized")
+        return rows.set_column(index, rows.schema.field(index), normalized)
+
+    def digest(self, rows: pa.Table) -> int:
+        """Sum of the rows' digests: see `add_digests`."""
+        names = ("uri", "sha256", "label", "fingerprint")
+        keys = zip(*(rows[name].to_pylist() for name in names), strict=True)
+        return add_digests(
+            _digest(*key, vector=vector) for key, vector in zip(keys, vectors_of(rows), strict=True)
+        )
+
+
+def _normalized(label: str | None) -> str | None:
+    return None if label is None else normalize(label)
+
+
+def images_table(images: Sequence[Image], sha256: Sequence[str | None] | None = None) -> pa.Table:
+    """Arrow table of `images` in `IMAGE_SCHEMA`."""
+    columns: list[Sequence[object]] = list(zip(*images, strict=True)) or [()] * len(Image._fields)
+    columns.append(sha256 or [None] * len(images))
+    return pa.table(
+        [pa.array(c, f.type) for c, f in zip(columns, IMAGE_SCHEMA, strict=True)], IMAGE_SCHEMA
+    )
+
+
+def images_of(table: pa.Table) -> list[Image]:
+    """The `Image`s of a table; columns it lacks are None."""
+    columns = []
+    for name in Image._fields:
+        column = table[name] if name in table.schema.names else pa.nulls(len(table))
+        columns.append(column.cast(pa.int64()) if name == "modified" else column)
+    return [Image(*row) for row in zip(*(c.to_pylist() for c in columns), strict=True)]
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """The vectors of a store's table: float32 [N, D]."""
+    column = table["vector"].combine_chunks()
+    if isinstance(column, pa.ChunkedArray):
+        column = pa.concat_arrays(column.chunks)
+    return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+
+
+def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
+    """The `Bottleneck`s of a store's table."""
+    names = ("sha256", "width", "height", "format")
+    columns = zip(*(table[name].to_pylist() for name in names), strict=True)
+    return [
+        Bottleneck(image, *values, vector)
+        for image, values, vector in zip(images_of(table), columns, vectors_of(table), strict=True)
+    ]
+
+
+def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
+    """Arrow table of `rejects` in `REJECT_SCHEMA`."""
+    rows = [{**r.image._asdict(), **r._asdict()} for r in rejects]
+    return pa.table(
+        [pa.array([row[f.name] for row in rows], f.type) for f in REJECT_SCHEMA], REJECT_SCHEMA
+    )
+
+
+def rejects_digest(rows: pa.Table) -> int:
+    """Sum of the rejects' digests over uri and error class."""
+    keys = zip(rows["uri"].to_pylist(), rows["error_class"].to_pylist(), strict=True)
+    return add_digests(_digest(*key) for key in keys)
+
+
+def _digest(*texts: str | None, vector: np.ndarray | None = None) -> int:
+    h = hashlib.sha256("\0".join("\1" if t is None else t for t in texts).encode())
+    if vector is not None:
+        h.update(b"\0" + np.ascontiguousarray(vector).tobytes())
+    return int.from_bytes(h.digest(), "big")
+
+
+def add_digests(digests: Iterable[int]) -> int:
+    """Their sum modulo 2**256.
+
+    A sum does not depend on order or on how rows are cut into parts, so the hash of a whole
+    dataset follows from its parts' without reading them again (AdHash: Bellare and Micciancio,
+    "A New Paradigm for Collision-free Hashing", 1997).
+    """
+    return sum(digests) % 2**256

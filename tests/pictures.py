@@ -1,0 +1,197 @@
+"""Makes sound, odd and bad picture files for the tests; every function returns the file's bytes."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
+    """`image` as a file of `format_` (Pillow's name)."""
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """A smooth colour picture with detail, RGB, another one for every seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def quadrants(width: int = 64, height: int = 48) -> Image.Image:
+    """Red, green, blue, white: top left, top right, bottom left, bottom right."""
+    corners = np.array([[RED, GREEN], [BLUE, (255, 255, 255)]], np.uint8)
+    return Image.fromarray(corners).resize((width, height), Image.Resampling.NEAREST)
+
+
+def jpeg(width: int = 64, height: int = 48, seed: int = 0, **options: Any) -> bytes:
+    """A JPEG of `scene`."""
+    return saved(scene(width, height, seed), "JPEG", **options)
+
+
+def png(width: int = 64, height: int = 48, seed: int = 0, **options: Any) -> bytes:
+    """A PNG of `scene`."""
+    return saved(scene(width, height, seed), "PNG", **options)
+
+
+def each_format(width: int = 64, height: int = 48) -> dict[str, bytes]:
+    """`scene` in all seven formats, some in several kinds: `{kind: file}`, kind begins with
+    the format's name."""
+    image = scene(width, height)
+    grey = image.convert("L")
+    return {
+        "JPEG": saved(image, "JPEG"),
+        "JPEG-progressive": saved(image, "JPEG", progressive=True),
+        "JPEG-cmyk": cmyk_jpeg(image),
+        "JPEG-exif": oriented(image, 6),
+        "PNG": saved(image, "PNG"),
+        "PNG-palette": palette_png(image),
+        "PNG-16": grey16(np.asarray(grey, np.uint16) * 257, "PNG"),
+        "PNG-animated": animated([image, grey.convert("RGB")], "PNG"),
+        "WEBP": saved(image, "WEBP"),
+        "WEBP-lossless": saved(image.convert("RGBA"), "WEBP", lossless=True),
+        "WEBP-animated": animated([image, grey.convert("RGB")], "WEBP"),
+        "GIF": saved(image, "GIF"),
+        "GIF-animated": animated([image, grey.convert("RGB")], "GIF"),
+        "BMP": saved(image, "BMP"),
+        "BMP-palette": saved(image.quantize(16), "BMP"),
+        "TIFF": saved(image, "TIFF"),
+        "TIFF-lzw": saved(image, "TIFF", compression="tiff_lzw"),
+        "TIFF-jpeg": saved(image, "TIFF", compression="jpeg"),
+        "TIFF-float": float_tiff(np.asarray(grey, np.float32) / 255),
+        "PPM": saved(image, "PPM"),
+        "PPM-grey": saved(grey, "PPM"),
+        "PPM-plain": b"P3 2 2 255\n255 0 0  0 255 0\n0 0 255  255 255 255\n",
+    }
+
+
+def oriented(image: Image.Image, orientation: int, format_: str = "JPEG") -> bytes:
+    """`image` as stored, with an EXIF orientation (1-8) that says how to turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95, "subsampling": 0} if format_ == "JPEG" else {}
+    return saved(image, format_, exif=exif, **options)
+
+
+def cmyk_jpeg(image: Image.Image) -> bytes:
+    """Four inks, inverted as Adobe's programs write them."""
+    return saved(image.convert("CMYK"), "JPEG", quality=95)
+
+
+def grey16(values: npt.NDArray[np.uint16], format_: str) -> bytes:
+    """uint16 [H, W] as a 16-bit greyscale PNG, TIFF or PPM."""
+    return saved(Image.fromarray(values), format_)
+
+
+def float_tiff(values: npt.NDArray[np.float32]) -> bytes:
+    """float32 [H, W] as a TIFF of floats."""
+    return saved(Image.fromarray(values), "TIFF")
+
+
+def palette_png(image: Image.Image, transparent: int | bytes | None = None) -> bytes:
+    """A palette of 16 colours; `transparent` is one index or an alpha for each colour."""
+    options = {} if transparent is None else {"transparency": transparent}
+    return saved(image.quantize(16), "PNG", **options)
+
+
+def animated(frames: list[Image.Image], format_: str) -> bytes:
+    """GIF, WEBP or PNG (APNG) with these frames."""
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    return saved(
+        frames[0], format_, save_all=True, append_images=frames[1:], duration=100, **options
+    )
+
+
+def mpo(first: Image.Image, second: Image.Image) -> bytes:
+    """A phone's JPEG with a second picture behind the first."""
+    return saved(first, "MPO", save_all=True, append_images=[second])
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    """One chunk with its right checksum."""
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def bomb_png(width: int = 60_000, height: int = 60_000, animated: bool = False) -> bytes:
+    """A PNG of a few bytes whose header declares a huge picture.
+
+    `animated` adds what makes Pillow fill the canvas (gigabytes) already while opening it.
+    """
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    if animated:
+        header += png_chunk(b"acTL", struct.pack(">II", 2, 0))
+        frame = struct.pack(">IIIIIHHBB", 0, width, height, 0, 0, 1, 1, 1, 0)
+        header += png_chunk(b"fcTL", frame)
+    pixels = png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b"")
+
+
+def scan_bomb_jpeg(scans: int = 20_000, side: int = 2_000) -> bytes:
+    """A progressive JPEG of one colour that asks for `scans` passes over all its pixels."""
+    flat = saved(Image.new("RGB", (side, side), "grey"), "JPEG", progressive=True)
+    last = flat.rindex(b"\xff\xda")
+    return flat[:last] + flat[last:-2] * scans + b"\xff\xd9"
+
+
+def slow_ppm(side: int = 1_500) -> bytes:
+    """A PPM with an odd maximum, which Pillow decodes pixel by pixel in Python: seconds."""
+    return b"P6 %d %d 254\n" % (side, side) + bytes(side * side * 3)
+
+
+def truncated(data: bytes, kept: float = 0.5) -> bytes:
+    """The first part of a file."""
+    return data[: int(len(data) * kept)]
+
+
+def bit_flipped(data: bytes, seed: int, flips: int = 8) -> bytes:
+    """A file with some bits turned over, the same ones for a seed."""
+    draw = random.Random(seed)
+    damaged = bytearray(data)
+    for _ in range(flips):
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+    return bytes(damaged)
+
+
+def mutated(data: bytes, seed: int) -> bytes:
+    """A file damaged in one of several ways, the same one for a seed."""
+    draw = random.Random(seed)
+    at, length = draw.randrange(len(data)), draw.randint(1, 16)
+    ways = (
+        lambda: bit_flipped(data, seed, draw.randint(1, 16)),
+        lambda: data[:at],
+        lambda: data[:at] + data[at + length :],
+        lambda: data[:at] + draw.randbytes(length) + data[at + length :],
+        lambda: data[:at] + draw.choice((b"\0", b"\xff", b"\x7f")) * length + data[at + length :],
+        lambda: data[:at] + data[draw.randrange(len(data)) :],
+        lambda: data[:at] + data[at : at + 64] * length + data[at:],
+    )
+    # Half of the damage goes to the headers, which are small and where most goes wrong.
+    if draw.random() < 0.5:
+        at = draw.randrange(min(len(data), 200))
+    return draw.choice(ways)()
+
+
+TEXT = b"Photographs by their authors, all under CC-BY.\n"
+
+
+def bad_files() -> dict[str, bytes]:
+    """What lies about in real folders and is no sound picture: `{name: file}`."""
+    return {
+        "empty.jpg": b"",
+        "text.jpg": TEXT,
+        "LICENSE.txt": TEXT,
+        "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504),
+        "truncated.jpg": truncated(jpeg()),
+        "bomb.png": bomb_png(),
+        "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+    }
