@@ -55,6 +55,8 @@ def is_text(name: str) -> bool:
 
 def printable(name: str) -> str:
     r"""`name` as storable text: bytes that are not UTF-8 become `\xff`."""
+    if name.isascii():
+        return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # A lone surrogate that stands for no byte; JSON may hold one.
@@ -271,3 +273,12 @@ def _sync_folder(folder: str) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def delete_tree(folder: str) -> None:
+    """Deletes a folder with all that is in it; nothing there is no error."""
+    if is_local(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif is_folder(folder):
+        for entry in list(walk(folder)):
+            delete(entry.uri)

@@ -11,9 +11,9 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
+from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers import workers
-from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.pixels import Limits
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Outcome, Plan, Unit, finish
@@ -102,8 +102,7 @@ class RunPlan(beam.PTransform):
             outcomes.append(
                 pbegin
                 | "SpreadRewrites" >> SpreadUnits(plan.rewrite)
-                | "RewriteParts"
-                >> beam.Map(workers.rewrite_part, place=plan.place, kind=self.kind)
+                | "RewriteParts" >> beam.Map(workers.rewrite_part, place=plan.place, kind=self.kind)
             )
         embed = workers.EmbedUnits(plan.place, self.kind, self.backbone, self.limits)
         outcomes.append(files | "Files" >> beam.Flatten() | "EmbedUnits" >> beam.ParDo(embed))

@@ -13,10 +13,10 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
-
-from beam_flowers.backbones.compute import Hashed, Pending, collect, hash_files, start
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
+
+from beam_flowers.backbones.compute import Hashed, Pending, collect, hash_files, start
 from beam_flowers.images.pixels import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.store.parts import (

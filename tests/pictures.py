@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import random
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+Maker = Callable[[], bytes]
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -26,6 +30,12 @@ def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
     """A smooth colour picture with detail, RGB, another one for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def detailed(width: int, height: int) -> Image.Image:
+    """Colour noise of three pixels' grain, RGB: what a careless reduction gets wrong."""
+    grain = np.random.default_rng(0).integers(0, 256, (height // 3, width // 3, 3), np.uint8)
+    return Image.fromarray(grain).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def quadrants(width: int = 64, height: int = 48) -> Image.Image:
@@ -44,6 +54,7 @@ def png(width: int = 64, height: int = 48, seed: int = 0, **options: Any) -> byt
     return saved(scene(width, height, seed), "PNG", **options)
 
 
+@functools.cache
 def each_format(width: int = 64, height: int = 48) -> dict[str, bytes]:
     """`scene` in all seven formats, some in several kinds: `{kind: file}`, kind begins with
     the format's name."""
@@ -146,6 +157,15 @@ def scan_bomb_jpeg(scans: int = 20_000, side: int = 2_000) -> bytes:
 def slow_ppm(side: int = 1_500) -> bytes:
     """A PPM with an odd maximum, which Pillow decodes pixel by pixel in Python: seconds."""
     return b"P6 %d %d 254\n" % (side, side) + bytes(side * side * 3)
+
+
+def tag_bomb_tiff(tags: int, size: int) -> bytes:
+    """A TIFF with `tags` tags that all claim the same `size` bytes."""
+    first, claimed = 50_000, 8 + 2 + 12 * tags + 4
+    entries = b"".join(
+        struct.pack("<HHII", first + n if n else 256, 7, size, claimed) for n in range(tags)
+    )
+    return b"II*\0" + struct.pack("<IH", 8, tags) + entries + bytes(4 + size)
 
 
 def truncated(data: bytes, kept: float = 0.5) -> bytes:

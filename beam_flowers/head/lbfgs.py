@@ -11,7 +11,7 @@ from scipy.optimize import Bounds, minimize
 
 from beam_flowers.errors import TrainingError
 from beam_flowers.head.metrics import evaluate
-from beam_flowers.head.objective import Evaluation, evaluate_softmax, standardisation
+from beam_flowers.head.objective import Evaluation, common_scaling, evaluate_softmax
 from beam_flowers.head.softmax import Doubles, Head, Sample, Step
 from beam_flowers.head.threads import one_blas_thread
 
@@ -23,8 +23,9 @@ _SMALLEST_GAIN = 1e-9
 class LbfgsOptions:
     """Minimises mean cross entropy + l1 * sum|W| + l2 / 2 * sum W^2; the bias is free.
 
-    Vectors are standardised feature by feature (mean 0, deviation 1 on the training rows) and
-    the penalties act on the weights over these, so that one value suits every backbone.
+    The penalties act on the weights over centred vectors of a common deviation of 1 (see
+    `Scaling`), so that one value suits every backbone. The default l2 was the best of a grid
+    from 0 to 10 for 75 to 1,200 training pictures, and flat around: 0.01 to 0.3 differ little.
 
     Attributes:
         l1: >= 0. Exact: weights that it takes out are exactly 0.
@@ -34,7 +35,7 @@ class LbfgsOptions:
     """
 
     l1: float = 0.0
-    l2: float = 0.03
+    l2: float = 0.05
     max_iterations: int = 500
     tolerance: float = 1e-5
 
@@ -66,7 +67,7 @@ def train_lbfgs(
         report: called after each iteration.
     """
     options = options or LbfgsOptions()
-    scaling = standardisation(training)
+    scaling = common_scaling(training)
     shape = (training.vectors.shape[1], classes)
     evaluations: list[Evaluation] = []
 
@@ -78,10 +79,10 @@ def train_lbfgs(
 
     steps = count(1)
 
-    def after_iteration(point: Doubles) -> None:
+    def after_iteration(xk: Doubles) -> None:
         # The last point evaluated is the one that the line search accepted.
         at = evaluations[0]
-        head = scaling.fold(*_unpack(point, shape))
+        head = scaling.fold(*_unpack(xk, shape))
         accuracy = evaluate(head, validation).accuracy if validation else None
         if report:
             report(Step(next(steps), at.accuracy, accuracy, at.cross_entropy))
@@ -103,12 +104,12 @@ def train_lbfgs(
     return scaling.fold(*_unpack(result.x, shape))
 
 
-# With L1 the weights are the difference of two parts that are >= 0, so that the penalty is
-# linear and the optimum exact (for one of the two is 0 there).
-
-
 def _unpack(point: Doubles, shape: tuple[int, int]) -> tuple[Doubles, Doubles]:
-    """Weights float64 [D, C] and bias float64 [C] at a point of the search."""
+    """Weights float64 [D, C] and bias float64 [C] at a point of the search.
+
+    With L1 the point holds the weights as a difference of two parts >= 0: the penalty is linear
+    in these, so that the optimum is exact (one of the two is 0 there).
+    """
     size = shape[0] * shape[1]
     *parts, bias = np.split(point, range(size, len(point), size))
     weights = parts[0] - parts[1] if len(parts) == 2 else parts[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from beam_flowers.errors import TrainingError
 from beam_flowers.head.softmax import Head, Sample, log_softmax
 
 
-class Metrics(NamedTuple):
+@dataclass(frozen=True)
+class Metrics:
     """What was measured on a set of rows.
 
     Attributes:

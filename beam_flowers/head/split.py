@@ -210,9 +210,9 @@ def _fill_empty_splits(
     for class_id, code in product(sorted(members), wanted):
         if code not in promised[class_id] or counts[class_id][code]:
             continue
-        content = next(filter(can_leave, order.nearest(members[class_id], code)), None)
-        if content is not None:
-            for c in classes[content]:
-                counts[c][codes[content]] -= 1
+        movable = filter(can_leave, order.nearest(members[class_id], code))
+        for moved in list(movable)[:1]:
+            for c in classes[moved]:
+                counts[c][codes[moved]] -= 1
                 counts[c][code] += 1
-            codes[content] = code
+            codes[moved] = code

@@ -157,7 +157,7 @@ def _judge(entry: files.Entry, root: str, splits: bool) -> Found | None:
     if entry.kind == "unreadable":
         message = f"the folder cannot be listed: {entry.error}"
         return Reject(image, "find", "UnreadableFolder", message)
-    if not files.is_text(entry.uri):
+    if uri != entry.uri:
         return Reject(image, "find", "BadName", "the name is not valid UTF-8; rename the file")
     if entry.kind == "link":
         return _follow(image)

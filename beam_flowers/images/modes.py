@@ -26,15 +26,16 @@ def plain(im: ImageFile) -> Image.Image:
 
 
 def _eight_bit(im: ImageFile) -> Image.Image:
+    """Greys of more than 8 bits scaled; Pillow's own conversion would clip them at 255."""
     values: Any = np.array(im, np.float32)
     np.nan_to_num(values, copy=False)
     if im.mode == "F":
         white = 1 if values.max() <= 1 else 255
     else:
         white = 4095 if _bits(im) == 12 else 65535
+    np.clip(values, 0, white, out=values)
     values *= 255 / white
     np.rint(values, out=values)
-    np.clip(values, 0, 255, out=values)
     return Image.fromarray(values.astype(np.uint8))
 
 
@@ -44,6 +45,11 @@ def _bits(im: ImageFile) -> int:
 
 
 def over_white(im: Image.Image) -> Image.Image:
+    """RGB of a picture in one of the modes that `plain` gives.
+
+    Meant for after the resize, which weighs colours by their alpha: the result is that of
+    compositing first, at a fraction of the memory.
+    """
     if im.mode not in ("LA", "RGBA"):
         return im.convert("RGB")
     paper = Image.new("RGB", im.size, "white")

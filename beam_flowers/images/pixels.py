@@ -92,11 +92,15 @@ _TURN = {
 }
 """EXIF 2.32, tag 0x0112: what brings a picture stored that way upright."""
 
-_FEED_BYTES = 16 * 1024
-"""What a decoder gets at a time. A progressive JPEG can ask for a pass over all its pixels
-in some ten bytes, so the clock is read this often; larger pieces decode no faster."""
+_FEED_BYTES = 4 * 1024
+"""What a decoder gets at a time, before the clock is read again. A progressive JPEG can ask
+for a pass over all its pixels in some ten bytes; at this size photographs decode as fast as
+at Pillow's 64 KiB, and noisy 12-megapixel ones a tenth slower."""
 
 _CUT_SHORT = re.compile(r"truncat|not enough|only got|end of|EOF|no more", re.IGNORECASE)
+
+_END_OF_DATA = (EOFError, IndexError, struct.error)
+"""What header parsers run into at the end of a file; Pillow wraps them in a SyntaxError."""
 
 
 def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> Picture:
@@ -262,7 +266,8 @@ def _upright(im: Image.Image, orientation: int) -> Image.Image:
 
 def _failure(error: Exception, data: bytes, format_: str) -> PictureError:
     text = _clean(error)
-    if isinstance(error, EOFError) or _CUT_SHORT.search(text) or _ends_early(data, format_):
+    ended = isinstance(error, _END_OF_DATA) or isinstance(error.__cause__, _END_OF_DATA)
+    if ended or _CUT_SHORT.search(text) or _ends_early(data, format_):
         return PictureError("Truncated", f"{format_} ends before its picture does: fetch it again")
     return PictureError("Undecodable", f"{format_} cannot be decoded: {text}")
 

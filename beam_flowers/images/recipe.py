@@ -72,8 +72,9 @@ class Limits:
         max_bytes: of the file. A worker holds the whole file in memory.
         max_pixels: width times height as the header declares them, for every format alike,
             also where a JPEG would be decoded at a fraction of them. The default lets
-            102-megapixel cameras through, and keeps the two planes of four bytes a pixel
-            that the costlier modes need (CMYK, palette with alpha) under 1 GiB.
+            102-megapixel cameras through. At it the memory of one decode peaks at 1.8 GiB
+            for a WebP with alpha, 1.2 for 16-bit grey, 1.0 for other formats, 0.7 for a
+            progressive JPEG and almost nothing for a plain one (measured, Pillow 12.3).
         seconds: CPU time of the decoding thread, so that a busy machine rejects no more
             than an idle one. Asked whenever the decoder wants more of the file: that
             covers headers and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
+
+from beam_flowers import files
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions
@@ -109,7 +110,7 @@ class TableRun:
     def bring_up_to_date(
         self,
         list_into: Callable[[Ledger], None],
-        carry_out: Callable[[Plan, Ledger], dict[str, Any]],
+        carry_out: Callable[[Plan, Ledger], None],
     ) -> Summary:
         """Plans and carries out until a plan is committed or has nothing to do.
 
@@ -134,7 +135,7 @@ class TableRun:
         self,
         ledger: Ledger,
         list_into: Callable[[Ledger], None],
-        carry_out: Callable[[Plan, Ledger], dict[str, Any]],
+        carry_out: Callable[[Plan, Ledger], None],
     ) -> tuple[dict[str, Any], bool]:
         place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
         manifest = latest(self.root)
@@ -146,15 +147,16 @@ class TableRun:
         )
         if not plan.counts["listed"]:
             raise InputError("there is no file to read; name a folder that has pictures in it")
+        result: dict[str, Any]
         if is_done(plan, manifest):
             result = plan.counts | {"embedded": 0, "committed": True}
         else:
-            result = carry_out(plan, ledger)
+            carry_out(plan, ledger)
             result = json.loads(files.read_bytes(place.run_file("result.json")))
-        files.delete_folder(place.run_file())
+        files.delete_tree(place.run_file())
         if result["committed"]:
             self._warn_of_labels(ledger, place, plan)
-        return result, result["committed"]
+        return result, bool(result["committed"])
 
     def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
         for names in collisions(ledger.label_names()):
@@ -235,14 +237,13 @@ def embed_images(
 
 def run_plan(
     plan: Plan, kind: RowKind, backbone: ResolvedBackbone, options: Sequence[str]
-) -> dict[str, Any]:
+) -> None:
     """Runs the embed pipeline."""
     # Beam takes two seconds to import; a run that has nothing to do goes without.
     from beam_flowers.plan_transforms import RunPlan
     from beam_flowers.runs.beam import run_pipeline
 
     run_pipeline(RunPlan(plan, kind, backbone), options)
-    return {}
 
 
 def _refuse_nesting(images: Sequence[str], store: str) -> None:

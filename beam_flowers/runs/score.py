@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers import files
-from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.images.find import find_images
-from beam_flowers.records import Image
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, Warn, embed_images, run_plan
 from beam_flowers.scores.output import rejects_name, scores_of, suffix, write_table
 from beam_flowers.scores.ranking import TOP_K, ScoreRows
@@ -22,12 +20,11 @@ from beam_flowers.store.commits import COMMITS, Section, latest, open_table
 from beam_flowers.store.ledger import Found, Ledger, Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part, write_part
 from beam_flowers.store.plan import (
+    Outcome,
     Plan,
     Unit,
     UnitWriter,
     add_counts,
-    is_done,
-    Outcome,
     stored_rows,
     stored_table,
 )
@@ -90,11 +87,9 @@ def score_images(
         InputError: if an input is missing or nothing in it is a picture.
     """
     options = options or RunOptions()
-    kind = ScoreRows(bundle.head, tuple(bundle.labels), bundle.model_id, job.top_k)
-    about = {"model_id": bundle.model_id, "backbone": bundle.backbone, "top_k": job.top_k}
-    rules = Rules(
-        exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False
-    )
+    kind = ScoreRows.of(bundle, job.top_k)
+    about = {"model_id": kind.model_id, "backbone": bundle.backbone, "top_k": job.top_k}
+    rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
     table = TableRun(
         job.table, "", Section(kind.fingerprint, about), kind, rules, options.shards, warn
     )
@@ -162,13 +157,12 @@ def _from_store(
             ledger.add_source(part.name, stored_rows(source, part.name))
         ledger.list_found(find_images(images) if images else _stored(source, section))
 
-    def carry_out(plan: Plan, ledger: Ledger) -> dict[str, Any]:
+    def carry_out(plan: Plan, ledger: Ledger) -> None:
         from beam_flowers.plan_transforms import ScorePlan
         from beam_flowers.runs.beam import run_pipeline
 
         plan, units = _score_plan(plan, ledger, source, section)
         run_pipeline(ScorePlan(plan, units, source, table.kind), options.pipeline)
-        return {}
 
     return table.bring_up_to_date(list_into, carry_out)
 
@@ -206,4 +200,4 @@ def _write_files(output: str, table: str, kind: ScoreRows) -> None:
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
     write_table(output, scores_of(scores))
     write_table(rejects_name(output), pa.concat_tables([RejectRows().table([]), *rejects]))
-    files.delete_folder(table)
+    files.delete_tree(table)

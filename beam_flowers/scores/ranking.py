@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Head
 from beam_flowers.records import Bottleneck
 from beam_flowers.store.schema import add_digests
@@ -77,6 +78,11 @@ class ScoreRows:
     top_k: int = TOP_K
 
     identity = ("uri", "bytes", "modified")
+
+    @classmethod
+    def of(cls, bundle: Bundle, top_k: int = TOP_K) -> ScoreRows:
+        """The rows that a model bundle gives."""
+        return cls(bundle.head, bundle.labels, model_id(bundle), top_k)
 
     @property
     def fingerprint(self) -> str:

@@ -247,7 +247,7 @@ def _table_files(root: str) -> list[str]:
     """Files that belong to the table: never anything that somebody else put there."""
     ours = (WORK, COMMITS, REJECTS)
     found = []
-    for uri in files.walk_files(root):
+    for uri in (entry.uri for entry in files.walk(root)):
         top = uri[len(root) :].lstrip("/").split("/", 1)[0]
         is_part = uri.rsplit("/", 1)[-1].startswith(("part-", ".part-")) and uri.endswith(
             ".parquet"

@@ -22,8 +22,9 @@ REJECTS = "__rejects"
 class RowKind(Protocol):
     """What a table's rows are: the store's, or a score table's."""
 
-    identity: tuple[str, ...]
-    """The columns that say which file a row is of, in this table."""
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that say which file a row is of, in this table."""
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table: ...
     def derived(self, rows: pa.Table) -> pa.Table: ...

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.records import NOT_AN_IMAGE
 from beam_flowers.store.commits import Manifest, Section, commit, latest, publish
-from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
+from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.parts import (
     Part,
     Place,
@@ -121,11 +121,8 @@ def read_unit(unit: Unit) -> pa.Table:
         return file.read_row_group(unit.index)
 
 
-def fill_ledger(
-    ledger: Ledger, place: Place, manifest: Manifest, found: Iterable[Found]
-) -> list[str]:
-    """Takes the listing and the stored rows in; returns names of parts that are lost."""
-    ledger.list_found(found)
+def fill_ledger(ledger: Ledger, place: Place, manifest: Manifest) -> list[str]:
+    """Takes the stored rows in; returns names of parts that are lost."""
     names = [p.name for p in committed(manifest, place).parts]
     lost = []
     for name in names:

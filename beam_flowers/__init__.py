@@ -1,0 +1,60 @@
+"""Labels for folders of pictures, on Apache Beam.
+
+The names below are the public API. They are imported when first asked for: Beam and TensorFlow
+take seconds, which `beam-flowers --help` should not.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beam_flowers.backbones.resolve import resolve as resolve
+    from beam_flowers.head.bundle import read_bundle as read_bundle
+    from beam_flowers.head.bundle import write_bundle as write_bundle
+    from beam_flowers.images.find import find_images as find_images
+    from beam_flowers.images.pixels import decode as decode
+    from beam_flowers.records import Bottleneck as Bottleneck
+    from beam_flowers.records import Image as Image
+    from beam_flowers.records import Reject as Reject
+    from beam_flowers.runs.embed import embed_images as embed_images
+    from beam_flowers.runs.score import score_images as score_images
+    from beam_flowers.runs.train import train_model as train_model
+    from beam_flowers.scores.ranking import Score as Score
+    from beam_flowers.transforms import BottleneckModelHandler as BottleneckModelHandler
+    from beam_flowers.transforms import ComputeBottlenecks as ComputeBottlenecks
+    from beam_flowers.transforms import FindImages as FindImages
+    from beam_flowers.transforms import ReadImages as ReadImages
+    from beam_flowers.transforms import ReadStore as ReadStore
+    from beam_flowers.transforms import ScoreBottlenecks as ScoreBottlenecks
+    from beam_flowers.transforms import WriteStore as WriteStore
+
+_HOMES = {
+    "Bottleneck": "records",
+    "BottleneckModelHandler": "transforms",
+    "ComputeBottlenecks": "transforms",
+    "FindImages": "transforms",
+    "Image": "records",
+    "ReadImages": "transforms",
+    "ReadStore": "transforms",
+    "Reject": "records",
+    "Score": "scores.ranking",
+    "ScoreBottlenecks": "transforms",
+    "WriteStore": "transforms",
+    "decode": "images.pixels",
+    "embed_images": "runs.embed",
+    "find_images": "images.find",
+    "read_bundle": "head.bundle",
+    "resolve": "backbones.resolve",
+    "score_images": "runs.score",
+    "train_model": "runs.train",
+    "write_bundle": "head.bundle",
+}
+
+__all__ = sorted(_HOMES)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'beam_flowers' has no attribute {name!r}")
+    return getattr(import_module(f"beam_flowers.{_HOMES[name]}"), name)

@@ -1,0 +1,1 @@
+"""Pre-trained networks that turn pixels into bottleneck vectors."""

@@ -1,0 +1,53 @@
+"""Networks of Keras 3: weights for one of its applications, or a whole `.keras` file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.network import Network, static_size, tensorflow
+from beam_flowers.errors import BackboneError
+
+
+def load_application(weights_file: str, row: Backbone) -> Network:
+    """`keras.applications.<row.architecture>` without its classifier, averaged, with weights."""
+    applications = _keras().applications
+    build = getattr(applications, row.architecture)
+    shape = (row.input_size, row.input_size, 3)
+    model = build(include_top=False, weights=None, pooling="avg", input_shape=shape)
+    model.load_weights(weights_file)
+    return _network(model, weights_file)
+
+
+def load_file(path: str) -> Network:
+    """A `.keras` file, in Keras' safe mode."""
+    model = _keras().models.load_model(path, compile=False, safe_mode=True)
+    return _network(model, path)
+
+
+def _keras() -> Any:
+    tensorflow()
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise BackboneError(
+            f"Keras is set to the backend {keras.backend.backend()!r}: unset KERAS_BACKEND, or "
+            "set it to 'tensorflow'"
+        )
+    return keras
+
+
+def _network(model: Any, path: str) -> Network:
+    if len(model.inputs) != 1:
+        raise BackboneError(f"{path!r} has {len(model.inputs)} inputs; one, a picture, is wanted")
+    # As arrays they become constants of the graph at once, which spares freezing it: for
+    # Inception v3 that is more than half of the time to load.
+    trainable = [variable.numpy() for variable in model.trainable_variables]
+    others = [variable.numpy() for variable in model.non_trainable_variables]
+
+    def call(pixels: Any) -> Any:
+        return model.stateless_call(trainable, others, pixels, training=False)[0]
+
+    return Network(call, static_size(model.inputs[0].shape, repr(path)))

@@ -1,0 +1,94 @@
+"""TensorFlow itself, and what a loader hands over: a network that can be called."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from beam_flowers.errors import BackboneError
+
+Size = tuple[int, int]
+
+
+class Network(NamedTuple):
+    """A network that has been read but not yet compiled.
+
+    Attributes:
+        call: float32 tensor [1, height, width, 3] in the network's pixel range → tensors, in
+            any structure; one of them is the vector.
+        size: (height, width) in pixels that the network wants, or None if it says nothing.
+    """
+
+    call: Callable[[Any], Any]
+    size: Size | None
+
+
+@lru_cache(maxsize=1)
+def tensorflow() -> Any:
+    """TensorFlow, set up to run one picture on one thread; the only place that imports it."""
+    # Level 3 hides lines about graphics cards that aren't there; real errors are raised.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import tensorflow as tf
+
+    # Many pictures at a time, each on one core, are faster than one on all cores. The other
+    # pool stays at its default, one thread a core: it is what runs the pictures. Where
+    # TensorFlow runs already, in somebody's own program, this is slower, but not wrong.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    # Graphics cards would round the factors of float32 products to 10 bits.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    return tf
+
+
+def static_size(shape: Any, what: str) -> Size | None:
+    """(height, width) of an input's shape [N, height, width, 3], None where it leaves them open.
+
+    Raises:
+        BackboneError: the shape is not that of pictures.
+    """
+    dimensions = list(shape) if shape is not None else []
+    if len(dimensions) != 4 or dimensions[3] not in (3, None):
+        raise BackboneError(
+            f"{what} takes an input of shape {tuple(dimensions)}, not pictures as "
+            "[batch, height, width, 3]"
+        )
+    height, width = dimensions[1:3]
+    return None if height is None or width is None else (int(height), int(width))
+
+
+def vector_of(outputs: Any, what: str) -> Any:
+    """The one output that is a vector: float32 [1, D] or [1, 1, 1, D], given back as [1, D].
+
+    Of several the one named `default` is taken, which is TF-Hub's convention.
+
+    Raises:
+        BackboneError: there is none, or there are several.
+    """
+    tf = tensorflow()
+    named = outputs if isinstance(outputs, dict) else dict(enumerate(tf.nest.flatten(outputs)))
+    vectors = {name: tensor for name, tensor in named.items() if _is_vector(tensor)}
+    if "default" in vectors:
+        vectors = {"default": vectors["default"]}
+    if len(vectors) != 1:
+        every = ", ".join(f"{name!r} {_described(tensor)}" for name, tensor in named.items())
+        raise BackboneError(
+            f"{what} must give one float32 vector a picture, [batch, length], and gives "
+            f"{len(vectors)} among its outputs: {every}; export it with that output alone"
+        )
+    (vector,) = vectors.values()
+    return tf.reshape(vector, [1, vector.shape[-1]])
+
+
+def _is_vector(tensor: Any) -> bool:
+    shape = getattr(tensor, "shape", None)
+    if shape is None or shape.rank not in (2, 4) or shape[-1] is None:
+        return False
+    return bool(tensor.dtype.is_floating) and tensor.dtype.size == 4 and shape[1:-1] in ([], [1, 1])
+
+
+def _described(tensor: Any) -> str:
+    dtype = getattr(getattr(tensor, "dtype", None), "name", type(tensor).__name__)
+    return f"{dtype} {list(getattr(tensor, 'shape', []))}"

@@ -1,0 +1,175 @@
+"""Name, path or handle → which network it is, exactly; without TensorFlow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from beam_flowers import files
+from beam_flowers.backbones import hub, weights
+from beam_flowers.backbones.catalogue import PRECISION, Backbone, find_row, unknown
+from beam_flowers.backbones.weights import Kind
+from beam_flowers.errors import BackboneError
+
+HUB_RANGE = (0.0, 1.0)
+"""What TF-Hub's image modules take black and white as (the hub's "common signatures: images"):
+the default for a named backbone that comes as a SavedModel and not as Keras weights."""
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResolvedBackbone:
+    """A backbone whose weights are known to the last bit. Small and picklable.
+
+    Attributes:
+        row: the backbone, with the pixel range that these weights want.
+        kind: of the weights.
+        path: absolute path or address of the weights; unused where they ship with the package.
+        weights_sha256: hex digest, see `weights.sha256`.
+    """
+
+    row: Backbone
+    kind: Kind
+    path: str
+    weights_sha256: str
+
+    def about(self) -> dict[str, Any]:
+        """What makes up the vectors, as JSON values: equal dicts mean equal vectors."""
+        size = self.row.input_size
+        # A size that only the model knows is pinned by the hash of its weights.
+        pixels = self.row.recipe(size or 1, size or 1).as_dict()
+        low, high = self.row.pixel_range
+        return {
+            "name": self.row.name,
+            "weights_sha256": self.weights_sha256,
+            "pixels": pixels | {"height": size, "width": size, "low": low, "high": high},
+            "precision": PRECISION,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex sha256 of `about()` as JSON with sorted keys and no spaces."""
+        text = json.dumps(self.about(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def short(self) -> str:
+        """The first 8 digits of the fingerprint."""
+        return self.fingerprint[:8]
+
+
+def resolve(
+    name: str,
+    path: str | None = None,
+    sha256: str | None = None,
+    pixel_range: tuple[float, float] | None = None,
+) -> ResolvedBackbone:
+    """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
+
+    A SavedModel is a program: load only what you trust. `.keras` files are refused if they
+    hold code; `.h5` files are taken only as weights of a backbone known by name.
+
+    Args:
+        name: a name of the catalogue; or a path of a SavedModel folder or `.keras` file, or a
+            TF-Hub handle, which are named after themselves.
+        path: weights for the name: a Keras weights file (catalogue names only), a SavedModel
+            folder, a `.keras` file or a TF-Hub handle. A name outside the catalogue may be
+            chosen freely.
+        sha256: what the digest of the weights must be (`ResolvedBackbone.weights_sha256`).
+        pixel_range: what the network takes black and white as. By default: for Keras weights
+            as the catalogue says, for a SavedModel or handle of a catalogue name [0, 1], for
+            all others [-1, 1].
+
+    Raises:
+        BackboneError: unknown, absent, damaged, unsafe or another than `sha256` says.
+    """
+    row = find_row(name)
+    known = row is not None
+    if row is None:
+        path = _source_of(name) if path is None else path
+        row = Backbone(_slug(name), input_size=None, vector_length=None, source=path)
+    try:
+        where = _locate(row, path)
+        kind = weights.kind_of(where, row)
+        digest = _checked_digest(where, kind, row, sha256)
+    except OSError as error:
+        raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
+    if pixel_range is None and known and kind == "saved-model":
+        pixel_range = HUB_RANGE
+    if pixel_range is not None:
+        low, high = pixel_range
+        row = replace(row, pixel_range=(float(low), float(high)))
+    return ResolvedBackbone(row, kind, where, digest)
+
+
+def whereabouts(row: Backbone) -> str:
+    """Whether a backbone's weights are here, and where they are or were looked for; one line."""
+    if row.in_package:
+        return "yes, in the package"
+    found = weights.find(row)
+    return f"yes, {found}" if found else f"no; looked for {', '.join(weights.places(row))}"
+
+
+def available(row: Backbone) -> bool:
+    """Whether a backbone's weights are here."""
+    return weights.find(row) is not None
+
+
+def _source_of(name: str) -> str:
+    if hub.is_handle(name) or files.exists(name):
+        return name
+    raise unknown(name)
+
+
+def _slug(name: str) -> str:
+    place = urlsplit(name).path if hub.is_handle(name) else re.split(r"[/\\]", name.rstrip("/"))[-1]
+    place = re.sub(r"\.(keras|tar\.gz|tgz)$", "", place)
+    return re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-") or "backbone"
+
+
+def _locate(row: Backbone, path: str | None) -> str:
+    if path is not None and row.in_package:
+        raise BackboneError(
+            f"the weights of {row.name!r} ship with the package, {path!r} would not be used: "
+            "leave the path out, or give the network another name"
+        )
+    if path is not None:
+        return files.absolute(hub.fetch(path) if hub.is_handle(path) else path)
+    found = weights.find(row)
+    if found is None:
+        raise _absent(row)
+    return found
+
+
+def _absent(row: Backbone) -> BackboneError:
+    looked = weights.places(row)
+    if row.in_package:
+        return BackboneError(f"{looked[0]!r} is missing: install the package again")
+    return BackboneError(
+        f"the weights of {row.name!r} are not on this machine: get {row.source} and put it at "
+        f"{looked[-1]} or into the folder that {weights.PLACES_VARIABLE} names, or give its path "
+        "as --backbone-path (a SavedModel folder or a TF-Hub handle will do, too). Looked for: "
+        f"{', '.join(looked)}. The backbone efficientnet-lite0 needs nothing of this: its "
+        "weights ship with the package"
+    )
+
+
+def _checked_digest(path: str, kind: Kind, row: Backbone, sha256: str | None) -> str:
+    if kind == "efficientnet-lite" or (kind == "keras-weights" and sha256 is None):
+        weights.require_pinned(path, row)
+    if kind == "keras-file":
+        weights.require_no_code(path)
+    digest = weights.sha256(path, kind)
+    if sha256 is not None and digest != sha256.strip().lower():
+        raise BackboneError(
+            f"the weights of {row.name!r} at {path!r} have the sha256 {digest}, not {sha256!r}: "
+            "they are damaged or others than were asked for"
+        )
+    _LOG.info("backbone %s: weights %s, sha256 %s", row.name, path, digest)
+    return digest

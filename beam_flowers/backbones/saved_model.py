@@ -1,0 +1,67 @@
+"""Networks in TensorFlow's own format: SavedModel folders, among them TF-Hub modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beam_flowers.backbones.network import Network, static_size, tensorflow
+from beam_flowers.errors import BackboneError
+
+_SIGNATURES = ("serving_default", "default", "image_feature_vector")
+
+
+def load(folder: str) -> Network:
+    """A SavedModel as a function: the object itself if it can be called, else a signature.
+
+    Raises:
+        BackboneError: there is no such function, or it doesn't take one float32 picture.
+    """
+    model = _read(folder)
+    if callable(model):
+        return _from_callable(model, folder)
+    name = next((name for name in _SIGNATURES if name in model.signatures), None)
+    if name is None:
+        raise BackboneError(
+            f"{folder!r} can't be called and has none of the signatures {', '.join(_SIGNATURES)}; "
+            f"it has: {', '.join(model.signatures) or 'none'}"
+        )
+    return _from_signature(model, name, folder)
+
+
+def _read(folder: str) -> Any:
+    tf = tensorflow()
+    try:
+        return tf.saved_model.load(folder)
+    except (ValueError, RuntimeError) as first:
+        # Modules of TF 1 hold several graphs: the one with no tags is for inference.
+        try:
+            return tf.saved_model.load(folder, tags=[])
+        except (ValueError, RuntimeError):
+            raise first from None
+
+
+def _from_callable(model: Any, folder: str) -> Network:
+    function = model.__call__
+    (first, *_), _ = function.concrete_functions[0].structured_input_signature
+    size = _picture_size(first, f"the SavedModel {folder!r}")
+    # Keras' own functions come as two graphs, one to train and one to use.
+    use = {"training": False} if "training" in function.function_spec.arg_names else {}
+    return Network(lambda pixels: model(pixels, **use), size)
+
+
+def _from_signature(model: Any, name: str, folder: str) -> Network:
+    _, inputs = model.signatures[name].structured_input_signature
+    what = f"the signature {name!r} of {folder!r}"
+    if len(inputs) != 1:
+        raise BackboneError(f"{what} has the inputs {sorted(inputs)}; one, a picture, is wanted")
+    ((argument, spec),) = inputs.items()
+    size = _picture_size(spec, what)
+    # Through the model, which must stay: a signature holds its variables by weak references.
+    return Network(lambda pixels: model.signatures[name](**{argument: pixels}), size)
+
+
+def _picture_size(spec: Any, what: str) -> tuple[int, int] | None:
+    dtype = getattr(getattr(spec, "dtype", None), "name", type(spec).__name__)
+    if dtype != "float32":
+        raise BackboneError(f"{what} takes {dtype}, not pictures as float32")
+    return static_size(spec.shape.as_list() if spec.shape.rank is not None else None, what)

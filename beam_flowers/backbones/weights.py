@@ -1,0 +1,181 @@
+"""Where weights lie, what they hash to, and which files are taken as weights at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from beam_flowers import files
+from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.errors import BackboneError
+
+PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
+"""Environment variable: a folder of weights files and SavedModel folders."""
+
+Kind = Literal["efficientnet-lite", "keras-weights", "saved-model", "keras-file"]
+
+_MODEL = "saved_model.pb"
+_PIECE = 2**20
+# Keras' safe mode refuses these too, but releases before 3.13.2 let some through.
+_CODE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
+
+
+def places(row: Backbone) -> list[str]:
+    """Where a row's weights are looked for, in this order; those in the package lie there."""
+    if row.in_package:
+        folder = Path(__file__).parents[1] / "data" / "backbones" / row.architecture
+        return [str(folder / row.weights_file)]
+    folder_given = os.environ.get(PLACES_VARIABLE)
+    own = (
+        [files.join(folder_given, n) for n in (row.weights_file, row.name)] if folder_given else []
+    )
+    keras = os.environ.get("KERAS_HOME", "~/.keras")
+    return [files.absolute(path) for path in (*own, f"{keras}/models/{row.weights_file}")]
+
+
+def find(row: Backbone) -> str | None:
+    """The first of a row's places that is there."""
+    return next((path for path in places(row) if files.exists(path)), None)
+
+
+def kind_of(path: str, row: Backbone) -> Kind:
+    """What lies at `path`, as far as it is taken as weights of `row`.
+
+    Raises:
+        BackboneError: nothing is there, or nothing that is safe to load.
+    """
+    if row.in_package:
+        return "efficientnet-lite"
+    if not files.exists(path):
+        raise BackboneError(f"{path!r} is not there: no weights for {row.name!r}")
+    if files.is_folder(path):
+        if files.exists(files.join(path, _MODEL)):
+            return "saved-model"
+        raise BackboneError(f"the folder {path!r} is no SavedModel: it has no {_MODEL}")
+    if path.endswith(".keras"):
+        return "keras-file"
+    if path.endswith(".h5"):
+        if row.loader == "keras-application":
+            return "keras-weights"
+        raise BackboneError(
+            f"{path!r}: a .h5 file can hold code, so it is taken only as weights of a backbone "
+            "known by name; save the model as .keras or as a SavedModel instead"
+        )
+    raise BackboneError(
+        f"{path!r} is not a kind of file that is taken as a network (pickles never are, they "
+        "are code): give a SavedModel folder or a .keras file"
+    )
+
+
+def sha256(path: str, kind: Kind) -> str:
+    """Hex digest of a weights file, or of the files that make up a SavedModel.
+
+    A SavedModel's is that of the lines which `sha256sum` prints for `saved_model.pb` and all
+    below `assets` and `variables`, sorted by path:
+    `find assets saved_model.pb variables -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`.
+    """
+    if kind != "saved-model":
+        return file_digest(path, "sha256")
+    lines = [
+        f"{file_digest(files.join(path, name), 'sha256')}  {name}\n" for name in model_files(path)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def model_files(folder: str) -> list[str]:
+    """Relative paths of a SavedModel's files, sorted as bytes."""
+    names = [_MODEL]
+    for part in ("assets", "variables"):
+        below = files.join(folder, part)
+        if files.is_folder(below):
+            names.extend(files.relative(entry.uri, folder) for entry in files.walk(below))
+    return sorted(names, key=os.fsencode)
+
+
+def file_digest(path: str, algorithm: str) -> str:
+    """Hex digest of a file's bytes, read piece by piece."""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with files.open_read(path) as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def require_pinned(path: str, row: Backbone) -> None:
+    """Checks a row's own weights file against the row.
+
+    Raises:
+        BackboneError: it is another file, or damaged.
+    """
+    algorithm, _, expected = row.digest.partition(":")
+    found = file_digest(path, algorithm)
+    if found == expected:
+        return
+    cure = (
+        "install the package again"
+        if row.in_package
+        else f"get it again from {row.source}, or, for weights of your own, give their "
+        "--backbone-sha256"
+    )
+    raise BackboneError(
+        f"{path!r} is not the weights file of {row.name!r}: its {algorithm} is {found}, not "
+        f"{expected}; {cure}"
+    )
+
+
+def require_no_code(path: str) -> None:
+    """Checks that a `.keras` file names no layer that runs code and nothing outside Keras.
+
+    Raises:
+        BackboneError: it does, or it is no `.keras` file.
+    """
+    try:
+        with files.open_read(path) as file, zipfile.ZipFile(file) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise BackboneError(f"{path!r} is not a .keras file, or damaged: {error}") from error
+    for node in _nodes(config):
+        name, module = node.get("class_name"), str(node.get("module") or "keras")
+        if name in _CODE_LAYERS or module.partition(".")[0] not in ("keras", "builtins"):
+            raise BackboneError(
+                f"{path!r} holds {name!r} of {module!r}, which can run any code when it is "
+                "loaded; export the model as a SavedModel if you trust it"
+            )
+
+
+def _nodes(config: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(config, dict):
+        yield config
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict | list):
+            yield from _nodes(value)
+
+
+@contextmanager
+def local_copy(path: str, kind: Kind) -> Iterator[str]:
+    """The path of the same weights in the file system of this machine, while they are read."""
+    if files.is_local(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
+        copy = os.path.join(folder, path.rpartition("/")[2])
+        if kind == "saved-model":
+            for name in model_files(path):
+                _copy(files.join(path, name), os.path.join(copy, name))
+        else:
+            _copy(path, copy)
+        yield copy
+
+
+def _copy(source: str, target: str) -> None:
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with files.open_read(source) as remote, open(target, "wb") as local:
+        shutil.copyfileobj(remote, local, _PIECE)

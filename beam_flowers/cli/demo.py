@@ -1,0 +1,60 @@
+"""`demo`: the whole way on the photographs that ship with the package."""
+
+from __future__ import annotations
+
+import importlib.resources
+from contextlib import ExitStack
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.cli.commands import print_trained, table_line, warn
+from beam_flowers.head.lbfgs import LbfgsOptions
+from beam_flowers.head.split import SplitOptions
+from beam_flowers.runs.embed import RunOptions, embed_images
+from beam_flowers.runs.score import Job, score_images
+from beam_flowers.runs.train import train_model
+
+_BACKBONE = "efficientnet-lite0"
+
+_NEXT = """
+The same with your own pictures, one folder a label:
+  beam-flowers embed PHOTOS --store {store}-mine
+  beam-flowers train {store}-mine --model {model}-mine
+  beam-flowers score MORE-PHOTOS --model {model}-mine --output labels.csv
+  beam-flowers classify PHOTO.jpg --model {model}"""
+
+
+def run_demo(folder: str, beams: list[str]) -> int:
+    """Embeds, trains and scores in `folder`; returns the exit code."""
+    work = Path(folder).absolute()
+    store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
+    options = RunOptions(beams)
+    backbone = resolve(_BACKBONE)
+    with ExitStack() as stack:
+        data = importlib.resources.files("beam_flowers") / "data" / "flowers"
+        photos = stack.enter_context(importlib.resources.as_file(data))
+        print(f"working in {work}\n\n1. embed: photographs -> vectors, with {_BACKBONE}")
+        print(embed_images([str(photos / "labelled")], store, backbone, options, warn=warn))
+        print("\n2. train: vectors -> softmax head")
+        trained = train_model(store, model, LbfgsOptions(), SplitOptions())
+        print_trained(trained, model)
+        print("\n3. score: photographs that the head has not seen, most confident first")
+        job = Job((str(photos / "unseen"),), table)
+        score_images(job, trained.bundle, backbone, options, warn)
+    _print_table(table)
+    print(f"\nstore: {store}\nmodel: {model}\ntable: {table}")
+    print(_NEXT.format(store=store, model=model))
+    return 0
+
+
+def _print_table(table: str) -> None:
+    rows = pq.read_table(table).sort_by([("score", "descending")]).to_pylist()
+    right = 0
+    for row in rows:
+        path = Path(row["uri"])
+        right += path.parent.name == row["label"]
+        ranking = [(best["label"], best["score"]) for best in row["top_k"]]
+        print(table_line(f"{path.parent.name}/{path.name}", ranking[:3], 44))
+    print(f"{right} of {len(rows)} carry the name of their folder")

@@ -1,0 +1,91 @@
+"""Entry point: parses, calls a command, turns errors into a line and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.parser import command_parser, make_parser
+from beam_flowers.errors import BeamFlowersError
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 1 for an error in the input, 2 for one in the command line, 3 for more bad pictures
+        than `--max-bad-fraction` allows, 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _quieten()
+    try:
+        return _run(arguments)
+    except BeamFlowersError as error:
+        return _complain(str(error))
+    except KeyboardInterrupt:
+        _complain("stopped; the same command goes on from what is finished")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except Exception as error:
+        # What a runner wraps has the cause in its last line; a traceback helps no user.
+        logging.debug("unexpected error", exc_info=True)
+        return _complain(_cause(error))
+
+
+def _run(arguments: list[str]) -> int:
+    parser = make_parser()
+    command = command_parser(parser, arguments[0]) if arguments else None
+    if command is None:
+        parser.parse_args(arguments)
+        return EXIT_USAGE
+    try:
+        ours, beams = split_flags(arguments[1:], command)
+    except BeamFlowersError as error:
+        command.error(str(error))
+    parsed = command.parse_args(ours)
+    if beams:
+        print("handed to Beam:", *beams)
+    # Beam's, TensorFlow's and our own heavy modules wait until a command needs them.
+    from beam_flowers.cli import commands
+
+    return commands.run(arguments[0], parsed, beams)
+
+
+def _complain(message: str) -> int:
+    print(f"beam-flowers: {message}", file=sys.stderr)
+    return EXIT_ERROR
+
+
+def _cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    own = [line for line in lines if "beam_flowers.errors." in line]
+    if own:
+        return own[0].partition(": ")[2]
+    text = lines[-1].strip() if lines else ""
+    return f"{type(error).__name__}: {text} (BEAM_FLOWERS_DEBUG=1 shows where)"
+
+
+def _quieten() -> None:
+    """Keeps the libraries' own notes off the screen, unless BEAM_FLOWERS_DEBUG is set."""
+    if os.environ.get("BEAM_FLOWERS_DEBUG"):
+        logging.basicConfig(level=logging.DEBUG)
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    logging.basicConfig(level=logging.ERROR)
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

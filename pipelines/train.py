@@ -1,0 +1,8 @@
+"""`beam-flowers train` as a file to submit to a cluster."""
+
+import sys
+
+from beam_flowers.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

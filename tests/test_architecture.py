@@ -1,0 +1,76 @@
+"""Imports go one way, as the data does."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import beam_flowers
+
+PACKAGE = Path(beam_flowers.__file__).parent
+LAYERS = [
+    "errors",
+    "records",
+    "files",
+    "images",
+    "backbones",
+    "store",
+    "head",
+    "scores",
+    "workers",
+    "transforms",
+    "runs",
+    "cli",
+]
+SAME_LAYER = {"remote": "files", "plan_transforms": "transforms"}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def layer(module: str) -> int:
+    """Position of `beam_flowers.<module>...` on the way of the data."""
+    name = module.split(".")[0]
+    return LAYERS.index(SAME_LAYER.get(name, name))
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_the_left(path):
+    own = layer(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    inside = {n.partition(".")[2] for n in imported(path) if n.startswith("beam_flowers.")}
+    wrong = [n for n in inside if n.split(".")[0].islower() and layer(n) > own]
+    assert not wrong
+
+
+def test_tensorflow_is_imported_in_the_backbones_alone():
+    users = {p.parent.name for p in MODULES if any("tensorflow" in n for n in imported(p))}
+    assert users == {"backbones"}
+
+
+def test_the_root_exports_what_it_lists():
+    for name in beam_flowers.__all__:
+        assert getattr(beam_flowers, name).__name__ == name
+
+
+def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():
+    script = (
+        "import sys; from beam_flowers.cli.main import main\n"
+        "try: main(['embed', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'apache_beam', 'tensorflow', 'pyarrow', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

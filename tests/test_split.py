@@ -1,0 +1,160 @@
+"""Which picture trains, validates and tests."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from beam_flowers.errors import TrainingError
+from beam_flowers.head.split import (
+    SPLITS,
+    SplitOptions,
+    hash_split,
+    retrain_percentage,
+    retrain_split,
+    split_codes,
+)
+
+# Computed with tensorflow/hub's retrain.py for 10 % validation and 10 % testing.
+RETRAIN = [
+    ("/data/flower_photos/daisy/100080576_f52e8ee070_n.jpg", 22.055859, "training"),
+    ("daisy/100080576_f52e8ee070_n.jpg", 65.536754, "training"),
+    ("100080576_f52e8ee070_n.jpg", 8.575361, "validation"),
+    ("/d/roses/1.jpg", 5.790412, "validation"),
+    ("/d/roses/2.jpg", 58.015483, "training"),
+    ("/d/leaf/a_nohash_0.jpg", 53.793750, "training"),
+    ("/d/leaf/a_nohash_1.jpg", 53.793750, "training"),
+    ("/d/leaf/a", 53.793750, "training"),
+]
+
+
+def digests(count, start=0):
+    return [hashlib.sha256(str(i).encode()).hexdigest() for i in range(start, start + count)]
+
+
+def split(sha256, class_ids, validation=10, testing=10, **kwargs):
+    codes = hash_split(sha256, np.asarray(class_ids), validation, testing, **kwargs)
+    return [SPLITS[code] for code in codes]
+
+
+@pytest.mark.parametrize(("path", "percentage", "expected"), RETRAIN)
+def test_retrain_split_is_exact(path, percentage, expected):
+    assert retrain_percentage(path) == pytest.approx(percentage, abs=5e-7)
+    assert SPLITS[retrain_split([path], 10, 10)[0]] == expected
+
+
+def test_retrain_split_tests_between_the_bounds():
+    codes = retrain_split(["/d/roses/1.jpg", "100080576_f52e8ee070_n.jpg"], 6, 3)
+    assert [SPLITS[code] for code in codes] == ["validation", "testing"]
+
+
+def test_hash_split_follows_the_percentages():
+    found = split(digests(20_000), np.zeros(20_000, int), 10, 20)
+    shares = [found.count(name) / len(found) for name in SPLITS]
+    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.01)
+
+
+@pytest.mark.parametrize(("classes", "each"), [(400, 50), (300, 3), (50, 4)])
+def test_no_class_has_an_empty_split(classes, each):
+    class_ids = np.repeat(np.arange(classes), each)
+    found = np.array(split(digests(classes * each), class_ids))
+    for name in SPLITS:
+        assert set(class_ids[found == name]) == set(range(classes))
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_training_comes_first_with_few_contents(each):
+    class_ids = np.repeat(np.arange(200), each)
+    found = np.array(split(digests(200 * each), class_ids, 40, 40))
+    assert set(class_ids[found == "training"]) == set(range(200))
+
+
+def test_a_split_of_no_percent_is_empty():
+    assert set(split(digests(90), np.arange(90) % 30, 10, 0)) == {"training", "validation"}
+    assert set(split(digests(90), np.arange(90) % 30, 0, 0)) == {"training"}
+
+
+def test_row_order_changes_nothing():
+    sha256, class_ids = digests(60), np.arange(60) % 15
+    order = np.random.default_rng(0).permutation(60)
+    shuffled = split([sha256[i] for i in order], class_ids[order])
+    assert shuffled == [split(sha256, class_ids)[i] for i in order]
+
+
+def test_more_pictures_move_few():
+    sha256 = digests(1100)
+    before = split(sha256[:1000], np.zeros(1000, int))
+    assert split(sha256, np.zeros(1100, int))[:1000] == before
+
+
+def test_another_seed_is_another_split():
+    sha256, class_ids = digests(100), np.zeros(100, int)
+    assert split(sha256, class_ids, seed=1) != split(sha256, class_ids, seed=2)
+
+
+def test_duplicates_stay_together_even_in_two_classes():
+    shared = digests(3)
+    sha256 = [*shared, *shared, *digests(6, start=3), shared[0]]
+    found = split(sha256, [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0])
+    assert found[:3] == found[3:6]
+    assert found[12] == found[0]
+    assert set(found[:3]) | set(found[6:9]) == set(SPLITS)
+
+
+def test_no_class_is_robbed_for_another():
+    # Each class shares one content with the next, and has just enough of them.
+    contents = digests(100)
+    sha256 = [contents[i] for c in range(49) for i in (2 * c, 2 * c + 1, 2 * c + 2)]
+    class_ids = np.repeat(np.arange(49), 3)
+    found = np.array(split(sha256, class_ids, 10, 0))
+    for name in ("training", "validation"):
+        assert set(class_ids[found == name]) == set(range(49))
+
+
+def test_given_splits_stay_and_count():
+    sha256 = digests(5)
+    given = ["testing", "testing", None, "validation", None]
+    found = split([*sha256, sha256[0]], [0] * 6, given=[*given, None])
+    assert [found[0], found[1], found[3], found[5]] == [
+        "testing",
+        "testing",
+        "validation",
+        "testing",
+    ]
+    assert "training" in (found[2], found[4])
+
+
+def test_one_picture_cannot_be_given_two_splits():
+    with pytest.raises(TrainingError, match=r"1 pictures are given two splits.*testing.*training"):
+        split(digests(1) * 2, [0, 0], given=["training", "testing"])
+
+
+def test_unknown_given_split():
+    with pytest.raises(TrainingError, match="unknown split 'holdout'"):
+        split(digests(1), [0], given=["holdout"])
+
+
+@pytest.mark.parametrize(
+    ("validation", "testing", "message"),
+    [
+        (50, 50, "leave nothing to train on"),
+        (-1, 10, "validation percentage must be a whole number >= 0, got -1"),
+        (10, 2.5, "testing percentage must be a whole number >= 0, got 2.5"),
+    ],
+)
+def test_impossible_percentages(validation, testing, message):
+    with pytest.raises(TrainingError, match=message):
+        SplitOptions(validation_percentage=validation, testing_percentage=testing)
+    with pytest.raises(TrainingError, match=message):
+        retrain_split([], validation, testing)
+
+
+def test_unknown_rule():
+    with pytest.raises(TrainingError, match="unknown split rule 'random'"):
+        SplitOptions(rule="random")
+
+
+@pytest.mark.parametrize(("rule", "expected"), [("retrain", "validation"), ("hash", "training")])
+def test_only_retrain_looks_at_the_path(rule, expected):
+    codes = split_codes(SplitOptions(rule), ["/d/roses/1.jpg"], ["ab"], np.array([0]))
+    assert SPLITS[codes[0]] == expected

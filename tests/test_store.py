@@ -1,0 +1,236 @@
+"""Parts, commits and what a crash or another writer leaves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from beam_flowers import files
+from beam_flowers.errors import StoreError
+from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.store import commits
+from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.commits import Manifest, Section
+from beam_flowers.store.features import read_features
+from beam_flowers.store.parts import RejectRows, derive, read_part, write_part
+from beam_flowers.store.schema import (
+    bottlenecks_of,
+    images_table,
+    rejects_table,
+    vectors_of,
+)
+
+FINGERPRINT = "cd" * 32
+
+
+def bottleneck(name, label="rose", seed=0):
+    image = Image(f"/r/{name}", "/r", name, label, None, 10, 1_700_000_000_000_000)
+    vector = np.random.default_rng(seed).normal(size=6).astype(np.float32)
+    return Bottleneck(image, f"{seed:064x}", 40, 30, "JPEG", vector)
+
+
+@pytest.fixture
+def place_and_kind(tmp_path):
+    return store_place(str(tmp_path / "store"), "tiny", FINGERPRINT)
+
+
+def committed(place, kind, bottlenecks):
+    part = write_part(place, kind, kind.table(bottlenecks))
+    assert append_parts(place, kind, {}, [part]) == len(bottlenecks)
+    return part
+
+
+def fresh_run(place):
+    return replace(place, run=place.run + "x")
+
+
+def test_rows_come_back_as_they_went_in(place_and_kind):
+    place, kind = place_and_kind
+    rows = [bottleneck("a", "玫瑰 A", 1), bottleneck("b", None, 2)]
+    part = committed(place, kind, rows)
+    back = bottlenecks_of(read_part(place, part.name))
+    for expected, found in zip(rows, back, strict=True):
+        assert expected[:5] == found[:5]
+        np.testing.assert_array_equal(expected.vector, found.vector)
+
+
+def test_a_plain_reader_sees_the_contract(place_and_kind):
+    place, kind = place_and_kind
+    committed(place, kind, [bottleneck("a", "Rose-Tree", 1)])
+    frame = pd.read_parquet(place.root)
+    contract = (
+        "uri root relative_path label label_normalized sha256 bytes modified width height "
+        "format fingerprint vector"
+    ).split()
+    assert set(contract) <= set(frame.columns)
+    assert frame.loc[0, "label_normalized"] == "rose tree"
+    assert str(frame.loc[0, "modified"]) == "2023-11-14 22:13:20+00:00"
+    words = ("vector", "embedding", "bottleneck")
+    assert [c for c in frame.columns if any(w in c for w in words)] == ["vector"]
+
+
+def test_vectors_are_split_into_byte_streams(place_and_kind):
+    place, kind = place_and_kind
+    part = committed(place, kind, [bottleneck("a")])
+    row_group = pq.ParquetFile(place.locate(part.name)).metadata.row_group(0)
+    encodings = {
+        row_group.column(i).path_in_schema: row_group.column(i).encodings
+        for i in range(row_group.num_columns)
+    }
+    assert "BYTE_STREAM_SPLIT" in encodings["vector.list.element"]
+
+
+def test_the_hash_of_a_dataset_does_not_depend_on_parts_or_order(place_and_kind):
+    _, kind = place_and_kind
+    a, b, c = (kind.table([bottleneck(n, seed=i)]) for i, n in enumerate("abc"))
+    together = kind.table([bottleneck(n, seed=i) for i, n in reversed(list(enumerate("abc")))])
+    assert sum(map(kind.digest, (a, b, c))) % 2**256 == kind.digest(together)
+
+
+@pytest.mark.parametrize("change", ["label", "vector", "uri", "sha256"])
+def test_the_hash_of_a_dataset_sees_every_change(place_and_kind, change):
+    _, kind = place_and_kind
+    row = bottleneck("a")
+    other = {
+        "label": row._replace(image=row.image._replace(label="tulip")),
+        "uri": row._replace(image=row.image._replace(uri="/r/z")),
+        "sha256": row._replace(sha256="f" * 64),
+        "vector": row._replace(vector=row.vector + np.float32(1e-6)),
+    }[change]
+    assert kind.digest(kind.table([row])) != kind.digest(kind.table([other]))
+
+
+def test_deriving_by_content_moves_a_row(place_and_kind):
+    _, kind = place_and_kind
+    source = kind.table([bottleneck("a", seed=1), bottleneck("b", seed=2)])
+    moved = Image("/r/new/b", "/r", "new/b", "new", None, 10, 5)
+    rows = derive(source, images_table([moved], [f"{2:064x}"]), "sha256", kind)
+    assert (rows["uri"][0].as_py(), rows["label_normalized"][0].as_py()) == ("/r/new/b", "new")
+    np.testing.assert_array_equal(vectors_of(rows)[0], bottleneck("b", seed=2).vector)
+
+
+def test_new_rows_replace_those_of_the_same_uri(place_and_kind):
+    place, kind = place_and_kind
+    committed(place, kind, [bottleneck("a", seed=1), bottleneck("b", seed=2)])
+    committed(fresh_run(place), kind, [bottleneck("b", "tulip", 3), bottleneck("c", seed=4)])
+    _, features = read_features(place.root)
+    assert features.uris == ["/r/a", "/r/b", "/r/c"]
+    assert features.labels == ["rose", "tulip", "rose"]
+    assert len(pd.read_parquet(place.root)) == 3
+
+
+def test_two_new_rows_of_one_uri_are_an_error(place_and_kind):
+    place, kind = place_and_kind
+    part = write_part(place, kind, kind.table([bottleneck("a", seed=1), bottleneck("a", seed=2)]))
+    with pytest.raises(StoreError, match="one uri"):
+        append_parts(place, kind, {}, [part])
+
+
+def test_the_second_writer_of_a_version_loses(tmp_path):
+    root = str(tmp_path / "store")
+    assert commits.commit(root, Manifest(1, "one"))
+    assert not commits.commit(root, Manifest(1, "two"))
+    assert commits.commit(root, Manifest(1, "one"))
+    assert commits.latest(root).run == "one"
+
+
+def test_readers_follow_a_commit_that_was_not_published(place_and_kind):
+    place, kind = place_and_kind
+    part = write_part(place, kind, kind.table([bottleneck("a")]))
+    section = Section(FINGERPRINT, {"name": "tiny"}, (part,))
+    commits.commit(place.root, Manifest(1, "run", {place.section: section}))
+    assert read_features(place.root)[1].uris == ["/r/a"]
+    commits.publish(place.root)
+    assert Path(place.published(part.name)).exists()
+    assert read_features(place.root)[1].uris == ["/r/a"]
+
+
+def test_a_publish_that_was_killed_is_finished_by_the_next(place_and_kind):
+    place, kind = place_and_kind
+    old = committed(place, kind, [bottleneck("a", seed=1)])
+    new = write_part(place, kind, kind.table([bottleneck("a", seed=2)]))
+    section = Section(FINGERPRINT, {"name": "tiny"}, (new,))
+    commits.commit(place.root, Manifest(2, "other", {place.section: section}))
+    # Killed here: the old part is still where plain readers look.
+    assert Path(place.published(old.name)).exists()
+    commits.publish(place.root)
+    assert not Path(place.published(old.name)).exists()
+    assert len(pd.read_parquet(place.root)) == 1
+
+
+def test_vacuum_clears_what_no_commit_names_and_nothing_else(place_and_kind):
+    place, kind = place_and_kind
+    part = committed(place, kind, [bottleneck("a")])
+    orphan = write_part(fresh_run(place), kind, kind.table([bottleneck("z")]))
+    Path(place.root, "notes.txt").write_text("mine")
+    deleted = commits.vacuum(place.root)
+    assert place.work(orphan.name) in deleted
+    assert Path(place.published(part.name)).exists()
+    assert Path(place.root, "notes.txt").exists()
+    assert not Path(place.root, "__work").exists()
+
+
+def test_rejects_have_the_contract_columns(place_and_kind):
+    place, _ = place_and_kind
+    reject = Reject(bottleneck("a").image, "decode", "Truncated", "ends early", "ff" * 32)
+    part = write_part(place, RejectRows(), rejects_table([reject]))
+    rows = read_part(place, part.name)
+    assert rows.schema.names[:6] == [
+        "uri",
+        "stage",
+        "error_class",
+        "message",
+        "bytes",
+        "sha256",
+    ]
+    assert part.failures == 1
+
+
+@pytest.mark.parametrize("content", ["file", "foreign folder"])
+def test_what_is_no_store_is_not_written_to(tmp_path, content):
+    root = tmp_path / "store"
+    if content == "file":
+        root.write_text("x")
+    else:
+        root.mkdir()
+        (root / "holiday.jpg").write_text("x")
+    with pytest.raises(StoreError, match="folder"):
+        commits.require_table_place(str(root))
+
+
+def test_a_missing_store_is_named(tmp_path):
+    with pytest.raises(StoreError, match="no store at"):
+        commits.open_table(str(tmp_path / "nowhere"))
+
+
+def test_a_damaged_commit_is_named(place_and_kind):
+    place, kind = place_and_kind
+    committed(place, kind, [bottleneck("a")])
+    path = Path(place.root, "__commits", "00000001.json")
+    path.write_text(json.dumps({"layout": 1}))
+    with pytest.raises(StoreError, match="00000001.json is damaged"):
+        read_features(place.root)
+
+
+def test_two_backbones_have_to_be_told_apart(place_and_kind):
+    place, kind = place_and_kind
+    committed(place, kind, [bottleneck("a")])
+    other, other_kind = store_place(place.root, "other", "ef" * 32)
+    committed(other, other_kind, [bottleneck("a")])
+    with pytest.raises(StoreError, match="choose one with --backbone"):
+        read_features(place.root)
+    assert read_features(place.root, "other")[0].fingerprint == "ef" * 32
+    with pytest.raises(StoreError, match="it holds: other-efefefef, tiny-cdcdcdcd|tiny"):
+        read_features(place.root, "absent")
+
+
+def test_part_names_never_come_back(place_and_kind):
+    place, kind = place_and_kind
+    rows = kind.table([bottleneck("a")])
+    assert write_part(place, kind, rows) == write_part(place, kind, rows)
+    assert write_part(place, kind, rows).name != write_part(fresh_run(place), kind, rows).name
+    assert files.is_folder(place.work())
