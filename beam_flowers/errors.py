@@ -34,6 +34,9 @@ class PictureError(BeamFlowersError):
     """
 
     def __init__(self, error_class: str, message: str) -> None:
-        super().__init__(f"{error_class}: {message}")
+        super().__init__(error_class, message)
         self.error_class = error_class
         self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.error_class}: {self.message}"

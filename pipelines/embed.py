@@ -2,7 +2,7 @@
 
 import sys
 
-from beam_flowers.cli.main import main
+from beam_flowers.cli.main import entry
 
 if __name__ == "__main__":
-    sys.exit(main(["embed", *sys.argv[1:]]))
+    sys.exit(entry(["embed", *sys.argv[1:]]))

@@ -1,5 +1,7 @@
 """What becomes of each file and each stored row."""
 
+import itertools
+
 import pytest
 
 from beam_flowers.errors import InputError
@@ -107,8 +109,7 @@ def test_files_of_one_size_stay_in_one_unit_unless_they_are_too_many():
     units = list(joined(found, []).fresh_units(4))
     assert sorted(i.relative_path for unit in units for i in unit) == sorted(map(str, range(30)))
     assert all(
-        len({i.bytes for i in a} & {i.bytes for i in b}) == 0
-        for a, b in zip(units, units[1:], strict=False)
+        len({i.bytes for i in a} & {i.bytes for i in b}) == 0 for a, b in itertools.pairwise(units)
     )
     ledger = joined(found, [], unit_rows=2)
     assert not list(ledger.fresh_units(2))

@@ -210,7 +210,7 @@ def test_crop_is_the_fraction_of_the_shorter_side() -> None:
     np.testing.assert_array_equal(pixels, np.asarray(expected))
 
 
-@pytest.mark.parametrize("size", [(400, 300), (401, 307), (333, 1001)])
+@pytest.mark.parametrize("size", [(400, 300), (401, 307), (333, 1001), (1001, 333)])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("crop", [None, 0.875, 0.3])
 @pytest.mark.parametrize("target", [(24, 32), (12, 48)])

@@ -62,10 +62,21 @@ def test_a_plain_reader_sees_the_contract(place_and_kind):
     place, kind = place_and_kind
     committed(place, kind, [bottleneck("a", "Rose-Tree", 1)])
     frame = pd.read_parquet(place.root)
-    contract = (
-        "uri root relative_path label label_normalized sha256 bytes modified width height "
-        "format fingerprint vector"
-    ).split()
+    contract = [
+        "uri",
+        "root",
+        "relative_path",
+        "label",
+        "label_normalized",
+        "sha256",
+        "bytes",
+        "modified",
+        "width",
+        "height",
+        "format",
+        "fingerprint",
+        "vector",
+    ]
     assert set(contract) <= set(frame.columns)
     assert frame.loc[0, "label_normalized"] == "rose tree"
     assert str(frame.loc[0, "modified"]) == "2023-11-14 22:13:20+00:00"
@@ -212,7 +223,7 @@ def test_a_damaged_commit_is_named(place_and_kind):
     committed(place, kind, [bottleneck("a")])
     path = Path(place.root, "__commits", "00000001.json")
     path.write_text(json.dumps({"layout": 1}))
-    with pytest.raises(StoreError, match="00000001.json is damaged"):
+    with pytest.raises(StoreError, match=r"00000001\.json is damaged"):
         read_features(place.root)
 
 
@@ -224,7 +235,7 @@ def test_two_backbones_have_to_be_told_apart(place_and_kind):
     with pytest.raises(StoreError, match="choose one with --backbone"):
         read_features(place.root)
     assert read_features(place.root, "other")[0].fingerprint == "ef" * 32
-    with pytest.raises(StoreError, match="it holds: other-efefefef, tiny-cdcdcdcd|tiny"):
+    with pytest.raises(StoreError, match="it holds: other-efefefef, tiny-cdcdcdcd"):
         read_features(place.root, "absent")
 
 

@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
+from beam_flowers import files
 from beam_flowers.backbones.catalogue import CATALOGUE
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve, whereabouts
-
-from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle, read_bundle, require_backbone
 from beam_flowers.head.softmax import Step
@@ -136,8 +135,6 @@ def classify(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers classify`."""
     from beam_flowers.runs.classify import classify_pictures
 
-    if beams:
-        raise InputError(f"classify runs no pipeline; leave out {' '.join(beams)}")
     bundle = read_bundle(files.absolute(arguments.model))
     backbone = _backbone_of(bundle, arguments)
     results = classify_pictures(arguments.images, bundle, backbone, arguments.top_k)

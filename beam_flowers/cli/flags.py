@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from beam_flowers.errors import InputError
 
-_CLOSE = 0.8
-
 
 class Split(NamedTuple):
     """A command line, sorted.
@@ -55,7 +53,8 @@ def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> st
     underscored = "--" + name[2:].replace("-", "_")
     action = known.get(underscored, known.get(name))
     if action is None:
-        _refuse_misspelt(name, own)
+        _refuse_misspelt(name, own, 0.8)
+        _refuse_misspelt(underscored, known, 0.9)
         if not value and rest and not rest[0].startswith("-"):
             raise InputError(
                 f"unknown flag {name!r}: to hand it to Beam's runner, write {name}={rest[0]}"
@@ -67,10 +66,11 @@ def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> st
     return flag + value
 
 
-def _refuse_misspelt(name: str, own: Iterable[str]) -> None:
-    close = difflib.get_close_matches(name.replace("_", "-"), list(own), n=1, cutoff=_CLOSE)
+def _refuse_misspelt(name: str, known: Iterable[str], cutoff: float) -> None:
+    dashed = {flag.replace("_", "-"): flag for flag in known}
+    close = difflib.get_close_matches(name.replace("_", "-"), dashed, n=1, cutoff=cutoff)
     if close:
-        raise InputError(f"unknown flag {name!r}; did you mean {close[0]}?")
+        raise InputError(f"unknown flag {name!r}; did you mean {dashed[close[0]]}?")
 
 
 def _beam_actions() -> dict[str, argparse.Action]:

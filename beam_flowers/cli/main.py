@@ -14,6 +14,16 @@ from beam_flowers.errors import BeamFlowersError
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+_DEBUG = "BEAM_FLOWERS_DEBUG"
+
+
+def entry(arguments: Sequence[str] | None = None) -> int:
+    """The console's entry point: `main`, with what native libraries print kept off the screen."""
+    if not os.environ.get(_DEBUG):
+        sys.stderr.flush()
+        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return main(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,11 +63,20 @@ def _run(arguments: list[str]) -> int:
         command.error(str(error))
     parsed = command.parse_args(ours)
     if beams:
-        print("handed to Beam:", *beams)
+        print("handed to Beam:", *beams, flush=True)
+        _set_filesystem_options(beams)
     # Beam's, TensorFlow's and our own heavy modules wait until a command needs them.
     from beam_flowers.cli import commands
 
     return commands.run(arguments[0], parsed, beams)
+
+
+def _set_filesystem_options(beams: list[str]) -> None:
+    """Lets what is read and written outside of a pipeline know keys, endpoints and the like."""
+    from apache_beam.io.filesystems import FileSystems
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    FileSystems.set_options(PipelineOptions(beams))
 
 
 def _complain(message: str) -> int:
@@ -78,14 +97,13 @@ def _cause(error: BaseException) -> str:
 
 def _quieten() -> None:
     """Keeps the libraries' own notes off the screen, unless BEAM_FLOWERS_DEBUG is set."""
-    if os.environ.get("BEAM_FLOWERS_DEBUG"):
+    if os.environ.get(_DEBUG):
         logging.basicConfig(level=logging.DEBUG)
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     logging.basicConfig(level=logging.ERROR)
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(entry())

@@ -126,7 +126,8 @@ def _backbones(parser: argparse.ArgumentParser) -> None:
 
 def _vacuum(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Deletes what a killed run left in STORE and the records of older versions. Not to be run "
+        "Reads the newest commit of STORE, deletes what a killed run left there and the records of "
+        "older\nversions. Not to be run "
         "while\nanother command writes to STORE. Measures no accuracy.\n\n" + _BEAM
     )
     parser.add_argument("store", metavar="STORE", help="folder of a store or of scores")
@@ -206,7 +207,7 @@ def _add_regularisation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--l2",
         type=float,
-        help="weight of half the sum of W² (default 0.03 "
+        help="weight of half the sum of W² (default 0.05 "
         "in lbfgs, over standardised vectors; 0 in retrain)",
     )
     parser.add_argument(

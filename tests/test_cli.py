@@ -1,0 +1,152 @@
+"""Flags, messages and exit codes."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_flowers.cli import parser as parsers
+from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.main import main
+from beam_flowers.errors import InputError
+from beam_flowers.head.lbfgs import LbfgsOptions
+from beam_flowers.head.retrain import RetrainOptions
+from beam_flowers.head.split import SplitOptions
+from beam_flowers.scores.ranking import TOP_K
+
+COMMANDS = ("embed", "train", "score", "classify", "backbones", "vacuum", "demo")
+
+
+def command(name):
+    return parsers.command_parser(parsers.make_parser(), name)
+
+
+def split(*arguments):
+    return split_flags(arguments, command("embed"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ours", "beams"),
+    [
+        (["p", "--store", "s"], ["p", "--store", "s"], []),
+        (["--retry_rejects", "p"], ["--retry-rejects", "p"], []),
+        (["--backbone_path=x"], ["--backbone-path=x"], []),
+        (["--runner=FlinkRunner", "p"], ["p"], ["--runner=FlinkRunner"]),
+        (["--runner", "FlinkRunner", "p"], ["p"], ["--runner=FlinkRunner"]),
+        (["--direct-num-workers", "2", "p"], ["p"], ["--direct_num_workers=2"]),
+        (["--streaming", "p"], ["p"], ["--streaming"]),
+        (["--faster_copy=true", "p"], ["p"], ["--faster_copy=true"]),
+        (["--", "--odd.jpg"], ["--", "--odd.jpg"], []),
+    ],
+)
+def test_flags_go_to_whom_they_belong(arguments, ours, beams):
+    assert split(*arguments) == (ours, beams)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--stor", "did you mean --store"),
+        ("--retryrejects", "did you mean --retry-rejects"),
+        ("--runer=x", "did you mean --runner"),
+        ("--max_bad_fractions=1", "did you mean --max-bad-fraction"),
+    ],
+)
+def test_a_misspelt_flag_is_not_handed_on(flag, message):
+    with pytest.raises(InputError, match=message):
+        split(flag, "p")
+
+
+def test_an_unknown_flag_must_say_whose_the_next_word_is():
+    with pytest.raises(InputError, match="write --faster_copy=p"):
+        split("--faster_copy", "p")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_says_what_is_read_and_written_and_which_accuracy(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out.lower()
+    assert "read" in text
+    assert "accurac" in text
+
+
+def test_help_states_the_true_defaults():
+    train = vars(command("train").parse_args(["s", "--model", "m"]))
+    assert (train["validation_percentage"], train["testing_percentage"]) == (
+        SplitOptions().validation_percentage,
+        SplitOptions().testing_percentage,
+    )
+    text = " ".join(command("train").format_help().split())
+    defaults = RetrainOptions()
+    for value in (defaults.how_many_training_steps, defaults.learning_rate, LbfgsOptions().l2):
+        assert f"(default {value}" in text
+    assert (
+        vars(command("score").parse_args(["p", "--model", "m", "--output", "o.csv"]))["top_k"]
+        == TOP_K
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["embed", "absent", "--store", "s"], 1, "absent"),
+        (["embed", ".", "--store", "s", "--max-bad-fraction", "2"], 1, "0 to 1"),
+        (["embed", ".", "--store", "s", "--shards", "0"], 1, "1 or more"),
+        (["embed", ".", "--store", "./s/t"], 1, "lies in"),
+        (["embed", ".", "--store", "s", "--backbone", "inception-v2"], 1, "inception-v3"),
+        (["embed", ".", "--store", "s", "--pixel-range", "x"], 1, "two numbers"),
+        (["train", "absent", "--model", "m"], 1, "no store at"),
+        (["train", "absent", "--model", "m", "--dropout", "0.5"], 1, "retrain"),
+        (["score", "p", "--model", "absent", "--output", "o.csv"], 1, "absent"),
+        (["classify", "p", "--model", "absent"], 1, "absent"),
+        (["vacuum", "absent"], 1, "no store at"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(
+    arguments, code, message, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("arguments", [[], ["frobnicate"], ["embed"], ["embed", "p", "--stor=s"]])
+def test_a_wrong_command_line_ends_with_2(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+def test_backbones_are_listed(capsys):
+    assert main(["backbones"]) == 0
+    text = capsys.readouterr().out
+    assert "efficientnet-lite0  224x224    1280" in text
+    assert "inception-v3        299x299    2048" in text
+
+
+@pytest.mark.parametrize("name", ["embed", "train", "score"])
+def test_pipelines_are_the_same_commands(name, tmp_path):
+    script = Path(__file__).parent.parent / "pipelines" / f"{name}.py"
+    result = subprocess.run(
+        [sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"usage: beam-flowers {name}")
+
+
+def test_our_flags_do_not_shadow_beams():
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    beams = argparse.ArgumentParser(add_help=False, conflict_handler="resolve")
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(beams)
+    for name in COMMANDS:
+        own = {o.replace("-", "_") for a in command(name)._actions for o in a.option_strings}
+        assert not own & {o.replace("-", "_") for o in beams._option_string_actions}
