@@ -12,14 +12,21 @@ import re
 import shutil
 import stat as modes
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import BinaryIO
 
-from beam_flowers import remote
-from beam_flowers.remote import Entry as Entry
-from beam_flowers.remote import FileStat as FileStat
-from beam_flowers.remote import join as join
-from beam_flowers.remote import parent as parent
-from beam_flowers.remote import scheme
+from beam_flowers.paths import Entry as Entry
+from beam_flowers.paths import FileStat as FileStat
+from beam_flowers.paths import join as join
+from beam_flowers.paths import parent as parent
+from beam_flowers.paths import scheme, temporary_name
+
+
+def _remote() -> ModuleType:
+    # Beam takes seconds to import: a run on local files that finds nothing to do goes without.
+    from beam_flowers import remote
+
+    return remote
 
 
 def is_local(uri: str) -> bool:
@@ -65,7 +72,7 @@ def printable(name: str) -> str:
 
 def open_read(uri: str) -> BinaryIO:
     """The bytes as they are: `.gz` is not unpacked."""
-    return open(uri, "rb") if is_local(uri) else remote.open_read(uri)
+    return open(uri, "rb") if is_local(uri) else _remote().open_read(uri)
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
@@ -76,12 +83,12 @@ def read_bytes(uri: str, limit: int | None = None) -> bytes:
 
 def exists(uri: str) -> bool:
     """Whether a file or a folder is there; a dangling link is not."""
-    return os.path.exists(uri) if is_local(uri) else remote.exists(uri)
+    return os.path.exists(uri) if is_local(uri) else _remote().exists(uri)
 
 
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
-    return os.path.isdir(uri) if is_local(uri) else remote.is_folder(uri)
+    return os.path.isdir(uri) if is_local(uri) else _remote().is_folder(uri)
 
 
 def stat(uri: str) -> FileStat:
@@ -94,7 +101,7 @@ def stat(uri: str) -> FileStat:
         status = os.stat(uri)
         return FileStat(status.st_size, status.st_mtime_ns // 1000, _kind(status.st_mode))
     try:
-        return remote.stat(uri)
+        return _remote().stat(uri)
     except OSError:
         if exists(uri):
             raise
@@ -109,8 +116,8 @@ def list_folder(uri: str) -> Iterator[Entry]:
     if is_local(uri):
         return _list_local(uri)
     if scheme(uri) == "hdfs":
-        return remote.list_hdfs(uri)
-    return _first_level(uri, remote.list_objects(uri))
+        return _remote().list_hdfs(uri)
+    return _first_level(uri, _remote().list_objects(uri))
 
 
 def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entry]:
@@ -125,7 +132,7 @@ def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entr
     """
     if is_local(root) or scheme(root) == "hdfs":
         return _walk_folders(root, enter or (lambda folder: True))
-    return _or_unreadable(root, remote.list_objects(root))
+    return _or_unreadable(root, _remote().list_objects(root))
 
 
 def _walk_folders(root: str, enter: Callable[[str], bool]) -> Iterator[Entry]:
@@ -187,7 +194,7 @@ def make_folder(uri: str) -> None:
     if is_local(uri):
         os.makedirs(uri, exist_ok=True)
     else:
-        remote.make_folder(uri)
+        _remote().make_folder(uri)
 
 
 def write_atomic(uri: str, data: bytes) -> None:
@@ -195,7 +202,7 @@ def write_atomic(uri: str, data: bytes) -> None:
     if is_local(uri):
         move(_write_temporary(uri, data), uri)
     else:
-        remote.write_atomic(uri, data)
+        _remote().write_atomic(uri, data)
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
@@ -208,7 +215,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
         StoreError: no such step is known for the scheme.
     """
     if not is_local(uri):
-        return remote.put_if_absent(uri, data)
+        return _remote().put_if_absent(uri, data)
     temporary = _write_temporary(uri, data)
     try:
         os.link(temporary, uri)
@@ -227,7 +234,7 @@ def move(source: str, target: str) -> None:
         FileNotFoundError: `source` is not there.
     """
     if not is_local(target):
-        remote.move(source, target)
+        _remote().move(source, target)
         return
     make_folder(parent(target))
     os.replace(source, target)
@@ -237,7 +244,7 @@ def move(source: str, target: str) -> None:
 def delete(uri: str) -> None:
     """Deletes a file, a link or a whole local folder; nothing there is no error."""
     if not is_local(uri):
-        remote.delete(uri)
+        _remote().delete(uri)
     elif os.path.isdir(uri) and not os.path.islink(uri):
         shutil.rmtree(uri)
     else:
@@ -253,7 +260,7 @@ def remove_empty_folders(root: str) -> None:
 
 
 def _write_temporary(path: str, data: bytes) -> str:
-    temporary = remote.temporary_name(path)
+    temporary = temporary_name(path)
     make_folder(parent(path))
     try:
         with open(temporary, "xb") as file:

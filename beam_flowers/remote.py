@@ -7,11 +7,9 @@ not installed an InputError.
 from __future__ import annotations
 
 import importlib
-import re
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO
 
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
@@ -19,8 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.options.value_provider import RuntimeValueProvider
 
 from beam_flowers.errors import InputError, StoreError
-
-_SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
+from beam_flowers.paths import Entry, FileStat, join, parent, scheme, temporary_name
 
 # Beam registers some file systems without their client library, which then fail by an assert.
 _CLIENTS = {
@@ -31,55 +28,6 @@ _CLIENTS = {
 }
 
 _CONFLICT, _PRECONDITION_FAILED = 409, 412  # HTTP statuses, RFC 9110.
-
-
-class FileStat(NamedTuple):
-    """Size in bytes, last change in microseconds since the epoch, `file`, `folder` or `other`."""
-
-    bytes: int
-    modified: int
-    kind: str = "file"
-
-
-class Entry(NamedTuple):
-    """One name in a folder.
-
-    Attributes:
-        uri: absolute, scheme kept.
-        name: the last component of `uri`.
-        kind: `file`, `folder`, `link` (not followed), `other` (a pipe, socket or device) or
-            `unreadable` (a folder that could not be listed; from `files.walk` only).
-        bytes: size of a file, or None where it could not be asked.
-        modified: last change in microseconds since the epoch, or None likewise.
-        error: why a folder is `unreadable`.
-    """
-
-    uri: str
-    name: str
-    kind: str
-    bytes: int | None = None
-    modified: int | None = None
-    error: str | None = None
-
-
-def scheme(uri: str) -> str:
-    """`s3` of `s3://bucket/name`; the empty string for the file system here."""
-    found = _SCHEME.match(uri)
-    return "" if found is None or found[1].lower() == "file" else found[1]
-
-
-def join(folder: str, *names: str) -> str:
-    """The address of a name below a folder."""
-    return "/".join([folder.rstrip("/"), *names])
-
-
-def parent(uri: str) -> str:
-    """The folder that holds `uri`; of `/` and of `s3://bucket` itself."""
-    start = found.end() if (found := _SCHEME.match(uri)) else 0
-    head, slash, _ = uri[start:].rpartition("/")
-    if not slash:
-        return uri
-    return uri[:start] + head or "/"
 
 
 def has_folders(uri: str) -> bool:
@@ -267,11 +215,6 @@ def _write_temporary(uri: str, data: bytes) -> str:
     make_folder(parent(uri))
     _write(temporary, data)
     return temporary
-
-
-def temporary_name(uri: str) -> str:
-    """A new hidden name in the folder of `uri`."""
-    return join(parent(uri), f".{uri.rpartition('/')[2]}.{uuid.uuid4().hex[:12]}")
 
 
 def _has_object(uri: str) -> bool:

@@ -18,13 +18,14 @@ LAYERS = [
     "backbones",
     "store",
     "head",
+    "evaluation",
     "scores",
     "workers",
     "transforms",
     "runs",
     "cli",
 ]
-SAME_LAYER = {"remote": "files", "plan_transforms": "transforms"}
+SAME_LAYER = {"paths": "files", "remote": "files", "plan_transforms": "transforms"}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 

@@ -169,9 +169,9 @@ def test_missing_library_names_the_extra():
     # Another process, since this one may have imported the library; None forbids the import.
     code = (
         "import sys; sys.modules['boto3'] = None\n"
-        "from beam_flowers import files\n"
+        "from beam_flowers import errors, files\n"
         "try: files.exists('s3://bucket/a')\n"
-        "except files.remote.InputError as error: print(error)"
+        "except errors.InputError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'beam-flowers[aws]'" in done.stdout

@@ -172,7 +172,7 @@ def _follow(link: Image) -> Found | None:
         if error.errno in _LEADS_NOWHERE:
             return Reject(bare, "find", "DanglingLink", "the link leads to nothing")
         status = None
-    if not f"{files.resolve(link.uri)}/".startswith(files.join(files.resolve(link.root), "")):
+    if not f"{files.resolve(link.uri)}/".startswith(files.resolve(link.root).rstrip("/") + "/"):
         message = "the link leads out of the folder that was given"
         return Reject(bare, "find", "LinkOutsideRoot", message)
     if status is None:

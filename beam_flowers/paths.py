@@ -1,0 +1,63 @@
+"""Addresses as text, and what is known of what they name; nothing here touches a file."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import NamedTuple
+
+_SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
+
+
+class FileStat(NamedTuple):
+    """Size in bytes, last change in microseconds since the epoch, `file`, `folder` or `other`."""
+
+    bytes: int
+    modified: int
+    kind: str = "file"
+
+
+class Entry(NamedTuple):
+    """One name in a folder.
+
+    Attributes:
+        uri: absolute, scheme kept.
+        name: the last component of `uri`.
+        kind: `file`, `folder`, `link` (not followed), `other` (a pipe, socket or device) or
+            `unreadable` (a folder that could not be listed; from `files.walk` only).
+        bytes: size of a file, or None where it could not be asked.
+        modified: last change in microseconds since the epoch, or None likewise.
+        error: why a folder is `unreadable`.
+    """
+
+    uri: str
+    name: str
+    kind: str
+    bytes: int | None = None
+    modified: int | None = None
+    error: str | None = None
+
+
+def scheme(uri: str) -> str:
+    """`s3` of `s3://bucket/name`; the empty string for the file system here."""
+    found = _SCHEME.match(uri)
+    return "" if found is None or found[1].lower() == "file" else found[1]
+
+
+def join(folder: str, *names: str) -> str:
+    """The address of a name below a folder; empty names are left out."""
+    return "/".join([folder.rstrip("/"), *filter(None, names)])
+
+
+def parent(uri: str) -> str:
+    """The folder that holds `uri`; of `/` and of `s3://bucket` itself."""
+    start = found.end() if (found := _SCHEME.match(uri)) else 0
+    head, slash, _ = uri[start:].rpartition("/")
+    if not slash:
+        return uri
+    return uri[:start] + head or "/"
+
+
+def temporary_name(uri: str) -> str:
+    """A new hidden name in the folder of `uri`."""
+    return join(parent(uri), f".{uri.rpartition('/')[2]}.{uuid.uuid4().hex[:12]}")
