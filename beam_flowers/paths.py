@@ -45,8 +45,8 @@ def scheme(uri: str) -> str:
 
 
 def join(folder: str, *names: str) -> str:
-    """The address of a name below a folder; empty names are left out."""
-    return "/".join([folder.rstrip("/"), *filter(None, names)])
+    """The address of a name below a folder; an empty last name gives the folder with a `/`."""
+    return "/".join([folder.rstrip("/"), *names])
 
 
 def parent(uri: str) -> str:
