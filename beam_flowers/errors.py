@@ -17,6 +17,10 @@ class StoreError(BeamFlowersError):
     """A feature store or table that cannot be read or written."""
 
 
+class PartLostError(StoreError):
+    """A file that a commit names and that is not there."""
+
+
 class ModelError(BeamFlowersError):
     """A model bundle that cannot be read or does not fit the vectors."""
 

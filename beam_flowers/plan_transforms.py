@@ -11,10 +11,10 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
-from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers import workers
-from beam_flowers.images.pixels import Limits
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.images.recipe import Limits
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Outcome, Plan, Unit, finish
 

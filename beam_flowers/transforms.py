@@ -18,19 +18,18 @@ from apache_beam.pvalue import PBegin, PCollection
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
-from beam_flowers.backbones.engine import Engine, load
-from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import compute_bottlenecks, read_content
+from beam_flowers.backbones.engine import Engine, load
+from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.images.find import find_images
-from beam_flowers.images.pixels import Limits
+from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.scores.ranking import TOP_K, Score, ScoreRows
 from beam_flowers.store.append import append_parts, store_place
-from beam_flowers.store.commits import open_table
-from beam_flowers.store.features import choose_section
+from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, read_part, write_part
 from beam_flowers.store.schema import StoreRows, bottlenecks_of
 
@@ -133,7 +132,7 @@ class ReadStore(beam.PTransform):
 
     def expand(self, pbegin: PBegin) -> PCollection[Bottleneck]:
         store = files.absolute(self.store)
-        key, section = choose_section(store, open_table(store), self.backbone)
+        key, section = choose_section(store, open_store(store), self.backbone)
         names = [(part.name, part.name) for part in section.rows]
         return (
             pbegin

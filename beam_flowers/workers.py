@@ -7,17 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 import apache_beam as beam
-import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
-from beam_flowers.backbones.engine import load
-from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers.backbones.compute import Hashed, Pending, collect, hash_files, start
-from beam_flowers.images.pixels import Limits
+from beam_flowers.backbones.engine import load
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.store.parts import (
     Part,
@@ -25,6 +23,7 @@ from beam_flowers.store.parts import (
     RejectRows,
     RowKind,
     read_part,
+    take_rows,
     write_part,
 )
 from beam_flowers.store.plan import Outcome, Unit, derive_part, partition, read_sources, read_unit
@@ -137,10 +136,6 @@ def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Outcome:
 
 def score_unit(unit: Unit, source: Place, place: Place, kind: RowKind) -> Outcome:
     """Writes rows of kind `kind` from vectors of another table."""
-    rows = _rows_of(read_part(source, unit.source), read_unit(unit))
+    rows = take_rows(read_part(source, unit.source), read_unit(unit)["uri"], "uri")
     part = write_part(place, kind, kind.table(bottlenecks_of(rows)))
     return Outcome((part,), reused=part.rows)
-
-
-def _rows_of(stored: pa.Table, wanted: pa.Table) -> pa.Table:
-    return stored.take(pc.index_in(wanted["uri"], value_set=stored["uri"].combine_chunks()))

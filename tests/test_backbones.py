@@ -140,7 +140,7 @@ def test_a_resolved_backbone_travels_by_pickle():
         {"input_size": None},
         {"crop": None},
         {"crop": 0.9},
-        {"resample": "bilinear"},
+        {"resample": "lanczos"},
         {"pixel_range": (0.0, 1.0)},
     ],
 )

@@ -39,6 +39,18 @@ def make_bundle(**changes):
     return replace(bundle, **changes)
 
 
+def hidden_head(width=4):
+    random = np.random.default_rng(1)
+    shapes = {
+        "weights": (4, 3),
+        "bias": (3,),
+        "hidden_weights": (6, width),
+        "hidden_bias": (width,),
+    }
+    arrays = {name: random.random(shape, dtype=np.float32) for name, shape in shapes.items()}
+    return Head(**arrays, temperature=1.5)
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -49,9 +61,26 @@ def test_round_trip(tmp_path):
     np.testing.assert_array_equal(found.head.weights, make_bundle().head.weights)
     for field in fields(Bundle):
         if field.name != "head":
-            assert getattr(found, field.name) == getattr(make_bundle(), field.name)
+            expected = getattr(make_bundle(), field.name)
+            assert getattr(found, field.name) == (list(expected) if expected == () else expected)
     assert model_id(found) == identity == model_id(make_bundle())
     assert sorted(contents(tmp_path / "model")) == NAMES
+
+
+def test_hidden_layer_and_temperature_round_trip(tmp_path):
+    identity = write_bundle(str(tmp_path), make_bundle(head=hidden_head()))
+    found = read_bundle(str(tmp_path)).head
+    for name, array in hidden_head().parameters.items():
+        np.testing.assert_array_equal(getattr(found, name), array)
+    assert (found.temperature, found.multi_label) == (1.5, False)
+    assert model_id(read_bundle(str(tmp_path))) == identity
+
+
+def test_a_plain_head_replaces_a_hidden_one(tmp_path):
+    write_bundle(str(tmp_path), make_bundle(head=hidden_head()))
+    write_bundle(str(tmp_path), make_bundle())
+    assert sorted(contents(tmp_path)) == NAMES
+    assert read_bundle(str(tmp_path)).head.hidden_weights is None
 
 
 def test_equal_bundles_are_equal_bytes(tmp_path):
@@ -73,6 +102,8 @@ def test_labels_file_has_one_label_a_line(tmp_path):
         {"labels": ("Rose", "tulip", "玫瑰")},
         {"metrics": {}},
         {"head": Head(np.ones((4, 3), np.float32), np.zeros(3, np.float32))},
+        {"head": replace(make_bundle().head, temperature=2.0)},
+        {"sweep": [{"l2": 0.1}]},
     ],
 )
 def test_another_content_is_another_id(changes):
@@ -161,6 +192,13 @@ def test_other_models_are_refused(tmp_path, text, message):
             {"head": Head(np.full((4, 3), np.nan, np.float32), np.ones(3, np.float32))},
             "weights hold numbers that are not finite",
         ),
+        ({"head": hidden_head(width=5)}, r"hidden_weights are \(6, 5\).*expected \[D, 4\]"),
+        (
+            {"head": replace(hidden_head(), hidden_bias=None)},
+            "needs both hidden_weights and hidden_bias",
+        ),
+        ({"head": replace(hidden_head(), temperature=0.0)}, "temperature must be > 0, got 0.0"),
+        ({"thresholds": (0.5,)}, "1 thresholds for 3 labels"),
     ],
 )
 def test_parts_that_do_not_fit(changes, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from beam_flowers.errors import TrainingError
+from beam_flowers.head.groups import fold_codes, picture_groups
 from beam_flowers.head.split import (
     SPLITS,
     SplitOptions,
@@ -158,3 +159,45 @@ def test_unknown_rule():
 def test_only_retrain_looks_at_the_path(rule, expected):
     codes = split_codes(SplitOptions(rule), ["/d/roses/1.jpg"], ["ab"], np.array([0]))
     assert SPLITS[codes[0]] == expected
+
+
+def test_variants_and_copies_are_one_group():
+    uris = ["/d/a_nohash_0.jpg", "/d/a_nohash_1.jpg", "/d/b.jpg", "/e/a_nohash_0.jpg", "/d/c.jpg"]
+    assert picture_groups(uris, ["5", "3", "3", "4", "1"]) == ["3", "3", "3", "4", "1"]
+
+
+def test_groups_of_copies_alone_are_their_contents():
+    contents = digests(20)
+    assert picture_groups([f"/d/{i}.jpg" for i in range(20)], contents) == contents
+
+
+def test_groups_link_up_through_chains():
+    uris = [
+        "/a_nohash_0",
+        "/a_nohash_1",
+        "/b_nohash_0",
+        "/b_nohash_1",
+        "/c_nohash_0",
+        "/c_nohash_1",
+    ]
+    assert len(set(picture_groups(uris, ["9", "5", "5", "7", "7", "1"]))) == 1
+
+
+def test_folds_are_stratified_and_keep_groups():
+    class_ids = np.repeat(np.arange(4), 53)
+    groups = digests(212)
+    groups[60:64] = groups[:4]
+    folds = fold_codes(groups, class_ids, 5)
+    for class_id in range(4):
+        assert np.ptp(np.bincount(folds[class_ids == class_id], minlength=5)) <= 3
+    np.testing.assert_array_equal(folds[60:64], folds[:4])
+    order = np.random.default_rng(0).permutation(212)
+    shuffled = fold_codes([groups[i] for i in order], class_ids[order], 5)
+    np.testing.assert_array_equal(shuffled, folds[order])
+    assert (fold_codes(groups, class_ids, 5, seed=1) != folds).any()
+
+
+@pytest.mark.parametrize("folds", [0, 1, 4])
+def test_impossible_folds(folds):
+    with pytest.raises(TrainingError, match=rf"cannot make {folds} folds of 3 different pictures"):
+        fold_codes(digests(3), np.array([0, 0, 1]), folds)

@@ -1,15 +1,17 @@
 """The recipes, the measures, and the way from labelled vectors to a head."""
 
-import hashlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from vectors import blobs, examples
 
 from beam_flowers.errors import TrainingError
+from beam_flowers.head.examples import Examples
 from beam_flowers.head.lbfgs import LbfgsOptions, train_lbfgs
 from beam_flowers.head.metrics import evaluate, wilson_interval
 from beam_flowers.head.objective import common_scaling
+from beam_flowers.head.recipes import describe_recipe, recipe
 from beam_flowers.head.retrain import (
     RetrainOptions,
     balanced_batches,
@@ -18,29 +20,9 @@ from beam_flowers.head.retrain import (
 )
 from beam_flowers.head.softmax import Head, Sample, softmax
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.train import Examples, describe_recipe, recipe, train
+from beam_flowers.head.train import train
 
 SHORT = RetrainOptions(how_many_training_steps=300, train_batch_size=20, learning_rate=0.1)
-
-
-def blobs(count=300, features=12, classes=3, spread=0.8, seed=0):
-    """Vectors that scatter around one centre a class."""
-    random = np.random.default_rng(seed)
-    class_ids = np.arange(count) % classes
-    centres = np.random.default_rng(99).standard_normal((classes, features))
-    vectors = centres[class_ids] + spread * random.standard_normal((count, features))
-    return Sample(vectors.astype(np.float32), class_ids.astype(np.intp))
-
-
-def examples(count=300, labels=("bee", "ant", "cat"), **kwargs):
-    sample = blobs(count, classes=len(labels), **kwargs)
-    return Examples(
-        uris=[f"/pictures/{i}.jpg" for i in range(count)],
-        sha256=[hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)],
-        labels=[labels[c] for c in sample.class_ids],
-        splits=[None] * count,
-        vectors=sample.vectors,
-    )
 
 
 def same(a: Head, b: Head) -> bool:
@@ -209,8 +191,12 @@ def test_dropout_changes_the_head_and_still_learns():
     [
         (LbfgsOptions, {"l1": -1}, "l1 must be >= 0 and finite, got -1"),
         (LbfgsOptions, {"l2": float("nan")}, "l2 must be >= 0 and finite, got nan"),
-        (LbfgsOptions, {"tolerance": 0}, "tolerance must be > 0, got 0"),
-        (RetrainOptions, {"how_many_training_steps": 0}, "steps must be >= 1, got 0"),
+        (LbfgsOptions, {"tolerance": 0}, "tolerance must be > 0 and finite, got 0"),
+        (
+            RetrainOptions,
+            {"how_many_training_steps": 0},
+            "steps must be a whole number >= 1, got 0",
+        ),
         (RetrainOptions, {"learning_rate": 0}, "learning_rate must be > 0 and finite, got 0"),
         (RetrainOptions, {"dropout": 1.0}, "dropout must be >= 0 and < 1, got 1.0"),
         (RetrainOptions, {"validation_batch_size": 0}, "must be >= 1, or -1 for all, got 0"),
@@ -231,9 +217,9 @@ def test_recipes_by_name():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("lbfgs", {"dropout": 0.2}, r"'lbfgs' does not take 'dropout'; .* \['retrain'\]"),
-        ("retrain", {"momentum": 0.9}, "'momentum'; those that do: none"),
-        ("adam", {}, r"unknown recipe 'adam'; choose one of \['lbfgs', 'retrain'\]"),
+        ("lbfgs", {"dropout": 0.2}, r"'lbfgs' does not take 'dropout'; .* \['image-.*retrain'\]"),
+        ("retrain", {"momentum": 0.9}, r"'momentum'; those that do: \['image-classifier'\]"),
+        ("adam", {}, r"unknown recipe 'adam'; choose one of \[.*'lbfgs', 'retrain'\]"),
     ],
 )
 def test_settings_a_recipe_does_not_take(name, settings, message):

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from beam_flowers import files
 from beam_flowers.errors import PictureError
-from beam_flowers.images.pixels import Limits, PixelRecipe, decode
+from beam_flowers.images.pixels import decode
+from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Picture, Reject
 
 
@@ -88,7 +89,10 @@ def _hash(image: Image, limits: Limits) -> Hashed | Reject:
 
 
 def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Reject:
-    """(the file with its size filled in, its bytes, their sha256 hex), or why it can't be read."""
+    """(the file with its size filled in, its bytes, their sha256 hex), or why it can't be read.
+
+    Of a file above `limits.max_bytes` only the beginning, enough to tell what it is.
+    """
     try:
         # One byte more than is allowed tells a file that is too large from one that just fits.
         data = files.read_bytes(image.uri, limits.max_bytes + 1)
@@ -124,12 +128,13 @@ def _open(
         return content
     image, data, sha = content
     # dict.setdefault is atomic: of several threads with the same bytes one goes on.
-    if claims.setdefault(sha, image.uri) != image.uri:
+    whole = len(data) <= limits.max_bytes
+    if whole and claims.setdefault(sha, image.uri) != image.uri:
         return _Copy(image, sha)
     try:
         return image, sha, decode(data, recipe, limits)
     except PictureError as error:
-        return Reject(image, "decode", error.error_class, error.message, sha)
+        return Reject(image, "decode", error.error_class, error.message, sha if whole else None)
 
 
 def _vectors(

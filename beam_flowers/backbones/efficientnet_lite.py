@@ -20,11 +20,16 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 def load(weights_file: str) -> Network:
     """The network of the `architecture.json` that lies beside its `.npz` file."""
-    architecture = json.loads(Path(weights_file).with_name("architecture.json").read_text("utf-8"))
-    with np.load(weights_file, allow_pickle=False) as stored:
-        arrays = fold(dict(stored), architecture["batch_norm_epsilon"])
+    architecture, arrays = read(weights_file)
     size = architecture["input_size"]
     return Network(lambda pixels: _vector(pixels, architecture["blocks"], arrays), (size, size))
+
+
+def read(weights_file: str) -> tuple[dict[str, Any], Arrays]:
+    """The architecture as its JSON has it, and the arrays as `fold` gives them."""
+    architecture = json.loads(Path(weights_file).with_name("architecture.json").read_text("utf-8"))
+    with np.load(weights_file, allow_pickle=False) as stored:
+        return architecture, fold(dict(stored), architecture["batch_norm_epsilon"])
 
 
 def fold(stored: Arrays, epsilon: float) -> Arrays:

@@ -77,8 +77,7 @@ def load(backbone: ResolvedBackbone) -> Engine:
 
 @lru_cache(maxsize=4)
 def _load(backbone: ResolvedBackbone) -> Engine:
-    # Where weights ship with the package, each worker takes those of its own package.
-    path = weights.places(backbone.row)[0] if backbone.row.in_package else backbone.path
+    path = _path(backbone)
     try:
         with weights.local_copy(path, backbone.kind) as local:
             _require_unchanged(local, path, backbone)
@@ -90,6 +89,28 @@ def _load(backbone: ResolvedBackbone) -> Engine:
         raise BackboneError(
             f"{path!r} cannot be loaded as {backbone.row.name!r}: {type(error).__name__}: {reason}"
         ) from error
+
+
+def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
+    """The network as a TensorFlow function without variables, to be built into other graphs.
+
+    Args:
+        backbone: from `resolve`.
+        dtype: of the pixels, which are 0..255 in any case.
+
+    Returns:
+        A concrete function: `dtype` [1, height, width, 3] → float32 [1, D].
+    """
+    size = load(backbone).input_size
+    path = _path(backbone)
+    with weights.local_copy(path, backbone.kind) as local:
+        network = _read(local, backbone)
+        return _constant_graph(network, size, backbone.row.pixel_range, path, dtype)
+
+
+def _path(backbone: ResolvedBackbone) -> str:
+    # Where weights ship with the package, each worker takes those of its own package.
+    return weights.places(backbone.row)[0] if backbone.row.in_package else backbone.path
 
 
 def _require_unchanged(local: str, path: str, backbone: ResolvedBackbone) -> None:
@@ -146,9 +167,13 @@ def _input_size(network: Network, row: Backbone, path: str) -> Size:
 
 
 def _constant_graph(
-    network: Network, size: Size, pixel_range: tuple[float, float], path: str
+    network: Network,
+    size: Size,
+    pixel_range: tuple[float, float],
+    path: str,
+    dtype: str = "uint8",
 ) -> Any:
-    """uint8 [1, height, width, 3] → float32 [1, D], without variables.
+    """`dtype` [1, height, width, 3] → float32 [1, D], without variables.
 
     Only with constants does TensorFlow fold batch norms into kernels.
     """
@@ -159,7 +184,7 @@ def _constant_graph(
         scaled = tf.cast(pixels, tf.float32) / (255 / (high - low)) + low
         return vector_of(network.call(scaled), repr(path))
 
-    signature = tf.TensorSpec([1, *size, 3], tf.uint8)
+    signature = tf.TensorSpec([1, *size, 3], dtype)
     function = tf.function(vectors, autograph=False).get_concrete_function(signature)
     if not function.captured_inputs:
         return function

@@ -11,22 +11,36 @@ from beam_flowers.errors import BackboneError
 
 
 def load_application(weights_file: str, row: Backbone) -> Network:
+    """`read_application` as a network."""
+    return _network(read_application(weights_file, row), weights_file)
+
+
+def load_file(path: str) -> Network:
+    """`read_file` as a network."""
+    return _network(read_file(path), path)
+
+
+def read_application(weights_file: str, row: Backbone) -> Any:
     """`keras.applications.<row.architecture>` without its classifier, averaged, with weights."""
-    applications = _keras().applications
+    applications = keras_library().applications
     build = getattr(applications, row.architecture)
     shape = (row.input_size, row.input_size, 3)
     model = build(include_top=False, weights=None, pooling="avg", input_shape=shape)
     model.load_weights(weights_file)
-    return _network(model, weights_file)
+    return model
 
 
-def load_file(path: str) -> Network:
-    """A `.keras` file, in Keras' safe mode."""
-    model = _keras().models.load_model(path, compile=False, safe_mode=True)
-    return _network(model, path)
+def read_file(path: str) -> Any:
+    """The model of a `.keras` file, in Keras' safe mode."""
+    return keras_library().models.load_model(path, compile=False, safe_mode=True)
 
 
-def _keras() -> Any:
+def keras_library() -> Any:
+    """Keras 3, with TensorFlow below it.
+
+    Raises:
+        BackboneError: it is set to run on something else.
+    """
     tensorflow()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     import keras
@@ -44,8 +58,8 @@ def _network(model: Any, path: str) -> Network:
         raise BackboneError(f"{path!r} has {len(model.inputs)} inputs; one, a picture, is wanted")
     # As arrays they become constants of the graph at once, which spares freezing it: for
     # Inception v3 that is more than half of the time to load.
-    trainable = [variable.numpy() for variable in model.trainable_variables]
-    others = [variable.numpy() for variable in model.non_trainable_variables]
+    trainable = [variable.value.numpy() for variable in model.trainable_variables]
+    others = [variable.value.numpy() for variable in model.non_trainable_variables]
 
     def call(pixels: Any) -> Any:
         return model.stateless_call(trainable, others, pixels, training=False)[0]

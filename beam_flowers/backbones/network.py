@@ -73,7 +73,8 @@ def vector_of(outputs: Any, what: str) -> Any:
     if "default" in vectors:
         vectors = {"default": vectors["default"]}
     if len(vectors) != 1:
-        every = ", ".join(f"{name!r} {_described(tensor)}" for name, tensor in named.items())
+        # A SavedModel's dictionary comes back in another order each time.
+        every = ", ".join(sorted(f"{name!r} {_described(named[name])}" for name in named))
         raise BackboneError(
             f"{what} must give one float32 vector a picture, [batch, length], and gives "
             f"{len(vectors)} among its outputs: {every}; export it with that output alone"

@@ -9,23 +9,34 @@ from collections.abc import Callable, Sequence
 from beam_flowers import files
 from beam_flowers.backbones.catalogue import CATALOGUE
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve, whereabouts
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, read_bundle, require_backbone
+from beam_flowers.head.recipes import recipe
 from beam_flowers.head.softmax import Step
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.head.train import recipe
+from beam_flowers.head.sweep import SweepOptions, Trial
 from beam_flowers.records import Reject
 from beam_flowers.runs.embed import RunOptions, Summary, embed_images
 from beam_flowers.runs.score import Job, is_store, score_images
-from beam_flowers.runs.train import Trained, train_model
+from beam_flowers.runs.train import Trained, TrainOptions, train_model
 
 EXIT_TOO_MANY_BAD = 3
-_RETRAIN_FLAGS = (
+_RECIPE_FLAGS = (
     "how_many_training_steps",
-    "learning_rate",
     "train_batch_size",
     "eval_step_interval",
     "validation_batch_size",
+    "train_epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "dropout",
+    "l1",
+    "l2",
+    "label_smoothing",
+    "hidden",
+    "early_stopping",
+    "class_weights",
 )
 
 
@@ -60,12 +71,23 @@ def embed(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def train(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers train`."""
-    settings = {name: getattr(arguments, name) for name in _RETRAIN_FLAGS}
-    settings |= {name: getattr(arguments, name) for name in ("l1", "l2", "dropout")}
-    split = SplitOptions(
-        arguments.split, arguments.validation_percentage, arguments.testing_percentage
+    settings = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
+    asked = {name: f"{name}_percentage" for name in ("validation", "testing")}
+    given = {name: flag for name, flag in asked.items() if getattr(arguments, flag) is not None}
+    percentages = {flag: getattr(arguments, flag) for flag in given.values()}
+    split = SplitOptions(arguments.split, **percentages)
+    sweeps = arguments.sweep or arguments.sweep_l1
+    options = TrainOptions(
+        arguments.labels,
+        arguments.label_separator,
+        arguments.warm_start,
+        SweepOptions(arguments.folds, arguments.sweep_l1) if sweeps else None,
+        arguments.min_accuracy,
+        arguments.summaries_dir,
+        tuple(given),
     )
-    log = StepLog()
+    # L-BFGS reports each iteration, the others when it is time to.
+    log = StepLog(10 if arguments.recipe == "lbfgs" else 1)
     trained = train_model(
         arguments.store,
         arguments.model,
@@ -74,22 +96,37 @@ def train(arguments: argparse.Namespace, beams: list[str]) -> int:
         arguments.backbone,
         arguments.seed,
         log.report,
+        options,
+        print_trial,
     )
     log.finish()
     print_trained(trained, arguments.model)
     return 0
 
 
-class StepLog:
-    """Prints every tenth step and the last."""
+def print_trial(trial: Trial) -> None:
+    """A line of the sweep's table."""
+    penalties = f"l1 {trial.recipe.l1:<7g} l2 {trial.recipe.l2:<7g}"
+    found = trial.result
+    print(
+        f"{trial.backbone:<30} {penalties} accuracy {found.accuracy:.2%} "
+        f"(deviation {found.deviation:.2%}), cross entropy {found.cross_entropy:.4f} "
+        f"({len(found.folds)} folds, {found.count} pictures)",
+        flush=True,
+    )
 
-    def __init__(self) -> None:
+
+class StepLog:
+    """Prints the steps that `interval` divides, and the last."""
+
+    def __init__(self, interval: int = 10) -> None:
+        self._interval = interval
         self._waiting: Step | None = None
 
     def report(self, step: Step) -> None:
         """Takes a step."""
         self._waiting = step
-        if step.step % 10 == 0:
+        if step.step % self._interval == 0:
             self.finish()
 
     def finish(self) -> None:
@@ -110,12 +147,20 @@ def print_trained(trained: Trained, model: str) -> None:
     """What was measured, and where the model lies."""
     for line in trained.result.warnings:
         warn(line)
+    if trained.bundle.sweep:
+        chosen = trained.bundle.recipe
+        print(f"chosen: {trained.bundle.backbone}, l1 {chosen['l1']:g}, l2 {chosen['l2']:g}")
     names = {"training": "train", "validation": "validation", "testing": "test"}
     for split, metrics in trained.result.metrics.items():
         print(
             f"{names[split]} accuracy {metrics.accuracy:.1%} "
             f"(95 % interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}, "
             f"{metrics.count} pictures)"
+        )
+    if fitted := trained.result.calibration:
+        print(
+            f"temperature {fitted.temperature:.3f}: cross entropy {fitted.cross_entropy_before:.4f}"
+            f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} validation pictures"
         )
     print(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")
 
@@ -125,7 +170,8 @@ def score(arguments: argparse.Namespace, beams: list[str]) -> int:
     bundle = read_bundle(files.absolute(arguments.model))
     job = Job(tuple(arguments.images), arguments.output, arguments.store, arguments.top_k)
     from_store = len(job.images) == 1 and is_store(job.images[0])
-    backbone = None if from_store else _backbone_of(bundle, arguments)
+    from_store = from_store or len(bundle.fingerprints) > 1
+    backbone = None if from_store else backbone_of(bundle, arguments)
     summary = score_images(job, bundle, backbone, _options(arguments, beams), warn)
     print(f"{summary} (table: {arguments.output})")
     return _verdict(summary, arguments.max_bad_fraction)
@@ -136,7 +182,7 @@ def classify(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.runs.classify import classify_pictures
 
     bundle = read_bundle(files.absolute(arguments.model))
-    backbone = _backbone_of(bundle, arguments)
+    backbone = backbone_of(bundle, arguments)
     results = classify_pictures(arguments.images, bundle, backbone, arguments.top_k)
     for name, result in zip(arguments.images, results, strict=True):
         if isinstance(result, Reject):
@@ -204,7 +250,12 @@ def _pixel_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbone:
+def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbone:
+    if len(bundle.fingerprints) > 1:
+        raise ModelError(
+            f"the model takes the vectors of {bundle.backbone} side by side; embed the pictures"
+            " with each of them into one store and `score` that"
+        )
     backbone = _resolve(arguments, bundle.backbone)
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, backbone.about()["pixels"])
     return backbone

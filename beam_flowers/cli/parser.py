@@ -74,22 +74,28 @@ def _embed(parser: argparse.ArgumentParser) -> None:
 
 def _train(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "Reads STORE, writes the folder MODEL: model.json, weights.npy, bias.npy, labels.txt.\n\n"
+        "Reads STORE, writes the folder MODEL: model.json, weights.npy, bias.npy, labels.txt, and "
+        "the arrays\nof a hidden layer.\n\n"
         f"{_ACCURACY}\n\n{_SPLIT}\n\n{_BEAM}"
     )
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
     parser.add_argument("--model", required=True, help="folder to write the model to")
-    parser.add_argument("--backbone", help="whose vectors, where the store has several")
+    parser.add_argument(
+        "--backbone", help="whose vectors, where the store has several; a+b: both side by side"
+    )
     parser.add_argument(
         "--recipe",
         default="lbfgs",
-        choices=("lbfgs", "retrain"),
-        help="full-batch L-BFGS, in seconds (default), or retrain.py's steps",
+        choices=("lbfgs", "retrain", "image-classifier"),
+        help="full-batch L-BFGS, in seconds (default), retrain.py's steps, or "
+        "make_image_classifier's epochs",
     )
     parser.add_argument("--seed", type=int, default=0, help="of split and training (default 0)")
+    _add_labels(parser)
     _add_split(parser)
     _add_regularisation(parser)
-    _add_retrain(parser)
+    _add_steps(parser)
+    _add_choice(parser)
 
 
 def _score(parser: argparse.ArgumentParser) -> None:
@@ -197,34 +203,110 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}-percentage",
             type=int,
-            default=10,
-            help=f"percent of the pictures for {name} (default 10)",
+            help=f"percent of the pictures for {name} (default 10); where it is given, a label "
+            "without a picture there is an error, not a warning",
         )
 
 
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        metavar="MANIFEST",
+        help="table of label and uri or sha256: labels for pictures of the store, "
+        "which stays as it is; an empty label takes a picture out",
+    )
+    parser.add_argument(
+        "--label-separator",
+        metavar="SIGN",
+        help="a picture's label text is several labels with SIGN between them: "
+        "a sigmoid for each label (default: one label a picture)",
+    )
+
+
 def _add_regularisation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--l1", type=float, help="weight of sum|W| (default 0)")
+    parser.add_argument(
+        "--l1", "--l1-regularizer", dest="l1", type=float, help="weight of sum|W| (default 0)"
+    )
     parser.add_argument(
         "--l2",
+        "--l2-regularizer",
+        dest="l2",
         type=float,
-        help="weight of half the sum of W² (default 0.05 "
-        "in lbfgs, over standardised vectors; 0 in retrain)",
+        help="weight of half the sum of W² (default 0.05 in lbfgs, over scaled vectors; 0 in "
+        "retrain); in image-classifier of the whole sum, as its ancestor had it (default 0.0001)",
     )
     parser.add_argument(
-        "--dropout", type=float, help="retrain: share of inputs dropped (default 0)"
+        "--dropout",
+        "--dropout-rate",
+        dest="dropout",
+        type=float,
+        help="retrain, image-classifier: share of the last layer's inputs dropped in training "
+        "(default 0 and 0.2)",
+    )
+    parser.add_argument(
+        "--label-smoothing",
+        type=float,
+        help="retrain, image-classifier: share of the target spread over all labels (default 0 "
+        "and 0.1)",
+    )
+    parser.add_argument(
+        "--class-weights",
+        choices=("balanced",),
+        help="lbfgs, image-classifier: let every label count alike (retrain draws so already)",
     )
 
 
-def _add_retrain(parser: argparse.ArgumentParser) -> None:
+def _add_steps(parser: argparse.ArgumentParser) -> None:
     settings: dict[str, tuple[Callable[[str], float], str]] = {
-        "how-many-training-steps": (int, "batches, not epochs (default 4000)"),
-        "learning-rate": (float, "of gradient descent (default 0.01)"),
-        "train-batch-size": (int, "pictures a step (default 100; the paper had 10)"),
-        "eval-step-interval": (int, "steps between reports (default 10)"),
-        "validation-batch-size": (int, "pictures drawn for a report, -1 for all (default 100)"),
+        "how-many-training-steps": (int, "retrain: batches, not epochs (default 4000)"),
+        "train-batch-size": (int, "retrain: pictures a step (default 100; the paper had 10)"),
+        "eval-step-interval": (int, "retrain: steps between reports (default 10)"),
+        "validation-batch-size": (
+            int,
+            "retrain: pictures drawn for a report, -1 for all (default 100)",
+        ),
+        "train-epochs": (int, "image-classifier: passes over the pictures (default 5)"),
+        "batch-size": (int, "image-classifier: pictures a step (default 32)"),
+        "momentum": (float, "image-classifier: of gradient descent (default 0.9)"),
+        "learning-rate": (
+            float,
+            "retrain, image-classifier: of gradient descent (default 0.01 and 0.005)",
+        ),
+        "hidden": (
+            int,
+            "retrain, image-classifier: width of a hidden ReLU layer, behind which dropout then "
+            "acts (default: none; the flowers sample had 512, with dropout 0.5)",
+        ),
+        "early-stopping": (
+            int,
+            "retrain, image-classifier: end after so many reports without a lower validation "
+            "cross entropy, and keep the best step (default: go on)",
+        ),
     }
     for name, (kind, text) in settings.items():
-        parser.add_argument(f"--{name}", type=kind, help=f"retrain: {text}")
+        parser.add_argument(f"--{name}", type=kind, help=text)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--warm-start", metavar="MODEL", help="begin from an older model's head")
+    parser.add_argument(
+        "--sweep",
+        action="store_true",
+        help="choose l2, and where --backbone is not given the backbone, by cross-validation on "
+        "the training and validation pictures",
+    )
+    parser.add_argument("--sweep-l1", action="store_true", help="--sweep over l1 as well")
+    parser.add_argument("--folds", type=int, default=5, help="of the sweep (default 5)")
+    parser.add_argument(
+        "--min-accuracy",
+        type=float,
+        help="0 to 1: write no model, and exit with 1, if the accuracy on the test pictures (or "
+        "else the validation pictures) is below",
+    )
+    parser.add_argument(
+        "--summaries-dir",
+        help="folder for the steps as JSON lines and TensorBoard summaries, in a new sub-folder",
+    )
 
 
 _COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {

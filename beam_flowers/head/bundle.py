@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from beam_flowers.head.softmax import Head
 
 FORMAT = "beam-flowers model 1"
 _MODEL = "model.json"
-_ARRAYS = ("weights", "bias")
-_NAMES = (_MODEL, "labels.txt", *(f"{name}.npy" for name in _ARRAYS))
+_LABELS = "labels.txt"
+_ARRAYS = ("weights", "bias", "hidden_weights", "hidden_bias")
+_NAMES = (_MODEL, _LABELS, *(f"{name}.npy" for name in _ARRAYS))
+_OF_THE_HEAD = ("temperature", "multi_label")
 
 
 @dataclass(frozen=True)
@@ -27,17 +29,22 @@ class Bundle:
     """A trained head and where it comes from. No time, host or path belongs in any field.
 
     Attributes:
-        head: the softmax layer.
+        head: the trained layers, their temperature and whether it is multi-label.
         labels: class names, verbatim, in class order.
-        backbone: name of the network whose vectors the head was trained on.
-        fingerprint: of that backbone and its pixel recipe.
-        pixels: the pixel recipe, JSON.
+        backbone: name of the network whose vectors the head was trained on; names with `+`
+            between them where it was trained on the vectors of several, one after the other.
+        fingerprint: of that backbone and its pixel recipe; likewise joined.
+        pixels: the pixel recipe, JSON; of several backbones, by their names.
         recipe: the training recipe and its settings, JSON.
         split: the split rule and its settings, JSON.
         seed: of the split and the training.
         dataset_hash: of the rows trained on.
         metrics: what was measured, by split, JSON.
         versions: package name -> version.
+        calibration: how the head's temperature was fitted, JSON; None if it was not.
+        sweep: the settings that were tried before, one JSON row each.
+        thresholds: of a multi-label head, by label, the score from which it holds, 0..1.
+        label_separator: what stood between several labels of a picture; None for one each.
     """
 
     head: Head
@@ -51,20 +58,48 @@ class Bundle:
     dataset_hash: str
     metrics: Mapping[str, Any]
     versions: Mapping[str, str]
+    calibration: Mapping[str, Any] | None = None
+    sweep: Sequence[Mapping[str, Any]] = ()
+    thresholds: Sequence[float] = ()
+    label_separator: str | None = None
 
     def __post_init__(self) -> None:
-        weights, bias, classes = self.head.weights, self.head.bias, len(self.labels)
+        classes = len(self.labels)
         if len(set(self.labels)) != classes:
             raise ModelError(f"labels are not unique: {self.labels!r}")
-        if weights.ndim != 2 or weights.shape[1] != classes:
-            raise ModelError(f"weights are {weights.shape}, expected [D, {classes}], by the labels")
-        if bias.shape != (classes,):
-            raise ModelError(f"bias is {bias.shape}, expected ({classes},), by the labels")
-        for name, array in (("weights", weights), ("bias", bias)):
+        if self.thresholds and len(self.thresholds) != classes:
+            raise ModelError(f"{len(self.thresholds)} thresholds for {classes} labels")
+        if not 0 < self.head.temperature < np.inf:
+            raise ModelError(f"temperature must be > 0, got {self.head.temperature!r}")
+        _check_shapes(self.head, classes)
+        for name, array in self.head.parameters.items():
             if array.dtype != np.float32:
                 raise ModelError(f"{name} are {array.dtype}, expected float32")
             if not np.isfinite(array).all():
                 raise ModelError(f"{name} hold numbers that are not finite; train the model again")
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Fingerprints of the backbones whose vectors the head takes, one after the other."""
+        return tuple(self.fingerprint.split("+"))
+
+
+def _check_shapes(head: Head, classes: int) -> None:
+    weights, bias, hidden = head.weights, head.bias, head.hidden_weights
+    if weights.ndim != 2 or weights.shape[1] != classes:
+        raise ModelError(f"weights are {weights.shape}, expected [D, {classes}], by the labels")
+    if bias.shape != (classes,):
+        raise ModelError(f"bias is {bias.shape}, expected ({classes},), by the labels")
+    if (hidden is None) != (head.hidden_bias is None):
+        raise ModelError("a hidden layer needs both hidden_weights and hidden_bias")
+    if hidden is None or head.hidden_bias is None:
+        return
+    width = len(weights)
+    if hidden.ndim != 2 or hidden.shape[1] != width or head.hidden_bias.shape != (width,):
+        raise ModelError(
+            f"hidden_weights are {hidden.shape} and hidden_bias {head.hidden_bias.shape},"
+            f" expected [D, {width}] and ({width},), by the weights"
+        )
 
 
 def model_id(bundle: Bundle) -> str:
@@ -93,6 +128,7 @@ def write_bundle(folder: str, bundle: Bundle) -> str:
         files.write_atomic(files.join(folder, name), data)
     text = _to_json({**description, "model_id": identity}, indent=1) + "\n"
     files.write_atomic(files.join(folder, _MODEL), text.encode())
+    _delete_older_layers(folder, side_files)
     return identity
 
 
@@ -104,12 +140,15 @@ def read_bundle(folder: str) -> Bundle:
     """
     described = _read_description(folder)
     hashes = described["files"]
-    arrays = {name: _read_array(folder, f"{name}.npy", hashes) for name in _ARRAYS}
-    _read_checked(folder, "labels.txt", hashes)
-    fields = {k: v for k, v in described.items() if k not in ("format", "files", "model_id")}
+    stored = [name for name in _ARRAYS if f"{name}.npy" in hashes or not name.startswith("hidden")]
+    arrays: dict[str, Any] = {n: _read_array(folder, f"{n}.npy", hashes) for n in stored}
+    _read_checked(folder, _LABELS, hashes)
+    head = {key: described[key] for key in _OF_THE_HEAD if key in described}
+    other = ("format", "files", "model_id", *_OF_THE_HEAD)
+    fields = {key: value for key, value in described.items() if key not in other}
     fields["labels"] = tuple(fields["labels"])
     try:
-        return Bundle(head=Head(**arrays), **fields)
+        return Bundle(head=Head(**arrays, **head), **fields)
     except (ModelError, TypeError) as error:
         raise ModelError(f"the model {folder!r} does not fit together: {error}") from error
 
@@ -152,7 +191,8 @@ def _difference(trained: Mapping[str, Any], now: Mapping[str, Any] | None) -> st
 def _description(bundle: Bundle, side_files: Mapping[str, bytes]) -> dict[str, Any]:
     fields = {key: value for key, value in vars(bundle).items() if key != "head"}
     hashes = {name: _sha256(data) for name, data in side_files.items()}
-    return {"format": FORMAT, **fields, "files": hashes}
+    head = {key: getattr(bundle.head, key) for key in _OF_THE_HEAD}
+    return {"format": FORMAT, **fields, **head, "files": hashes}
 
 
 def _identify(description: Mapping[str, Any]) -> str:
@@ -167,10 +207,10 @@ def _to_json(value: Mapping[str, Any], indent: int | None = None) -> str:
 
 
 def _side_files(bundle: Bundle) -> dict[str, bytes]:
-    arrays = {f"{name}.npy": _npy(getattr(bundle.head, name)) for name in _ARRAYS}
+    arrays = {f"{name}.npy": _npy(array) for name, array in bundle.head.parameters.items()}
     # One label a line; the verbatim ones, should a label hold a line break, are in the JSON.
     lines = [label.replace("\r", "\\r").replace("\n", "\\n") for label in bundle.labels]
-    return {**arrays, "labels.txt": "".join(f"{line}\n" for line in lines).encode()}
+    return {**arrays, _LABELS: "".join(f"{line}\n" for line in lines).encode()}
 
 
 def _npy(array: npt.NDArray[np.float32]) -> bytes:
@@ -181,6 +221,13 @@ def _npy(array: npt.NDArray[np.float32]) -> bytes:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _delete_older_layers(folder: str, side_files: Mapping[str, bytes]) -> None:
+    """An older bundle in the folder may have had a hidden layer."""
+    for name in set(_NAMES) - {_MODEL, *side_files}:
+        if files.exists(files.join(folder, name)):
+            files.delete(files.join(folder, name))
 
 
 def _refuse_foreign(folder: str) -> None:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
-from beam_flowers.errors import TrainingError
-from beam_flowers.head.metrics import evaluate
-from beam_flowers.head.objective import Evaluation, common_scaling, evaluate_softmax
+from beam_flowers.head.metrics import make_step
+from beam_flowers.head.objective import (
+    Evaluation,
+    Scaling,
+    common_scaling,
+    evaluate_softmax,
+    targets_for,
+)
+from beam_flowers.head.settings import check_settings
 from beam_flowers.head.softmax import Doubles, Head, Sample, Step
 from beam_flowers.head.threads import one_blas_thread
 
@@ -32,20 +38,17 @@ class LbfgsOptions:
         l2: >= 0.
         max_iterations: > 0, where to stop at the latest.
         tolerance: > 0, the largest component of the gradient at which the optimum is reached.
+        class_weights: `balanced` lets every class count alike; None every picture.
     """
 
     l1: float = 0.0
     l2: float = 0.05
     max_iterations: int = 500
     tolerance: float = 1e-5
+    class_weights: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("l1", "l2"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise TrainingError(f"{name} must be >= 0 and finite, got {getattr(self, name)!r}")
-        for name in ("max_iterations", "tolerance"):
-            if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} must be > 0, got {getattr(self, name)!r}")
+        check_settings(self)
 
 
 @one_blas_thread
@@ -56,6 +59,7 @@ def train_lbfgs(
     *,
     validation: Sample | None = None,
     report: Callable[[Step], None] | None = None,
+    start: Head | None = None,
 ) -> Head:
     """Trains a head; the same rows in the same order give the same bytes on one machine.
 
@@ -64,9 +68,11 @@ def train_lbfgs(
         classes: number of classes C.
         options: penalties and where to stop.
         validation: rows whose accuracy is reported.
-        report: called after each iteration.
+        report: called after each iteration; its cross entropy counts with the class weights.
+        start: head without a hidden layer to begin from; the optimum is the same, only nearer.
     """
     options = options or LbfgsOptions()
+    targets = targets_for(training, classes, class_weights=options.class_weights)
     scaling = common_scaling(training)
     shape = (training.vectors.shape[1], classes)
     evaluations: list[Evaluation] = []
@@ -74,7 +80,7 @@ def train_lbfgs(
     def objective(point: Doubles) -> tuple[float, Doubles]:
         weights, bias = _unpack(point, shape)
         singles = weights.astype(np.float32), bias.astype(np.float32)
-        evaluations[:] = [evaluate_softmax(training, scaling, *singles)]
+        evaluations[:] = [evaluate_softmax(training, scaling, *singles, targets)]
         return _penalised(evaluations[0], weights, options)
 
     steps = count(1)
@@ -83,13 +89,12 @@ def train_lbfgs(
         # The last point evaluated is the one that the line search accepted.
         at = evaluations[0]
         head = scaling.fold(*_unpack(xk, shape))
-        accuracy = evaluate(head, validation).accuracy if validation else None
         if report:
-            report(Step(next(steps), at.accuracy, accuracy, at.cross_entropy))
+            report(make_step(next(steps), at.accuracy, at.cross_entropy, head, validation))
 
     result = minimize(
         objective,
-        np.zeros(shape[0] * shape[1] * (2 if options.l1 else 1) + classes),
+        _starting_point(start, scaling, shape, split=bool(options.l1)),
         jac=True,
         method="L-BFGS-B",
         bounds=_bounds(shape) if options.l1 else None,
@@ -101,7 +106,17 @@ def train_lbfgs(
             "ftol": _SMALLEST_GAIN,
         },
     )
-    return scaling.fold(*_unpack(result.x, shape))
+    head = scaling.fold(*_unpack(result.x, shape))
+    return replace(head, multi_label=training.membership is not None)
+
+
+def _starting_point(
+    start: Head | None, scaling: Scaling, shape: tuple[int, int], split: bool
+) -> Doubles:
+    """Where the search begins, laid out as `_unpack` takes it."""
+    weights, bias = scaling.unfold(start) if start else (np.zeros(shape), np.zeros(shape[1]))
+    parts = (np.maximum(weights, 0), np.maximum(-weights, 0)) if split else (weights,)
+    return np.concatenate([*(part.ravel() for part in parts), bias])
 
 
 def _unpack(point: Doubles, shape: tuple[int, int]) -> tuple[Doubles, Doubles]:

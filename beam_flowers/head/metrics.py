@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from beam_flowers.errors import TrainingError
-from beam_flowers.head.softmax import Head, Sample, log_softmax
+from beam_flowers.head.softmax import Doubles, Floats, Head, Indices, Sample, Step, log_softmax
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Metrics:
 
     Attributes:
         count: number of rows.
-        accuracy: share of rows whose most confident label is right, 0..1.
+        accuracy: share of rows whose most confident label is right (one of theirs, where a
+            picture has several), 0..1.
         accuracy_low: lower end of the accuracy's 95 % interval.
         accuracy_high: upper end.
         cross_entropy: mean, in nats.
@@ -40,11 +41,25 @@ def evaluate(head: Head, sample: Sample) -> Metrics:
         raise TrainingError("there are no rows to measure the head on")
     right, loss = 0, 0.0
     for vectors, class_ids in sample.chunks():
-        log_scores = log_softmax(head.logits(vectors))
-        right += int((log_scores.argmax(axis=1) == class_ids).sum())
-        loss -= float(np.take_along_axis(log_scores, class_ids[:, None], axis=1).sum())
+        logits = head.logits(vectors) / head.temperature
+        right += sample.hits(logits, class_ids)
+        loss += float(cross_entropies(logits, class_ids, sample.membership).sum())
     low, high = wilson_interval(right, len(sample))
     return Metrics(len(sample), right / len(sample), low, high, loss / len(sample))
+
+
+def cross_entropies(
+    logits: Doubles, class_ids: Indices, membership: Floats | None = None
+) -> Doubles:
+    """Cross entropy of each row of float64 [n, C] logits with its class id, in nats: [n].
+
+    With `membership` (see `Sample`) it is the sum over the labels' sigmoids.
+    """
+    if membership is None:
+        scores = np.take_along_axis(log_softmax(logits), class_ids[:, None], axis=1)
+        return -scores[:, 0]
+    losses: Doubles = np.logaddexp(0, logits) - membership[class_ids] * logits
+    return losses.sum(axis=1)
 
 
 def wilson_interval(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
@@ -54,3 +69,13 @@ def wilson_interval(right: int, count: int, z: float = 1.959964) -> tuple[float,
     reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
     reach /= 1 + z * z / count
     return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def make_step(
+    step: int, accuracy: float, cross_entropy: float, head: Head, validation: Sample | None
+) -> Step:
+    """A line of the log, with `head` measured on the validation rows, if there are any."""
+    if not validation:
+        return Step(step, accuracy, None, cross_entropy)
+    held_back = evaluate(head, validation)
+    return Step(step, accuracy, held_back.accuracy, cross_entropy, held_back.cross_entropy)

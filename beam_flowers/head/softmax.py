@@ -1,13 +1,14 @@
-"""The softmax layer over the vectors, and the rows it is trained and measured on."""
+"""The head over the vectors, and the rows it is trained and measured on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -19,28 +20,62 @@ CHUNK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Head:
-    """A linear layer whose logits the softmax turns into scores.
+    """A linear layer over the vectors, or over a hidden layer, and how logits become scores.
 
     Attributes:
-        weights: float32 [D, C].
+        weights: float32 [D, C]; [H, C] with a hidden layer.
         bias: float32 [C].
+        hidden_weights: float32 [D, H] of a hidden layer with ReLU, or None.
+        hidden_bias: float32 [H], or None.
+        temperature: > 0; the logits are divided by it before they become scores.
+        multi_label: a sigmoid for each label instead of one softmax over all.
     """
 
     weights: Floats
     bias: Floats
+    hidden_weights: Floats | None = None
+    hidden_bias: Floats | None = None
+    temperature: float = 1.0
+    multi_label: bool = False
+
+    @property
+    def parameters(self) -> dict[str, Floats]:
+        """The arrays that the head has, by name, from the first layer to the last."""
+        names = ("hidden_weights", "hidden_bias", "weights", "bias")
+        arrays = ((name, getattr(self, name)) for name in names)
+        return {name: array for name, array in arrays if array is not None}
+
+    @property
+    def first_weights(self) -> Floats:
+        """float32 [D, H or C], the weights that the vectors meet."""
+        return self.weights if self.hidden_weights is None else self.hidden_weights
 
     def logits(self, vectors: Floats) -> Doubles:
-        """Logits of float [N, D] vectors: float64 [N, C].
+        """Logits of float [N, D] vectors, before the temperature: float64 [N, C].
 
         Double precision, so that a score in float32 is the same in whatever batch a picture
         comes.
         """
-        logits: Doubles = vectors.astype(np.float64) @ self.weights.astype(np.float64) + self.bias
+        inputs = vectors.astype(np.float64)
+        if self.hidden_weights is not None and self.hidden_bias is not None:
+            inputs = inputs @ self.hidden_weights.astype(np.float64) + self.hidden_bias
+            np.maximum(inputs, 0, out=inputs)
+        logits: Doubles = inputs @ self.weights.astype(np.float64) + self.bias
         return logits
 
     def scores(self, vectors: Floats) -> Floats:
-        """Softmax scores of float [N, D] vectors: float32 [N, C]; each row sums to 1."""
-        return softmax(self.logits(vectors)).astype(np.float32)
+        """Scores of float [N, D] vectors: float32 [N, C].
+
+        Each row sums to 1, unless the head is multi-label: then each score stands for itself.
+        """
+        logits = self.logits(vectors) / self.temperature
+        return (expit(logits) if self.multi_label else softmax(logits)).astype(np.float32)
+
+    def scaled(self, factor: Floats) -> Head:
+        """The head over vectors v that equals this one over v * factor, float32 [D]."""
+        name = "weights" if self.hidden_weights is None else "hidden_weights"
+        scaled: dict[str, Any] = {name: self.first_weights * factor[:, None]}
+        return replace(self, **scaled)
 
 
 def softmax(logits: Doubles) -> Doubles:
@@ -63,11 +98,14 @@ class Sample:
         vectors: float32 [N, D], may be a `np.memmap`.
         class_ids: intp [n], the class of each row of the sample.
         rows: intp [n], the sample's rows in `vectors`; None if they are the same.
+        membership: float32 [K, C] of 0 and 1 where a picture has several labels: which of them
+            the class id stands for. None where the class id is the label.
     """
 
     vectors: Floats
     class_ids: Indices
     rows: Indices | None = None
+    membership: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.class_ids)
@@ -83,6 +121,12 @@ class Sample:
             places = np.arange(start, min(start + CHUNK_ROWS, len(self)))
             yield self.take(places), self.class_ids[places]
 
+    def hits(self, logits: npt.NDArray[Any], class_ids: Indices) -> int:
+        """How many rows of [n, C] logits have their highest at a label of the row."""
+        best = logits.argmax(axis=1)
+        right = best == class_ids if self.membership is None else self.membership[class_ids, best]
+        return int(right.sum())
+
 
 class Step(NamedTuple):
     """One line of the training log.
@@ -92,9 +136,11 @@ class Step(NamedTuple):
         train_accuracy: share of right answers on the rows just trained on, 0..1.
         validation_accuracy: likewise on validation rows; None if there are none.
         cross_entropy: mean over the rows just trained on, in nats, without penalties.
+        validation_cross_entropy: likewise on the validation rows; None if there are none.
     """
 
     step: int
     train_accuracy: float
     validation_accuracy: float | None
     cross_entropy: float
+    validation_cross_entropy: float | None = None

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
-from beam_flowers.backbones.resolve import ResolvedBackbone
-
 from beam_flowers import files
+from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions
-from beam_flowers.store.commits import Section, latest, publish, require_table_place
+from beam_flowers.records import Image, Reject
+from beam_flowers.store.commits import Manifest, Section, latest, publish, require_table_place
 from beam_flowers.store.features import section_name
-from beam_flowers.store.ledger import Ledger, Rules
+from beam_flowers.store.ledger import Found, Ledger, Rules
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Plan, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
@@ -44,6 +45,14 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.shards is not None and self.shards < 1:
             raise InputError(f"shards must be 1 or more, not {self.shards!r}")
+
+    def check(self) -> None:
+        """Raises InputError for pipeline options that Beam does not take, before any work."""
+        if self.pipeline:
+            # Beam takes two seconds to import; a run that has nothing to do goes without.
+            from beam_flowers.runs.beam import pipeline_options
+
+            pipeline_options(self.pipeline)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,6 @@ class TableRun:
     rules: Rules
     shards: int | None = None
     warn: Warn = print
-    new: list[str] = field(default_factory=list)
 
     def bring_up_to_date(
         self,
@@ -117,46 +125,54 @@ class TableRun:
         A plan fails to commit only when another writer was first; then what it computed lies
         in the table's `__work` and the next plan finds it there.
         """
-        require_table_place(self.root)
-        publish(self.root)
-        embedded = 0
+        self._require_own_kind()
+        earlier = 0
         for _ in range(_TRIES):
-            ledger = Ledger()
+            publish(self.root)
+            base = latest(self.root)
             try:
-                counts, done = self._try(ledger, list_into, carry_out)
-            finally:
-                ledger.close()
-            embedded += counts.get("embedded", 0)
-            if done:
-                return self._summary(counts, embedded)
+                result = self._try(base, list_into, carry_out)
+            except Exception:
+                # Another writer may have replaced a part under this run's hands.
+                if latest(self.root).version == base.version:
+                    raise
+                continue
+            if result["committed"]:
+                return self._summary(result, earlier)
+            earlier += result["embedded"]
         raise StoreError(f"{self.root}: other writers were first {_TRIES} times; run this again")
+
+    def _require_own_kind(self) -> None:
+        require_table_place(self.root)
+        held = latest(self.root).sections
+        if held and ("" in held) != (self.section == ""):
+            kind = "a table of scores" if "" in held else "a feature store"
+            raise StoreError(f"{self.root} is {kind}; give this run another folder")
 
     def _try(
         self,
-        ledger: Ledger,
+        manifest: Manifest,
         list_into: Callable[[Ledger], None],
         carry_out: Callable[[Plan, Ledger], None],
-    ) -> tuple[dict[str, Any], bool]:
+    ) -> dict[str, Any]:
         place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
-        manifest = latest(self.root)
-        list_into(ledger)
-        for name in fill_ledger(ledger, place, manifest):
-            self.warn(f"{place.published(name)} is gone; its pictures are computed again")
-        plan = make_plan(
-            ledger, place, manifest, self.kind, self.described, self.rules, self.shards
-        )
-        if not plan.counts["listed"]:
-            raise InputError("there is no file to read; name a folder that has pictures in it")
-        result: dict[str, Any]
-        if is_done(plan, manifest):
-            result = plan.counts | {"embedded": 0, "committed": True}
-        else:
-            carry_out(plan, ledger)
-            result = json.loads(files.read_bytes(place.run_file("result.json")))
-        files.delete_tree(place.run_file())
-        if result["committed"]:
-            self._warn_of_labels(ledger, place, plan)
-        return result, bool(result["committed"])
+        with closing(Ledger()) as ledger:
+            list_into(ledger)
+            if ledger.is_empty():
+                raise InputError("there is no file to read; name a folder that has pictures in it")
+            for name in fill_ledger(ledger, place, manifest):
+                self.warn(f"{place.published(name)} is gone; what of it is listed is made again")
+            plan = make_plan(
+                ledger, place, manifest, self.kind, self.described, self.rules, self.shards
+            )
+            result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
+            if not is_done(plan, manifest):
+                carry_out(plan, ledger)
+                result = _read_result(place)
+            files.delete_tree(place.run_file())
+            if result["committed"]:
+                self._warn_of_labels(ledger, place, plan)
+        return result
 
     def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
         for names in collisions(ledger.label_names()):
@@ -173,18 +189,17 @@ class TableRun:
                 f"the same picture has two labels: {uri} is {label!r}, {other} is {other_label!r}"
             )
 
-    def _summary(self, counts: dict[str, Any], embedded: int) -> Summary:
+    def _summary(self, counts: dict[str, Any], earlier: int) -> Summary:
         # What an earlier try computed is found as known by the one that was committed.
-        earlier = embedded - counts["embedded"]
-        section = latest(self.root).sections[self.section]
+        earlier = min(earlier, counts["reused"])
         return Summary(
-            embedded,
+            counts["embedded"] + earlier,
             counts["reused"] - earlier,
             counts["rejected"],
             counts["hidden"],
             counts["listed"],
             counts["failures"],
-            section.dataset_hash,
+            latest(self.root).sections[self.section].dataset_hash,
         )
 
 
@@ -211,8 +226,8 @@ def embed_images(
         StoreError: if `store` is no store.
     """
     options = options or RunOptions()
+    options.check()
     store = files.absolute(store)
-    _refuse_nesting(images, store)
     name = backbone.row.name
     run = TableRun(
         store,
@@ -224,7 +239,7 @@ def embed_images(
         warn,
     )
     summary = run.bring_up_to_date(
-        lambda ledger: ledger.list_found(find_images(images)),
+        lambda ledger: ledger.list_found(list_images(images, store)),
         lambda plan, _: run_plan(plan, run.kind, backbone, options.pipeline),
     )
     if not summary.rows:
@@ -235,20 +250,38 @@ def embed_images(
     return summary
 
 
-def run_plan(
-    plan: Plan, kind: RowKind, backbone: ResolvedBackbone, options: Sequence[str]
-) -> None:
+def run_plan(plan: Plan, kind: RowKind, backbone: ResolvedBackbone, options: Sequence[str]) -> None:
     """Runs the embed pipeline."""
-    # Beam takes two seconds to import; a run that has nothing to do goes without.
     from beam_flowers.plan_transforms import RunPlan
     from beam_flowers.runs.beam import run_pipeline
 
     run_pipeline(RunPlan(plan, kind, backbone), options)
 
 
-def _refuse_nesting(images: Sequence[str], store: str) -> None:
+def _read_result(place: Place) -> dict[str, Any]:
+    uri = place.run_file("result.json")
+    if not files.exists(uri):
+        raise StoreError(
+            f"the pipeline ended without its last step, which writes {uri}: it failed, or its "
+            "workers see other files than this machine; the runner's log says more"
+        )
+    result: dict[str, Any] = json.loads(files.read_bytes(uri))
+    return result
+
+
+def list_images(images: Sequence[str], table: str) -> Iterator[Found]:
+    """`find_images` without the files of the table that is written, which a pattern may match.
+
+    Raises:
+        InputError: as `find_images` does, or if the table lies in a folder to be listed.
+    """
+    own = files.join(table, "")
     for source in map(files.absolute, images):
-        if store == source or store.startswith(source.rstrip("/") + "/"):
+        if own.startswith(files.join(source, "")):
             raise InputError(
-                f"the store {store} lies in {source}, whose files are to be read; put it elsewhere"
+                f"{table} lies in {source}, whose files are to be read; put it elsewhere"
             )
+    for found in find_images(images):
+        image = found.image if isinstance(found, Reject) else found
+        if not (isinstance(image, Image) and image.uri.startswith(own)):
+            yield found

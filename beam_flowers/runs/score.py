@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers import files
+from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, ModelError
-from beam_flowers.head.bundle import Bundle
-from beam_flowers.images.find import find_images
-from beam_flowers.runs.embed import RunOptions, Summary, TableRun, Warn, embed_images, run_plan
+from beam_flowers.head.bundle import Bundle, require_backbone
+from beam_flowers.records import Image, Reject
+from beam_flowers.runs.embed import (
+    RunOptions,
+    Summary,
+    TableRun,
+    Warn,
+    embed_images,
+    list_images,
+    run_plan,
+)
+from beam_flowers.runs.score_joined import score_joined
 from beam_flowers.scores.output import rejects_name, scores_of, suffix, write_table
 from beam_flowers.scores.ranking import TOP_K, ScoreRows
-from beam_flowers.store.commits import COMMITS, Section, latest, open_table
+from beam_flowers.store.commits import COMMITS, Section, latest
+from beam_flowers.store.features import open_store
 from beam_flowers.store.ledger import Found, Ledger, Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part, write_part
 from beam_flowers.store.plan import (
@@ -28,6 +39,7 @@ from beam_flowers.store.plan import (
     stored_rows,
     stored_table,
 )
+from beam_flowers.store.schema import rejects_table
 
 
 @dataclass(frozen=True)
@@ -53,9 +65,14 @@ class Job:
 
     @property
     def table(self) -> str:
-        """Folder of the parts; beside the output, and gone in the end, where that is one file."""
+        """Folder of the parts; where the output is one file it is beside that, and gone in the end.
+
+        Hidden then, since the output may lie among the pictures.
+        """
         output = files.absolute(self.output)
-        return output if suffix(output) is None else output + ".partial"
+        if suffix(output) is None:
+            return output
+        return files.join(files.parent(output), f".{output.rpartition('/')[2]}.partial")
 
 
 def is_store(path: str) -> bool:
@@ -87,22 +104,30 @@ def score_images(
         InputError: if an input is missing or nothing in it is a picture.
     """
     options = options or RunOptions()
+    warn = functools.cache(warn)  # `--store` makes two runs over the same files.
+    options.check()
+    _check(job)
+    if len(bundle.fingerprints) > 1:
+        from_store = is_store(job.images[0])
+        store, listed = (job.images[0], None) if from_store else (job.store, job.images)
+        return score_joined(store, listed, job.output, bundle, job.top_k)
     kind = ScoreRows.of(bundle, job.top_k)
     about = {"model_id": kind.model_id, "backbone": bundle.backbone, "top_k": job.top_k}
     rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
     table = TableRun(
         job.table, "", Section(kind.fingerprint, about), kind, rules, options.shards, warn
     )
-    if len(job.images) == 1 and is_store(job.images[0]):
+    if is_store(job.images[0]):
         summary = _from_store(table, job.images[0], None, bundle, options)
     elif job.store:
-        embedded = embed_images(job.images, job.store, _needed(backbone), options, False, warn)
+        embedded = embed_images(job.images, job.store, _needed(backbone, bundle), options, False, warn)
         scored = _from_store(table, job.store, job.images, bundle, options)
-        summary = _with_embedded(scored, embedded.embedded)
+        computed = min(embedded.embedded, scored.rows)
+        summary = replace(scored, embedded=computed, reused=scored.rows - computed)
     else:
         summary = table.bring_up_to_date(
-            lambda ledger: ledger.list_found(find_images(job.images)),
-            lambda plan, _: run_plan(plan, kind, _needed(backbone), options.pipeline),
+            lambda ledger: ledger.list_found(list_images(job.images, table.root)),
+            lambda plan, _: run_plan(plan, kind, _needed(backbone, bundle), options.pipeline),
         )
     if suffix(job.output):
         _write_files(files.absolute(job.output), job.table, kind)
@@ -114,14 +139,27 @@ def score_images(
     return summary
 
 
-def _needed(backbone: ResolvedBackbone | None) -> ResolvedBackbone:
+def _needed(backbone: ResolvedBackbone | None, bundle: Bundle) -> ResolvedBackbone:
     if backbone is None:
         raise InputError("pictures can only be scored with the backbone of the model")
+    name, pixels = backbone.row.name, backbone.about()["pixels"]
+    require_backbone(bundle, name, backbone.fingerprint, pixels)
     return backbone
 
 
-def _with_embedded(summary: Summary, embedded: int) -> Summary:
-    return replace(summary, embedded=embedded, reused=summary.rows - embedded)
+def _check(job: Job) -> None:
+    output = files.absolute(job.output)
+    if suffix(output) and files.is_folder(output):
+        raise InputError(f"the output {output!r} is a folder; give another name, or delete it")
+    try:
+        files.make_folder(files.parent(job.table))
+    except OSError as error:
+        raise InputError(f"the output {job.output!r} cannot be written: {error}") from error
+    stores = [image for image in job.images if is_store(image)]
+    if stores and (len(job.images) > 1 or job.store):
+        raise InputError(
+            f"{stores[0]!r} is a store: score it alone, without other pictures and without --store"
+        )
 
 
 def model_section(store: str, bundle: Bundle) -> tuple[Place, Section]:
@@ -130,7 +168,7 @@ def model_section(store: str, bundle: Bundle) -> tuple[Place, Section]:
     Raises:
         ModelError: if the store has none; both sides are named.
     """
-    manifest = open_table(store)
+    manifest = open_store(store)
     for key, section in manifest.sections.items():
         if section.fingerprint == bundle.fingerprint:
             return Place(store, key, section.fingerprint), section
@@ -151,11 +189,14 @@ def _from_store(
 ) -> Summary:
     """Scores stored vectors: of all rows, or of those that `images` lists."""
     source, section = model_section(files.absolute(store), bundle)
+    # What was rejected may be in the store by now; to look there costs nothing.
+    table = replace(table, rules=table.rules._replace(retry=True))
 
     def list_into(ledger: Ledger) -> None:
         for part in section.rows:
             ledger.add_source(part.name, stored_rows(source, part.name))
-        ledger.list_found(find_images(images) if images else _stored(source, section))
+        listing = list_images(images, table.root) if images else _stored(source, section)
+        ledger.list_found(listing)
 
     def carry_out(plan: Plan, ledger: Ledger) -> None:
         from beam_flowers.plan_transforms import ScorePlan
@@ -168,7 +209,7 @@ def _from_store(
 
 
 def _stored(source: Place, section: Section) -> Iterator[Found]:
-    for part in section.rows:
+    for part in section.parts:
         yield from (row.image for row in stored_rows(source, part.name))
 
 
@@ -179,16 +220,25 @@ def _score_plan(
     writer = UnitWriter(plan.place.run_file("scores.parquet"))
     units = [writer.add(stored_table(rows), part) for part, rows in ledger.source_units()]
     writer.close()
-    missing = pa.array(sorted(ledger.without_source()), pa.string())
-    parts = []
-    for part in section.rejects:
-        rows = read_part(source, part.name)
-        rows = rows.filter(pc.is_in(rows["uri"], value_set=missing))
-        if len(rows):
-            parts.append(write_part(plan.place, RejectRows(), rows))
+    rejects = list(_rejects(list(ledger.without_source()), source, section))
+    parts = [write_part(plan.place, RejectRows(), rows) for rows in rejects if len(rows)]
     counts = add_counts(plan.counts, [Outcome(tuple(parts))])
     kept = replace(plan.section, parts=(*plan.section.parts, *parts))
     return replace(plan, section=kept, counts=counts), units
+
+
+def _rejects(images: Sequence[Image], source: Place, section: Section) -> Iterator[pa.Table]:
+    """The store's rejects of these files."""
+    uris = pa.array([image.uri for image in images], pa.string())
+    known: set[str] = set()
+    for part in section.rejects:
+        rows = read_part(source, part.name)
+        yield rows.filter(pc.is_in(rows["uri"], value_set=uris))
+        known.update(rows["uri"].to_pylist())
+    message = "the file came while the run was under way; run it again"
+    yield rejects_table(
+        [Reject(image, "find", "NotInStore", message) for image in images if image.uri not in known]
+    )
 
 
 def _write_files(output: str, table: str, kind: ScoreRows) -> None:

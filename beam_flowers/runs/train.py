@@ -2,18 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+
 from beam_flowers import files
-from beam_flowers.head.bundle import Bundle, write_bundle
-from beam_flowers.head.softmax import Step
-from beam_flowers.head.split import SplitOptions
-from beam_flowers.head.train import Examples, Recipe, TrainResult, describe_recipe, train
-from beam_flowers.store.features import read_features
+from beam_flowers.errors import ModelError, TrainingError
+from beam_flowers.head.bundle import Bundle, read_bundle, require_backbone, write_bundle
+from beam_flowers.head.corrections import (
+    Corrections,
+    apply_corrections,
+    corrected_hash,
+    read_corrections,
+)
+from beam_flowers.head.examples import Examples
+from beam_flowers.head.recipes import Recipe, describe_recipe
+from beam_flowers.head.softmax import Head, Step
+from beam_flowers.head.split import SPLITS, SplitOptions
+from beam_flowers.head.stored import Stored, each_backbone, read_examples
+from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
+from beam_flowers.head.train import TrainResult, train
+from beam_flowers.runs.summaries import Summaries
 
 _PACKAGES = ("beam-flowers", "numpy", "scipy", "tensorflow", "pillow")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a training may have beside its recipe and split.
+
+    Attributes:
+        labels: manifest of corrections: see `read_corrections`.
+        label_separator: what stands between several labels of a picture; None for one each.
+        warm_start: folder of an older model of the same backbone to begin from.
+        sweep: choose penalties and backbone by cross-validation first; None to take them as
+            given.
+        min_accuracy: 0..1, below which nothing is written: on the testing rows, or on the
+            validation rows where there are none.
+        summaries_dir: folder for the step log: see `Summaries`.
+        required: splits that must have a picture of every label.
+    """
+
+    labels: str | None = None
+    label_separator: str | None = None
+    warm_start: str | None = None
+    sweep: SweepOptions | None = None
+    min_accuracy: float | None = None
+    summaries_dir: str | None = None
+    required: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
+            raise TrainingError(f"min accuracy must be from 0 to 1, got {self.min_accuracy!r}")
+        for name in set(self.required) - set(SPLITS):
+            raise TrainingError(f"unknown split {name!r}; choose one of {SPLITS}")
 
 
 @dataclass(frozen=True)
@@ -39,39 +84,197 @@ def train_model(
     backbone: str | None = None,
     seed: int = 0,
     report: Callable[[Step], None] | None = None,
+    options: TrainOptions | None = None,
+    report_trial: Callable[[Trial], None] | None = None,
 ) -> Trained:
     """Trains a head on the newest version of `store` and writes the bundle to folder `model`.
 
     Args:
         store: folder of the store.
         model: folder of the bundle; an older bundle there is replaced.
-        recipe: `LbfgsOptions` or `RetrainOptions`.
+        recipe: `LbfgsOptions`, `RetrainOptions` or `ImageClassifierOptions`.
         split: rule and percentages.
-        backbone: whose vectors; may be left out where the store has one backbone.
+        backbone: whose vectors, `a+b` for those of several side by side; may be left out where
+            the store has one backbone, and in a sweep, which then tries all.
         seed: of the split and the training.
         report: takes the steps as they come.
+        options: see `TrainOptions`.
+        report_trial: takes the sweep's trials as they come.
 
     Raises:
         StoreError: if the store cannot be read or the backbone has to be named.
-        TrainingError: if no head can be trained on it.
+        TrainingError: if no head can be trained on it, or it is not accurate enough.
+        ModelError: if the model to begin from does not fit.
     """
-    section, features = read_features(files.absolute(store), backbone)
-    result = train(Examples(**vars(features)), recipe, split, seed=seed, report=report)
-    about = section.about
-    bundle = Bundle(
-        head=result.head,
+    options = options or TrainOptions()
+    source = _Source.of(store, options)
+    with ExitStack() as stack:
+        summaries = (
+            stack.enter_context(Summaries(options.summaries_dir, model))
+            if options.summaries_dir
+            else None
+        )
+        rows = source.each(backbone)
+        trials = _sweep(rows, recipe, split, seed, options, report_trial)
+        if trials:
+            backbone, recipe = best_trial(trials).backbone, best_trial(trials).recipe
+        stored = source.read(backbone)
+        result = _train(
+            stored,
+            recipe,
+            split,
+            seed,
+            _both(report, summaries.report if summaries else None),
+            options,
+        )
+        if summaries:
+            summaries.add_weights(result.head)
+    if options.min_accuracy is not None:
+        _require_accuracy(result, options.min_accuracy)
+    bundle = _bundle(stored, result, recipe, split, seed)
+    bundle = replace(
+        bundle,
+        sweep=[trial.row() for trial in trials],
+        label_separator=options.label_separator,
+    )
+    return Trained(write_bundle(files.absolute(model), bundle), bundle, result)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A store's rows as the user wants them labelled."""
+
+    root: str
+    corrections: Corrections | None
+    separator: str | None
+
+    @classmethod
+    def of(cls, store: str, options: TrainOptions) -> _Source:
+        corrections = read_corrections(options.labels) if options.labels else None
+        return cls(files.absolute(store), corrections, options.label_separator)
+
+    def read(self, backbone: str | None) -> Stored:
+        return self._labelled(read_examples(self.root, backbone))
+
+    def each(self, backbone: str | None) -> Iterator[tuple[str, Examples]]:
+        if backbone:
+            yield backbone, self.read(backbone).examples
+            return
+        for name, stored in each_backbone(self.root):
+            yield name, self._labelled(stored).examples
+
+    def _labelled(self, stored: Stored) -> Stored:
+        stored = replace(stored, examples=replace(stored.examples, separator=self.separator))
+        if not self.corrections:
+            return stored
+        return replace(
+            stored,
+            examples=apply_corrections(stored.examples, self.corrections),
+            dataset_hash=corrected_hash(stored.dataset_hash, self.corrections),
+        )
+
+
+def _sweep(
+    rows: Iterator[tuple[str, Examples]],
+    recipe: Recipe,
+    split: SplitOptions,
+    seed: int,
+    options: TrainOptions,
+    report: Callable[[Trial], None] | None,
+) -> list[Trial]:
+    """The trials of the sweep; none, and no row read, where there is none to do."""
+    if not options.sweep:
+        return []
+    what, required = options.sweep, options.required
+    return list(run_sweep(rows, recipe, split, what, seed=seed, required=required, report=report))
+
+
+def _train(
+    stored: Stored,
+    recipe: Recipe,
+    split: SplitOptions,
+    seed: int,
+    report: Callable[[Step], None] | None,
+    options: TrainOptions,
+) -> TrainResult:
+    start = _start(options.warm_start, stored) if options.warm_start else None
+    try:
+        result = train(
+            stored.examples,
+            recipe,
+            split,
+            seed=seed,
+            report=report,
+            required=options.required,
+            start=start,
+        )
+    except ModelError as error:
+        raise ModelError(f"cannot start from {options.warm_start!r}: {error}") from error
+    return replace(result, warnings=(*stored.warnings, *result.warnings))
+
+
+def _start(model: str, stored: Stored) -> tuple[Head, tuple[str, ...]]:
+    """An older model's head over the stored vectors, and its labels."""
+    old = read_bundle(files.absolute(model))
+    try:
+        require_backbone(old, stored.backbone, stored.fingerprint, stored.pixels)
+    except ModelError as error:
+        raise ModelError(f"cannot start from {model!r}: {error}") from error
+    if stored.factor is None:
+        return old.head, old.labels
+    # Vectors that are all alike have the factor 0: nothing of them counts.
+    inverse = 1 / np.where(stored.factor, stored.factor, np.float32(1))
+    return old.head.scaled(inverse.astype(np.float32)), old.labels
+
+
+def _both(
+    report: Callable[[Step], None] | None, other: Callable[[Step], None] | None
+) -> Callable[[Step], None] | None:
+    reports = [function for function in (report, other) if function]
+
+    def report_all(step: Step) -> None:
+        for function in reports:
+            function(step)
+
+    return report_all if reports else None
+
+
+def _require_accuracy(result: TrainResult, least: float) -> None:
+    names = {"testing": "test", "validation": "validation"}
+    split = next((name for name in names if name in result.metrics), None)
+    if split is None:
+        raise TrainingError(
+            f"there is no test or validation picture to measure the min accuracy {least} on;"
+            " raise the percentages; nothing was written"
+        )
+    metrics = result.metrics[split]
+    if metrics.accuracy < least:
+        raise TrainingError(
+            f"{names[split]} accuracy {metrics.accuracy:.2%} (of {metrics.count} pictures, 95 %"
+            f" interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}) is below the"
+            f" min accuracy {least:.2%}; nothing was written"
+        )
+
+
+def _bundle(
+    stored: Stored, result: TrainResult, recipe: Recipe, split: SplitOptions, seed: int
+) -> Bundle:
+    return Bundle(
+        # The head takes plain vectors: what they were scaled by goes into its first layer.
+        head=result.head if stored.factor is None else result.head.scaled(stored.factor),
         labels=result.labels,
-        backbone=str(about["name"]),
-        fingerprint=section.fingerprint,
-        pixels=about.get("pixels", {}),
+        backbone=stored.backbone,
+        fingerprint=stored.fingerprint,
+        pixels=stored.pixels,
         recipe=describe_recipe(recipe),
         split=asdict(split),
         seed=seed,
-        dataset_hash=section.dataset_hash,
+        dataset_hash=stored.dataset_hash,
         metrics={name: asdict(metrics) for name, metrics in result.metrics.items()},
         versions=versions(),
+        calibration=asdict(result.calibration) if result.calibration else None,
+        thresholds=result.thresholds,
     )
-    return Trained(write_bundle(files.absolute(model), bundle), bundle, result)
 
 
 def versions() -> dict[str, str]:

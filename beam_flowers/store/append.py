@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from beam_flowers import files
-from beam_flowers.errors import StoreError
+from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.commits import (
+    Manifest,
     Section,
     commit,
     latest,
@@ -18,7 +20,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import section_name
 from beam_flowers.store.ledger import Ledger, Rules
-from beam_flowers.store.parts import Part, Place
+from beam_flowers.store.parts import Part, Place, RejectRows, holds_rejects
 from beam_flowers.store.plan import committed, derive_part, stored_rows, stored_table
 from beam_flowers.store.schema import StoreRows
 
@@ -47,20 +49,26 @@ def append_parts(
     if not parts:
         return 0
     for _ in range(_TRIES):
-        if _try(place, kind, about, parts):
+        publish(place.root)
+        base = latest(place.root)
+        try:
+            done = base.run == place.run or _try(base, place, kind, about, parts)
+        except PartLostError:
+            # Replaced by another writer since `base`; if by none, it is lost indeed.
+            if latest(place.root).version == base.version:
+                raise
+            continue
+        if done:
             publish(place.root)
             return sum(p.rows for p in parts)
     raise StoreError(f"{place.root}: other writers were first {_TRIES} times; run this again")
 
 
-def _try(place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[Part]) -> bool:
-    publish(place.root)
-    base = latest(place.root)
-    if base.run == place.run:
-        return True
+def _try(
+    base: Manifest, place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[Part]
+) -> bool:
     known = committed(base, place)
-    kept = _without_rows_of(parts, known, place, kind)
-    names = {p.name: p for p in (*kept, *known.rejects, *parts)}
+    names = {p.name: p for p in (*_others(parts, known, place, kind), *parts)}
     section = Section(
         place.fingerprint,
         {"name": kind.backbone, **about},
@@ -71,20 +79,20 @@ def _try(place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[P
     return commit(place.root, replace(manifest, version=base.version + 1, run=place.run, counts={}))
 
 
-def _without_rows_of(
-    parts: Sequence[Part], known: Section, place: Place, kind: StoreRows
-) -> list[Part]:
-    """The known row parts without rows whose uris are in the new parts."""
-    ledger = Ledger()
-    for part in parts:
-        ledger.list_found(row.image for row in stored_rows(place, part.name))
-    for part in known.rows:
-        ledger.add_part(part.name, stored_rows(place, part.name), False, True)
-    ledger.join(Rules(verify=True))
-    if ledger.listed() != sum(p.rows for p in parts):
-        raise StoreError(f"{place.root}: two of the new rows have one uri; keep one of them")
-    whole, partly = ledger.part_names()
-    kept = [p for p in known.rows if p.name in set(whole)]
-    kept += [derive_part(place, kind, n, stored_table(ledger.remaining(n)), "uri") for n in partly]
-    ledger.close()
-    return kept
+def _others(parts: Sequence[Part], known: Section, place: Place, kind: StoreRows) -> Iterator[Part]:
+    """The known parts, rows and rejects, without files that are in the new parts."""
+    with closing(Ledger()) as ledger:
+        for part in parts:
+            ledger.list_found(row.image for row in stored_rows(place, part.name))
+        for part in known.parts:
+            ledger.add_part(part.name, stored_rows(place, part.name), part.is_rejects, True)
+        ledger.join(Rules(verify=True))
+        if ledger.listed() != sum(p.rows for p in parts):
+            raise StoreError(f"{place.root}: two of the new rows have one uri; keep one of them")
+        names, partly = ledger.part_names()
+        whole = set(names)
+        yield from (p for p in known.parts if p.name in whole)
+        for name in partly:
+            images = stored_table(ledger.remaining(name))
+            rows = RejectRows() if holds_rejects(name) else kind
+            yield derive_part(place, rows, name, images, "uri")

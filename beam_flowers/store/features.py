@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_flowers.errors import StoreError
-from beam_flowers.store.commits import Manifest, Section, open_table
+from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.store.commits import Manifest, Section, latest, open_table
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.schema import vectors_of
 
@@ -43,6 +44,18 @@ def section_name(backbone: str, fingerprint: str) -> str:
     return f"backbone={backbone}-{fingerprint[:8]}"
 
 
+def open_store(root: str) -> Manifest:
+    """The newest version of a feature store.
+
+    Raises:
+        StoreError: if there is none at `root`, or a table of scores.
+    """
+    manifest = open_table(root)
+    if "" in manifest.sections:
+        raise StoreError(f"{root} is a table of scores; name the feature store they were made from")
+    return manifest
+
+
 def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple[str, Section]:
     """The section to read: the one named, or the only one.
 
@@ -63,7 +76,17 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
 
 def read_features(root: str, backbone: str | None = None) -> tuple[Section, Features]:
     """The vectors that the store's newest commit names, and the section they are of."""
-    key, section = choose_section(root, open_table(root), backbone)
+    while True:
+        manifest = open_store(root)
+        try:
+            return _read(root, *choose_section(root, manifest, backbone))
+        except PartLostError:
+            # Another run may have replaced the part: then there is a newer version to read.
+            if latest(root).version == manifest.version:
+                raise
+
+
+def _read(root: str, key: str, section: Section) -> tuple[Section, Features]:
     place = Place(root, key, section.fingerprint)
     if not section.rows:
         raise StoreError(f"{root} holds no vectors; every file was rejected: see {root}/__rejects")
@@ -71,9 +94,9 @@ def read_features(root: str, backbone: str | None = None) -> tuple[Section, Feat
     rows = pa.concat_tables([read_part(place, p.name, columns) for p in section.rows])
     order = np.array(rows.column("uri").to_pylist(), dtype=object).argsort(kind="stable")
     ordered = rows.take(order)
-    return section, Features(
-        *(ordered[name].to_pylist() for name in columns), _read_vectors(place, section, order)
-    )
+    uris, sha256, labels, splits = (ordered[name].to_pylist() for name in columns)
+    vectors = _read_vectors(place, section, order)
+    return section, Features(uris, sha256, labels, splits, vectors)
 
 
 def _read_vectors(
@@ -81,19 +104,18 @@ def _read_vectors(
 ) -> npt.NDArray[np.float32]:
     target = np.empty_like(order)
     target[order] = np.arange(len(order))
-    vectors: npt.NDArray[np.float32] | None = None
+    blocks = (vectors_of(read_part(place, part.name, ["vector"])) for part in section.rows)
+    first = next(blocks)
+    vectors = allocate(len(order), first.shape[1])
     start = 0
-    for part in section.rows:
-        block = vectors_of(read_part(place, part.name, ["vector"]))
-        if vectors is None:
-            vectors = _allocate(len(order), block.shape[1])
+    for block in chain([first], blocks):
         vectors[target[start : start + len(block)]] = block
         start += len(block)
-    assert vectors is not None
     return vectors
 
 
-def _allocate(rows: int, length: int) -> npt.NDArray[np.float32]:
+def allocate(rows: int, length: int) -> npt.NDArray[np.float32]:
+    """Room for float32 [rows, length] vectors: in memory, or mapped where that is too much."""
     if rows * length * 4 <= _IN_MEMORY:
         return np.empty((rows, length), np.float32)
     # The file has no name any more once it is mapped: it goes with the process.

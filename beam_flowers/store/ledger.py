@@ -37,7 +37,8 @@ FROM listing GROUP BY uri;
 CREATE UNIQUE INDEX listed_uri ON listed(uri);
 """
 
-# What becomes of every stored row. Without a listed label a stored one under another root stays:
+# What becomes of every stored row. What a killed run left is taken up for listed files only:
+# nobody may want the rest any more. Without a listed label a stored one under another root stays:
 # naming one folder of a labelled tree does not wipe its label.
 _STATES = """
 CREATE TABLE states AS
@@ -45,7 +46,7 @@ WITH judged AS (
   SELECT s.rowid AS row, s.part AS part, s.uri AS uri, p.committed AS committed,
     CASE
       WHEN l.uri IS NULL THEN
-        CASE WHEN :exact OR s.root IN (SELECT root FROM roots WHERE complete)
+        CASE WHEN :exact OR NOT p.committed OR s.root IN (SELECT root FROM roots WHERE complete)
              THEN 'gone' ELSE 'kept' END
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
@@ -152,9 +153,13 @@ class Ledger:
             roots = [f for f in block if isinstance(f, RootListed)]
             self._db.executemany(
                 "INSERT INTO roots VALUES (?, ?) "
-                "ON CONFLICT DO UPDATE SET complete = max(complete, excluded.complete)",
+                "ON CONFLICT(root) DO UPDATE SET complete = max(complete, excluded.complete)",
                 roots,
             )
+
+    def is_empty(self) -> bool:
+        """Whether nothing was listed that is not hidden."""
+        return not self._number("SELECT count(*) FROM listing")
 
     def add_part(
         self, name: str, rows: Iterable[StoredRow], rejects: bool, committed: bool
@@ -263,10 +268,12 @@ class Ledger:
         for part, rows in groupby(cursor, key=lambda row: row[0]):
             yield part, [StoredRow(Image(*row[1:8]), row[8]) for row in rows]
 
-    def without_source(self) -> set[str]:
-        """Files to make rows of that the other table has not: its rejects."""
-        cursor = self._db.execute("SELECT uri FROM fresh WHERE uri NOT IN (SELECT uri FROM source)")
-        return {uri for (uri,) in cursor}
+    def without_source(self) -> Iterator[Image]:
+        """Files to make rows of that the other table has not: its rejects, by uri."""
+        cursor = self._db.execute(
+            "SELECT * FROM fresh WHERE uri NOT IN (SELECT uri FROM source) ORDER BY uri"
+        )
+        return (Image(*row) for row in cursor)
 
     def sources(self) -> Iterator[tuple[str, str]]:
         """(sha256, part name) of stored rows that a doubtful file may equal, by sha256."""

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
+from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.schema import REJECT_SCHEMA, rejects_digest, rejects_table
+from beam_flowers.store.schema import rejects_digest, rejects_table
 
 WORK = "__work"
 REJECTS = "__rejects"
+_REJECTS_PREFIX = "rejects-"
+
+
+def holds_rejects(name: str) -> bool:
+    """Whether a part of that name holds rejects, not rows."""
+    return name.startswith(_REJECTS_PREFIX)
 
 
 class RowKind(Protocol):
@@ -65,7 +73,7 @@ class Part:
 
     @property
     def is_rejects(self) -> bool:
-        return self.name.startswith("rejects-")
+        return holds_rejects(self.name)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -90,9 +98,13 @@ class Place:
 
     def published(self, name: str) -> str:
         """Where a plain reader finds the part."""
-        if name.startswith("rejects-"):
-            return files.join(self.root, REJECTS, self.section, name)
-        return files.join(self.root, self.section, name)
+        if holds_rejects(name):
+            return files.join(self.root, REJECTS, *self._folders, name)
+        return files.join(self.root, *self._folders, name)
+
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        return (self.section,) if self.section else ()
 
     def work(self, name: str = "") -> str:
         """Where the part lies before it is published."""
@@ -118,7 +130,7 @@ def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table) -> Part
     is_rejects = isinstance(kind, RejectRows)
     failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
     part = Part(
-        f"{'rejects' if is_rejects else 'part'}-{name}.parquet",
+        f"{_REJECTS_PREFIX if is_rejects else 'part-'}{name}.parquet",
         len(rows),
         f"{kind.digest(rows):064x}",
         failures or 0,
@@ -143,20 +155,48 @@ def encode(rows: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def open_part(uri: str) -> pq.ParquetFile:
-    """The part, its footer read; remote ones through Beam's filesystems."""
-    return pq.ParquetFile(files.open_read(uri), pre_buffer=not files.is_local(uri))
+@contextmanager
+def open_part(place: Place, name: str) -> Iterator[pq.ParquetFile]:
+    """The part, wherever it lies now, its footer read.
+
+    Raises:
+        PartLostError: it is nowhere.
+        StoreError: it is damaged.
+    """
+    with _open(place, name) as file:
+        try:
+            part = pq.ParquetFile(file, pre_buffer=not files.is_local(place.root))
+        except pa.ArrowInvalid as error:
+            uri = place.locate(name)
+            raise StoreError(
+                f"{uri} is damaged ({error}); delete it, and the next run makes its rows again"
+            ) from error
+        yield part
+
+
+def _open(place: Place, name: str) -> BinaryIO:
+    try:
+        return files.open_read(place.locate(name))
+    except OSError:
+        # Another run may have published it between the look and the opening.
+        uri = place.locate(name)
+        if not files.exists(uri):
+            raise PartLostError(
+                f"{uri} is gone: replaced just now by another run, or deleted; run this again, and "
+                "if that does not help, the command that wrote it, which makes its rows anew"
+            ) from None
+        return files.open_read(uri)
 
 
 def read_part(place: Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The part's rows, wherever it lies now."""
-    with open_part(place.locate(name)) as part:
+    with open_part(place, name) as part:
         return part.read(list(columns) if columns else None)
 
 
 def iterate_part(place: Place, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The part's rows in batches; columns that the part lacks are left out."""
-    with open_part(place.locate(name)) as part:
+    with open_part(place, name) as part:
         present = [c for c in columns if c in part.schema_arrow.names]
         yield from part.iter_batches(65_536, columns=present)
 
@@ -173,7 +213,7 @@ def work_parts(place: Place) -> list[str]:
 def describe_part(place: Place, name: str, kind: RowKind) -> Part:
     """The `Part` of a file that is not described by any commit."""
     rows = read_part(place, name)
-    if rows.schema.equals(REJECT_SCHEMA):
+    if holds_rejects(name):
         failures = sum(c != NOT_AN_IMAGE for c in rows["error_class"].to_pylist())
         return Part(name, len(rows), f"{rejects_digest(rows):064x}", failures)
     return Part(name, len(rows), f"{kind.digest(rows):064x}")
@@ -188,8 +228,21 @@ def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectR
         key: column that finds the source row, `uri` or `sha256`.
         kind: of the rows.
     """
-    rows = source.take(pc.index_in(images[key], value_set=source[key].combine_chunks()))
+    rows = take_rows(source, images[key], key)
     for name in kind.identity:
         index = rows.schema.get_field_index(name)
         rows = rows.set_column(index, rows.schema.field(index), images[name])
     return kind.derived(rows)
+
+
+def take_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> pa.Table:
+    """The rows of `source` whose column `key` holds `keys`, in the order of these.
+
+    Raises:
+        StoreError: one is not there.
+    """
+    found = pc.index_in(keys, value_set=source[key].combine_chunks())
+    if found.null_count:
+        absent = keys.filter(pc.is_null(found))[0].as_py()
+        raise StoreError(f"a part has no row with {key} {absent!r} any more; run this again")
+    return source.take(found)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import groupby
+from itertools import filterfalse, groupby
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_flowers import files
+from beam_flowers.errors import PartLostError
 from beam_flowers.records import NOT_AN_IMAGE
 from beam_flowers.store.commits import Manifest, Section, commit, latest, publish
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
@@ -23,6 +25,7 @@ from beam_flowers.store.parts import (
     RowKind,
     derive,
     describe_part,
+    holds_rejects,
     iterate_part,
     read_part,
     work_parts,
@@ -127,12 +130,13 @@ def fill_ledger(ledger: Ledger, place: Place, manifest: Manifest) -> list[str]:
     lost = []
     for name in names:
         try:
-            ledger.add_part(name, stored_rows(place, name), name.startswith("rejects-"), True)
-        except FileNotFoundError:
+            ledger.add_part(name, stored_rows(place, name), holds_rejects(name), True)
+        except PartLostError:
             lost.append(name)
-    for name in work_parts(place):
-        if name not in names:
-            ledger.add_part(name, stored_rows(place, name), name.startswith("rejects-"), False)
+    for name in sorted(set(work_parts(place)).difference(names)):
+        # Whoever wrote it may have published it, replaced it and deleted it by now.
+        with contextlib.suppress(PartLostError):
+            ledger.add_part(name, stored_rows(place, name), holds_rejects(name), False)
     return lost
 
 
@@ -148,9 +152,7 @@ def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
     """What the ledger needs of a part's rows."""
     for batch in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
         table = pa.Table.from_batches([batch])
-        reasons = (
-            table["error_class"].to_pylist() if name.startswith("rejects-") else [None] * len(table)
-        )
+        reasons = table["error_class"].to_pylist() if holds_rejects(name) else [None] * len(table)
         columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, strict=True)
         yield from (StoredRow(*values) for values in columns)
 
@@ -190,7 +192,7 @@ def make_plan(
     known = committed(manifest, place)
     described = {p.name: p for p in known.parts}
     parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
-    parts += _rewrite_rejects(ledger, place, [n for n in partly if n.startswith("rejects-")])
+    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly))
     parts += _found_rejects(ledger, place)
     roots = {*known.roots, *ledger.complete_roots()}
     plan = Plan(
@@ -199,7 +201,7 @@ def make_plan(
         replace(section, parts=tuple(parts), roots=tuple(sorted(roots))),
         counts=_counts(ledger),
     )
-    return _write_units(ledger, plan, rows, [n for n in partly if not n.startswith("rejects-")])
+    return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
 
 
 def _counts(ledger: Ledger) -> dict[str, int]:
@@ -239,7 +241,7 @@ def stored_table(rows: list[StoredRow]) -> pa.Table:
     return images_table([r.image for r in rows], [r.sha256 for r in rows])
 
 
-def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: list[str]) -> Plan:
+def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -> Plan:
     writer = UnitWriter(plan.place.run_file("units.parquet"))
     compute = [writer.add(images_table(unit)) for unit in ledger.fresh_units(rows)]
     doubtful = [writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows)]

@@ -132,8 +132,10 @@ def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
     names = ("sha256", "width", "height", "format")
     columns = zip(*(table[name].to_pylist() for name in names), strict=True)
     return [
-        Bottleneck(image, *values, vector)
-        for image, values, vector in zip(images_of(table), columns, vectors_of(table), strict=True)
+        Bottleneck(image, sha, width, height, format_, vector)
+        for image, (sha, width, height, format_), vector in zip(
+            images_of(table), columns, vectors_of(table), strict=True
+        )
     ]
 
 

@@ -1,0 +1,100 @@
+"""`evaluate`: its flags and what it prints. Light: the run is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+OUTPUT = "beam-flowers-evaluation"
+
+_EPILOG = """\
+Reads STORE and MODEL, no picture. Writes DIR/evaluation.json and evaluation.md, confusion.csv,
+misclassified.csv and, with matplotlib (pip install 'beam-flowers[plots]'), confusion.png.
+
+What is measured on: by default the testing side of the very split that MODEL was trained with,
+computed again from the rule, percentages and seed in it: pictures that had no part in the
+training, the number to quote. --split training and all flatter; all is for a store of other
+pictures. If STORE has changed since the training, a warning says so. Suspected label errors are
+searched among all labelled pictures, each scored by a head trained without it."""
+
+
+def fill_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers evaluate`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("store", metavar="STORE", help="folder of the feature store")
+    parser.add_argument("--model", required=True, help="folder of the model")
+    parser.add_argument(
+        "--output", metavar="DIR", default=OUTPUT, help=f"folder to write to (default ./{OUTPUT})"
+    )
+    parser.add_argument(
+        "--split",
+        default="testing",
+        choices=("testing", "validation", "training", "all"),
+        help="which pictures to measure on (default testing)",
+    )
+    parser.add_argument("--backbone", help="refuse a model of another backbone than this")
+    parser.add_argument(
+        "--labels", metavar="MANIFEST", help="corrected labels, as they were given to train"
+    )
+    parser.add_argument(
+        "--neighbours", metavar="PICTURE_URI", help="also list the pictures nearest to this one"
+    )
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=5,
+        help="trainings in the search for wrong labels (default 5; 0 leaves it out)",
+    )
+
+
+def evaluate(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers evaluate`."""
+    from beam_flowers.cli.commands import warn
+    from beam_flowers.errors import InputError
+    from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
+
+    if beams:
+        raise InputError(f"evaluate runs no pipeline; leave out {' '.join(beams)}")
+    job = EvaluationJob(
+        arguments.store,
+        arguments.model,
+        arguments.output,
+        arguments.split,
+        arguments.backbone,
+        arguments.labels,
+        arguments.neighbours,
+        arguments.folds,
+    )
+    done = evaluate_model(job)
+    for line in done.report["measured"]["warnings"]:
+        warn(line)
+    print("\n".join(summary_lines(done.report)))
+    if not done.has_plot and not done.report["model"]["multi_label"]:
+        print("no confusion.png: pip install 'beam-flowers[plots]' gives the drawing library")
+    print(f"evaluation: {arguments.output} ({', '.join(done.written)})")
+    return 0
+
+
+def summary_lines(report: Mapping[str, Any]) -> list[str]:
+    """The report in a few lines; the first says what was measured on."""
+    accuracy = report["accuracy"]
+    shares = ", ".join(f"top-{s['k']} {s['value']:.1%}" for s in report["top_k"]["shares"][1:])
+    error = report["calibration"]["expected_calibration_error"]
+    lines = [
+        f"measured on {report['measured']['sentence']}",
+        f"accuracy {accuracy['value']:.1%} (95 % interval {accuracy['low']:.1%} to "
+        f"{accuracy['high']:.1%}), {shares}",
+        f"cross entropy {report['cross_entropy']['value']:.4f} nats, expected calibration error "
+        f"{error:.1%}",
+        f"misclassified: {len({m['uri'] for m in report['misclassified']['rows']})} pictures",
+    ]
+    suspects, near = report["suspected_label_errors"], report["neighbours"]
+    if suspects is not None:
+        lines.append(
+            f"suspected label errors: {len(suspects['rows'])} of {suspects['measured_on']}"
+        )
+    if near is not None:
+        lines.append(f"nearest to {near['uri']} (label: {near['label']}):")
+        lines += [f"  {n['similarity']:.4f}  {n['label']}  {n['uri']}" for n in near["rows"]]
+    return lines

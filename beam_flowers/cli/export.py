@@ -1,0 +1,57 @@
+"""`export`: flags, and what is printed."""
+
+from __future__ import annotations
+
+import argparse
+
+from beam_flowers.errors import InputError
+
+_FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels")
+
+
+def fill_export(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers export`."""
+    from beam_flowers.cli.parser import _add_weights
+
+    parser.epilog = (
+        "Reads MODEL and some 100 pictures, writes OUTPUT, which must not be there yet. Formats:\n"
+        "savedmodel   folder; `serving_default` takes a batch of JPEG or PNG files as bytes and "
+        "gives label,\n             score, labels, scores; decodes, turns by EXIF, crops and "
+        "resizes within\ntflite       .tflite, float; takes pixels; labels in .labels.txt beside "
+        "it\ntflite-int8  the same in 8-bit integers, calibrated on pictures of --store\n"
+        "keras        .keras, of plain layers; not for backbones that are SavedModels\n"
+        "onnx         .onnx; needs pip install 'beam-flowers[onnx]'\n"
+        "labels       one label a line, in class order\n\n"
+        "Each export is loaded in a fresh process and compared with the model on up to 100 "
+        "pictures;\nwhat does not agree is not kept, and the exit code is 1. That measures "
+        "agreement, not accuracy:\n`train` measures that."
+    )
+    parser.add_argument("model", metavar="MODEL", help="folder of the model")
+    parser.add_argument("--to", required=True, choices=_FORMATS, help="format: see below")
+    parser.add_argument("--output", required=True, help="what to write; never overwrites")
+    parser.add_argument(
+        "--store",
+        help="compare, and calibrate, on pictures of this store "
+        "(default: the photographs in the package)",
+    )
+    _add_weights(parser)
+
+
+def export(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers export`."""
+    from beam_flowers import files
+    from beam_flowers.cli.commands import backbone_of, warn
+    from beam_flowers.head.bundle import read_bundle
+    from beam_flowers.runs.export import export_model
+
+    if beams:
+        raise InputError(f"export runs no pipeline; leave out {' '.join(beams)}")
+    kind, output = arguments.to, arguments.output
+    bundle = read_bundle(files.absolute(arguments.model))
+    backbone = None if kind == "labels" else backbone_of(bundle, arguments)
+    agreement = export_model(bundle, backbone, kind, output, arguments.store, warn)
+    if agreement is not None:
+        where = "the store's pictures" if arguments.store else "the package's photographs"
+        print(f"agreement with the model, on {where}: {agreement}")
+    print(f"{kind}: {output}")
+    return 0

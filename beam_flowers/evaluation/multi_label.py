@@ -1,0 +1,209 @@
+"""The same measures where a picture has any number of labels: each label is decided by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from beam_flowers.evaluation.calibration import expected_calibration_error, reliability
+from beam_flowers.evaluation.measures import TOP_K, Share, ratio, share
+from beam_flowers.evaluation.pictures import LOWEST_MARGINS
+from beam_flowers.evaluation.suspects import suspected_labels
+from beam_flowers.head.softmax import Doubles, Head, Sample
+from beam_flowers.head.threads import one_blas_thread
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """Pictures with their labels and what the head decides of each label.
+
+    Attributes:
+        labels: the C labels in class order.
+        uris: [n].
+        truth: bool [n, C], which labels a picture has.
+        scores: float64 [n, C], 0..1, each by itself.
+        thresholds: float64 [C], the score from which a label is given.
+    """
+
+    labels: tuple[str, ...]
+    uris: Sequence[str]
+    truth: Bools
+    scores: Doubles
+    thresholds: Doubles
+
+    @property
+    def given(self) -> Bools:
+        """bool [n, C], which labels are given."""
+        given: Bools = self.scores >= self.thresholds
+        return given
+
+    @property
+    def wrong(self) -> Bools:
+        """bool [n, C], which decisions are wrong."""
+        wrong: Bools = self.given != self.truth
+        return wrong
+
+
+class LabelMetrics(NamedTuple):
+    """How one label does; see `ClassMetrics`.
+
+    Attributes:
+        threshold: the score from which it is given.
+    """
+
+    label: str
+    threshold: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    predicted: int
+
+
+class LabelCounts(NamedTuple):
+    """One label's confusion matrix, in pictures.
+
+    Attributes:
+        label: verbatim.
+        right: have it and were given it.
+        missed: have it and were not given it.
+        wrong: were given it and do not have it.
+        rest: neither.
+    """
+
+    label: str
+    right: int
+    missed: int
+    wrong: int
+    rest: int
+
+
+class Decision(NamedTuple):
+    """One label of one picture.
+
+    Attributes:
+        uri: of the picture.
+        labels: all that the picture has.
+        label: the one in question.
+        holds: whether the picture has that one.
+        score: what the head gives it.
+        threshold: from which score on it is given.
+    """
+
+    uri: str
+    labels: list[str]
+    label: str
+    holds: bool
+    score: float
+    threshold: float
+
+
+@one_blas_thread
+def sigmoid_scores(head: Head, sample: Sample) -> Doubles:
+    """Scores of a multi-label head, float64 [n, C], in chunks."""
+    rows = [expit(head.logits(v) / head.temperature) for v, _ in sample.chunks()]
+    return np.concatenate(rows) if rows else np.empty((0, len(head.bias)))
+
+
+def build_sections(decided: Decided, cross_entropy: float) -> dict[str, dict[str, Any]]:
+    """Sections of the report; the same names as for one label a picture."""
+    counts = count_labels(decided)
+    top_k = top_k_hits(decided)
+    exact = share(int((~decided.wrong).all(axis=1).sum()), len(decided.uris))
+    table = reliability(decided.scores.ravel(), decided.truth.ravel())
+    return {
+        "accuracy": {"meaning": "the best label is one of the picture's", **top_k[0]._asdict()},
+        "exact": {"meaning": "all labels are right", **exact._asdict()},
+        "top_k": {"shares": [{"k": k, **s._asdict()} for k, s in enumerate(top_k, 1)]},
+        "cross_entropy": {"value": cross_entropy, "unit": "nats, sum over the labels"},
+        "labels": {"rows": [row._asdict() for row in per_label(counts, decided.thresholds)]},
+        "confusion": {"rows": [row._asdict() for row in counts]},
+        "calibration": {
+            "unit": "pairs of a picture and a label",
+            "expected_calibration_error": expected_calibration_error(table),
+            "bins": [row._asdict() for row in table],
+        },
+        "misclassified": {"rows": [row._asdict() for row in wrong_decisions(decided)]},
+        "lowest_margins": {"rows": [row._asdict() for row in closest_decisions(decided)]},
+    }
+
+
+def top_k_hits(decided: Decided, most: int = TOP_K) -> list[Share]:
+    """Shares of pictures of whose k best labels one at least is theirs, k = 1 .. min(most, C)."""
+    order = np.argsort(-decided.scores, axis=1, kind="stable")[:, :most]
+    hits = np.take_along_axis(decided.truth, order, axis=1)
+    rights = np.logical_or.accumulate(hits, axis=1).sum(axis=0)
+    return [share(right, len(hits)) for right in rights.tolist()]
+
+
+def count_labels(decided: Decided) -> list[LabelCounts]:
+    """The confusion matrix of each label."""
+    truth, given = decided.truth, decided.given
+    cells = (truth & given, truth & ~given, ~truth & given, ~truth & ~given)
+    columns = [cell.sum(axis=0).tolist() for cell in cells]
+    return [LabelCounts(*row) for row in zip(decided.labels, *columns, strict=True)]
+
+
+def per_label(counts: Sequence[LabelCounts], thresholds: Doubles) -> list[LabelMetrics]:
+    """Precision, recall and F1 of each label at its threshold, float64 [C]."""
+    return [
+        LabelMetrics(
+            c.label,
+            threshold,
+            ratio(c.right, c.right + c.wrong),
+            ratio(c.right, c.right + c.missed),
+            ratio(2 * c.right, 2 * c.right + c.wrong + c.missed),
+            c.right + c.missed,
+            c.right + c.wrong,
+        )
+        for c, threshold in zip(counts, thresholds.tolist(), strict=True)
+    ]
+
+
+def wrong_decisions(decided: Decided) -> list[Decision]:
+    """All of them, those farthest from the threshold first."""
+    return _decisions(decided, decided.wrong)[::-1]
+
+
+def closest_decisions(decided: Decided, count: int = LOWEST_MARGINS) -> list[Decision]:
+    """The decisions, right or wrong, whose scores lie nearest to the threshold."""
+    distance = np.abs(decided.scores - decided.thresholds)
+    limit = np.partition(distance.ravel(), min(count, distance.size) - 1)[:count][-1]
+    return _decisions(decided, distance <= limit)[:count]
+
+
+def suspected_decisions(decided: Decided) -> list[Decision]:
+    """The labels, there or missing, in doubt by scores out of fold: each against the rest.
+
+    Labels that no picture or every picture has are not judged.
+    """
+    doubtful = np.zeros(decided.truth.shape, dtype=np.bool_)
+    for label in np.flatnonzero(decided.truth.any(axis=0) & ~decided.truth.all(axis=0)).tolist():
+        scores, holds = decided.scores[:, label], decided.truth[:, label].astype(np.intp)
+        doubtful[:, label] = (
+            suspected_labels(np.stack([1 - scores, scores], axis=1), holds) != holds
+        )
+    return _decisions(decided, doubtful)[::-1]
+
+
+def _decisions(decided: Decided, chosen: Bools) -> list[Decision]:
+    """The decisions where `chosen`, bool [n, C], holds; nearest to the threshold first."""
+    found = [
+        Decision(
+            decided.uris[row],
+            [name for name, has in zip(decided.labels, decided.truth[row], strict=True) if has],
+            decided.labels[label],
+            bool(decided.truth[row, label]),
+            float(decided.scores[row, label]),
+            float(decided.thresholds[label]),
+        )
+        for row, label in zip(*(axis.tolist() for axis in chosen.nonzero()), strict=True)
+    ]
+    return sorted(found, key=lambda d: (abs(d.score - d.threshold), d.uri, d.label))

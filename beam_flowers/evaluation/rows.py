@@ -1,0 +1,195 @@
+"""Which pictures of a store a model is measured on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from beam_flowers.errors import InputError
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.head.examples import Examples, prepare
+from beam_flowers.head.softmax import Floats, Indices, Sample
+from beam_flowers.head.split import SPLITS, SplitOptions
+from beam_flowers.head.stored import Stored
+
+SIDES = ("testing", "validation", "training", "all")
+"""What can be measured on."""
+
+_MEANING = {
+    "testing": "they had no part in the training",
+    "validation": "held back from the training, but its temperature and the like were chosen by "
+    "them, so that the numbers flatter a little",
+    "training": "the ones trained on, so that every number flatters",
+    "all": "those trained on among them, so that every number flatters, unless the store holds "
+    "other pictures than the one trained on",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The pictures measured on, and how they were chosen.
+
+    Attributes:
+        side: one of `SIDES`.
+        pictures: how many.
+        sides: labelled pictures of the store by side; empty where no split was needed.
+        unlabelled: pictures without a label, left out.
+        unknown: pictures by label that the model has no class for, left out.
+        split: the rule and its percentages, as the model was trained with.
+        seed: of the split.
+        trained_hash: dataset hash of the store when the model was trained.
+        store_hash: dataset hash of the store now.
+        notes: what else the user should know, a line each.
+    """
+
+    side: str
+    pictures: int
+    sides: Mapping[str, int]
+    unlabelled: int
+    unknown: Mapping[str, int]
+    split: Mapping[str, Any]
+    seed: int
+    trained_hash: str
+    store_hash: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def store_changed(self) -> bool:
+        """Whether the store holds something else than the model was trained on."""
+        return self.trained_hash != self.store_hash
+
+    @property
+    def short(self) -> str:
+        """For beside a number."""
+        return f"{self.pictures} pictures, {_NAMES[self.side]}"
+
+    @property
+    def sentence(self) -> str:
+        """Which pictures, and what that means for the numbers."""
+        chosen = _NAMES[self.side]
+        if self.side != "all":
+            rule, seed = self.split.get("rule"), self.seed
+            percentages = ", ".join(
+                f"{self.split.get(f'{side}_percentage')} % {side}" for side in SPLITS[1:]
+            )
+            chosen += f" of the model's own split (rule {rule}, {percentages}, seed {seed})"
+        return f"{self.pictures} pictures, {chosen}: {_MEANING[self.side]}."
+
+    def warnings(self) -> list[str]:
+        """What the user should know before quoting a number."""
+        lines = list(self.notes)
+        if self.store_changed and self.side != "all":
+            lines.append(
+                "the store is not as it was when the model was trained (dataset hash "
+                f"{self.trained_hash[:12]} then, {self.store_hash[:12]} now): the split was made "
+                "again over what it holds now, and some of the pictures measured may have been "
+                "trained on; train again for numbers to quote"
+            )
+        if self.unknown:
+            counts = ", ".join(f"{label!r} {count}" for label, count in self.unknown.items())
+            lines.append(
+                f"pictures with labels that the model does not know are in no number: {counts}"
+            )
+        return lines
+
+
+_NAMES = {side: f"{side} side" for side in SPLITS} | {"all": "all labelled ones of the store"}
+
+
+def choose_rows(bundle: Bundle, stored: Stored, side: str) -> tuple[Measured, Sample, list[str]]:
+    """The labelled pictures of one side of the model's split, which is computed again.
+
+    Args:
+        bundle: the model; tells rule, percentages, seed and labels.
+        stored: the store's rows.
+        side: one of `SIDES`.
+
+    Returns:
+        What was chosen, the rows with class ids (or membership) of the model, and their uris.
+
+    Raises:
+        InputError: for an unknown side or one without pictures.
+        TrainingError: if the store's pictures cannot be split by the model's rule.
+    """
+    if side not in SIDES:
+        raise InputError(f"unknown split {side!r}; choose one of {SIDES}")
+    examples = replace(stored.examples, separator=bundle.label_separator)
+    labelled, sides = _labelled_rows(bundle, examples, side)
+    sets = {row: labels_of(str(examples.labels[row]), examples.separator) for row in labelled}
+    unknown = Counter(label for found in sets.values() for label in found - {*bundle.labels})
+    rows = [row for row in labelled if sets[row] <= {*bundle.labels}]
+    measured = Measured(
+        side,
+        len(rows),
+        sides,
+        sum(label is None for label in examples.labels),
+        dict(sorted(unknown.items())),
+        bundle.split,
+        bundle.seed,
+        bundle.dataset_hash,
+        stored.dataset_hash,
+        stored.warnings,
+    )
+    if not rows:
+        raise InputError(_nothing(measured, bundle.labels))
+    class_ids, membership = number_labels(
+        [sets[row] for row in rows], bundle.labels, bundle.label_separator is not None
+    )
+    sample = Sample(examples.vectors, class_ids, np.array(rows, dtype=np.intp), membership)
+    return measured, sample, [examples.uris[row] for row in rows]
+
+
+def labels_of(text: str, separator: str | None) -> frozenset[str]:
+    """The labels that a stored text stands for: one, or as many as `separator` divides it into."""
+    if separator is None:
+        return frozenset({text})
+    return frozenset(part.strip() for part in text.split(separator)) - {""}
+
+
+def number_labels(
+    sets: Sequence[frozenset[str]], labels: Sequence[str], many: bool
+) -> tuple[Indices, Floats | None]:
+    """Class ids of rows with these sets of labels and, where `many`, which labels an id is.
+
+    Returns:
+        intp [n], and float32 [K, C] as in `Sample.membership` or None.
+    """
+    if not many:
+        places = {label: i for i, label in enumerate(labels)}
+        return np.array([places[label] for (label,) in sets], dtype=np.intp), None
+    distinct = sorted(set(sets), key=sorted)
+    number = {found: class_id for class_id, found in enumerate(distinct)}
+    membership = [[label in found for label in labels] for found in distinct]
+    class_ids = np.array([number[found] for found in sets], dtype=np.intp)
+    return class_ids, np.array(membership, dtype=np.float32)
+
+
+def _labelled_rows(
+    bundle: Bundle, examples: Examples, side: str
+) -> tuple[list[int], dict[str, int]]:
+    """Labelled rows of the side, in the order of the training, and the size of each side."""
+    if side == "all":
+        rows = [row for row, label in enumerate(examples.labels) if label is not None]
+        return sorted(rows, key=lambda row: (examples.sha256[row], examples.uris[row])), {}
+    prepared = prepare(examples, SplitOptions(**bundle.split), bundle.seed)
+    counts = np.bincount(prepared.codes, minlength=len(SPLITS)).tolist()
+    chosen: list[int] = prepared.rows[prepared.codes == SPLITS.index(side)].tolist()
+    return chosen, dict(zip(SPLITS, counts, strict=True))
+
+
+def _nothing(measured: Measured, labels: tuple[str, ...]) -> str:
+    if measured.unknown:
+        return (
+            f"no picture to measure on: their labels are {list(measured.unknown)!r}, the model's "
+            f"{list(labels)!r}; give a store with the model's labels"
+        )
+    if measured.side == "all":
+        return "no picture of the store has a label; embed a folder of label folders or a manifest"
+    return (
+        f"the {measured.side} side has no picture (rule {dict(measured.split)!r}, sides "
+        f"{dict(measured.sides)!r}); choose another --split"
+    )

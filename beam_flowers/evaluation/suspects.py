@@ -1,0 +1,139 @@
+"""Labels that are probably wrong: confident learning (Northcutt, Jiang, Chuang 2021).
+
+cleanlab, of the same authors, is maintained and right, but brings scikit-learn and pandas
+(140 MB) for the fifteen lines of `suspected_labels`. On the same scores both give the same rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_flowers.head.softmax import Doubles, Head, Indices, Sample
+
+FOLDS = 5
+
+
+class Suspect(NamedTuple):
+    """A picture whose label is doubted by a head that never saw the picture.
+
+    Attributes:
+        uri: of the picture.
+        label: the one it has.
+        label_score: what that head gives it.
+        suggested: the label it probably should have.
+        suggested_score: what that head gives that one.
+    """
+
+    uri: str
+    label: str
+    label_score: float
+    suggested: str
+    suggested_score: float
+
+
+def assign_folds(
+    sha256: Sequence[str], class_ids: Indices, folds: int = FOLDS, seed: int = 0
+) -> Indices:
+    """Divides rows so that each class is spread evenly and equal contents are in one fold.
+
+    Args:
+        sha256: content digests of the n rows.
+        class_ids: intp [n].
+        folds: how many.
+        seed: another seed, another division.
+
+    Returns:
+        intp [n], 0..folds-1; independent of the order of the rows.
+    """
+    classes: dict[str, int] = {}
+    for content, class_id in zip(sha256, class_ids.tolist(), strict=True):
+        classes[content] = min(class_id, classes.get(content, class_id))
+
+    def place(content: str) -> tuple[int, str]:
+        return classes[content], hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
+
+    fold = {content: i % folds for i, content in enumerate(sorted(classes, key=place))}
+    return np.array([fold[content] for content in sha256], dtype=np.intp)
+
+
+def out_of_fold(
+    sample: Sample,
+    folds: Indices,
+    train: Callable[[Sample], Head],
+    score: Callable[[Head, Sample], Doubles],
+) -> Doubles:
+    """Scores of each row by a head trained without its fold, float64 [n, C].
+
+    Args:
+        sample: n labelled rows.
+        folds: intp [n], see `assign_folds`.
+        train: makes a head of C classes.
+        score: its scores [k, C] of k rows.
+    """
+    rows = np.arange(len(sample)) if sample.rows is None else sample.rows
+    parts: dict[int, Doubles] = {}
+    for fold in np.unique(folds).tolist():
+        inside = folds == fold
+        held_out, rest = (
+            replace(sample, class_ids=sample.class_ids[chosen], rows=rows[chosen])
+            for chosen in (inside, ~inside)
+        )
+        parts[fold] = score(train(rest), held_out)
+    scores = np.empty((len(sample), next(iter(parts.values())).shape[1]))
+    for fold, part in parts.items():
+        scores[folds == fold] = part
+    return scores
+
+
+def suspected_labels(scores: Doubles, class_ids: Indices) -> Indices:
+    """The label that each row probably should have; its own where that is not in doubt.
+
+    A class's threshold is the mean score that the rows of that class get for it. A row counts
+    as of the class with the best score among those whose threshold it reaches; where that is
+    another class than its own and scores better than its own, the label is in doubt (the
+    off-diagonal of the confident joint, section 3.1 of Northcutt et al. 2021, JAIR 70).
+
+    Args:
+        scores: float64 [n, C], out of sample; see `out_of_fold`.
+        class_ids: intp [n], the labels given. Each of the C classes has a row.
+
+    Returns:
+        intp [n].
+    """
+    counts = np.bincount(class_ids, minlength=scores.shape[1])
+    own = scores[np.arange(len(scores)), class_ids]
+    thresholds = np.bincount(class_ids, weights=own, minlength=scores.shape[1]) / counts
+    reached = np.where(scores >= thresholds, scores, -1.0)
+    best: Indices = reached.argmax(axis=1)
+    doubtful = (reached.max(axis=1) >= 0) & (scores[np.arange(len(scores)), best] > own)
+    return np.where(doubtful, best, class_ids)
+
+
+def list_suspects(
+    labels: Sequence[str], uris: Sequence[str], scores: Doubles, class_ids: Indices
+) -> list[Suspect]:
+    """The rows in doubt, those whose suggested label leads by most first.
+
+    Args:
+        labels: C labels in class order.
+        uris: of the n rows.
+        scores: see `suspected_labels`.
+        class_ids: likewise.
+    """
+    suggested = suspected_labels(scores, class_ids)
+    found = [
+        Suspect(
+            uris[row],
+            labels[class_ids[row]],
+            float(scores[row, class_ids[row]]),
+            labels[suggested[row]],
+            float(scores[row, suggested[row]]),
+        )
+        for row in np.flatnonzero(suggested != class_ids).tolist()
+    ]
+    return sorted(found, key=lambda s: (s.label_score - s.suggested_score, s.uri))

@@ -1,0 +1,99 @@
+"""The network and the head as TensorFlow functions, and the SavedModel made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from beam_flowers.backbones.engine import constant_graph
+from beam_flowers.backbones.network import tensorflow
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.export.decoding import pixels_of
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.head.softmax import Floats, Head
+from beam_flowers.images.recipe import PixelRecipe
+from beam_flowers.scores.ranking import TOP_K
+
+Layer = tuple[Floats, Floats]
+
+
+def layers(head: Head) -> list[Layer]:
+    """(weights [in, out], bias [out]) of each layer, float32; the temperature is in the last."""
+    weights, bias = (array / np.float64(head.temperature) for array in (head.weights, head.bias))
+    last = (weights.astype(np.float32), bias.astype(np.float32))
+    if head.hidden_weights is None or head.hidden_bias is None:
+        return [last]
+    return [(head.hidden_weights, head.hidden_bias), last]
+
+
+def scores_of(vectors: Any, head: Head) -> Any:
+    """float32 [N, D] vectors → float32 [N, C] scores."""
+    tf = tensorflow()
+    *hidden, (weights, bias) = layers(head)
+    for hidden_weights, hidden_bias in hidden:
+        vectors = tf.nn.relu(vectors @ hidden_weights + hidden_bias)
+    logits = vectors @ weights + bias
+    return tf.sigmoid(logits) if head.multi_label else tf.nn.softmax(logits)
+
+
+def classifier(bundle: Bundle, backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
+    """A concrete function: `pixels`, `dtype` [1, height, width, 3] → float32 [1, C] scores."""
+    tf = tensorflow()
+    network = constant_graph(backbone, dtype)
+
+    def scores(pixels: Any) -> Any:
+        (vectors,) = tf.nest.flatten(network(pixels))
+        return scores_of(vectors, bundle.head)
+
+    signature = tf.TensorSpec(network.inputs[0].shape, dtype, "pixels")
+    return tf.function(scores, autograph=False).get_concrete_function(signature)
+
+
+def write_saved_model(
+    folder: str, bundle: Bundle, backbone: ResolvedBackbone, recipe: PixelRecipe
+) -> None:
+    """Writes a SavedModel with two signatures.
+
+    `serving_default`: `image_bytes`, string [N], JPEG or PNG files → `label` string [N], `score`
+    float32 [N], `labels` string [N, k], `scores` float32 [N, k], best first, k = 5 or all.
+    `vectors`: `pixels`, uint8 [N, height, width, 3] → `vectors` float32 [N, D].
+    """
+    tf = tensorflow()
+    network = constant_graph(backbone)
+    length = network.outputs[0].shape[-1]
+    size = [recipe.height, recipe.width, 3]
+
+    def vector(pixels: Any) -> Any:
+        (vectors,) = tf.nest.flatten(network(pixels[tf.newaxis]))
+        return vectors[0]
+
+    def each(function: Callable[[Any], Any], batch: Any) -> Any:
+        # Picture by picture, as `embed` does: the bits of a vector don't depend on its company.
+        spec = tf.TensorSpec([length], tf.float32)
+        return tf.map_fn(function, batch, fn_output_signature=spec)
+
+    def serve(image_bytes: Any) -> dict[str, Any]:
+        vectors = each(lambda content: vector(pixels_of(content, recipe)), image_bytes)
+        return _ranked(scores_of(vectors, bundle.head), bundle.labels)
+
+    def vectors(pixels: Any) -> dict[str, Any]:
+        return {"vectors": each(vector, pixels)}
+
+    module = tf.Module()
+    module.serve = _function(serve, tf.TensorSpec([None], tf.string, "image_bytes"))
+    module.vectors = _function(vectors, tf.TensorSpec([None, *size], tf.uint8, "pixels"))
+    signatures = {"serving_default": module.serve, "vectors": module.vectors}
+    tf.saved_model.save(module, folder, signatures=signatures)
+
+
+def _function(function: Callable[[Any], Any], spec: Any) -> Any:
+    return tensorflow().function(function, input_signature=[spec], autograph=False)
+
+
+def _ranked(scores: Any, labels: tuple[str, ...]) -> dict[str, Any]:
+    tf = tensorflow()
+    best, order = tf.math.top_k(scores, min(TOP_K, len(labels)))
+    names = tf.gather(tf.constant(labels), order)
+    return {"label": names[:, 0], "score": best[:, 0], "labels": names, "scores": best}

@@ -1,0 +1,110 @@
+"""Backbone and head as one Keras model of plain layers, which loads with Keras alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beam_flowers.backbones import efficientnet_lite, keras_models, weights
+from beam_flowers.backbones.efficientnet_lite import Arrays
+from beam_flowers.backbones.keras_models import keras_library
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import ModelError
+from beam_flowers.export.graph import layers
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.head.softmax import Head
+from beam_flowers.images.recipe import PixelRecipe
+
+
+def write_keras(path: str, bundle: Bundle, backbone: ResolvedBackbone, recipe: PixelRecipe) -> None:
+    """Writes a `.keras` file: [N, height, width, 3] pixels, 0..255, RGB → float32 [N, C] scores.
+
+    Raises:
+        ModelError: the backbone is a SavedModel, which has no layers.
+    """
+    keras = keras_library()
+    low, high = backbone.row.pixel_range
+    pixels = keras.Input((recipe.height, recipe.width, 3), name="pixels")
+    scaled = keras.layers.Rescaling((high - low) / 255, low, name="pixel_range")(pixels)
+    vectors = keras.layers.Flatten(name="vectors")(_network(scaled, backbone))
+    keras.Model(pixels, _head(vectors, bundle.head), name="beam_flowers").save(path)
+
+
+def _network(x: Any, backbone: ResolvedBackbone) -> Any:
+    if backbone.kind == "saved-model":
+        raise ModelError(
+            f"the backbone {backbone.row.name!r} is a SavedModel, which has no Keras layers: "
+            "use --to savedmodel, tflite or onnx"
+        )
+    if backbone.kind == "efficientnet-lite":
+        architecture, arrays = efficientnet_lite.read(weights.places(backbone.row)[0])
+        return _efficientnet_lite(x, architecture["blocks"], arrays)
+    with weights.local_copy(backbone.path, backbone.kind) as local:
+        if backbone.kind == "keras-file":
+            model = keras_models.read_file(local)
+        else:
+            model = keras_models.read_application(local, backbone.row)
+    outputs = model(x, training=False)
+    if isinstance(outputs, list | tuple | dict):
+        raise ModelError(
+            f"the backbone {backbone.row.name!r} has {len(outputs)} outputs: use --to savedmodel"
+        )
+    return outputs
+
+
+def _head(x: Any, head: Head) -> Any:
+    *hidden, (last_weights, last_bias) = layers(head)
+    for kernel, bias in hidden:
+        x = _dense(x, kernel, bias, "relu", "hidden")
+    return _dense(
+        x, last_weights, last_bias, "sigmoid" if head.multi_label else "softmax", "scores"
+    )
+
+
+def _dense(x: Any, kernel: Any, bias: Any, activation: str, name: str) -> Any:
+    layer = keras_library().layers.Dense(len(bias), activation=activation, name=name)
+    return _with_weights(layer, x, kernel, bias)
+
+
+def _efficientnet_lite(x: Any, blocks: list[dict[str, Any]], arrays: Arrays) -> Any:
+    """`efficientnet_lite.load` in layers."""
+    x = _relu6(_convolve(x, "stem", arrays, 2))
+    for number, block in enumerate(blocks):
+        x = _block(x, f"block{number:02d}", block, arrays)
+    x = _relu6(_convolve(x, "head", arrays))
+    return keras_library().layers.GlobalAveragePooling2D()(x)
+
+
+def _block(x: Any, name: str, block: dict[str, Any], arrays: Arrays) -> Any:
+    keras = keras_library()
+    inside = x
+    if block["expand_ratio"] != 1:
+        inside = _relu6(_convolve(x, f"{name}_expand", arrays))
+    kernel, bias = _weights_of(f"{name}_depthwise", arrays)
+    depthwise = keras.layers.DepthwiseConv2D(
+        kernel.shape[:2], block["stride"], "same", name=f"{name}_depthwise"
+    )
+    inside = _relu6(_with_weights(depthwise, inside, kernel, bias))
+    projected = _convolve(inside, f"{name}_project", arrays)
+    return keras.layers.Add()([projected, x]) if block["residual"] else projected
+
+
+def _convolve(x: Any, layer: str, arrays: Arrays, stride: int = 1) -> Any:
+    kernel, bias = _weights_of(layer, arrays)
+    convolution = keras_library().layers.Conv2D(
+        len(bias), kernel.shape[:2], stride, "same", name=layer
+    )
+    return _with_weights(convolution, x, kernel, bias)
+
+
+def _weights_of(layer: str, arrays: Arrays) -> tuple[Any, Any]:
+    return arrays[f"{layer}/kernel"], arrays[f"{layer}/bias"]
+
+
+def _with_weights(layer: Any, x: Any, kernel: Any, bias: Any) -> Any:
+    x = layer(x)
+    layer.set_weights([kernel, bias])
+    return x
+
+
+def _relu6(x: Any) -> Any:
+    return keras_library().layers.ReLU(6.0)(x)

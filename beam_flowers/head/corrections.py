@@ -1,0 +1,126 @@
+"""Labels from a manifest for pictures that are in the store already."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from beam_flowers import files
+from beam_flowers.errors import InputError, TrainingError
+from beam_flowers.head.examples import Examples
+
+_KEYS = ("sha256", "uri")
+_COLUMNS = {name: pa.string() for name in (*_KEYS, "label")}
+
+
+@dataclass(frozen=True)
+class Corrections:
+    """What a manifest says about stored pictures.
+
+    Attributes:
+        manifest: where it lies.
+        column: `sha256` or `uri`, what the pictures are named by.
+        labels: the label of each picture named; None takes the picture out of the training.
+    """
+
+    manifest: str
+    column: str
+    labels: Mapping[str, str | None]
+
+
+def read_corrections(manifest: str) -> Corrections:
+    """Reads a table with the columns `label` and `sha256` or `uri`, other columns passed over.
+
+    `.csv` and `.tsv` with a header, `.parquet`, `.jsonl`. Relative uris start at the manifest's
+    folder. Where there are both columns, `sha256` counts. An empty label takes a picture out.
+
+    Raises:
+        InputError: if it cannot be read as such.
+        TrainingError: if it gives one picture two labels.
+    """
+    where = files.absolute(manifest)
+    table = _read_table(where)
+    column = next((name for name in _KEYS if name in table.column_names), None)
+    if column is None or "label" not in table.column_names:
+        raise InputError(
+            f"{manifest!r} has the columns {table.column_names!r}; corrections need 'label' and"
+            f" one of {_KEYS}"
+        )
+    labels: dict[str, str | None] = {}
+    rows = zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True)
+    for number, (written, label) in enumerate(rows, start=1):
+        if not written:
+            raise InputError(f"{manifest!r}, row {number}: {column} is empty; name a picture")
+        key = written.lower() if column == "sha256" else _address(written, where)
+        if labels.setdefault(key, label or None) != (label or None):
+            raise TrainingError(
+                f"{manifest!r}, row {number} gives {written!r} the label {label!r}, an earlier row"
+                f" {labels[key]!r}; leave one of them"
+            )
+    return Corrections(manifest, column, labels)
+
+
+def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
+    """The examples with the labels that the manifest gives; by sha256, copies all change.
+
+    Raises:
+        TrainingError: if it names a picture that is not among them.
+    """
+    keys = examples.sha256 if corrections.column == "sha256" else examples.uris
+    unknown = sorted(set(corrections.labels) - set(keys))
+    if unknown:
+        raise TrainingError(
+            f"{corrections.manifest!r} names {len(unknown)} pictures by {corrections.column} that"
+            f" the store does not hold, such as {unknown[0]!r}; embed them first or take these"
+            " rows out"
+        )
+    pairs = zip(keys, examples.labels, strict=True)
+    labels = [corrections.labels.get(key, label) for key, label in pairs]
+    return replace(examples, labels=labels)
+
+
+def corrected_hash(dataset_hash: str, corrections: Corrections) -> str:
+    """The hash of a dataset with corrections: hex sha256 of its own and of them."""
+    text = json.dumps([dataset_hash, corrections.column, sorted(corrections.labels.items())])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _address(written: str, manifest: str) -> str:
+    if not files.is_local(written) or written.startswith(("/", "file://")):
+        return files.absolute(written)
+    return files.absolute(files.join(files.parent(manifest), written))
+
+
+def _read_table(manifest: str) -> pa.Table:
+    suffix = manifest.rpartition(".")[2].lower()
+    if suffix not in ("csv", "tsv", "parquet", "jsonl"):
+        raise InputError(f"corrections are .csv, .tsv, .parquet or .jsonl, not {manifest!r}")
+    try:
+        with files.open_read(manifest) as source:
+            return _read_as(suffix, source)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{manifest!r} cannot be read as .{suffix}: {error}") from error
+
+
+def _read_as(suffix: str, source: BinaryIO) -> pa.Table:
+    if suffix == "parquet":
+        return pa.parquet.read_table(source)
+    if suffix == "jsonl":
+        schema = pa.schema(_COLUMNS)
+        options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
+        table = pa.json.read_json(source, parse_options=options)
+        # A column of the schema that no line has is there, and empty.
+        return table.select([n for n in table.column_names if table[n].null_count < len(table)])
+    return pa.csv.read_csv(
+        source,
+        parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == "tsv" else ","),
+        convert_options=pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=False),
+    )

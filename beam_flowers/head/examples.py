@@ -1,0 +1,216 @@
+"""From a store's rows to rows that can be trained on: numbered, checked and split."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_flowers.errors import TrainingError
+from beam_flowers.head.groups import picture_groups
+from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
+from beam_flowers.head.split import SPLITS, Codes, SplitOptions, split_codes
+from beam_flowers.images.labels import collisions
+
+Counts = npt.NDArray[np.intp]
+
+FEW_IMAGES = 20
+"""Under so many images a class gets a warning, as in retrain.py."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a store, of one backbone.
+
+    Attributes:
+        uris: N addresses.
+        sha256: N content digests.
+        labels: N labels, verbatim; rows with None are left out.
+        splits: N names of a split that is fixed for the row, or None.
+        vectors: float32 [N, D], may be a `np.memmap`.
+        separator: what stands between several labels of a picture; None where each has one.
+    """
+
+    uris: Sequence[str]
+    sha256: Sequence[str]
+    labels: Sequence[str | None]
+    splits: Sequence[str | None]
+    vectors: npt.NDArray[np.float32]
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows ready to train on.
+
+    Attributes:
+        labels: the C labels in class order, sorted by code point.
+        rows: intp [n], the labelled rows, sorted by content: the result must not depend on
+            where the pictures lie or in which order the store gives them.
+        class_ids: intp [n], of these rows.
+        codes: int8 [n], of these rows, indices into `SPLITS`.
+        groups: n keys, see `picture_groups`.
+        warnings: what the user should know, a line each.
+        membership: see `Sample.membership`; None where each picture has one label.
+    """
+
+    labels: tuple[str, ...]
+    rows: Indices
+    class_ids: Indices
+    codes: Codes
+    groups: Sequence[str]
+    warnings: tuple[str, ...]
+    membership: Floats | None = None
+
+    def sample(self, vectors: npt.NDArray[np.float32], *splits: str) -> Sample:
+        """The rows of one or several splits."""
+        return self.where(vectors, np.isin(self.codes, [SPLITS.index(name) for name in splits]))
+
+    def where(self, vectors: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> Sample:
+        """The rows where `chosen`, bool [n], holds."""
+        return Sample(vectors, self.class_ids[chosen], self.rows[chosen], self.membership)
+
+
+def prepare(
+    examples: Examples, split: SplitOptions, seed: int = 0, required: Collection[str] = ()
+) -> Prepared:
+    """Checks the examples, numbers their classes and splits them.
+
+    Args:
+        examples: the rows.
+        split: how to divide them.
+        seed: of the split.
+        required: splits that must have a picture of every label; of the others a missing
+            label is a warning.
+
+    Raises:
+        TrainingError: if they cannot be trained on; says why, with the numbers.
+    """
+    rows = [row for row, label in enumerate(examples.labels) if label is not None]
+    rows.sort(key=lambda row: (examples.sha256[row], examples.labels[row]))
+    texts = [str(examples.labels[row]) for row in rows]
+    distinct = sorted(set(texts))
+    labels, membership = _labels(distinct, examples.separator)
+    _check_labels(labels, len(rows), len(examples.labels))
+    _check_finite(examples)
+    number = {text: class_id for class_id, text in enumerate(distinct)}
+    class_ids = np.array([number[text] for text in texts], dtype=np.intp)
+    uris, sha256 = ([values[row] for row in rows] for values in (examples.uris, examples.sha256))
+    groups = picture_groups(uris, sha256)
+    given = [examples.splits[row] for row in rows]
+    codes = split_codes(split, uris, groups, class_ids, seed, given)
+
+    def count(ids: Indices) -> Counts:
+        return _count(ids, len(distinct), membership)
+
+    sides = [count(class_ids[codes == code]) for code in range(len(SPLITS))]
+    _check_single(labels, count(_without_copies(groups, class_ids)))
+    _check_training_side(labels, sides)
+    missing = _missing_sides(labels, split, sides, required)
+    warnings = (*_few_images(labels, count(class_ids)), *missing)
+    order = np.array(rows, dtype=np.intp)
+    return Prepared(labels, order, class_ids, codes, groups, warnings, membership)
+
+
+def _labels(texts: Sequence[str], separator: str | None) -> tuple[tuple[str, ...], Floats | None]:
+    """The C labels, sorted, and which of them each of K texts stands for."""
+    if separator is None:
+        return tuple(texts), None
+    if not separator.strip():
+        raise TrainingError(f"labels cannot be separated by {separator!r}; name a visible sign")
+    parts = [{part.strip() for part in text.split(separator)} - {""} for text in texts]
+    labels = tuple(sorted(set().union(*parts)))
+    rows = [[label in part for label in labels] for part in parts]
+    return labels, np.array(rows, dtype=np.float32).reshape(len(texts), len(labels))
+
+
+def _count(class_ids: Indices, classes: int, membership: Floats | None) -> Counts:
+    """Number of pictures of each label: [C]."""
+    counts = np.bincount(class_ids, minlength=classes)
+    return counts if membership is None else counts @ membership.astype(np.intp)
+
+
+def _without_copies(groups: Sequence[str], class_ids: Indices) -> Indices:
+    pairs = set(zip(groups, class_ids.tolist(), strict=True))
+    return np.array([class_id for _, class_id in pairs], dtype=np.intp)
+
+
+def _check_labels(labels: Sequence[str], labelled: int, total: int) -> None:
+    if len(labels) < 2:
+        raise TrainingError(
+            f"training needs at least 2 labels, found {len(labels)} {list(labels)!r}"
+            f" ({total} pictures, {total - labelled} of them without a label); put the pictures"
+            " of each class into a folder of their own"
+        )
+    if same := collisions(labels):
+        raise TrainingError(
+            f"different labels with one normalised form: {same}; rename them to one or make"
+            " them differ in letters or digits"
+        )
+
+
+def _check_finite(examples: Examples) -> None:
+    bad: list[int] = []
+    for start in range(0, len(examples.vectors), CHUNK_ROWS):
+        finite = np.isfinite(examples.vectors[start : start + CHUNK_ROWS]).all(axis=1)
+        bad += (start + np.flatnonzero(~finite)).tolist()
+    if bad:
+        raise TrainingError(
+            f"{len(bad)} vectors hold numbers that are not finite, the first is of"
+            f" {examples.uris[bad[0]]!r}; embed these pictures again"
+        )
+
+
+def _check_single(labels: Sequence[str], different: Counts) -> None:
+    single = [label for label, count in zip(labels, different, strict=True) if count == 1]
+    if single:
+        raise TrainingError(
+            f"{len(single)} of {len(labels)} labels have a single picture, such as {single[0]!r}:"
+            " nothing would be left to check them by; add pictures, or take them out with"
+            " a manifest of corrections"
+        )
+
+
+def _check_training_side(labels: Sequence[str], sides: Sequence[Counts]) -> None:
+    images = np.sum(sides, axis=0)
+    for label, count, total in zip(labels, sides[0], images, strict=True):
+        if not count:
+            raise TrainingError(
+                f"the split leaves the label {label!r} none of its {total} pictures to train"
+                " on; add pictures, lower the percentages or change the fixed splits"
+            )
+
+
+def _few_images(labels: Sequence[str], images: Counts) -> list[str]:
+    return [
+        f"the label {label!r} has only {count} pictures, under {FEW_IMAGES}; add some"
+        for label, count in zip(labels, images, strict=True)
+        if count < FEW_IMAGES
+    ]
+
+
+def _missing_sides(
+    labels: Sequence[str],
+    split: SplitOptions,
+    sides: Sequence[Counts],
+    required: Collection[str],
+) -> list[str]:
+    """A warning for each split that lacks a label; an error if the split is required."""
+    percentages = {1: split.validation_percentage, 2: split.testing_percentage}
+    warnings = []
+    for code, percentage in percentages.items():
+        ids = np.flatnonzero(sides[code] == 0)
+        if not percentage or not len(ids):
+            continue
+        name, label, images = SPLITS[code], labels[ids[0]], np.sum(sides, axis=0)[ids[0]]
+        lacking = f"no {name} picture for {len(ids)} of {len(labels)} labels, such as {label!r}"
+        if name in required:
+            raise TrainingError(
+                f"{percentage} percent {name} leaves {lacking}, which has {images} pictures in"
+                f" all ({', '.join(f'{s.sum()} {n}' for n, s in zip(SPLITS, sides, strict=True))}"
+                " over all labels); add pictures, or change the percentage or the split rule"
+            )
+        warnings.append(f"{lacking}; its accuracy says nothing about them")
+    return warnings

@@ -1,0 +1,66 @@
+"""Pictures that belong together, and folds that keep them so."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from beam_flowers.errors import TrainingError
+from beam_flowers.head.softmax import Indices
+
+_MARK = "_nohash_"  # of retrain.py: what follows tells variants of one picture apart
+
+
+def picture_groups(uris: Sequence[str], sha256: Sequence[str]) -> list[str]:
+    """A key for each row, equal for rows that must not be divided.
+
+    These are copies (the same content) and variants: files whose paths are equal up to
+    `_nohash_`. The key is the smallest content of the group, so that a group of copies alone
+    has its own content for a key, whatever the files are called.
+    """
+    parents: dict[str, str] = {}
+
+    def key(content: str) -> str:
+        while content in parents:
+            content = parents[content]
+        return content
+
+    variants: dict[str, str] = {}
+    for uri, content in zip(uris, sha256, strict=True):
+        stem, mark, _ = uri.partition(_MARK)
+        if mark:
+            one, other = sorted((key(variants.setdefault(stem, content)), key(content)))
+            if one != other:
+                parents[other] = one
+    return [key(content) for content in sha256]
+
+
+def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, seed: int = 0) -> Indices:
+    """Stratified folds that keep groups whole; they do not depend on the order of the rows.
+
+    The groups of each class are dealt in the order of a hash, the next class where the last
+    one ended. A group of two classes counts as of the smaller class id.
+
+    Returns:
+        intp [N], the fold of each row, 0 to `folds` - 1.
+
+    Raises:
+        TrainingError: if there are fewer than 2 folds, or fewer groups than folds.
+    """
+    class_of: dict[str, int] = {}
+    for group, class_id in zip(groups, class_ids.tolist(), strict=True):
+        class_of[group] = min(class_id, class_of.get(group, class_id))
+    if not 2 <= folds <= len(class_of):
+        raise TrainingError(
+            f"cannot make {folds!r} folds of {len(class_of)} different pictures; name a number"
+            " from 2 to theirs"
+        )
+    dealt = sorted(class_of, key=lambda group: (class_of[group], _hash(group, seed), group))
+    fold_of = {group: place % folds for place, group in enumerate(dealt)}
+    return np.array([fold_of[group] for group in groups], dtype=np.intp)
+
+
+def _hash(group: str, seed: int) -> bytes:
+    return hashlib.sha256(f"fold {seed}:{group}".encode()).digest()

@@ -1,0 +1,187 @@
+"""The rows of a store to train on: the vectors of one backbone, or of several side by side."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from beam_flowers.errors import ModelError, StoreError
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.head.examples import Examples
+from beam_flowers.head.objective import common_scaling
+from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
+from beam_flowers.store.commits import Section
+from beam_flowers.store.features import Features, allocate, open_store, read_features
+
+JOIN = "+"
+"""Stands between the names, and the fingerprints, of backbones whose vectors are joined."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Rows of a store and what they are of.
+
+    Attributes:
+        examples: the rows; joined vectors are scaled by `factor`.
+        backbone: its name; several have `+` between them.
+        fingerprint: likewise.
+        pixels: the pixel recipe, JSON; of several backbones, by their names.
+        dataset_hash: of the rows in the store.
+        factor: float32 [D], what joined vectors were multiplied by; None for one backbone's.
+        left_out: uris of pictures that lack the vectors of one of several backbones.
+    """
+
+    examples: Examples
+    backbone: str
+    fingerprint: str
+    pixels: Mapping[str, Any]
+    dataset_hash: str
+    factor: Floats | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know, a line each."""
+        if not self.left_out:
+            return ()
+        return (
+            f"{len(self.left_out)} pictures lack the vectors of one of {self.backbone} and are"
+            f" left out, such as {self.left_out[0]!r}; embed them with each",
+        )
+
+
+def read_examples(root: str, backbone: str | None = None) -> Stored:
+    """Reads the rows of one backbone, or of several: `a+b` sets their vectors side by side.
+
+    Joined are the rows that all have, by uri and content, with the first one's labels. Each
+    backbone's block is divided by the root mean square of its deviations from the feature
+    means, as `Scaling` does for one backbone, so that none outweighs the others by its units.
+
+    Raises:
+        StoreError: if a backbone is absent or has to be named, or no row has all.
+    """
+    names = _names(root, backbone)
+    if len(names) > 1:
+        return _join([read_features(root, name) for name in names])
+    section, features = read_features(root, names[0])
+    about = section.about
+    return Stored(
+        _examples(features),
+        str(about["name"]),
+        section.fingerprint,
+        about.get("pixels", {}),
+        section.dataset_hash,
+    )
+
+
+def read_examples_of(root: str, bundle: Bundle) -> Stored:
+    """The rows of the backbones that a model was trained on, joined as it takes them, unscaled.
+
+    Raises:
+        ModelError: if the store lacks one of them.
+    """
+    keys = {s.fingerprint: key for key, s in open_store(root).sections.items()}
+    missing = [found for found in bundle.fingerprints if found not in keys]
+    if missing:
+        held = ", ".join(key.partition("=")[2] for key in keys.values())
+        raise ModelError(
+            f"the model needs vectors of {bundle.backbone} (fingerprints {bundle.fingerprint}),"
+            f" but {root} has none of {missing[0][:8]}; it holds {held}"
+        )
+    names = [keys[found].partition("=")[2] for found in bundle.fingerprints]
+    if len(names) == 1:
+        return read_examples(root, names[0])
+    return _join([read_features(root, name) for name in names], scale=False)
+
+
+def each_backbone(root: str) -> Iterator[tuple[str, Stored]]:
+    """The rows of each backbone of a store, then of all joined where there are several."""
+    names = [key.partition("=")[2] for key in sorted(open_store(root).sections)]
+    for name in names if len(names) == 1 else [*names, JOIN.join(names)]:
+        yield name, read_examples(root, name)
+
+
+def _names(root: str, backbone: str | None) -> list[str | None]:
+    if backbone is None or JOIN not in backbone:
+        return [backbone]
+    sections = open_store(root).sections.items()
+    # A backbone's own name may hold the sign.
+    held = {name for key, s in sections for name in (s.about.get("name"), key.partition("=")[2])}
+    names = backbone.split(JOIN)
+    if backbone not in held and len(set(names)) < len(names):
+        raise StoreError(f"{backbone!r} names a backbone twice")
+    return [backbone] if backbone in held else [*names]
+
+
+def _examples(
+    features: Features, rows: Sequence[int] | None = None, vectors: Floats | None = None
+) -> Examples:
+    """The rows of a store, or some of them with other vectors."""
+    if rows is None or vectors is None:
+        return Examples(
+            features.uris, features.sha256, features.labels, features.splits, features.vectors
+        )
+    return Examples(
+        [features.uris[row] for row in rows],
+        [features.sha256[row] for row in rows],
+        [features.labels[row] for row in rows],
+        [features.splits[row] for row in rows],
+        vectors,
+    )
+
+
+def _join(blocks: Sequence[tuple[Section, Features]], scale: bool = True) -> Stored:
+    sections = [section for section, _ in blocks]
+    names = JOIN.join(str(section.about["name"]) for section in sections)
+    rows = _common_rows([features for _, features in blocks])
+    if not len(rows[0]):
+        raise StoreError(f"no picture has the vectors of all of {names}; embed it with each")
+    first = blocks[0][1]
+    order = np.argsort([first.sha256[row] for row in rows[0].tolist()], kind="stable")
+    vectors, factor = _side_by_side([f.vectors for _, f in blocks], rows, order, scale)
+    examples = _examples(first, rows[0].tolist(), vectors)
+    everywhere = set().union(*(features.uris for _, features in blocks))
+    hashes = JOIN.join(section.dataset_hash for section in sections)
+    return Stored(
+        examples,
+        names,
+        JOIN.join(section.fingerprint for section in sections),
+        {str(s.about["name"]): s.about.get("pixels", {}) for s in sections},
+        hashlib.sha256(hashes.encode()).hexdigest(),
+        factor,
+        tuple(sorted(everywhere - set(examples.uris))),
+    )
+
+
+def _common_rows(blocks: Sequence[Features]) -> list[Indices]:
+    """For each block, its rows of the pictures that all blocks have, in one order."""
+    places = [
+        {key: row for row, key in enumerate(zip(block.uris, block.sha256, strict=True))}
+        for block in blocks
+    ]
+    common = [key for key in places[0] if all(key in place for place in places)]
+    return [np.array([place[key] for key in common], dtype=np.intp) for place in places]
+
+
+def _side_by_side(
+    blocks: Sequence[Floats], rows: Sequence[Indices], order: Indices, scale: bool
+) -> tuple[Floats, Floats | None]:
+    """The joined vectors float32 [N, D], and the factor that they were scaled by."""
+    joined = allocate(len(order), sum(block.shape[1] for block in blocks))
+    factor = np.ones(joined.shape[1], np.float32)
+    start = 0
+    for block, own in zip(blocks, rows, strict=True):
+        end = start + block.shape[1]
+        if scale:
+            # In the order of the contents: the sums must not depend on where pictures lie.
+            sample = Sample(block, np.zeros(len(own), np.intp), own[order])
+            factor[start:end] = common_scaling(sample).inverse
+        for row in range(0, len(own), CHUNK_ROWS):
+            chosen = slice(row, row + CHUNK_ROWS)
+            joined[chosen, start:end] = block[own[chosen]] * factor[start:end]
+        start = end
+    return joined, factor if scale else None

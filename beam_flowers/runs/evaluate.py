@@ -1,0 +1,195 @@
+"""`evaluate`: a store's labelled vectors and a model → a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from beam_flowers import files
+from beam_flowers.errors import InputError, ModelError
+from beam_flowers.evaluation import multi_label
+from beam_flowers.evaluation.markdown import to_markdown
+from beam_flowers.evaluation.measures import Scored, log_scores
+from beam_flowers.evaluation.multi_label import (
+    Decided,
+    sigmoid_scores,
+)
+from beam_flowers.evaluation.plots import confusion_png
+from beam_flowers.evaluation.report import (
+    build_report,
+    build_sections,
+    rounded,
+)
+from beam_flowers.evaluation.rows import SIDES, choose_rows
+from beam_flowers.evaluation.search import find_suspects, neighbours
+from beam_flowers.evaluation.suspects import FOLDS
+from beam_flowers.evaluation.tables import confusion_csv, misclassified_csv
+from beam_flowers.head.bundle import Bundle, read_bundle
+from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
+from beam_flowers.head.metrics import evaluate
+from beam_flowers.head.softmax import Doubles, Head, Sample
+from beam_flowers.head.stored import Stored, read_examples_of
+from beam_flowers.head.thresholds import DEFAULT
+
+_PNG = "confusion.png"
+
+
+@dataclass(frozen=True)
+class EvaluationJob:
+    """What to measure.
+
+    Attributes:
+        store: folder of the feature store.
+        model: folder of the bundle.
+        output: folder to write to.
+        split: one of `SIDES`, by the model's own split.
+        backbone: what the model must have been trained on; None for any.
+        labels: manifest of corrected labels, as `train` takes it.
+        neighbours: uri of a picture of the store whose neighbours to list.
+        folds: of the search for wrong labels; 0 leaves it out.
+        seed: of these folds.
+    """
+
+    store: str
+    model: str
+    output: str
+    split: str = "testing"
+    backbone: str | None = None
+    labels: str | None = None
+    neighbours: str | None = None
+    folds: int = FOLDS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.split not in SIDES:
+            raise InputError(f"unknown split {self.split!r}; choose one of {SIDES}")
+        if self.folds < 0 or self.folds == 1:
+            raise InputError(f"folds must be 2 or more, or 0 for none, not {self.folds!r}")
+        output = files.absolute(self.output) + "/"
+        for name in ("model", "store"):
+            folder = files.absolute(getattr(self, name))
+            if output.startswith(folder + "/"):
+                raise InputError(f"the output {self.output!r} lies in the {name}; name another one")
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A finished evaluation.
+
+    Attributes:
+        report: what `evaluation.json` holds.
+        written: names of the files in the output folder.
+        has_plot: False where matplotlib is missing, or the model is multi-label.
+    """
+
+    report: dict[str, Any]
+    written: tuple[str, ...]
+    has_plot: bool
+
+
+def evaluate_model(job: EvaluationJob) -> Evaluated:
+    """Measures a model on the stored vectors and writes the report; reads no picture.
+
+    Raises:
+        ModelError: if store and model do not fit.
+        StoreError: if the store cannot be read.
+        InputError: if there is nothing to measure on.
+        TrainingError: if the store's pictures cannot be split as the model's were.
+    """
+    bundle = read_bundle(files.absolute(job.model))
+    report = measure(bundle, load(job, bundle), job)
+    pages = {
+        "evaluation.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        "evaluation.md": to_markdown(report),
+        "confusion.csv": confusion_csv(report),
+        "misclassified.csv": misclassified_csv(report),
+    }
+    output = files.absolute(job.output)
+    for name, text in pages.items():
+        files.write_atomic(files.join(output, name), text.encode())
+    has_plot = _write_plot(files.join(output, _PNG), report)
+    return Evaluated(report, (*pages, _PNG) if has_plot else tuple(pages), has_plot)
+
+
+def load(job: EvaluationJob, bundle: Bundle) -> Stored:
+    """The store's rows of the model's backbone, with corrected labels.
+
+    Raises:
+        ModelError: if the store has no such vectors, or the model is of another backbone.
+    """
+    if job.backbone not in (None, bundle.backbone):
+        raise ModelError(
+            f"the model was trained on vectors of {bundle.backbone!r}, not of {job.backbone!r}; "
+            "leave out --backbone, or name a model for it"
+        )
+    stored = read_examples_of(files.absolute(job.store), bundle)
+    if job.labels is None:
+        return stored
+    corrections = read_corrections(job.labels)
+    return replace(
+        stored,
+        examples=apply_corrections(stored.examples, corrections),
+        dataset_hash=corrected_hash(stored.dataset_hash, corrections),
+    )
+
+
+def measure(bundle: Bundle, stored: Stored, job: EvaluationJob) -> dict[str, Any]:
+    """The whole report, JSON."""
+    measured, sample, uris = choose_rows(bundle, stored, job.split)
+    _check_finite(sample, uris)
+    if bundle.head.multi_label:
+        thresholds = np.array(bundle.thresholds or [DEFAULT] * len(bundle.labels))
+        decided = _decide(bundle.labels, uris, sample, thresholds, bundle.head)
+        entropy = evaluate(bundle.head, sample).cross_entropy
+        sections = multi_label.build_sections(decided, entropy)
+    else:
+        scores = log_scores(bundle.head, sample)
+        sections = build_sections(Scored(bundle.labels, uris, sample.class_ids, scores))
+    report = build_report(bundle, measured, sections)
+    report["suspected_label_errors"] = find_suspects(
+        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed
+    )
+    report["neighbours"] = (
+        None if job.neighbours is None else neighbours(stored.examples, job.neighbours)
+    )
+    result: dict[str, Any] = rounded(report)
+    return result
+
+
+def _decide(
+    labels: tuple[str, ...], uris: list[str], sample: Sample, thresholds: Doubles, head: Head
+) -> Decided:
+    if sample.membership is None:
+        raise ModelError("the multi-label model has no label separator; train it again")
+    truth = sample.membership[sample.class_ids] > 0
+    return Decided(labels, uris, truth, sigmoid_scores(head, sample), thresholds)
+
+
+def _check_finite(sample: Sample, uris: list[str]) -> None:
+    finite = np.concatenate([np.isfinite(v).all(axis=1) for v, _ in sample.chunks()])
+    if bad := np.flatnonzero(~finite).tolist():
+        raise InputError(
+            f"{len(bad)} vectors hold numbers that are not finite, the first is of"
+            f" {uris[bad[0]]!r}; embed these pictures again"
+        )
+
+
+def _write_plot(uri: str, report: Mapping[str, Any]) -> bool:
+    """Writes the confusion matrix as a PNG; False without matplotlib or without a matrix."""
+    if report["model"]["multi_label"]:
+        files.delete(uri)
+        return False
+    matrix = np.array(report["confusion"]["matrix"], dtype=np.intp)
+    title = f"{report['accuracy']['measured_on']}; colour: share of the row"
+    try:
+        data = confusion_png(matrix, report["model"]["labels"], title)
+    except ImportError:
+        # One of an earlier run would show other numbers than the files beside it.
+        files.delete(uri)
+        return False
+    files.write_atomic(uri, data)
+    return True

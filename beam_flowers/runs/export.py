@@ -1,0 +1,216 @@
+"""`export`: a model bundle → a file or folder for use elsewhere, compared before it is kept."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.backbones.engine import load
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import InputError, ModelError, PictureError
+from beam_flowers.export.agreement import Agreement, Example, measure, require_agreement
+from beam_flowers.export.converters import Pixels, write_onnx, write_tflite, write_tflite_int8
+from beam_flowers.export.graph import write_saved_model
+from beam_flowers.export.keras_model import write_keras
+from beam_flowers.head.bundle import Bundle, require_backbone
+from beam_flowers.images.pixels import decode
+from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
+from beam_flowers.records import Image, Reject
+from beam_flowers.runs.score import model_section
+from beam_flowers.store.parts import read_part
+
+SUFFIXES = {
+    "savedmodel": "",
+    "tflite": ".tflite",
+    "tflite-int8": ".tflite",
+    "keras": ".keras",
+    "onnx": ".onnx",
+    "labels": "",
+}
+"""Of the output, by format."""
+
+PICTURES = 100
+"""To compare on, and as many others to calibrate on."""
+
+Warn = Callable[[str], None]
+_JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+
+
+class _Opened(NamedTuple):
+    content: bytes
+    pixels: Pixels
+
+
+def export_model(
+    bundle: Bundle,
+    backbone: ResolvedBackbone | None,
+    kind: str,
+    output: str,
+    store: str | None = None,
+    warn: Warn = print,
+) -> Agreement | None:
+    """Writes an export to `output` once it has shown, in a fresh process, that it agrees.
+
+    Args:
+        bundle: the model.
+        backbone: the one it was trained on; not needed for `labels`.
+        kind: a key of `SUFFIXES`.
+        output: local path that doesn't exist yet. All but `savedmodel` and `labels` get a
+            `.labels.txt` beside them.
+        store: whose pictures are compared and calibrated on; by default those in the package.
+        warn: takes a line for the user.
+
+    Returns:
+        How well it agrees with the model; None for `labels`.
+
+    Raises:
+        InputError: the output exists or has another suffix, or there are no pictures.
+        ModelError: the format cannot hold the model, or the export does not agree with it.
+    """
+    target = _free(kind, output)
+    if kind == "labels":
+        files.write_atomic(target, labels_text(bundle.labels))
+        return None
+    if backbone is None:
+        raise InputError(f"an export to {kind} needs the backbone of the model")
+    about = backbone.about()
+    require_backbone(bundle, backbone.row.name, backbone.fingerprint, about["pixels"])
+    recipe = load(backbone).recipe
+    opened = _pictures(bundle, store, recipe, 2 * PICTURES if kind == "tflite-int8" else PICTURES)
+    compared, others = opened[:PICTURES], opened[PICTURES:]
+    if kind == "tflite-int8" and not others:
+        warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
+    examples = _scored(compared, bundle, backbone)
+    with _workplace(target) as made:
+        _write(kind, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
+        agreement = measure(kind, made, examples, bundle.labels)
+        require_agreement(kind, agreement)
+        if kind != "savedmodel":
+            files.move(labels_beside(made), labels_beside(target))
+        os.rename(made, target)
+    return agreement
+
+
+def labels_text(labels: Sequence[str]) -> bytes:
+    """One label a line, in class order, UTF-8.
+
+    Raises:
+        ModelError: a label has a line break.
+    """
+    for label in labels:
+        if "\n" in label or "\r" in label:
+            raise ModelError(
+                f"the label {label!r} has a line break, which a labels file can't hold"
+            )
+    return "".join(f"{label}\n" for label in labels).encode()
+
+
+def labels_beside(path: str) -> str:
+    """`flowers.tflite` → `flowers.tflite.labels.txt`."""
+    return path + ".labels.txt"
+
+
+def _free(kind: str, output: str) -> str:
+    target, suffix = files.absolute(output), SUFFIXES[kind]
+    if not files.is_local(target):
+        raise InputError(f"{output!r} is not on this machine: export to a local path and copy it")
+    if not target.endswith(suffix):
+        raise InputError(f"the output of --to {kind} ends in {suffix}, {output!r} does not")
+    written = [target] if not suffix else [target, labels_beside(target)]
+    for path in written:
+        if os.path.lexists(path):
+            raise InputError(f"{path!r} is there already: name another output, or delete it")
+    return target
+
+
+@contextmanager
+def _workplace(target: str) -> Iterator[str]:
+    """A path in a new folder beside `target`, of the same name; the folder goes in any case."""
+    parent, name = os.path.split(target)
+    os.makedirs(parent, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".beam-flowers-", dir=parent) as folder:
+        yield os.path.join(folder, name)
+
+
+def _write(
+    kind: str,
+    path: str,
+    bundle: Bundle,
+    backbone: ResolvedBackbone,
+    recipe: PixelRecipe,
+    calibration: Sequence[Pixels],
+) -> None:
+    if kind == "savedmodel":
+        write_saved_model(path, bundle, backbone, recipe)
+        return
+    files.write_atomic(labels_beside(path), labels_text(bundle.labels))
+    if kind == "tflite":
+        write_tflite(path, bundle, backbone)
+    elif kind == "tflite-int8":
+        write_tflite_int8(path, bundle, backbone, np.stack(calibration))
+    elif kind == "keras":
+        write_keras(path, bundle, backbone, recipe)
+    else:
+        write_onnx(path, bundle, backbone)
+
+
+def _pictures(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int) -> list[_Opened]:
+    """Up to `most` JPEG and PNG pictures, which is what every export can be asked."""
+    if store is None:
+        data = importlib.resources.files("beam_flowers") / "data" / "flowers"
+        with importlib.resources.as_file(data) as folder:
+            uris = sorted(map(str, folder.rglob("*.jpg")), key=os.path.basename)
+            return _open_some(uris, recipe, most)
+    opened = _open_some(_stored_uris(bundle, store), recipe, most)
+    if not opened:
+        raise InputError(
+            f"none of the pictures that {store} names can be read as JPEG or PNG any more; leave "
+            "--store out to compare on the photographs in the package"
+        )
+    return opened
+
+
+def _stored_uris(bundle: Bundle, store: str) -> list[str]:
+    """Of one file a content, in the order of the contents' digests, which is by chance."""
+    place, section = model_section(files.absolute(store), bundle)
+    columns = ["uri", "sha256"]
+    rows = pa.concat_tables([read_part(place, part.name, columns) for part in section.rows])
+    first = {sha: uri for uri, sha in zip(*(rows[c].to_pylist() for c in columns), strict=True)}
+    return [first[sha] for sha in sorted(first)]
+
+
+def _open_some(uris: Sequence[str], recipe: PixelRecipe, most: int) -> list[_Opened]:
+    opened: list[_Opened] = []
+    # As many as are missing at a time: a store may name a million, and none of them be there.
+    tried = 0
+    while len(opened) < most and tried < min(len(uris), 20 * most):
+        some = uris[tried : tried + most - len(opened)]
+        tried += len(some)
+        found = pool().map(lambda uri: _open(uri, recipe), some)
+        opened.extend(one for one in found if one is not None)
+    return opened
+
+
+def _open(uri: str, recipe: PixelRecipe) -> _Opened | None:
+    result = read_content(Image(uri, files.parent(uri), uri), DEFAULT_LIMITS)
+    if isinstance(result, Reject) or not result[1].startswith(_JPEG_OR_PNG):
+        return None
+    try:
+        return _Opened(result[1], decode(result[1], recipe).pixels)
+    except PictureError:
+        return None
+
+
+def _scored(opened: Sequence[_Opened], bundle: Bundle, backbone: ResolvedBackbone) -> list[Example]:
+    vectors = load(backbone).embed(np.stack([one.pixels for one in opened]))
+    scores = bundle.head.scores(vectors)
+    return [Example(*one, row) for one, row in zip(opened, scores, strict=True)]

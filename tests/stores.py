@@ -1,0 +1,109 @@
+"""Small collections on disk and what a plain reader sees of the tables made of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pictures
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import beam_flowers
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.cli.main import main
+from beam_flowers.runs.embed import RunOptions, Summary, embed_images
+
+PHOTOS = Path(beam_flowers.__file__).parent / "data" / "flowers" / "labelled"
+
+
+def photos(folder: Path, per_label: int = 2) -> Path:
+    """The first photographs of each of the five flowers, in `folder/<flower>/`."""
+    for flower in sorted(p for p in PHOTOS.iterdir() if p.is_dir()):
+        (folder / flower.name).mkdir(parents=True)
+        for photo in sorted(flower.iterdir())[:per_label]:
+            shutil.copy2(photo, folder / flower.name)
+    return folder
+
+
+def scenes(folder: Path, count: int) -> Path:
+    """Small pictures, each of other bytes."""
+    folder.mkdir(parents=True)
+    for seed in range(count):
+        (folder / f"{seed:04d}.jpg").write_bytes(pictures.jpeg(48 + seed % 40, 48, seed))
+    return folder
+
+
+def junk(folder: Path) -> Path:
+    """Everything that lies about in real folders, among sound pictures of awkward names."""
+    bad, odd = folder / "bad", folder / "玫瑰 [odd]"
+    bad.mkdir(parents=True)
+    odd.mkdir()
+    for name, data in pictures.bad_files().items():
+        (bad / name).write_bytes(data)
+    for seed, name in enumerate(["a b.jpg", "y[1].jpg", "x*?.jpg", "new\nline.jpg", "百合%20.jpg"]):
+        (odd / name).write_bytes(pictures.jpeg(seed=seed))
+    (odd / "is-a-png.jpg").write_bytes(pictures.png(seed=9))
+    (folder / "without-label.jpg").write_bytes(pictures.jpeg(seed=10))
+    (bad / "dangling.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(bad / "pipe.jpg")
+    (folder / ".git").mkdir()
+    for name in (".git/picture.jpg", "bad/.DS_Store"):
+        (folder / name).write_bytes(b"hidden")
+    return folder
+
+
+def visible(folder: Path) -> set[str]:
+    """Absolute names of all that is no folder and not hidden."""
+    return {
+        os.path.join(root, name)
+        for root, _, names in os.walk(folder)
+        for name in names
+        if not any(part.startswith(".") for part in Path(root, name).relative_to(folder).parts)
+    }
+
+
+def embed(folder: Path | str, store: Path | str, backbone: str = "", **options: Any) -> Summary:
+    """Embeds with the network that ships with the package; warnings are errors."""
+    network = resolve(backbone or "efficientnet-lite0")
+    warnings: list[str] = []
+    summary = embed_images(
+        [str(folder)], str(store), network, RunOptions(**options), warn=warnings.append
+    )
+    assert not warnings
+    return summary
+
+
+def cli(*arguments: Any) -> int:
+    """The exit code of a command."""
+    return main([str(a) for a in arguments])
+
+
+def rows(table: Path | str) -> list[dict[str, Any]]:
+    """The rows that a plain reader of Parquet sees, by uri, which has to be unique."""
+    return _unique([p for p in Path(table).rglob("*.parquet") if not _is_private(p, table)])
+
+
+def rejects(table: Path | str) -> dict[str, str]:
+    """Error class by uri."""
+    found = _unique(list(Path(table, "__rejects").rglob("*.parquet")))
+    return {row["uri"]: row["error_class"] for row in found}
+
+
+def labels(table: Path | str) -> dict[str, str | None]:
+    """Label by path below the root."""
+    return {row["relative_path"]: row["label"] for row in rows(table)}
+
+
+def _is_private(path: Path, table: Path | str) -> bool:
+    return any(part.startswith((".", "__")) for part in path.relative_to(table).parts)
+
+
+def _unique(parts: list[Path]) -> list[dict[str, Any]]:
+    if not parts:
+        return []
+    found = pa.concat_tables([pq.ParquetFile(p).read() for p in parts]).sort_by("uri").to_pylist()
+    assert len({row["uri"] for row in found}) == len(found), "a file has two rows"
+    return found

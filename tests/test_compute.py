@@ -1,0 +1,134 @@
+"""Files → vectors in a pool of threads; the network is a stand-in that counts its calls."""
+
+import time
+
+import numpy as np
+import pytest
+
+import pictures
+from beam_flowers import files
+from beam_flowers.backbones.compute import compute_bottlenecks, hash_files, read_content
+from beam_flowers.images.recipe import Limits, PixelRecipe
+from beam_flowers.records import Bottleneck, Image, Reject
+
+
+class MeanColour:
+    """A network of three numbers; NaN for black pictures."""
+
+    recipe = PixelRecipe(8, 8)
+    batch = 1
+
+    def __init__(self, delay=0.0):
+        self.calls = 0
+        self.delay = delay
+
+    def embed(self, pixels):
+        self.calls += len(pixels)
+        time.sleep(self.delay)
+        means = pixels.mean((1, 2)).astype(np.float32)
+        return np.where(means.sum(1, keepdims=True) > 0, means, np.nan)
+
+
+def image(path, data=None):
+    if data is not None:
+        path.write_bytes(data)
+    size = path.stat().st_size if path.exists() else 10
+    return Image(str(path), str(path.parent), path.name, bytes=size, modified=1)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    return [image(tmp_path / f"{n}.jpg", pictures.jpeg(seed=n)) for n in range(12)]
+
+
+def test_one_outcome_a_file_in_their_order(scenes):
+    results = compute_bottlenecks(scenes, MeanColour())
+    assert [r.image for r in results] == scenes
+    assert len({r.vector.tobytes() for r in results}) == len(scenes)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 32])
+def test_the_size_of_batches_changes_nothing(scenes, batch):
+    engine = MeanColour()
+    engine.batch = batch
+    for one, other in zip(
+        compute_bottlenecks(scenes, engine), compute_bottlenecks(scenes, MeanColour()), strict=True
+    ):
+        assert one[:5] == other[:5]
+        np.testing.assert_array_equal(one.vector, other.vector)
+
+
+def test_equal_bytes_are_computed_once(tmp_path):
+    data = pictures.jpeg()
+    copies = [image(tmp_path / f"{n}.jpg", data) for n in range(10)]
+    engine = MeanColour(delay=0.02)
+    results = compute_bottlenecks(copies, engine)
+    assert engine.calls == 1
+    assert [r.image for r in results] == copies
+    assert len({r.sha256 for r in results}) == 1
+
+
+def test_copies_of_a_bad_file_are_all_rejected(tmp_path):
+    bad = [image(tmp_path / f"{n}.jpg", pictures.TEXT) for n in range(4)]
+    results = compute_bottlenecks(bad, MeanColour())
+    assert [r.image for r in results] == bad
+    assert {r.error_class for r in results} == {"NotAnImage"}
+
+
+def test_a_bad_file_costs_its_own_row_alone(scenes, tmp_path):
+    scenes[3] = image(tmp_path / "bad.jpg", pictures.truncated(pictures.jpeg()))
+    scenes[5] = image(tmp_path / "missing.jpg")
+    results = compute_bottlenecks(scenes, MeanColour())
+    rejects = [r for r in results if isinstance(r, Reject)]
+    assert [(r.stage, r.error_class) for r in rejects] == [
+        ("decode", "Truncated"),
+        ("read", "FileNotFoundError"),
+    ]
+    assert sum(isinstance(r, Bottleneck) for r in results) == 10
+
+
+def test_a_reject_knows_the_content_it_was_given_for(tmp_path):
+    (reject,) = compute_bottlenecks([image(tmp_path / "a.jpg", pictures.TEXT)], MeanColour())
+    (hashed,) = hash_files([reject.image])
+    assert reject.sha256 == hashed.sha256
+
+
+def test_numbers_that_are_none_are_rejected(tmp_path):
+    black = pictures.saved(pictures.Image.new("RGB", (20, 20)), "PNG")
+    (reject,) = compute_bottlenecks([image(tmp_path / "black.png", black)], MeanColour())
+    assert (reject.stage, reject.error_class) == ("embed", "NotFinite")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError("no route")])
+def test_what_cannot_be_read_is_rejected(scenes, monkeypatch, error):
+    def refuse(uri, limit=None):
+        raise error
+
+    monkeypatch.setattr(files, "read_bytes", refuse)
+    reject = read_content(scenes[0], Limits())
+    assert (reject.stage, reject.error_class) == ("read", type(error).__name__)
+    assert reject.message in ("Permission denied", "no route")
+    assert hash_files(scenes[:1]) == [reject]
+
+
+def test_a_size_that_the_listing_did_not_know_is_filled_in(scenes):
+    unknown = [s._replace(bytes=None) for s in scenes]
+    assert [r.image for r in compute_bottlenecks(unknown, MeanColour())] == scenes
+    assert [h.image for h in hash_files(unknown)] == scenes
+
+
+def test_files_above_the_limit_are_rejected_without_a_digest_of_their_beginning(tmp_path):
+    data = pictures.png(40, 40)
+    large = [image(tmp_path / f"{n}.png", data + bytes(n)) for n in range(3)]
+    results = compute_bottlenecks(large, MeanColour(), Limits(max_bytes=len(data)))
+    assert isinstance(results[0], Bottleneck)
+    assert [(r.error_class, r.sha256) for r in results[1:]] == [("TooManyBytes", None)] * 2
+
+
+def test_an_error_of_the_network_is_not_taken_for_one_of_the_picture(scenes):
+    class Broken(MeanColour):
+        def embed(self, pixels):
+            raise MemoryError("no memory for the network")
+
+    with pytest.raises(MemoryError):
+        compute_bottlenecks(scenes, Broken())

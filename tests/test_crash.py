@@ -1,0 +1,121 @@
+"""Runs that die at any step, or meet another: nothing is lost, torn or double."""
+
+import shutil
+
+import pytest
+from stores import embed, rows, scenes, visible
+
+import pictures
+from beam_flowers import files
+from beam_flowers.store.features import read_features
+
+_CHANGING = ("move", "put_if_absent", "delete")
+
+
+class Dead(Exception):
+    """Raised in place of whatever a killed process would have done next."""
+
+
+def dies_after(monkeypatch, steps):
+    """Lets `steps` changes of the disk happen and none after; returns what counts the refused."""
+    left, refused = [steps], []
+
+    def dying(step):
+        def call(*arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                refused.append(arguments)
+                raise Dead
+            return step(*arguments)
+
+        return call
+
+    for name in _CHANGING:
+        monkeypatch.setattr(files, name, dying(getattr(files, name)))
+    return refused
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """(pictures, store of what they were, their names then): one of each kind of change since."""
+    base = tmp_path_factory.mktemp("crash")
+    folder = scenes(base / "pictures", 6)
+    (folder / "bad.jpg").write_bytes(pictures.TEXT)
+    embed(folder, base / "store", shards=2)
+    before = {row["uri"] for row in rows(base / "store")}
+    (folder / "0000.jpg").unlink()
+    (folder / "0001.jpg").rename(folder / "moved.jpg")
+    (folder / "0002.jpg").write_bytes(pictures.jpeg(seed=50))
+    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=51))
+    (folder / "bad.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    return folder, base / "store", before
+
+
+@pytest.fixture(scope="module")
+def expected(changed, tmp_path_factory):
+    return embed(changed[0], tmp_path_factory.mktemp("scratch") / "store")
+
+
+@pytest.mark.parametrize("after", [*range(16), 18, 20, 24])
+def test_a_run_killed_at_any_step_leaves_a_version_to_read(
+    changed, expected, tmp_path, monkeypatch, after
+):
+    folder, original, before = changed
+    store = tmp_path / "store"
+    shutil.copytree(original, store)
+    now = visible(folder) - {str(folder / "bad.jpg")}
+    with monkeypatch.context() as patch:
+        refused = dies_after(patch, after)
+        try:
+            assert embed(folder, store).dataset_hash == expected.dataset_hash
+        except Exception:
+            assert refused
+    assert set(read_features(str(store))[1].uris) in (before, now)
+    summary = embed(folder, store)
+    assert summary.dataset_hash == expected.dataset_hash
+    assert {row["uri"] for row in rows(store)} == now
+    assert summary.total == 7
+
+
+def test_the_last_of_these_steps_is_after_the_end(changed, tmp_path, monkeypatch):
+    shutil.copytree(changed[1], tmp_path / "store")
+    refused = dies_after(monkeypatch, 24)
+    embed(changed[0], tmp_path / "store")
+    assert not refused
+
+
+def test_a_retried_last_step_commits_once(changed, expected, tmp_path, monkeypatch):
+    from beam_flowers import plan_transforms
+    from beam_flowers.store.commits import latest
+
+    def finish_twice(plan, outcomes, finish=plan_transforms.finish):
+        outcomes = list(outcomes)
+        finish(plan, outcomes)
+        return finish(plan, outcomes)
+
+    monkeypatch.setattr(plan_transforms, "finish", finish_twice)
+    shutil.copytree(changed[1], tmp_path / "store")
+    summary = embed(changed[0], tmp_path / "store")
+    assert summary == expected.__class__(**{**vars(summary), "dataset_hash": expected.dataset_hash})
+    assert (summary.embedded, summary.reused, summary.rejected) == (2, 4, 1)
+    assert latest(str(tmp_path / "store")).version == 2
+
+
+def test_a_part_replaced_under_the_hands_of_a_run_is_no_end(work, monkeypatch):
+    from beam_flowers.runs import embed as embed_run
+
+    run_plan, met = embed_run.run_plan, []
+
+    def meet_another(*arguments):
+        if not met:
+            met.append(True)
+            (work / "pictures" / "roses").rename(work / "pictures" / "Rosa")
+            embed(work / "pictures", work / "store")
+        return run_plan(*arguments)
+
+    (work / "pictures" / "daisy" / "new.jpg").write_bytes(pictures.jpeg())
+    (work / "pictures" / "tulips").rename(work / "pictures" / "Tulipa")
+    monkeypatch.setattr(embed_run, "run_plan", meet_another)
+    summary = embed(work / "pictures", work / "store")
+    assert summary.rows == summary.total == 11
+    assert {row["uri"] for row in rows(work / "store")} == visible(work / "pictures")

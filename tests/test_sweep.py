@@ -1,0 +1,146 @@
+"""What is checked before a training, and cross-validation with the choice by it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from vectors import blobs, examples
+
+from beam_flowers.errors import TrainingError
+from beam_flowers.head import leakage
+from beam_flowers.head.lbfgs import LbfgsOptions
+from beam_flowers.head.retrain import RetrainOptions
+from beam_flowers.head.split import SplitOptions
+from beam_flowers.head.sweep import (
+    CrossValidation,
+    SweepOptions,
+    Trial,
+    best_trial,
+    cross_validate,
+    grid,
+    run_sweep,
+)
+from beam_flowers.head.train import train
+
+# Before the work
+
+
+def test_a_label_with_a_single_picture():
+    some = examples(60)
+    labels = ["rare" if i == 0 else label for i, label in enumerate(some.labels)]
+    with pytest.raises(TrainingError, match="1 of 4 labels have a single picture, such as 'rare'"):
+        train(replace(some, labels=labels))
+
+
+def test_copies_of_one_picture_are_a_single_picture():
+    some = examples(60)
+    labels = ["rare" if i < 3 else label for i, label in enumerate(some.labels)]
+    sha256 = [some.sha256[0]] * 3 + some.sha256[3:]
+    with pytest.raises(TrainingError, match="single picture, such as 'rare'"):
+        train(replace(some, labels=labels, sha256=sha256))
+
+
+def test_a_split_that_was_asked_for_must_have_every_label():
+    some = examples(60)
+    labels = ["rare" if i < 2 else label for i, label in enumerate(some.labels)]
+    message = "10 percent testing leaves no testing picture for 1 of 4 labels.*'rare'.* 2 pictures"
+    with pytest.raises(TrainingError, match=message):
+        train(replace(some, labels=labels), required=["testing"])
+    assert train(replace(some, labels=labels)).warnings
+    train(replace(some, labels=labels), split=SplitOptions("hash", 10, 0), required=["testing"])
+
+
+def test_variants_of_a_picture_train_on_one_side():
+    some = examples(300)
+    uris = [f"/p/{i // 4}_nohash_{i % 4}.jpg" for i in range(300)]
+    codes = train(replace(some, uris=uris)).codes.reshape(-1, 4)
+    assert (codes == codes[:, :1]).all()
+    assert set(codes[:, 0]) == {0, 1, 2}
+
+
+# Near-identical pictures
+
+
+def test_near_identical_pictures_across_the_sides_are_named():
+    some = examples(300)
+    codes = train(some).codes
+    here, there = np.flatnonzero(codes == 0)[5], np.flatnonzero(codes == 2)[3]
+    some.vectors[there] = 2.5 * some.vectors[here] + 1e-4
+    first, second = train(some).warnings
+    assert first.startswith("1 pairs of near-identical pictures lie on different sides")
+    a, b = f"'/pictures/{there}.jpg' (testing)", f"'/pictures/{here}.jpg' (training)"
+    assert second.startswith(f"near-identical: {a} and {b}, cosine 1.0")
+
+
+def test_near_identical_finds_what_the_whole_matrix_says(monkeypatch):
+    monkeypatch.setattr(leakage, "CHUNK_ROWS", 7)
+    sample, codes = blobs(60, spread=0.1), np.arange(60, dtype=np.int8) // 3 % 3
+    rows = np.arange(60)
+    units = sample.vectors / np.linalg.norm(sample.vectors, axis=1, keepdims=True)
+    expected = np.argwhere((units @ units.T >= 0.98) & (codes[:, None] > codes[None]))
+    found = leakage.near_identical(sample.vectors, codes, rows, rows[codes > 0], 0.98)
+    assert len(expected) > 5
+    assert {pair[:2] for pair in found} == {tuple(pair) for pair in expected.tolist()}
+
+
+def test_the_search_for_near_identical_pictures_is_bounded(monkeypatch):
+    monkeypatch.setattr(leakage, "MOST_FOUND", 10)
+    some = examples(60)
+    some.vectors[:] = 1
+    codes, rows = np.arange(60, dtype=np.int8) % 2, np.arange(60)
+    assert len(leakage.near_identical(some.vectors, codes, rows, rows[codes > 0])) == 10
+    monkeypatch.setattr(leakage, "MOST_PAIRS", 60 * 4)
+    assert "in 4 of 30 looked at" in leakage.leakage_warnings(some, codes, rows)[0]
+
+
+# Cross-validation
+
+
+def test_cross_validation_measures_every_picture_once():
+    some = examples(300, spread=1.5)
+    found = cross_validate(some, folds=4, seed=2)
+    inside = int((train(some, seed=2).codes != 2).sum())
+    assert found.count == inside == sum(fold.count for fold in found.folds)
+    assert found.accuracy == np.mean([fold.accuracy for fold in found.folds])
+    assert 0.8 < found.accuracy < 1
+    assert found == cross_validate(some, folds=4, seed=2)
+
+
+def test_a_sweep_chooses_the_best():
+    random = np.random.default_rng(5)
+    noise = replace(examples(200), vectors=random.standard_normal((200, 12)).astype(np.float32))
+    places = [("noise", noise), ("good", examples(200, spread=1.5))]
+    told = []
+    found = run_sweep(
+        places, LbfgsOptions(max_iterations=50), SplitOptions(), SweepOptions(3), report=told.append
+    )
+    trials = list(found)
+    assert trials == told
+    best = best_trial(trials)
+    assert best.backbone == "good"
+    assert best.result.accuracy == max(trial.result.accuracy for trial in trials)
+    assert best.recipe.max_iterations == 50
+    assert {trial.recipe.l2 for trial in trials} == {setting.l2 for setting in grid(best.recipe)}
+
+
+@pytest.mark.parametrize("options", [LbfgsOptions(), RetrainOptions()])
+def test_a_grid_keeps_the_other_settings(options):
+    assert {setting.l1 for setting in grid(options)} == {0.0}
+    both = grid(options, l1=True)
+    assert len(both) == len(set(both)) > len(grid(options))
+
+
+def test_ties_go_to_the_lower_cross_entropy():
+    metrics = train(examples(60)).metrics["training"]
+    losses = [0.5, 0.2, 0.3]
+    trials = [
+        Trial(str(x), LbfgsOptions(), CrossValidation(1, (replace(metrics, cross_entropy=x),)))
+        for x in losses
+    ]
+    assert best_trial(trials).backbone == "0.2"
+
+
+@pytest.mark.parametrize("folds", [1, 2.5])
+def test_folds_are_a_whole_number(folds):
+    with pytest.raises(TrainingError, match=rf"folds must be a whole number >= 2, got {folds}"):
+        SweepOptions(folds)
