@@ -3,9 +3,9 @@
 import time
 
 import numpy as np
+import pictures
 import pytest
 
-import pictures
 from beam_flowers import files
 from beam_flowers.backbones.compute import compute_bottlenecks, hash_files, read_content
 from beam_flowers.images.recipe import Limits, PixelRecipe

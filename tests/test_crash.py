@@ -2,10 +2,10 @@
 
 import shutil
 
+import pictures
 import pytest
 from stores import embed, rows, scenes, visible
 
-import pictures
 from beam_flowers import files
 from beam_flowers.store.features import read_features
 

@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from beam_flowers.cli.evaluate import evaluate, fill_evaluate
+from beam_flowers.cli.evaluate import fill as fill_evaluate
+from beam_flowers.cli.evaluate import run as evaluate
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.evaluation.card import model_card
 from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle

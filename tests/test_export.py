@@ -13,7 +13,8 @@ from PIL import Image
 from beam_flowers.backbones import engine
 from beam_flowers.backbones.network import tensorflow
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.cli.export import export, fill_export
+from beam_flowers.cli.export import fill as fill_export
+from beam_flowers.cli.export import run as export
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.export import agreement
 from beam_flowers.export.agreement import Agreement, Example, Tolerance
@@ -139,7 +140,7 @@ def test_other_kinds_of_pictures_decode_alike(decoder, kind):
 HEADS = {
     "savedmodel": make_head(),
     "tflite": make_head(hidden=16, temperature=2.5),
-    "tflite-int8": make_head(temperature=20.0),
+    "tflite-int8": make_head(temperature=4.0),
     "keras": make_head(hidden=16, multi_label=True),
     "onnx": make_head(temperature=0.5, multi_label=True),
 }
@@ -187,14 +188,12 @@ def test_without_its_converter_onnx_says_what_to_install(bundle, backbone, tmp_p
 
 def test_int8_gives_nearly_the_same_scores(exports):
     _, found = exports("tflite-int8")
-    assert found.labels >= 7 / 8
     assert 0 < found.mean < 0.05
 
 
 def test_a_saved_model_takes_files_and_gives_names(exports):
     path, found = exports("savedmodel")
-    assert found.labels >= 7 / 8
-    assert found.mean < 0.01
+    assert found.mean < 0.02
     tf = tensorflow()
     serve = tf.saved_model.load(path).signatures["serving_default"]
     answer = serve(image_bytes=tf.constant([pictures.jpeg(), pictures.png(seed=1)]))
@@ -267,36 +266,35 @@ def test_agreement_counts_labels_and_scores():
     examples = [_example(0.75, 0.25), _example(0.5, 0.5), _example(1, 0)]
     found = agreement.compare(names, scores, examples, ["a", "b"])
     assert (found.pictures, found.labels, found.largest) == (3, pytest.approx(2 / 3), 1)
-    assert found.mean == pytest.approx((0.05 + 0.05 + 0.1 + 0.1 + 1 + 1) / 6)
+    assert found.mean == pytest.approx((0.05 + 0.1 + 1) / 3)
 
 
 @pytest.mark.parametrize(
     "found",
     [
-        Agreement(100, 0.94, 0.1, 0.001),
-        Agreement(100, 1.0, 0.1, 0.02),
-        Agreement(10, 0.8, 0.1, 0.001),
+        Agreement(100, 1.0, 0.01, 0.00001),
+        Agreement(100, 1.0, 0.0005, 0.0002),
     ],
 )
 def test_too_little_agreement_is_an_error(found):
-    with pytest.raises(ModelError, match=r"same label on .* wanted are 95% of the labels"):
-        agreement.require_agreement("savedmodel", found)
+    with pytest.raises(ModelError, match=r"same label on .* allowed are 0.0001 and 0.001"):
+        agreement.require_agreement("keras", found)
 
 
-def test_of_few_pictures_one_may_differ():
-    agreement.require_agreement("savedmodel", Agreement(8, 7 / 8, 0.04, 0.004))
+def test_labels_that_are_equally_likely_may_change():
+    agreement.require_agreement("keras", Agreement(100, 0.9, 0.00001, 0.00001))
 
 
 def test_an_export_that_does_not_agree_is_not_kept(bundle, backbone, tmp_path, monkeypatch):
-    monkeypatch.setitem(agreement.TOLERANCES, "tflite", Tolerance(1, -1, -1))
+    monkeypatch.setitem(agreement.TOLERANCES, "tflite", Tolerance(largest=-1, mean=-1))
     with pytest.raises(ModelError, match="does not give what the model gives"):
         export_model(bundle, backbone, "tflite", str(tmp_path / "x.tflite"))
     assert not list(tmp_path.iterdir())
 
 
 def test_an_export_that_cannot_be_run_is_an_error(tmp_path):
-    with pytest.raises(ModelError, match=r"x\.tflite' cannot be loaded and run: .*Error"):
-        agreement.measure("tflite", str(tmp_path / "x.tflite"), [_example(1, 0)], ["a", "b"])
+    with pytest.raises(ModelError, match=r"x\.onnx' cannot be loaded and run: .*(Error|File)"):
+        agreement.measure("onnx", str(tmp_path / "x.onnx"), [_example(1, 0)], ["a", "b"])
 
 
 def test_the_pictures_of_a_store_are_opened_once_a_content(original, bundle, backbone):

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.resources
 from contextlib import ExitStack
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from beam_flowers.backbones.resolve import resolve
-from beam_flowers.cli.commands import print_trained, table_line, warn
-from beam_flowers.head.lbfgs import LbfgsOptions
-from beam_flowers.head.split import SplitOptions
-from beam_flowers.runs.embed import RunOptions, embed_images
-from beam_flowers.runs.score import Job, score_images
-from beam_flowers.runs.train import train_model
+from beam_flowers.cli.shared import ACCURACY, table_line, warn
 
 _BACKBONE = "efficientnet-lite0"
+_FOLDER = "beam-flowers-demo"
 
 _NEXT = """
 The same with your own pictures, one folder a label:
@@ -26,9 +20,26 @@ The same with your own pictures, one folder a label:
   beam-flowers classify PHOTO.jpg --model {model}"""
 
 
-def run_demo(folder: str, beams: list[str]) -> int:
-    """Embeds, trains and scores in `folder`; returns the exit code."""
-    work = Path(folder).absolute()
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers demo`."""
+    parser.epilog = (
+        "Reads the photographs in the package, writes FOLDER: store, model and labelled table.\n\n"
+        f"{ACCURACY}"
+    )
+    parser.add_argument("--folder", default=_FOLDER, help=f"where to work (default ./{_FOLDER})")
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers demo`."""
+    from beam_flowers.backbones.resolve import resolve
+    from beam_flowers.cli.train import print_trained
+    from beam_flowers.head.lbfgs import LbfgsOptions
+    from beam_flowers.head.split import SplitOptions
+    from beam_flowers.runs.embed import RunOptions, embed_images
+    from beam_flowers.runs.score import Job, score_images
+    from beam_flowers.runs.train import train_model
+
+    work = Path(arguments.folder).absolute()
     store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
     options = RunOptions(beams)
     backbone = resolve(_BACKBONE)
@@ -50,6 +61,8 @@ def run_demo(folder: str, beams: list[str]) -> int:
 
 
 def _print_table(table: str) -> None:
+    import pyarrow.parquet as pq
+
     rows = pq.read_table(table).sort_by([("score", "descending")]).to_pylist()
     right = 0
     for row in rows:

@@ -6,6 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from beam_flowers.cli.shared import warn
+from beam_flowers.errors import InputError
+
 OUTPUT = "beam-flowers-evaluation"
 
 _EPILOG = """\
@@ -19,7 +22,7 @@ pictures. If STORE has changed since the training, a warning says so. Suspected 
 searched among all labelled pictures, each scored by a head trained without it."""
 
 
-def fill_evaluate(parser: argparse.ArgumentParser) -> None:
+def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers evaluate`."""
     parser.epilog = _EPILOG
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
@@ -48,10 +51,8 @@ def fill_evaluate(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def evaluate(arguments: argparse.Namespace, beams: list[str]) -> int:
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers evaluate`."""
-    from beam_flowers.cli.commands import warn
-    from beam_flowers.errors import InputError
     from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
 
     if beams:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.shared import add_weights, backbone_of, warn
 from beam_flowers.errors import InputError
 
 _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels")
 
 
-def fill_export(parser: argparse.ArgumentParser) -> None:
+def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers export`."""
-    from beam_flowers.cli.parser import _add_weights
-
     parser.epilog = (
         "Reads MODEL and some 100 pictures, writes OUTPUT, which must not be there yet. Formats:\n"
         "savedmodel   folder; `serving_default` takes a batch of JPEG or PNG files as bytes and "
@@ -34,13 +33,12 @@ def fill_export(parser: argparse.ArgumentParser) -> None:
         help="compare, and calibrate, on pictures of this store "
         "(default: the photographs in the package)",
     )
-    _add_weights(parser)
+    add_weights(parser)
 
 
-def export(arguments: argparse.Namespace, beams: list[str]) -> int:
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers export`."""
     from beam_flowers import files
-    from beam_flowers.cli.commands import backbone_of, warn
     from beam_flowers.head.bundle import read_bundle
     from beam_flowers.runs.export import export_model
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from beam_flowers.cli.flags import split_flags
-from beam_flowers.cli.parser import command_parser, make_parser
+from beam_flowers.cli.parser import COMMANDS, command_parser, make_parser
 from beam_flowers.errors import BeamFlowersError
 
 EXIT_ERROR = 1
@@ -65,10 +65,8 @@ def _run(arguments: list[str]) -> int:
     if beams:
         print("handed to Beam:", *beams, flush=True)
         _set_filesystem_options(beams)
-    # Beam's, TensorFlow's and our own heavy modules wait until a command needs them.
-    from beam_flowers.cli import commands
-
-    return commands.run(arguments[0], parsed, beams)
+    code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
+    return code
 
 
 def _set_filesystem_options(beams: list[str]) -> None:

@@ -81,7 +81,7 @@ def _lite_converter(function: Any) -> Any:
             f"TensorFlow {tf.__version__} has no TFLite converter any more: TensorFlow 2.21 has; "
             "or use --to savedmodel"
         )
-    return lite.TFLiteConverter.from_concrete_functions([function])
+    return lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
 
 
 def _converted(converter: Any) -> bytes:

@@ -1,0 +1,23 @@
+"""`backbones`: the networks known by name."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers backbones`."""
+    parser.epilog = "Reads no picture, writes nothing, measures no accuracy."
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers backbones`."""
+    from beam_flowers.backbones.catalogue import CATALOGUE
+    from beam_flowers.backbones.resolve import whereabouts
+
+    print(f"{'name':<20}{'input':<11}{'vector':<8}{'licence':<12}here")
+    for row in CATALOGUE:
+        size = f"{row.input_size}x{row.input_size}"
+        print(f"{row.name:<20}{size:<11}{row.vector_length:<8}{row.licence:<12}{whereabouts(row)}")
+    print("\nAny other: --backbone with a SavedModel folder, a .keras file or a TF-Hub handle.")
+    return 0

@@ -1,0 +1,148 @@
+"""Flags that several commands share, and what becomes of them. Light, as all of `cli` is: heavy
+modules are imported where a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from beam_flowers.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from beam_flowers.backbones.resolve import ResolvedBackbone
+    from beam_flowers.head.bundle import Bundle
+    from beam_flowers.runs.embed import RunOptions, Summary
+
+EXIT_TOO_MANY_BAD = 3
+
+IMAGES = """\
+IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
+all of train, val or validation, test are splits, with the labels one level deeper; files directly
+in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
+(.csv, .tsv, .parquet, .jsonl), a picture. Files are told by content, never by extension. What
+cannot be used is written to a reject table with the reason. Names that start with a dot are
+hidden: counted and passed over."""
+
+BEAM = """\
+Every other flag is handed to Beam unchanged: --runner (default: FnApiRunner, in this process),
+--temp_location, --direct_num_workers, filesystem options and so on."""
+
+ACCURACY = """\
+Accuracies: "train" is measured on the pictures trained on (in the retrain recipe: on the batch
+just trained on) and flatters; "validation" on pictures held back from the start, to watch the
+training; "test", printed at the end, on pictures that had no part in it: the one to quote."""
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """IMAGES."""
+    parser.add_argument("images", metavar="IMAGES", nargs="+", help="what to read: see below")
+
+
+def add_top_k(parser: argparse.ArgumentParser) -> None:
+    """`--top-k`."""
+    parser.add_argument("--top-k", type=int, default=5, help="labels a picture (default 5)")
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Where weights lie and what they want."""
+    parser.add_argument(
+        "--backbone-path",
+        help="where a named backbone's weights lie: a Keras "
+        "weights file, a SavedModel folder or a TF-Hub handle",
+    )
+    parser.add_argument("--backbone-sha256", help="what the weights' sha256 must be")
+    parser.add_argument(
+        "--pixel-range",
+        metavar="LOW,HIGH",
+        help="what the network takes black and white as (default for an unnamed network: -1,1)",
+    )
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """What every run over pictures takes: see `RunOptions`."""
+    parser.add_argument("--shards", type=int, help="units of work (default: by number of files)")
+    parser.add_argument(
+        "--retry-rejects", action="store_true", help="try files again that were rejected"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="trust neither size nor date: read and hash every file again",
+    )
+    parser.add_argument(
+        "--max-bad-fraction",
+        type=float,
+        default=1.0,
+        help="exit with 3, after "
+        "all is written, if more of the pictures than this fail (default 1.0)",
+    )
+
+
+def warn(message: str) -> None:
+    """A line for the user that ends nothing."""
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def table_line(name: str, ranking: Sequence[tuple[str, float]], width: int = 0) -> str:
+    """One picture's labels, best first."""
+    return f"{name:<{width}}  " + "  ".join(f"{label} {score:.4f}" for label, score in ranking)
+
+
+def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
+    """The run's options, from `add_run`'s flags."""
+    from beam_flowers.runs.embed import RunOptions
+
+    if not 0 <= arguments.max_bad_fraction <= 1:
+        raise InputError(
+            f"--max-bad-fraction is a share from 0 to 1, not {arguments.max_bad_fraction!r}"
+        )
+    return RunOptions(beams, arguments.shards, arguments.retry_rejects, arguments.verify)
+
+
+def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbone:
+    """The backbone of that name, from `add_weights`' flags."""
+    from beam_flowers.backbones.resolve import resolve
+
+    return resolve(
+        name,
+        arguments.backbone_path,
+        arguments.backbone_sha256,
+        _pixel_range(arguments.pixel_range),
+    )
+
+
+def _pixel_range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        raise InputError(f"--pixel-range takes two numbers, as in -1,1, not {text!r}") from None
+    return low, high
+
+
+def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbone:
+    """The backbone that a model was trained on; ModelError if the one here is another."""
+    from beam_flowers.head.bundle import require_backbone
+
+    if len(bundle.fingerprints) > 1:
+        raise ModelError(
+            f"the model takes the vectors of {bundle.backbone} side by side; embed the pictures"
+            " with each of them into one store and `score` that"
+        )
+    backbone = resolve_backbone(arguments, bundle.backbone)
+    require_backbone(bundle, backbone.row.name, backbone.fingerprint, backbone.about()["pixels"])
+    return backbone
+
+
+def verdict(summary: Summary, most: float) -> int:
+    """The exit code of a run over pictures."""
+    if summary.bad_fraction <= most:
+        return 0
+    warn(
+        f"{summary.failures} of {summary.failures + summary.rows} pictures failed, "
+        f"{summary.bad_fraction:.1%}; --max-bad-fraction allows {most:.1%}"
+    )
+    return EXIT_TOO_MANY_BAD

@@ -1,0 +1,278 @@
+"""`train`: the store → a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from beam_flowers.cli.shared import ACCURACY, BEAM, warn
+
+if TYPE_CHECKING:
+    from beam_flowers.head.softmax import Step
+    from beam_flowers.head.sweep import Trial
+    from beam_flowers.runs.train import Trained
+
+_SPLIT = """\
+The split follows from a hash of each picture's content: copies stay on one side, moving or adding
+files changes nothing, and no class is left out of a side while it has pictures for it. --split
+retrain divides by path, bit for bit as retrain.py did. Splits that a manifest or train/val/test
+folders fix are kept."""
+
+_RECIPE_FLAGS = (
+    "how_many_training_steps",
+    "train_batch_size",
+    "eval_step_interval",
+    "validation_batch_size",
+    "train_epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "dropout",
+    "l1",
+    "l2",
+    "label_smoothing",
+    "hidden",
+    "early_stopping",
+    "class_weights",
+)
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers train`."""
+    parser.epilog = (
+        "Reads STORE, writes the folder MODEL: model.json, weights.npy, bias.npy, labels.txt, and "
+        "the arrays\nof a hidden layer.\n\n"
+        f"{ACCURACY}\n\n{_SPLIT}\n\n{BEAM}"
+    )
+    parser.add_argument("store", metavar="STORE", help="folder of the feature store")
+    parser.add_argument("--model", required=True, help="folder to write the model to")
+    parser.add_argument(
+        "--backbone", help="whose vectors, where the store has several; a+b: both side by side"
+    )
+    parser.add_argument(
+        "--recipe",
+        default="lbfgs",
+        choices=("lbfgs", "retrain", "image-classifier"),
+        help="full-batch L-BFGS, in seconds (default), retrain.py's steps, or "
+        "make_image_classifier's epochs",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of split and training (default 0)")
+    _add_labels(parser)
+    _add_split(parser)
+    _add_regularisation(parser)
+    _add_steps(parser)
+    _add_choice(parser)
+
+
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels",
+        metavar="MANIFEST",
+        help="table of label and uri or sha256: labels for pictures of the store, "
+        "which stays as it is; an empty label takes a picture out",
+    )
+    parser.add_argument(
+        "--label-separator",
+        metavar="SIGN",
+        help="a picture's label text is several labels with SIGN between them: "
+        "a sigmoid for each label (default: one label a picture)",
+    )
+
+
+def _add_split(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--split", default="hash", choices=("hash", "retrain"), help="see below")
+    for name in ("validation", "testing"):
+        parser.add_argument(
+            f"--{name}-percentage",
+            type=int,
+            help=f"percent of the pictures for {name} (default 10); where it is given, a label "
+            "without a picture there is an error, not a warning",
+        )
+
+
+def _add_regularisation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--l1", "--l1-regularizer", dest="l1", type=float, help="weight of sum|W| (default 0)"
+    )
+    parser.add_argument(
+        "--l2",
+        "--l2-regularizer",
+        dest="l2",
+        type=float,
+        help="weight of half the sum of W² (default 0.05 in lbfgs, over scaled vectors; 0 in "
+        "retrain); in image-classifier of the whole sum, as its ancestor had it (default 0.0001)",
+    )
+    parser.add_argument(
+        "--dropout",
+        "--dropout-rate",
+        dest="dropout",
+        type=float,
+        help="retrain, image-classifier: share of the last layer's inputs dropped in training "
+        "(default 0 and 0.2)",
+    )
+    parser.add_argument(
+        "--label-smoothing",
+        type=float,
+        help="retrain, image-classifier: share of the target spread over all labels (default 0 "
+        "and 0.1)",
+    )
+    parser.add_argument(
+        "--class-weights",
+        choices=("balanced",),
+        help="lbfgs, image-classifier: let every label count alike (retrain draws so already)",
+    )
+
+
+def _add_steps(parser: argparse.ArgumentParser) -> None:
+    settings: dict[str, tuple[Callable[[str], float], str]] = {
+        "how-many-training-steps": (int, "retrain: batches, not epochs (default 4000)"),
+        "train-batch-size": (int, "retrain: pictures a step (default 100; the paper had 10)"),
+        "eval-step-interval": (int, "retrain: steps between reports (default 10)"),
+        "validation-batch-size": (
+            int,
+            "retrain: pictures drawn for a report, -1 for all (default 100)",
+        ),
+        "train-epochs": (int, "image-classifier: passes over the pictures (default 5)"),
+        "batch-size": (int, "image-classifier: pictures a step (default 32)"),
+        "momentum": (float, "image-classifier: of gradient descent (default 0.9)"),
+        "learning-rate": (
+            float,
+            "retrain, image-classifier: of gradient descent (default 0.01 and 0.005)",
+        ),
+        "hidden": (
+            int,
+            "retrain, image-classifier: width of a hidden ReLU layer, behind which dropout then "
+            "acts (default: none; the flowers sample had 512, with dropout 0.5)",
+        ),
+        "early-stopping": (
+            int,
+            "retrain, image-classifier: end after so many reports without a lower validation "
+            "cross entropy, and keep the best step (default: go on)",
+        ),
+    }
+    for name, (kind, text) in settings.items():
+        parser.add_argument(f"--{name}", type=kind, help=text)
+
+
+def _add_choice(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--warm-start", metavar="MODEL", help="begin from an older model's head")
+    parser.add_argument(
+        "--sweep",
+        action="store_true",
+        help="choose l2, and where --backbone is not given the backbone, by cross-validation on "
+        "the training and validation pictures",
+    )
+    parser.add_argument("--sweep-l1", action="store_true", help="--sweep over l1 as well")
+    parser.add_argument("--folds", type=int, default=5, help="of the sweep (default 5)")
+    parser.add_argument(
+        "--min-accuracy",
+        type=float,
+        help="0 to 1: write no model, and exit with 1, if the accuracy on the test pictures (or "
+        "else the validation pictures) is below",
+    )
+    parser.add_argument(
+        "--summaries-dir",
+        help="folder for the steps as JSON lines and TensorBoard summaries, in a new sub-folder",
+    )
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers train`."""
+    from beam_flowers.head.recipes import recipe
+    from beam_flowers.head.split import SplitOptions
+    from beam_flowers.head.sweep import SweepOptions
+    from beam_flowers.runs.train import TrainOptions, train_model
+
+    settings = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
+    asked = {name: f"{name}_percentage" for name in ("validation", "testing")}
+    given = {name: flag for name, flag in asked.items() if getattr(arguments, flag) is not None}
+    percentages = {flag: getattr(arguments, flag) for flag in given.values()}
+    split = SplitOptions(arguments.split, **percentages)
+    sweeps = arguments.sweep or arguments.sweep_l1
+    options = TrainOptions(
+        arguments.labels,
+        arguments.label_separator,
+        arguments.warm_start,
+        SweepOptions(arguments.folds, arguments.sweep_l1) if sweeps else None,
+        arguments.min_accuracy,
+        arguments.summaries_dir,
+        tuple(given),
+    )
+    # L-BFGS reports each iteration, the others when it is time to.
+    log = StepLog(10 if arguments.recipe == "lbfgs" else 1)
+    trained = train_model(
+        arguments.store,
+        arguments.model,
+        recipe(arguments.recipe, **settings),
+        split,
+        arguments.backbone,
+        arguments.seed,
+        log.report,
+        options,
+        print_trial,
+    )
+    log.finish()
+    print_trained(trained, arguments.model)
+    return 0
+
+
+def print_trial(trial: Trial) -> None:
+    """A line of the sweep's table."""
+    penalties = f"l1 {trial.recipe.l1:<7g} l2 {trial.recipe.l2:<7g}"
+    found = trial.result
+    print(
+        f"{trial.backbone:<30} {penalties} accuracy {found.accuracy:.2%} "
+        f"(deviation {found.deviation:.2%}), cross entropy {found.cross_entropy:.4f} "
+        f"({len(found.folds)} folds, {found.count} pictures)",
+        flush=True,
+    )
+
+
+class StepLog:
+    """Prints the steps that `interval` divides, and the last."""
+
+    def __init__(self, interval: int = 10) -> None:
+        self._interval = interval
+        self._waiting: Step | None = None
+
+    def report(self, step: Step) -> None:
+        """Takes a step."""
+        self._waiting = step
+        if step.step % self._interval == 0:
+            self.finish()
+
+    def finish(self) -> None:
+        """Prints the last step, if it was not printed."""
+        step, self._waiting = self._waiting, None
+        if step is None:
+            return
+        validation = step.validation_accuracy
+        middle = "" if validation is None else f"validation accuracy {validation:.1%}, "
+        print(
+            f"step {step.step}: train accuracy {step.train_accuracy:.1%}, {middle}"
+            f"cross entropy {step.cross_entropy:.4f}",
+            flush=True,
+        )
+
+
+def print_trained(trained: Trained, model: str) -> None:
+    """What was measured, and where the model lies."""
+    for line in trained.result.warnings:
+        warn(line)
+    if trained.bundle.sweep:
+        chosen = trained.bundle.recipe
+        print(f"chosen: {trained.bundle.backbone}, l1 {chosen['l1']:g}, l2 {chosen['l2']:g}")
+    names = {"training": "train", "validation": "validation", "testing": "test"}
+    for split, metrics in trained.result.metrics.items():
+        print(
+            f"{names[split]} accuracy {metrics.accuracy:.1%} "
+            f"(95 % interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}, "
+            f"{metrics.count} pictures)"
+        )
+    if fitted := trained.result.calibration:
+        print(
+            f"temperature {fitted.temperature:.3f}: cross entropy {fitted.cross_entropy_before:.4f}"
+            f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} validation pictures"
+        )
+    print(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")
