@@ -16,7 +16,7 @@ from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.scores.ranking import TOP_K
 
-COMMANDS = ("embed", "train", "score", "classify", "backbones", "vacuum", "demo")
+COMMANDS = tuple(parsers.COMMANDS)
 
 
 def command(name):

@@ -15,9 +15,9 @@ _EPILOG = """\
 Reads STORE and MODEL, no picture. Writes DIR/evaluation.json and evaluation.md, confusion.csv,
 misclassified.csv and, with matplotlib (pip install 'beam-flowers[plots]'), confusion.png.
 
-What is measured on: by default the testing side of the very split that MODEL was trained with,
+The accuracy is, by default, that on the testing side of the very split that MODEL was trained with,
 computed again from the rule, percentages and seed in it: pictures that had no part in the
-training, the number to quote. --split training and all flatter; all is for a store of other
+training, the one to quote. --split training and all flatter; all is for a store of other
 pictures. If STORE has changed since the training, a warning says so. Suspected label errors are
 searched among all labelled pictures, each scored by a head trained without it."""
 
