@@ -122,7 +122,7 @@ def test_files_above_the_limit_are_rejected_without_a_digest_of_their_beginning(
     large = [image(tmp_path / f"{n}.png", data + bytes(n)) for n in range(3)]
     results = compute_bottlenecks(large, MeanColour(), Limits(max_bytes=len(data)))
     assert isinstance(results[0], Bottleneck)
-    assert [(r.error_class, r.sha256) for r in results[1:]] == [("TooManyBytes", None)] * 2
+    assert [(r.error_class, r.sha256) for r in results[1:]] == [("TooLarge", None)] * 2
 
 
 def test_an_error_of_the_network_is_not_taken_for_one_of_the_picture(scenes):

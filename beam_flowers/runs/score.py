@@ -112,23 +112,7 @@ def score_images(
         store, listed = (job.images[0], None) if from_store else (job.store, job.images)
         return score_joined(store, listed, job.output, bundle, job.top_k)
     kind = ScoreRows.of(bundle, job.top_k)
-    about = {"model_id": kind.model_id, "backbone": bundle.backbone, "top_k": job.top_k}
-    rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
-    table = TableRun(
-        job.table, "", Section(kind.fingerprint, about), kind, rules, options.shards, warn
-    )
-    if is_store(job.images[0]):
-        summary = _from_store(table, job.images[0], None, bundle, options)
-    elif job.store:
-        embedded = embed_images(job.images, job.store, _needed(backbone, bundle), options, False, warn)
-        scored = _from_store(table, job.store, job.images, bundle, options)
-        computed = min(embedded.embedded, scored.rows)
-        summary = replace(scored, embedded=computed, reused=scored.rows - computed)
-    else:
-        summary = table.bring_up_to_date(
-            lambda ledger: ledger.list_found(list_images(job.images, table.root)),
-            lambda plan, _: run_plan(plan, kind, _needed(backbone, bundle), options.pipeline),
-        )
+    summary = _score(job, _table_run(job, kind, bundle, options, warn), bundle, backbone, options)
     if suffix(job.output):
         _write_files(files.absolute(job.output), job.table, kind)
     if not summary.rows:
@@ -137,6 +121,36 @@ def score_images(
             "the reject table names the reasons"
         )
     return summary
+
+
+def _table_run(
+    job: Job, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Warn
+) -> TableRun:
+    about = {"model_id": kind.model_id, "backbone": bundle.backbone, "top_k": job.top_k}
+    rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
+    section = Section(kind.fingerprint, about)
+    return TableRun(job.table, "", section, kind, rules, options.shards, warn)
+
+
+def _score(
+    job: Job,
+    table: TableRun,
+    bundle: Bundle,
+    backbone: ResolvedBackbone | None,
+    options: RunOptions,
+) -> Summary:
+    if is_store(job.images[0]):
+        return _from_store(table, job.images[0], None, bundle, options)
+    network = _needed(backbone, bundle)
+    if job.store:
+        embedded = embed_images(job.images, job.store, network, options, False, table.warn)
+        scored = _from_store(table, job.store, job.images, bundle, options)
+        computed = min(embedded.embedded, scored.rows)
+        return replace(scored, embedded=computed, reused=scored.rows - computed)
+    return table.bring_up_to_date(
+        lambda ledger: ledger.list_found(list_images(job.images, table.root)),
+        lambda plan, _: run_plan(plan, table.kind, network, options.pipeline),
+    )
 
 
 def _needed(backbone: ResolvedBackbone | None, bundle: Bundle) -> ResolvedBackbone:

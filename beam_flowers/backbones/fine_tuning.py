@@ -1,0 +1,205 @@
+"""A backbone with a softmax layer on it, trained on pictures, and saved without that layer."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
+from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.engine import load
+from beam_flowers.backbones.network import tensorflow, vector_of
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import BackboneError
+
+Floats = npt.NDArray[np.float32]
+Pixels = npt.NDArray[np.uint8]
+Classes = npt.NDArray[np.intp]
+
+_Call = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Settings of gradient descent with momentum on the cross entropy.
+
+    Attributes:
+        learning_rate: of each step.
+        momentum: 0..1.
+        dropout: share of a vector's numbers set to 0 in training.
+        label_smoothing: share of the target that is spread over all labels, 0..1.
+    """
+
+    learning_rate: float
+    momentum: float
+    dropout: float
+    label_smoothing: float
+
+
+class Tuner:
+    """A network and its softmax layer in training.
+
+    All kernels and biases train. Batch norms that are not folded into them keep their means and
+    variances, as small batches would spoil these; their scales and offsets train.
+
+    Attributes:
+        recipe: how pictures become pixels: as `embed` does it for the network when it is saved.
+    """
+
+    def __init__(
+        self, backbone: ResolvedBackbone, kernel: Floats, bias: Floats, descent: Descent, seed: int
+    ) -> None:
+        """Begins with the backbone's weights and a layer that labels its vectors.
+
+        For the rest of the process TensorFlow is told to repeat itself bit for bit and, unless
+        it runs already, to use all cores for one batch.
+
+        Args:
+            backbone: to begin from.
+            kernel: float32 [D, C] of the layer.
+            bias: float32 [C].
+            descent: settings.
+            seed: of what is dropped.
+
+        Raises:
+            BackboneError: the network has no weights that can be trained.
+        """
+        tf = _deterministic_tensorflow()
+        size = load(backbone).input_size
+        self.recipe = Backbone("fine-tuned", None, None).recipe(*size)
+        self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
+        self._vectors = _network(backbone)
+        self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
+        network = _trainable(self._vectors, (*size, 3), backbone.row.name)
+        self._variables = [*network, self._kernel, self._bias]
+        self._speeds = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
+        self._descent, self._random = descent, np.random.default_rng(seed)
+        pixels = tf.TensorSpec(self._spec.shape, tf.uint8)
+        classes, pair = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
+        self._update = _function(self._train, pixels, classes, pair)
+        self._measure = _function(self._label, pixels, classes)
+
+    def step(self, pixels: Pixels, classes: Classes) -> tuple[float, int]:
+        """Trains on uint8 [N, height, width, 3] pictures of the classes intp [N].
+
+        Returns:
+            Mean cross entropy with the smoothed targets, and the number of right answers, both
+            with dropout and before the step.
+        """
+        seed = self._random.integers(2**62, size=2)
+        loss, right = self._update(pixels, classes, seed)
+        return float(loss), int(right)
+
+    def hits(self, pixels: Pixels, classes: Classes) -> int:
+        """How many pictures the network and its layer label right."""
+        return int(self._measure(pixels, classes))
+
+    def save(self, folder: str) -> None:
+        """Writes the network, without the layer, as a SavedModel: [-1, 1] pixels → vectors."""
+        tf = tensorflow()
+        module = tf.Module()
+        module.__call__ = _function(self._vectors, self._spec)
+        # What the graph uses has to hang on the module to be saved.
+        module.kept = list(module.__call__.get_concrete_function().graph.variables)
+        tf.saved_model.save(module, folder)
+
+    def _train(self, pixels: Any, classes: Any, seed: Any) -> tuple[Any, Any]:
+        tf, descent, labels = tensorflow(), self._descent, self._bias.shape[0]
+        with tf.GradientTape() as tape:
+            vectors = self._vectors(_scaled(pixels))
+            kept = tf.nn.experimental.stateless_dropout(vectors, descent.dropout, seed)
+            logits = kept @ self._kernel + self._bias
+            smoothing = descent.label_smoothing
+            targets = tf.one_hot(classes, labels) * (1 - smoothing) + smoothing / labels
+            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
+        gradients = tape.gradient(loss, self._variables)
+        for variable, speed, gradient in zip(self._variables, self._speeds, gradients, strict=True):
+            # speed = momentum * speed - rate * gradient; variable += speed: as Keras' SGD.
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=variable.handle,
+                accum=speed.handle,
+                lr=descent.learning_rate,
+                grad=gradient,
+                momentum=descent.momentum,
+            )
+        return loss, _hits(logits, classes)
+
+    def _label(self, pixels: Any, classes: Any) -> Any:
+        return _hits(self._vectors(_scaled(pixels)) @ self._kernel + self._bias, classes)
+
+
+def _deterministic_tensorflow() -> Any:
+    tf = tensorflow()
+    # Unlike `embed`, which runs a picture on each core, this runs one batch at a time.
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(0)
+    tf.config.experimental.enable_op_determinism()
+    return tf
+
+
+def _network(backbone: ResolvedBackbone) -> _Call:
+    """float32 [N, height, width, 3] pixels from -1 to 1 → [N, D], with variables."""
+    low, high = backbone.row.pixel_range
+    with weights.local_copy(backbone.place, backbone.kind) as local:
+        call = _read(local, backbone)
+
+    def vectors(pixels: Any) -> Any:
+        scaled = (pixels + 1) * ((high - low) / 2) + low
+        return vector_of(call(scaled), repr(backbone.place), -1)
+
+    return vectors
+
+
+def _read(local: str, backbone: ResolvedBackbone) -> _Call:
+    tf = tensorflow()
+    if backbone.kind == "efficientnet-lite":
+        architecture, arrays = efficientnet_lite.read(local)
+        variables = {name: tf.Variable(array, name=name) for name, array in arrays.items()}
+        return lambda x: efficientnet_lite.vectors(x, architecture["blocks"], variables)
+    if backbone.kind == "saved-model":
+        return saved_model.load(local).call
+    if backbone.kind == "keras-file":
+        model = keras_models.read_file(local)
+    else:
+        model = keras_models.read_application(local, backbone.row)
+    return lambda x: model(x, training=False)
+
+
+def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
+    """The trainable variables that the vectors depend on."""
+    tf = tensorflow()
+    try:
+        with tf.GradientTape() as tape:
+            total = tf.reduce_sum(vectors(tf.zeros([2, *shape])))
+        watched = tape.watched_variables()
+        gradients = tape.gradient(total, watched)
+    except (LookupError, ValueError, tf.errors.InvalidArgumentError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackboneError(f"{name!r} cannot be trained in batches: {reason}") from error
+    found = [v for v, g in zip(watched, gradients, strict=True) if g is not None]
+    if not found:
+        raise BackboneError(
+            f"{name!r} has no trainable variables: it was saved with its weights as constants, or "
+            "not to be trained; fine-tune a named backbone, a .keras file or a SavedModel that "
+            "was exported with trainable variables"
+        )
+    return found
+
+
+def _scaled(pixels: Any) -> Any:
+    tf = tensorflow()
+    return tf.cast(pixels, tf.float32) / 127.5 - 1
+
+
+def _hits(logits: Any, classes: Any) -> Any:
+    tf = tensorflow()
+    return tf.reduce_sum(tf.cast(tf.argmax(logits, 1) == classes, tf.int32))
+
+
+def _function(function: Callable[..., Any], *specs: Any) -> Any:
+    return tensorflow().function(function, input_signature=specs, autograph=False)

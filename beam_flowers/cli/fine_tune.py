@@ -1,0 +1,117 @@
+"""`train --fine-tune`: its flags, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import TYPE_CHECKING
+
+from beam_flowers.cli.shared import add_weights, resolve_backbone, warn
+from beam_flowers.errors import InputError
+
+if TYPE_CHECKING:
+    from beam_flowers.backbones.resolve import ResolvedBackbone
+    from beam_flowers.head.split import SplitOptions
+
+HELP = """\
+--fine-tune trains the network itself, not a head on its vectors: all layers, on the pictures, for
+minutes to hours. It takes labels and split from STORE, begins with the backbone of STORE and a head
+trained on its vectors, and writes no MODEL but a new backbone, the folder --fine-tuned, which is
+then embedded and trained on. Of the flags it takes those of labels, split and seed and, with
+image-classifier's defaults, --train-epochs, --batch-size, --learning-rate, --momentum, --dropout
+and --label-smoothing. One seed gives the same weights on one machine, as far as TensorFlow's
+determinism goes. Train on the new vectors with the same split and seed: with another, pictures
+that the network has learnt would be among the test pictures."""
+
+SETTINGS = (
+    "train_epochs",
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "dropout",
+    "label_smoothing",
+)
+_OTHERS = (
+    "how_many_training_steps",
+    "train_batch_size",
+    "eval_step_interval",
+    "validation_batch_size",
+    "l1",
+    "l2",
+    "hidden",
+    "early_stopping",
+    "class_weights",
+    "label_separator",
+    "warm_start",
+    "sweep",
+    "sweep_l1",
+    "min_accuracy",
+    "summaries_dir",
+)
+
+
+def add_fine_tune(
+    parser: argparse.ArgumentParser, target: argparse._MutuallyExclusiveGroup
+) -> None:
+    """`--fine-tune`, instead of what else is in the group, and what goes with it."""
+    target.add_argument(
+        "--fine-tune",
+        metavar="IMAGES",
+        nargs="+",
+        help="train the backbone itself on the pictures of STORE that are in IMAGES: see below",
+    )
+    parser.add_argument(
+        "--fine-tuned", metavar="FOLDER", help="folder to write the fine-tuned backbone to"
+    )
+    add_weights(parser)
+
+
+def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions) -> int:
+    """`beam-flowers train --fine-tune`."""
+    _check(arguments)
+    from beam_flowers import files
+    from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
+    from beam_flowers.store.features import choose_section, open_store
+
+    root = files.absolute(arguments.store)
+    _, section = choose_section(root, open_store(root), arguments.backbone)
+    settings = {name: getattr(arguments, name) for name in SETTINGS}
+    options = FineTuneOptions(**{n: v for n, v in settings.items() if v is not None})
+    backbone = resolve_backbone(arguments, str(section.about["name"]))
+    tuned = fine_tune(
+        root,
+        backbone,
+        arguments.fine_tune,
+        arguments.fine_tuned,
+        options,
+        split,
+        seed=arguments.seed,
+        labels=arguments.labels,
+        say=lambda line: print(line, flush=True),
+        warn=warn,
+    )
+    print(f"backbone: {tuned.backbone.path} (fingerprint {tuned.backbone.short})")
+    print(_next(arguments, tuned.backbone))
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if not arguments.fine_tuned:
+        raise InputError("--fine-tune writes a new backbone: name its folder with --fine-tuned")
+    given = [name for name in _OTHERS if getattr(arguments, name) not in (None, False)]
+    if given or arguments.recipe == "retrain":
+        flag = given[0].replace("_", "-") if given else "recipe retrain"
+        raise InputError(f"--fine-tune does not take --{flag}; it trains the network, no head")
+    if arguments.backbone and "+" in arguments.backbone:
+        raise InputError(f"--fine-tune trains one backbone at a time, not {arguments.backbone!r}")
+
+
+def _next(arguments: argparse.Namespace, backbone: ResolvedBackbone) -> str:
+    """The two commands that make use of the new backbone, with the same labels and split."""
+    flags = ("seed", "split", "validation_percentage", "testing_percentage", "labels")
+    given = [(flag, getattr(arguments, flag)) for flag in flags]
+    kept = [w for f, v in given if v is not None for w in (f"--{f.replace('_', '-')}", str(v))]
+    store, name = arguments.store, f"{backbone.row.name}-{backbone.short}"
+    embed = ["embed", *arguments.fine_tune, "--store", store, "--backbone", backbone.path]
+    train = ["train", store, "--backbone", name, "--model", "MODEL", *kept]
+    return f"next:\n  beam-flowers {shlex.join(embed)}\n  beam-flowers {shlex.join(train)}"

@@ -1,0 +1,355 @@
+"""`train --fine-tune`: a store's labels and the pictures themselves → a new backbone."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import hash_files, pool, read_content
+from beam_flowers.backbones.fine_tuning import Classes, Descent, Pixels, Tuner
+from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
+from beam_flowers.errors import InputError, PictureError, TrainingError
+from beam_flowers.head.corrections import apply_corrections, read_corrections
+from beam_flowers.head.examples import Examples
+from beam_flowers.head.metrics import wilson_interval
+from beam_flowers.head.settings import check_settings
+from beam_flowers.head.split import SPLITS, SplitOptions
+from beam_flowers.head.stored import read_examples
+from beam_flowers.head.train import TrainResult, train
+from beam_flowers.images.find import find_images
+from beam_flowers.images.pixels import decode
+from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
+from beam_flowers.records import Image, Reject
+from beam_flowers.store.features import section_name
+
+_TIMED_STEPS = 3
+"""After the first, which also builds the graph, so many are timed to foretell the rest."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class FineTuneOptions:
+    """Settings of make_image_classifier's `--do_fine_tuning`, with its defaults.
+
+    Attributes:
+        train_epochs: passes over the training pictures.
+        batch_size: pictures a step; they are in memory together with all their activations.
+        learning_rate: of gradient descent.
+        momentum: 0..1.
+        dropout: share of a vector's numbers set to 0 in training.
+        label_smoothing: share of the target that is spread over all labels, 0..1.
+    """
+
+    train_epochs: int = 5
+    batch_size: int = 32
+    learning_rate: float = 0.005
+    momentum: float = 0.9
+    dropout: float = 0.2
+    label_smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    def descent(self) -> Descent:
+        """What a single step needs to know."""
+        values = asdict(self)
+        return Descent(**{name: values[name] for name in Descent.__dataclass_fields__})
+
+
+class Accuracy(NamedTuple):
+    """How many of some pictures were labelled right."""
+
+    right: int
+    total: int
+
+    def __str__(self) -> str:
+        if not self.total:
+            return "unknown (no pictures)"
+        low, high = wilson_interval(self.right, self.total)
+        return (
+            f"{self.right / self.total:.1%} (95 % interval {low:.1%} to {high:.1%}, "
+            f"{self.total} pictures)"
+        )
+
+
+class FineTuned(NamedTuple):
+    """A finished fine-tuning.
+
+    Attributes:
+        backbone: the new one.
+        before: accuracy by `validation` and `testing` of a head on the stored vectors.
+        after: the same of the tuned network, on the pictures of these that could be read.
+    """
+
+    backbone: ResolvedBackbone
+    before: Mapping[str, Accuracy]
+    after: Mapping[str, Accuracy]
+
+
+class _Item(NamedTuple):
+    uri: str
+    sha256: str
+    class_id: int
+
+
+def fine_tune(
+    store: str,
+    backbone: ResolvedBackbone,
+    images: Sequence[str],
+    output: str,
+    options: FineTuneOptions | None = None,
+    split: SplitOptions | None = None,
+    *,
+    seed: int = 0,
+    labels: str | None = None,
+    say: Say = print,
+    warn: Say = print,
+) -> FineTuned:
+    """Trains a backbone on the pictures that a store has vectors of, and writes a new one.
+
+    The start is the backbone with a head trained by L-BFGS on the stored vectors. Pictures are
+    found in `images` by content. Those of the training side train, those of the validation side
+    are measured after each epoch, those of the testing side once, at the end.
+
+    Args:
+        store: folder of the store, which is only read.
+        backbone: to begin from; the store has its vectors.
+        images: folders, globs, list files, manifests or pictures; see `find_images`.
+        output: local folder to write, a SavedModel; must not exist.
+        options: settings of the training.
+        split: how the rows are divided: the same as when heads are trained.
+        seed: of split, order of the pictures and dropout. On one machine the same seed gives the
+            same weights, as far as TensorFlow's determinism goes.
+        labels: manifest of corrections: see `read_corrections`.
+        say: takes lines on the progress.
+        warn: takes a line for the user.
+
+    Raises:
+        InputError: `output` is there, or no training picture is in `images`.
+        StoreError: the store has no vectors of that backbone.
+        BackboneError: the backbone cannot be trained.
+        TrainingError: no head can be trained on the store, or the training diverged.
+    """
+    options, target = options or FineTuneOptions(), _free(output)
+    examples = _examples(store, backbone, labels)
+    start = train(examples, split=split, seed=seed)
+    sides = _sides(examples, start, _uris_by_content(images, warn), warn)
+    head = start.head
+    tuner = Tuner(backbone, head.weights, head.bias, options.descent(), seed)
+    reader = _Reader(tuner.recipe)
+    before = {
+        name: Accuracy(round(metrics.accuracy * metrics.count), metrics.count)
+        for name, metrics in start.metrics.items()
+        if name != "training"
+    }
+    for name, accuracy in before.items():
+        say(f"before, head on the stored vectors: {name} accuracy {accuracy}")
+    _run(tuner, reader, sides, options, seed, say)
+    after = {name: _accuracy(tuner, reader, sides[name], options.batch_size) for name in before}
+    for name, accuracy in after.items():
+        say(f"after, tuned network: {name} accuracy {accuracy}")
+    for reason, count in Counter(reader.skipped.values()).most_common():
+        warn(f"{count} pictures were skipped: {reason}")
+    _save(tuner, target)
+    return FineTuned(resolve(target), before, after)
+
+
+def _free(output: str) -> str:
+    target = files.absolute(output)
+    if not files.is_local(target):
+        raise InputError(f"{output!r} is not on this machine: write to a local folder and copy it")
+    if os.path.lexists(target):
+        raise InputError(f"{output!r} is there already: name another folder, or delete it")
+    return target
+
+
+def _save(tuner: Tuner, target: str) -> None:
+    parent = files.parent(target)
+    files.make_folder(parent)
+    with tempfile.TemporaryDirectory(prefix=".beam-flowers-", dir=parent) as folder:
+        made = os.path.join(folder, "backbone")
+        tuner.save(made)
+        os.rename(made, target)
+
+
+def _examples(store: str, backbone: ResolvedBackbone, labels: str | None) -> Examples:
+    name = section_name(backbone.row.name, backbone.fingerprint).partition("=")[2]
+    examples = read_examples(files.absolute(store), name).examples
+    return apply_corrections(examples, read_corrections(labels)) if labels else examples
+
+
+def _uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
+    found = [image for image in find_images(images) if isinstance(image, Image)]
+    hashed = hash_files(found)
+    failed = [result for result in hashed if isinstance(result, Reject)]
+    if failed:
+        warn(
+            f"{len(failed)} files cannot be read, such as {failed[0].image.uri!r}: "
+            f"{failed[0].message}"
+        )
+    uris: dict[str, str] = {}
+    for result in hashed:
+        if not isinstance(result, Reject):
+            uris.setdefault(result.sha256, result.image.uri)
+    return uris
+
+
+def _sides(
+    examples: Examples, start: TrainResult, uris: Mapping[str, str], warn: Say
+) -> dict[str, list[_Item]]:
+    """The pictures of each split, one of each content, in an order that only content decides."""
+    number = {label: class_id for class_id, label in enumerate(start.labels)}
+    rows = {sha: row for row, sha in enumerate(examples.sha256) if start.codes[row] >= 0}
+    sides: dict[str, list[_Item]] = {name: [] for name in SPLITS}
+    for sha, row in sorted(rows.items()):
+        if sha in uris:
+            item = _Item(uris[sha], sha, number[str(examples.labels[row])])
+            sides[SPLITS[start.codes[row]]].append(item)
+    missing = sorted(examples.uris[row] for sha, row in rows.items() if sha not in uris)
+    if len(missing) == len(rows):
+        raise InputError(
+            f"none of the {len(rows)} labelled pictures of the store, such as {missing[0]!r}, is"
+            " among the images to fine-tune on; they are told by content: name the folder that"
+            " the store was made from"
+        )
+    if missing:
+        warn(f"{len(missing)} pictures of the store are not among the images: {missing[0]!r}, ...")
+    if others := len(set(uris) - set(rows)):
+        warn(f"{others} files are passed over: not in the store, no picture or without a label")
+    _require_labels(sides["training"], start.labels)
+    return sides
+
+
+def _require_labels(training: Sequence[_Item], labels: Sequence[str]) -> None:
+    there = {item.class_id for item in training}
+    lacking = [label for class_id, label in enumerate(labels) if class_id not in there]
+    if lacking:
+        raise InputError(
+            f"{len(lacking)} of {len(labels)} labels, such as {lacking[0]!r}, have no training"
+            " picture among the images to fine-tune on; name all folders that the store was made"
+            " from"
+        )
+
+
+class _Reader:
+    """Decodes batches; what cannot be used is left out and remembered by uri."""
+
+    def __init__(self, recipe: PixelRecipe) -> None:
+        self._recipe = recipe
+        self.skipped: dict[str, str] = {}
+
+    def read(self, items: Sequence[_Item]) -> tuple[Pixels, Classes]:
+        found = list(pool().map(self._open, items))
+        read = [(f, item.class_id) for f, item in zip(found, items, strict=True) if f is not None]
+        size = (self._recipe.height, self._recipe.width, 3)
+        pixels = np.stack([f for f, _ in read]) if read else np.empty((0, *size), np.uint8)
+        return pixels, np.array([class_id for _, class_id in read], np.intp)
+
+    def _open(self, item: _Item) -> Pixels | None:
+        image = Image(item.uri, files.parent(item.uri), item.uri)
+        content = read_content(image, DEFAULT_LIMITS)
+        if isinstance(content, Reject):
+            self.skipped[item.uri] = f"{content.error_class}: {content.message}"
+        elif content[2] != item.sha256:
+            self.skipped[item.uri] = "changed since it was listed"
+        else:
+            try:
+                return decode(content[1], self._recipe).pixels
+            except PictureError as error:
+                self.skipped[item.uri] = str(error)
+        return None
+
+
+def _batches(
+    reader: _Reader, items: Sequence[_Item], size: int
+) -> Iterator[tuple[Pixels, Classes]]:
+    for start in range(0, len(items), size):
+        pixels, classes = reader.read(items[start : start + size])
+        if len(classes):
+            yield pixels, classes
+
+
+def _accuracy(tuner: Tuner, reader: _Reader, items: Sequence[_Item], size: int) -> Accuracy:
+    right = count = 0
+    for pixels, classes in _batches(reader, items, size):
+        right += tuner.hits(pixels, classes)
+        count += len(classes)
+    return Accuracy(right, count)
+
+
+def _run(
+    tuner: Tuner,
+    reader: _Reader,
+    sides: Mapping[str, list[_Item]],
+    options: FineTuneOptions,
+    seed: int,
+    say: Say,
+) -> None:
+    training, epochs = sides["training"], options.train_epochs
+    clock = _Clock(epochs * len(training), say)
+    say(
+        f"fine-tuning all layers on {len(training)} pictures x {epochs} epochs = {clock.left}, each"
+        " forward and backward through the whole network: a multiple of the cost of embedding them"
+    )
+    random = np.random.default_rng(seed)
+    for epoch in range(1, epochs + 1):
+        began = time.monotonic()
+        order = [training[place] for place in random.permutation(len(training))]
+        loss, accuracy = _epoch(tuner, _batches(reader, order, options.batch_size), clock)
+        line = f"epoch {epoch}: loss {loss:.4f}, train accuracy {accuracy}"
+        if sides["validation"]:
+            measured = _accuracy(tuner, reader, sides["validation"], options.batch_size)
+            line += f", validation accuracy {measured}"
+        say(f"{line}, {time.monotonic() - began:.0f} s")
+
+
+def _epoch(
+    tuner: Tuner, batches: Iterator[tuple[Pixels, Classes]], clock: _Clock
+) -> tuple[float, Accuracy]:
+    """The mean loss and the accuracy over an epoch, each batch measured before its step."""
+    loss, right, count = 0.0, 0, 0
+    for pixels, classes in batches:
+        batch_loss, hits = tuner.step(pixels, classes)
+        if not math.isfinite(batch_loss):
+            raise TrainingError(
+                f"the fine-tuning diverged: the loss is {batch_loss}; use a lower --learning-rate;"
+                " nothing was written"
+            )
+        loss += batch_loss * len(classes)
+        right, count = right + hits, count + len(classes)
+        clock.tick(len(classes))
+    if not count:
+        raise InputError("none of the training pictures can be read; nothing was written")
+    return loss / count, Accuracy(right, count)
+
+
+class _Clock:
+    """Foretells from the first steps how long all will take."""
+
+    def __init__(self, left: int, say: Say) -> None:
+        self.left = left
+        self._say = say
+        self._steps = self._seen = 0
+        self._began = 0.0
+
+    def tick(self, count: int) -> None:
+        """Counts a step with `count` pictures."""
+        self.left -= count
+        if self._steps == 0:
+            self._began = time.monotonic()
+        else:
+            self._seen += count
+        if self._steps == _TIMED_STEPS:
+            rate = self._seen / (time.monotonic() - self._began)
+            self._say(f"{rate:.1f} pictures a second: {self.left / rate / 60:.0f} minutes to go")
+        self._steps += 1
