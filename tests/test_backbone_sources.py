@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from beam_flowers.backbones import engine, hub, resolve, weights
-from beam_flowers.backbones.catalogue import CATALOGUE
+from beam_flowers.backbones.catalogue import find_row
 from beam_flowers.backbones.network import tensorflow
 from beam_flowers.errors import BackboneError
 
-INCEPTION = CATALOGUE[1]
+INCEPTION = find_row("inception-v3")
 
 
 class Inception(NamedTuple):

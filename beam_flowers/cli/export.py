@@ -7,7 +7,7 @@ import argparse
 from beam_flowers.cli.shared import add_weights, backbone_of, warn
 from beam_flowers.errors import InputError
 
-_FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels")
+_FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "card")
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "it\ntflite-int8  the same in 8-bit integers, calibrated on pictures of --store\n"
         "keras        .keras, of plain layers; not for backbones that are SavedModels\n"
         "onnx         .onnx; needs pip install 'beam-flowers[onnx]'\n"
-        "labels       one label a line, in class order\n\n"
+        "labels       one label a line, in class order\n"
+        "card         .md, what the model is, was trained and measured on, and its limits\n\n"
         "Each export is loaded in a fresh process and compared with the model on up to 100 "
         "pictures;\nwhat does not agree is not kept, and the exit code is 1. That measures "
         "agreement, not accuracy:\n`train` measures that."
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         raise InputError(f"export runs no pipeline; leave out {' '.join(beams)}")
     kind, output = arguments.to, arguments.output
     bundle = read_bundle(files.absolute(arguments.model))
-    backbone = None if kind == "labels" else backbone_of(bundle, arguments)
+    backbone = None if kind in ("labels", "card") else backbone_of(bundle, arguments)
     agreement = export_model(bundle, backbone, kind, output, arguments.store, warn)
     if agreement is not None:
         where = "the store's pictures" if arguments.store else "the package's photographs"

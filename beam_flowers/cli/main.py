@@ -40,12 +40,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BeamFlowersError as error:
         return _complain(str(error))
     except KeyboardInterrupt:
-        _complain("stopped; the same command goes on from what is finished")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
+    except OSError as error:
+        logging.debug("file error", exc_info=True)
+        return _complain(f"{error}; check that the path is there and may be read and written")
     except Exception as error:
+        # Beam wraps a Ctrl-C that reaches a step.
+        if "KeyboardInterrupt" in str(error):
+            return _interrupted()
         # What a runner wraps has the cause in its last line; a traceback helps no user.
         logging.debug("unexpected error", exc_info=True)
         return _complain(_cause(error))
@@ -75,6 +80,11 @@ def _set_filesystem_options(beams: list[str]) -> None:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     FileSystems.set_options(PipelineOptions(beams))
+
+
+def _interrupted() -> int:
+    _complain("stopped; the same command goes on from what is finished")
+    return EXIT_INTERRUPTED
 
 
 def _complain(message: str) -> int:

@@ -17,6 +17,7 @@ from beam_flowers.backbones.compute import pool, read_content
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, ModelError, PictureError
+from beam_flowers.evaluation.card import model_card
 from beam_flowers.export.agreement import Agreement, Example, measure, require_agreement
 from beam_flowers.export.converters import Pixels, write_onnx, write_tflite, write_tflite_int8
 from beam_flowers.export.graph import write_saved_model
@@ -35,6 +36,7 @@ SUFFIXES = {
     "keras": ".keras",
     "onnx": ".onnx",
     "labels": "",
+    "card": ".md",
 }
 """Of the output, by format."""
 
@@ -62,23 +64,24 @@ def export_model(
 
     Args:
         bundle: the model.
-        backbone: the one it was trained on; not needed for `labels`.
+        backbone: the one it was trained on; not needed for `labels` and `card`.
         kind: a key of `SUFFIXES`.
-        output: local path that doesn't exist yet. All but `savedmodel` and `labels` get a
+        output: local path that doesn't exist yet. All but `savedmodel`, `labels` and `card` get a
             `.labels.txt` beside them.
         store: whose pictures are compared and calibrated on; by default those in the package.
         warn: takes a line for the user.
 
     Returns:
-        How well it agrees with the model; None for `labels`.
+        How well it agrees with the model; None for `labels` and `card`.
 
     Raises:
         InputError: the output exists or has another suffix, or there are no pictures.
         ModelError: the format cannot hold the model, or the export does not agree with it.
     """
     target = _free(kind, output)
-    if kind == "labels":
-        files.write_atomic(target, labels_text(bundle.labels))
+    if kind in ("labels", "card"):
+        text = labels_text(bundle.labels) if kind == "labels" else model_card(bundle).encode()
+        files.write_atomic(target, text)
         return None
     if backbone is None:
         raise InputError(f"an export to {kind} needs the backbone of the model")

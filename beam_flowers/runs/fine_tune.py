@@ -7,39 +7,43 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from beam_flowers import files
-from beam_flowers.backbones.compute import hash_files, pool, read_content
 from beam_flowers.backbones.fine_tuning import Classes, Descent, Pixels, Tuner
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
-from beam_flowers.errors import InputError, PictureError, TrainingError
+from beam_flowers.errors import InputError, TrainingError
 from beam_flowers.head.corrections import apply_corrections, read_corrections
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.metrics import wilson_interval
 from beam_flowers.head.settings import check_settings
-from beam_flowers.head.split import SPLITS, SplitOptions
+from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.stored import read_examples
 from beam_flowers.head.train import TrainResult, train
-from beam_flowers.images.find import find_images
-from beam_flowers.images.pixels import decode
-from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.records import Image, Reject
+from beam_flowers.runs.labelled_pictures import (
+    Item,
+    Reader,
+    Say,
+    labelled_pictures,
+    uris_by_content,
+)
 from beam_flowers.store.features import section_name
 
 _TIMED_STEPS = 3
 """After the first, which also builds the graph, so many are timed to foretell the rest."""
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class FineTuneOptions:
-    """Settings of make_image_classifier's `--do_fine_tuning`, with its defaults.
+    """Settings of make_image_classifier's `--do_fine_tuning`, with its defaults but one.
+
+    Its learning rate of 0.005 is too high for networks whose batch norms are folded or stand
+    still: on 151 flowers it took EfficientNet-Lite0 from 87.5 % to 61.3 % of 80 test pictures
+    in 5 epochs, 0.0003 to 92.5 % in 3.
 
     Attributes:
         train_epochs: passes over the training pictures.
@@ -52,7 +56,7 @@ class FineTuneOptions:
 
     train_epochs: int = 5
     batch_size: int = 32
-    learning_rate: float = 0.005
+    learning_rate: float = 0.0003
     momentum: float = 0.9
     dropout: float = 0.2
     label_smoothing: float = 0.1
@@ -72,14 +76,16 @@ class Accuracy(NamedTuple):
     right: int
     total: int
 
+    @property
+    def share(self) -> float:
+        """0..1; 1 of no pictures."""
+        return self.right / self.total if self.total else 1.0
+
     def __str__(self) -> str:
         if not self.total:
             return "unknown (no pictures)"
         low, high = wilson_interval(self.right, self.total)
-        return (
-            f"{self.right / self.total:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-            f"{self.total} pictures)"
-        )
+        return f"{self.share:.1%} (95 % interval {low:.1%} to {high:.1%}, {self.total} pictures)"
 
 
 class FineTuned(NamedTuple):
@@ -94,12 +100,6 @@ class FineTuned(NamedTuple):
     backbone: ResolvedBackbone
     before: Mapping[str, Accuracy]
     after: Mapping[str, Accuracy]
-
-
-class _Item(NamedTuple):
-    uri: str
-    sha256: str
-    class_id: int
 
 
 def fine_tune(
@@ -123,16 +123,14 @@ def fine_tune(
 
     Args:
         store: folder of the store, which is only read.
-        backbone: to begin from; the store has its vectors.
+        backbone: to begin from.
         images: folders, globs, list files, manifests or pictures; see `find_images`.
         output: local folder to write, a SavedModel; must not exist.
         options: settings of the training.
         split: how the rows are divided: the same as when heads are trained.
-        seed: of split, order of the pictures and dropout. On one machine the same seed gives the
-            same weights, as far as TensorFlow's determinism goes.
+        seed: of split, order of the pictures and dropout.
         labels: manifest of corrections: see `read_corrections`.
-        say: takes lines on the progress.
-        warn: takes a line for the user.
+        say, warn: take lines for the user.
 
     Raises:
         InputError: `output` is there, or no training picture is in `images`.
@@ -143,25 +141,42 @@ def fine_tune(
     options, target = options or FineTuneOptions(), _free(output)
     examples = _examples(store, backbone, labels)
     start = train(examples, split=split, seed=seed)
-    sides = _sides(examples, start, _uris_by_content(images, warn), warn)
-    head = start.head
-    tuner = Tuner(backbone, head.weights, head.bias, options.descent(), seed)
-    reader = _Reader(tuner.recipe)
-    before = {
+    sides = labelled_pictures(examples, start, uris_by_content(images, warn), warn)
+    before = _measured(start)
+    _tell(say, "before, head on the stored vectors", before)
+    tuner = Tuner(backbone, start.head.weights, start.head.bias, options.descent(), seed)
+    reader = Reader(tuner.recipe)
+    _run(tuner, reader, sides, options, seed, say)
+    after = {name: _accuracy(tuner, reader, sides[name], options.batch_size) for name in before}
+    _tell(say, "after, tuned network", after)
+    _warn(before, after, reader, warn)
+    _save(tuner, target)
+    return FineTuned(resolve(target), before, after)
+
+
+def _measured(start: TrainResult) -> dict[str, Accuracy]:
+    return {
         name: Accuracy(round(metrics.accuracy * metrics.count), metrics.count)
         for name, metrics in start.metrics.items()
         if name != "training"
     }
-    for name, accuracy in before.items():
-        say(f"before, head on the stored vectors: {name} accuracy {accuracy}")
-    _run(tuner, reader, sides, options, seed, say)
-    after = {name: _accuracy(tuner, reader, sides[name], options.batch_size) for name in before}
-    for name, accuracy in after.items():
-        say(f"after, tuned network: {name} accuracy {accuracy}")
+
+
+def _tell(say: Say, what: str, accuracies: Mapping[str, Accuracy]) -> None:
+    for name, accuracy in accuracies.items():
+        say(f"{what}: {name} accuracy {accuracy}")
+
+
+def _warn(
+    before: Mapping[str, Accuracy], after: Mapping[str, Accuracy], reader: Reader, warn: Say
+) -> None:
     for reason, count in Counter(reader.skipped.values()).most_common():
         warn(f"{count} pictures were skipped: {reason}")
-    _save(tuner, target)
-    return FineTuned(resolve(target), before, after)
+    if "validation" in before and after["validation"].share < before["validation"].share:
+        warn(
+            "on the validation pictures the tuned network is worse than what it began with: try a"
+            " lower --learning-rate or other --train-epochs"
+        )
 
 
 def _free(output: str) -> str:
@@ -188,100 +203,9 @@ def _examples(store: str, backbone: ResolvedBackbone, labels: str | None) -> Exa
     return apply_corrections(examples, read_corrections(labels)) if labels else examples
 
 
-def _uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
-    found = [image for image in find_images(images) if isinstance(image, Image)]
-    hashed = hash_files(found)
-    failed = [result for result in hashed if isinstance(result, Reject)]
-    if failed:
-        warn(
-            f"{len(failed)} files cannot be read, such as {failed[0].image.uri!r}: "
-            f"{failed[0].message}"
-        )
-    uris: dict[str, str] = {}
-    for result in hashed:
-        if not isinstance(result, Reject):
-            uris.setdefault(result.sha256, result.image.uri)
-    return uris
-
-
-def _sides(
-    examples: Examples, start: TrainResult, uris: Mapping[str, str], warn: Say
-) -> dict[str, list[_Item]]:
-    """The pictures of each split, one of each content, in an order that only content decides."""
-    number = {label: class_id for class_id, label in enumerate(start.labels)}
-    rows = {sha: row for row, sha in enumerate(examples.sha256) if start.codes[row] >= 0}
-    sides: dict[str, list[_Item]] = {name: [] for name in SPLITS}
-    for sha, row in sorted(rows.items()):
-        if sha in uris:
-            item = _Item(uris[sha], sha, number[str(examples.labels[row])])
-            sides[SPLITS[start.codes[row]]].append(item)
-    missing = sorted(examples.uris[row] for sha, row in rows.items() if sha not in uris)
-    if len(missing) == len(rows):
-        raise InputError(
-            f"none of the {len(rows)} labelled pictures of the store, such as {missing[0]!r}, is"
-            " among the images to fine-tune on; they are told by content: name the folder that"
-            " the store was made from"
-        )
-    if missing:
-        warn(f"{len(missing)} pictures of the store are not among the images: {missing[0]!r}, ...")
-    if others := len(set(uris) - set(rows)):
-        warn(f"{others} files are passed over: not in the store, no picture or without a label")
-    _require_labels(sides["training"], start.labels)
-    return sides
-
-
-def _require_labels(training: Sequence[_Item], labels: Sequence[str]) -> None:
-    there = {item.class_id for item in training}
-    lacking = [label for class_id, label in enumerate(labels) if class_id not in there]
-    if lacking:
-        raise InputError(
-            f"{len(lacking)} of {len(labels)} labels, such as {lacking[0]!r}, have no training"
-            " picture among the images to fine-tune on; name all folders that the store was made"
-            " from"
-        )
-
-
-class _Reader:
-    """Decodes batches; what cannot be used is left out and remembered by uri."""
-
-    def __init__(self, recipe: PixelRecipe) -> None:
-        self._recipe = recipe
-        self.skipped: dict[str, str] = {}
-
-    def read(self, items: Sequence[_Item]) -> tuple[Pixels, Classes]:
-        found = list(pool().map(self._open, items))
-        read = [(f, item.class_id) for f, item in zip(found, items, strict=True) if f is not None]
-        size = (self._recipe.height, self._recipe.width, 3)
-        pixels = np.stack([f for f, _ in read]) if read else np.empty((0, *size), np.uint8)
-        return pixels, np.array([class_id for _, class_id in read], np.intp)
-
-    def _open(self, item: _Item) -> Pixels | None:
-        image = Image(item.uri, files.parent(item.uri), item.uri)
-        content = read_content(image, DEFAULT_LIMITS)
-        if isinstance(content, Reject):
-            self.skipped[item.uri] = f"{content.error_class}: {content.message}"
-        elif content[2] != item.sha256:
-            self.skipped[item.uri] = "changed since it was listed"
-        else:
-            try:
-                return decode(content[1], self._recipe).pixels
-            except PictureError as error:
-                self.skipped[item.uri] = str(error)
-        return None
-
-
-def _batches(
-    reader: _Reader, items: Sequence[_Item], size: int
-) -> Iterator[tuple[Pixels, Classes]]:
-    for start in range(0, len(items), size):
-        pixels, classes = reader.read(items[start : start + size])
-        if len(classes):
-            yield pixels, classes
-
-
-def _accuracy(tuner: Tuner, reader: _Reader, items: Sequence[_Item], size: int) -> Accuracy:
+def _accuracy(tuner: Tuner, reader: Reader, items: Sequence[Item], size: int) -> Accuracy:
     right = count = 0
-    for pixels, classes in _batches(reader, items, size):
+    for pixels, classes in reader.batches(items, size):
         right += tuner.hits(pixels, classes)
         count += len(classes)
     return Accuracy(right, count)
@@ -289,8 +213,8 @@ def _accuracy(tuner: Tuner, reader: _Reader, items: Sequence[_Item], size: int) 
 
 def _run(
     tuner: Tuner,
-    reader: _Reader,
-    sides: Mapping[str, list[_Item]],
+    reader: Reader,
+    sides: Mapping[str, list[Item]],
     options: FineTuneOptions,
     seed: int,
     say: Say,
@@ -305,7 +229,7 @@ def _run(
     for epoch in range(1, epochs + 1):
         began = time.monotonic()
         order = [training[place] for place in random.permutation(len(training))]
-        loss, accuracy = _epoch(tuner, _batches(reader, order, options.batch_size), clock)
+        loss, accuracy = _epoch(tuner, reader.batches(order, options.batch_size), clock)
         line = f"epoch {epoch}: loss {loss:.4f}, train accuracy {accuracy}"
         if sides["validation"]:
             measured = _accuracy(tuner, reader, sides["validation"], options.batch_size)

@@ -1,0 +1,121 @@
+"""The pictures that a store's rows were made from, found again by content and read in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import hash_files, pool, read_content
+from beam_flowers.backbones.fine_tuning import Classes, Pixels
+from beam_flowers.errors import InputError, PictureError
+from beam_flowers.head.examples import Examples
+from beam_flowers.head.split import SPLITS
+from beam_flowers.head.train import TrainResult
+from beam_flowers.images.find import find_images
+from beam_flowers.images.pixels import decode
+from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
+from beam_flowers.records import Image, Reject
+
+Say = Callable[[str], None]
+
+
+class Item(NamedTuple):
+    """A picture with its label's number; the file may have changed since its hash was taken."""
+
+    uri: str
+    sha256: str
+    class_id: int
+
+
+def uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
+    """Hashes all files: the address of one file by sha256."""
+    found = [image for image in find_images(images) if isinstance(image, Image)]
+    hashed = hash_files(found)
+    failed = [result for result in hashed if isinstance(result, Reject)]
+    if failed:
+        warn(
+            f"{len(failed)} files cannot be read, such as {failed[0].image.uri!r}: "
+            f"{failed[0].message}"
+        )
+    uris: dict[str, str] = {}
+    for result in hashed:
+        if not isinstance(result, Reject):
+            uris.setdefault(result.sha256, result.image.uri)
+    return uris
+
+
+def labelled_pictures(
+    examples: Examples, start: TrainResult, uris: Mapping[str, str], warn: Say
+) -> dict[str, list[Item]]:
+    """The pictures of each split, one of each content, in an order that only content decides."""
+    number = {label: class_id for class_id, label in enumerate(start.labels)}
+    rows = {sha: row for row, sha in enumerate(examples.sha256) if start.codes[row] >= 0}
+    sides: dict[str, list[Item]] = {name: [] for name in SPLITS}
+    for sha, row in sorted(rows.items()):
+        if sha in uris:
+            item = Item(uris[sha], sha, number[str(examples.labels[row])])
+            sides[SPLITS[start.codes[row]]].append(item)
+    missing = sorted(examples.uris[row] for sha, row in rows.items() if sha not in uris)
+    if len(missing) == len(rows):
+        raise InputError(
+            f"none of the {len(rows)} labelled pictures of the store, such as {missing[0]!r}, is"
+            " among the images to fine-tune on; they are told by content: name the folder that"
+            " the store was made from"
+        )
+    if missing:
+        warn(f"{len(missing)} pictures of the store are not among the images: {missing[0]!r}, ...")
+    if others := len(set(uris) - set(rows)):
+        warn(f"{others} files are passed over: not in the store, no picture or without a label")
+    _require_labels(sides["training"], start.labels)
+    return sides
+
+
+def _require_labels(training: Sequence[Item], labels: Sequence[str]) -> None:
+    there = {item.class_id for item in training}
+    lacking = [label for class_id, label in enumerate(labels) if class_id not in there]
+    if lacking:
+        raise InputError(
+            f"{len(lacking)} of {len(labels)} labels, such as {lacking[0]!r}, have no training"
+            " picture among the images to fine-tune on; name all folders that the store was made"
+            " from"
+        )
+
+
+class Reader:
+    """Decodes batches; what cannot be used is left out and remembered by uri."""
+
+    def __init__(self, recipe: PixelRecipe) -> None:
+        self._recipe = recipe
+        self.skipped: dict[str, str] = {}
+
+    def read(self, items: Sequence[Item]) -> tuple[Pixels, Classes]:
+        """Pixels uint8 [n, height, width, 3] and classes intp [n] of those that can be used."""
+        found = list(pool().map(self._open, items))
+        read = [(f, item.class_id) for f, item in zip(found, items, strict=True) if f is not None]
+        size = (self._recipe.height, self._recipe.width, 3)
+        pixels = np.stack([f for f, _ in read]) if read else np.empty((0, *size), np.uint8)
+        return pixels, np.array([class_id for _, class_id in read], np.intp)
+
+    def _open(self, item: Item) -> Pixels | None:
+        image = Image(item.uri, files.parent(item.uri), item.uri)
+        content = read_content(image, DEFAULT_LIMITS)
+        if isinstance(content, Reject):
+            self.skipped[item.uri] = f"{content.error_class}: {content.message}"
+        elif content[2] != item.sha256:
+            self.skipped[item.uri] = "changed since it was listed"
+        else:
+            try:
+                return decode(content[1], self._recipe).pixels
+            except PictureError as error:
+                self.skipped[item.uri] = str(error)
+        return None
+
+    def batches(self, items: Sequence[Item], size: int) -> Iterator[tuple[Pixels, Classes]]:
+        """`read` of `size` items at a time, without empty batches."""
+        for start in range(0, len(items), size):
+            pixels, classes = self.read(items[start : start + size])
+            if len(classes):
+                yield pixels, classes

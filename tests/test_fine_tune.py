@@ -1,0 +1,273 @@
+"""`train --fine-tune`: a new backbone from the pictures of a store."""
+
+import shlex
+import shutil
+
+import numpy as np
+import pytest
+from stores import cli, photos
+
+from beam_flowers.backbones import engine
+from beam_flowers.backbones.fine_tuning import Descent, Tuner
+from beam_flowers.backbones.keras_models import keras_library
+from beam_flowers.backbones.network import tensorflow
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.cli.main import main
+from beam_flowers.errors import BackboneError, InputError, StoreError, TrainingError
+from beam_flowers.head.split import SplitOptions
+from beam_flowers.runs.embed import embed_images
+from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
+from beam_flowers.store.features import open_store
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
+PIXELS[1::2] //= 4
+CLASSES = np.array([0, 1, 0, 1])
+SPLIT = SplitOptions("hash", 25, 25)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def put_back_determinism():
+    """Other tests draw random numbers without a seed."""
+    yield
+    from tensorflow.python.framework import config
+
+    config.disable_op_determinism()
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A folder with one small network in several formats."""
+    folder = tmp_path_factory.mktemp("network")
+    keras = keras_library()
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((16, 16, 3))
+    maps = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 3)(pixels))
+    vectors = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(maps))
+    model = keras.Model(pixels, vectors)
+    model.save(folder / "net.keras")
+    model.export(str(folder / "exported"), verbose=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def original(network, tmp_path_factory):
+    """A folder with 20 photographs of five flowers and the store of their vectors."""
+    base = tmp_path_factory.mktemp("tune")
+    backbone = resolve(str(network / "net.keras"))
+    embed_images([str(photos(base / "pictures", 4))], str(base / "store"), backbone)
+    return base
+
+
+@pytest.fixture
+def work(original, tmp_path):
+    """A copy of `original`."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def tune(network, work):
+    """`fine_tune` on `work`, with the lines that it says."""
+
+    def run(output="tuned", images="pictures", seed=0, say=print, backbone=None, **options):
+        run.lines, run.warnings = [], []
+        return fine_tune(
+            str(work / "store"),
+            backbone or resolve(str(network / "net.keras")),
+            [str(work / images)],
+            str(work / output),
+            FineTuneOptions(**{"train_epochs": 1, "batch_size": 2} | options),
+            SPLIT,
+            seed=seed,
+            say=lambda line: (run.lines.append(line), say(line)),
+            warn=run.warnings.append,
+        )
+
+    return run
+
+
+def embed(path, **options):
+    return engine.load(resolve(str(path), **options)).embed(PIXELS)
+
+
+# The network
+
+
+def tuner_of(path, **options):
+    backbone = resolve(str(path), **options)
+    length = engine.load(backbone).vector_length
+    kernel, bias = np.zeros((length, 2), np.float32), np.zeros(2, np.float32)
+    return Tuner(backbone, kernel, bias, Descent(0.1, 0.9, 0.2, 0.1), seed=0)
+
+
+@pytest.mark.parametrize("name", ["net.keras", "exported"])
+def test_a_network_is_saved_as_it_was_and_as_it_became(network, name, tmp_path):
+    tuner = tuner_of(network / name, pixel_range=(0, 1))
+    tuner.save(str(tmp_path / "before"))
+    np.testing.assert_allclose(
+        embed(tmp_path / "before"), embed(network / name, pixel_range=(0, 1)), atol=1e-5
+    )
+    losses = [tuner.step(PIXELS, CLASSES)[0] for _ in range(20)]
+    assert losses[-1] < losses[0]
+    tuner.save(str(tmp_path / "after"))
+    assert np.abs(embed(tmp_path / "after") - embed(tmp_path / "before")).max() > 1e-3
+
+
+def test_what_was_tuned_can_be_tuned_again(network, tmp_path):
+    tuner_of(network / "net.keras").save(str(tmp_path / "once"))
+    again = tuner_of(tmp_path / "once")
+    first = again.step(PIXELS, CLASSES)
+    assert first == tuner_of(network / "net.keras").step(PIXELS, CLASSES)
+
+
+def plain_module(folder, batch, weights):
+    tf = tensorflow()
+    module = tf.Module()
+    module.kernel = weights
+    spec = tf.TensorSpec([batch, 16, 16, 3], tf.float32)
+    module.__call__ = tf.function(
+        lambda x: tf.reduce_mean(x, [1, 2]) @ module.kernel, input_signature=[spec]
+    )
+    tf.saved_model.save(module, str(folder))
+    return folder
+
+
+def test_a_network_of_constants_cannot_be_tuned(tmp_path):
+    kernel = tensorflow().constant(np.ones((3, 6), np.float32))
+    path = plain_module(tmp_path / "net", None, kernel)
+    with pytest.raises(BackboneError, match="'net' has no trainable variables"):
+        tuner_of(path)
+
+
+def test_a_network_for_one_picture_at_a_time_cannot_be_tuned(tmp_path):
+    path = plain_module(tmp_path / "net", 1, tensorflow().Variable(np.ones((3, 6), np.float32)))
+    with pytest.raises(BackboneError, match="'net' cannot be trained on batches"):
+        tuner_of(path)
+
+
+# The run
+
+
+def test_the_run_ends_in_another_backbone(tune, work, network):
+    tuned = tune(train_epochs=2)
+    there = resolve(str(work / "tuned"))
+    assert there == tuned.backbone
+    assert there.fingerprint != resolve(str(network / "net.keras")).fingerprint
+    assert engine.load(there).vector_length == 8
+    text = "\n".join(tune.lines)
+    assert "x 2 epochs = " in text
+    assert "pictures a second" in text
+    assert "epoch 2: loss" in text
+    assert {n: a.total for n, a in tuned.after.items()} == {"validation": 6, "testing": 6}
+    assert tune.warnings == []
+
+
+def test_one_seed_gives_one_network(tune):
+    first, same, other = (
+        embed(tune(output, seed=seed).backbone.path)
+        for output, seed in (("a", 3), ("b", 3), ("c", 4))
+    )
+    np.testing.assert_array_equal(first, same)
+    assert np.any(first != other)
+
+
+def test_it_does_not_matter_where_the_pictures_lie(tune, work):
+    first = embed(tune("a").backbone.path)
+    (work / "pictures").rename(work / "moved")
+    np.testing.assert_array_equal(embed(tune("b", "moved").backbone.path), first)
+
+
+def test_what_is_no_picture_of_the_store_is_counted_and_passed_over(tune, work):
+    (work / "pictures" / "daisy" / "notes.jpg").write_text("no picture")
+    gone = sorted((work / "pictures" / "daisy").iterdir())[0]
+    gone.unlink()
+    tune()
+    missing, others = tune.warnings
+    assert missing.startswith("1 pictures of the store are not among the images")
+    assert gone.name in missing
+    assert others.startswith("1 files are passed over")
+
+
+def test_pictures_that_go_bad_on_the_way_end_nothing(tune, work):
+    photographs = sorted((work / "pictures" / "tulips").iterdir())
+
+    def spoil(line):
+        if line.startswith("fine-tuning"):
+            photographs[0].write_bytes(b"changed")
+            photographs[1].unlink()
+
+    tune(say=spoil)
+    assert (
+        sorted(line.partition(":")[0] for line in tune.warnings) == ["1 pictures were skipped"] * 2
+    )
+    assert "changed" in str(tune.warnings)
+    assert "FileNotFoundError" in str(tune.warnings)
+
+
+def test_a_network_that_runs_away_is_not_written(tune, work):
+    with pytest.raises(TrainingError, match=r"diverged: .* lower --learning-rate"):
+        tune(learning_rate=1e30, train_epochs=5)
+    assert sorted(p.name for p in work.iterdir()) == ["pictures", "store"]
+
+
+def test_what_is_there_is_not_written_over(tune):
+    with pytest.raises(InputError, match="store' is there already"):
+        tune("store")
+
+
+def test_pictures_of_another_store_are_refused(tune, work):
+    (work / "others").mkdir()
+    (work / "others" / "a.jpg").write_text("another")
+    with pytest.raises(InputError, match="none of the 20 labelled pictures"):
+        tune(images="others")
+
+
+def test_a_label_without_a_picture_is_refused(tune):
+    with pytest.raises(InputError, match="4 of 5 labels, such as 'daisy', have no training"):
+        tune(images="pictures/roses")
+
+
+def test_a_backbone_that_the_store_lacks_is_named(tune):
+    with pytest.raises(StoreError, match=r"no vectors of 'efficientnet-lite0-.*holds: net-"):
+        tune(backbone=resolve("efficientnet-lite0"))
+
+
+# The command
+
+
+def test_the_command_and_the_two_that_it_names(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "pictures", 3)
+    assert cli("embed", "pictures", "--store", "store") == 0
+    tune = "train store --fine-tune pictures --fine-tuned tuned --train-epochs 1 --batch-size 8"
+    assert main(shlex.split(tune)) == 0
+    commands = capsys.readouterr().out.partition("next:\n")[2].splitlines()
+    for line in commands:
+        assert main(shlex.split(line)[1:]) == 0, line
+    assert "embedded 15, reused 0" in capsys.readouterr().out
+    assert [key[:12] for key in sorted(open_store("store").sections)][1] == "backbone=tun"
+    assert (tmp_path / "MODEL" / "model.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "--fine-tune writes a new backbone: name its folder with --fine-tuned"),
+        ("--fine-tuned t --hidden 5", "--fine-tune does not take --hidden"),
+        ("--fine-tuned t --sweep", "--fine-tune does not take --sweep"),
+        ("--fine-tuned t --recipe retrain", "does not take --recipe retrain"),
+        ("--fine-tuned t --backbone a+b", "one backbone at a time, not 'a+b'"),
+        ("--fine-tuned t --train-epochs 0", "train_epochs must be a whole number >= 1, got 0"),
+    ],
+)
+def test_flags_that_do_not_fit(original, flags, message, capsys):
+    command = f"train {original / 'store'} --fine-tune {original / 'pictures'} {flags}"
+    assert main(shlex.split(command)) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_and_a_backbone_are_not_made_at_once(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "store", "--model", "m", "--fine-tune", "pictures"])
+    assert stop.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
