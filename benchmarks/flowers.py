@@ -16,9 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
+from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.metrics import evaluate
+from beam_flowers.head.recipes import train_head
+from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.softmax import Sample
-from beam_flowers.head.train import LbfgsOptions, RetrainOptions, train_head
 from beam_flowers.store.features import Features, read_features
 
 FOLDS = 5

@@ -26,6 +26,8 @@ from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.runs import export as runs
 from beam_flowers.runs.export import export_model
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("daisy", "玫瑰", "tulip <3>", "other", "more", "most")
 HAS_ONNX = importlib.util.find_spec("tf2onnx") and importlib.util.find_spec("onnxruntime")
 

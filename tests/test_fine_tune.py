@@ -19,6 +19,8 @@ from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
 from beam_flowers.store.features import open_store
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
 PIXELS[1::2] //= 4
 CLASSES = np.array([0, 1, 0, 1])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from beam_flowers.backbones.engine import load
-from beam_flowers.backbones.resolve import ResolvedBackbone
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import compute_bottlenecks
+from beam_flowers.backbones.engine import load
+from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.scores.ranking import TOP_K, Ranked, rank
