@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import beam_flowers
+from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import main
 from beam_flowers.runs.embed import RunOptions, Summary, embed_images
@@ -107,3 +108,15 @@ def _unique(parts: list[Path]) -> list[dict[str, Any]]:
     found = pa.concat_tables([pq.ParquetFile(p).read() for p in parts]).sort_by("uri").to_pylist()
     assert len({row["uri"] for row in found}) == len(found), "a file has two rows"
     return found
+
+
+def refusing(uri):
+    """`files.read_bytes` that may not read one file."""
+    read = files.read_bytes
+
+    def read_bytes(path, limit=None):
+        if path == uri:
+            raise PermissionError(13, "Permission denied", path)
+        return read(path, limit)
+
+    return read_bytes

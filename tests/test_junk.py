@@ -5,7 +5,7 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from stores import cli, embed, junk, rejects, rows, visible
+from stores import cli, embed, junk, refusing, rejects, rows, visible
 
 from beam_flowers import files
 from beam_flowers.runs import embed as embed_run
@@ -86,7 +86,7 @@ def test_a_file_that_cannot_be_opened_is_tried_again_on_request(embedded, tmp_pa
     shutil.copytree(embedded[0] / "玫瑰 [odd]", folder)
     locked = str(folder / "a b.jpg")
     with monkeypatch.context() as patch:
-        patch.setattr(files, "read_bytes", _refusing(locked))
+        patch.setattr(files, "read_bytes", refusing(locked))
         assert embed(folder, tmp_path / "store").rejected == 1
     assert rejects(tmp_path / "store") == {locked: "PermissionError"}
     assert embed(folder, tmp_path / "store").rejected == 1
@@ -94,17 +94,6 @@ def test_a_file_that_cannot_be_opened_is_tried_again_on_request(embedded, tmp_pa
     assert str(retried) == "embedded 1, reused 5, rejected 0, hidden 0, of 6"
     assert rejects(tmp_path / "store") == {}
     assert locked in {row["uri"] for row in rows(tmp_path / "store")}
-
-
-def _refusing(uri):
-    read = files.read_bytes
-
-    def read_bytes(path, limit=None):
-        if path == uri:
-            raise PermissionError(13, "Permission denied", path)
-        return read(path, limit)
-
-    return read_bytes
 
 
 def test_rejects_that_fail_again_stay_once(embedded, tmp_path):

@@ -8,7 +8,7 @@ import pandas as pd
 import pictures
 import pyarrow.parquet as pq
 import pytest
-from stores import cli, embed, photos, rejects, rows, visible
+from stores import cli, embed, photos, refusing, rejects, rows, visible
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
@@ -236,7 +236,7 @@ class TestFolder:
         shutil.copytree(base / "pictures" / "roses", folder)
         locked = str(next(folder.iterdir()))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(files, "read_bytes", _refusing(locked))
+            patch.setattr(files, "read_bytes", refusing(locked))
             embed(folder, store)
         assert score(store, out, model).rejected == 1
         embed(folder, store, retry_rejects=True)
@@ -250,17 +250,6 @@ class TestFolder:
                 score(base / "pictures", tmp_path / "half", model, shards=3)
         summary = score(base / "pictures", tmp_path / "half", model)
         assert str(summary) == "embedded 0, reused 30, rejected 3, hidden 1, of 34"
-
-
-def _refusing(uri):
-    read = files.read_bytes
-
-    def read_bytes(path, limit=None):
-        if path == uri:
-            raise PermissionError(13, "Permission denied", path)
-        return read(path, limit)
-
-    return read_bytes
 
 
 @pytest.mark.parametrize(
