@@ -22,3 +22,13 @@ def work(original):
     yield original
     shutil.rmtree(original)
     kept.rename(original)
+
+
+def pytest_addoption(parser):
+    """The engine that `tests/engines` runs on, instead of those that it starts itself."""
+    group = parser.getgroup("engines")
+    group.addoption("--job-endpoint", help="HOST:PORT of a job server")
+    group.addoption("--runner", help="FlinkRunner, SparkRunner, ...")
+    group.addoption("--environment-type", help="EXTERNAL, PROCESS, LOOPBACK, ...")
+    group.addoption("--environment-config", help="as Beam's flag")
+    group.addoption("--beam-flag", action="append", default=[], help="any other --name=value")

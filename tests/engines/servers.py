@@ -1,0 +1,110 @@
+"""Job servers and worker pools as processes of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import apache_beam
+
+PRISM = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
+
+
+def prism_program() -> str:
+    """Prism of the installed Beam's version: $BEAM_FLOWERS_PRISM, from PATH, or made with Go.
+
+    Made once, into the user's cache folder: a minute, 66 MB.
+    """
+    given = os.environ.get("BEAM_FLOWERS_PRISM") or shutil.which("prism")
+    if given:
+        return given
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "beam-flowers" / f"prism-{apache_beam.__version__}"
+    if not (folder / "prism").exists():
+        if shutil.which("go") is None:
+            raise RuntimeError(
+                "Prism is missing: set BEAM_FLOWERS_PRISM to the program, or install Go, with "
+                f"which this test makes it (go install {PRISM})"
+            )
+        environment = {**os.environ, "GOBIN": str(folder)}
+        subprocess.run(["go", "install", PRISM], env=environment, check=True)
+    return str(folder / "prism")
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as taken:
+        taken.bind(("localhost", 0))
+        port: int = taken.getsockname()[1]
+    return port
+
+
+@contextmanager
+def prism(log: Path) -> Iterator[str]:
+    """A running Prism; gives its HOST:PORT."""
+    port = free_port()
+    command = [prism_program(), "-job_port", str(port), "-serve_http=false"]
+    with serving(command, port, log) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def worker_pool(log: Path, **changed: str) -> Iterator[str]:
+    """Beam's own worker pool, with environment variables `changed`; gives its HOST:PORT."""
+    port = free_port()
+    module = "apache_beam.runners.worker.worker_pool_main"
+    command = [sys.executable, "-m", module, "--service_port", str(port)]
+    # The stock pool starts its workers as plain `python`.
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with serving(command, port, log, PATH=path, **changed) as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def serving(command: Sequence[str], port: int, log: Path, **changed: str) -> Iterator[str]:
+    """A process that listens on `port`, and is gone with all its children afterwards."""
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            env={**os.environ, **changed},
+        )
+    try:
+        _wait_until_it_listens(process, port, log)
+        yield f"localhost:{port}"
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
+    """Kills a process that leads a session, and its children."""
+    for signal in (15, 9):
+        try:
+            os.killpg(process.pid, signal)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _wait_until_it_listens(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("localhost", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise RuntimeError(f"{process.args!r} does not listen on {port}: {log.read_text()[-2000:]}")
