@@ -1,0 +1,75 @@
+"""`doctor`: what is wrong with the pictures, before any network runs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from beam_flowers.cli.shared import IMAGES, add_images
+from beam_flowers.errors import InputError
+
+if TYPE_CHECKING:
+    from beam_flowers.doctor.findings import Finding
+
+_EXAMPLES = 3
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers doctor`."""
+    parser.epilog = (
+        f"{IMAGES}\n\nReads every file once and changes none. Severities: error (training would "
+        "fail or lose a class),\nwarning (results suffer), note (good to know). Pictures that "
+        "look alike are found with\nbeam-flowers[doctor]."
+    )
+    add_images(parser)
+    parser.add_argument("--output", help="JSON file for all findings with all their files")
+    parser.add_argument(
+        "--fail-on",
+        choices=("error", "warning"),
+        help="exit with 1 if there is a finding as severe as this (default: exit with 0)",
+    )
+    for name in ("validation", "testing"):
+        parser.add_argument(
+            f"--{name}-percentage",
+            type=int,
+            default=10,
+            help=f"as `train` will be given it: 0 for no {name} (default 10)",
+        )
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers doctor`."""
+    if beams:
+        raise InputError(f"unknown flag {beams[0]!r}: doctor runs in this process")
+    from beam_flowers.runs.doctor import diagnose
+
+    splits = 1 + sum(
+        percentage > 0
+        for percentage in (arguments.validation_percentage, arguments.testing_percentage)
+    )
+    diagnosis = diagnose(arguments.images, splits, arguments.output)
+    _print_counts(diagnosis.counts())
+    for finding in diagnosis.findings:
+        _print_finding(finding)
+    bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(arguments.fail_on, set())
+    severities = [finding.severity for finding in diagnosis.findings]
+    named = [f"{severities.count(s)} {s}s" for s in ("error", "warning", "note")]
+    print(f"{len(diagnosis.files)} files, {diagnosis.hidden} hidden: {', '.join(named)}")
+    return int(any(severity in bad for severity in severities))
+
+
+def _print_counts(rows: list[tuple[str, int, int, int]]) -> None:
+    header = ("label", "pictures", "copies", "unusable")
+    width = max(len(header[0]), *(len(row[0] or "(none)") for row in rows))
+    print(f"{header[0]:<{width}}  {header[1]:>8}  {header[2]:>6}  {header[3]:>8}")
+    for label, usable, copies, unusable in rows:
+        print(f"{label or '(none)':<{width}}  {usable:>8}  {copies:>6}  {unusable:>8}")
+
+
+def _print_finding(finding: Finding) -> None:
+    count = f" ({finding.files} file{'s' * (finding.files > 1)})" if finding.files else ""
+    print(f"{finding.severity}: {finding.message}{count}")
+    for group in finding.groups[:_EXAMPLES]:
+        print(f"    {' = '.join(group[:4])}{' = ...' if len(group) > 4 else ''}")
+    if len(finding.groups) > _EXAMPLES:
+        print(f"    and {len(finding.groups) - _EXAMPLES} more")

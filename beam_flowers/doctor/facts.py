@@ -1,0 +1,90 @@
+"""One file → what there is to know about it without a network."""
+
+from __future__ import annotations
+
+import io
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags
+from PIL import Image as PillowImage
+
+from beam_flowers.backbones.compute import read_content
+from beam_flowers.errors import PictureError
+from beam_flowers.images.pixels import decode
+from beam_flowers.images.recipe import Limits, PixelRecipe
+from beam_flowers.records import Image, Picture, Reject
+
+_RECIPE = PixelRecipe(64, 64, None, "bilinear")
+"""Enough for a perceptual hash, which looks at 32 x 32 pixels."""
+
+
+class Facts(NamedTuple):
+    """What is known of one file.
+
+    Attributes:
+        image: the file.
+        sha256: hex digest of its bytes; None where they cannot be read.
+        error_class: why it is no usable picture; None if it is one.
+        message: likewise, one line.
+        format: as in `Picture`; empty for an unusable file.
+        width: of the picture upright, in pixels; 0 for an unusable file.
+        height: likewise.
+        traits: of `rotated` (by EXIF), `cmyk`, `alpha`, `16-bit`, `animated`.
+        look: 64-bit perceptual hash (DCT); None without the package imagehash.
+    """
+
+    image: Image
+    sha256: str | None
+    error_class: str | None = None
+    message: str = ""
+    format: str = ""
+    width: int = 0
+    height: int = 0
+    traits: tuple[str, ...] = ()
+    look: int | None = None
+
+
+def examine(image: Image, limits: Limits) -> Facts:
+    """Reads and decodes a file once."""
+    content = read_content(image, limits)
+    if isinstance(content, Reject):
+        return Facts(image, None, content.error_class, content.message)
+    image, data, sha = content
+    try:
+        picture = decode(data, _RECIPE, limits)
+    except PictureError as error:
+        return Facts(image, sha, error.error_class, error.message)
+    size = (picture.format, picture.width, picture.height)
+    return Facts(image, sha, None, "", *size, _traits(data, picture.format), _look(picture))
+
+
+def looks_are_known() -> bool:
+    """Whether the package that computes perceptual hashes is there."""
+    return find_spec("imagehash") is not None
+
+
+def _look(picture: Picture) -> int | None:
+    if not looks_are_known():
+        return None
+    import imagehash
+
+    bits = imagehash.phash(PillowImage.fromarray(picture.pixels)).hash
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _traits(data: bytes, format_: str) -> tuple[str, ...]:
+    """Asked of the header alone; what it does not tell is left out."""
+    try:
+        with PillowImage.open(io.BytesIO(data), formats=[format_, "MPO"]) as im:
+            found = {
+                "rotated": im.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9),
+                "cmyk": im.mode == "CMYK",
+                "alpha": im.has_transparency_data,
+                "16-bit": im.mode.startswith("I") or "16" in str([t[3] for t in im.tile[:1]]),
+                "animated": format_ != "JPEG" and getattr(im, "n_frames", 1) > 1,
+            }
+    except Exception:  # Pillow's own ways to open are stricter than ours; nothing hangs on it.
+        return ()
+    return tuple(name for name, holds in found.items() if holds)

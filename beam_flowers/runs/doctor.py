@@ -1,0 +1,101 @@
+"""`doctor`: looks at every picture once and says what is wrong with the collection."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import pool
+from beam_flowers.doctor.facts import Facts, examine
+from beam_flowers.doctor.findings import Finding, find_problems
+from beam_flowers.errors import InputError
+from beam_flowers.images.find import find_images
+from beam_flowers.images.labels import are_splits, is_hidden
+from beam_flowers.images.recipe import Limits
+from beam_flowers.records import Hidden, Image, Reject
+
+_BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `diagnose` found.
+
+    Attributes:
+        files: of every file that is not hidden.
+        hidden: files passed over.
+        findings: the most severe first.
+    """
+
+    files: tuple[Facts, ...]
+    hidden: int
+    findings: tuple[Finding, ...]
+
+    def counts(self) -> list[tuple[str, int, int, int]]:
+        """(label, usable pictures, of them copies of others, unusable files), by label."""
+        names = sorted({fact.image.label or "" for fact in self.files})
+        usable = Counter(f.image.label or "" for f in self.files if not f.error_class)
+        unusable = Counter(f.image.label or "" for f in self.files if f.error_class)
+        contents = {(f.image.label or "", f.sha256) for f in self.files if not f.error_class}
+        distinct = Counter(name for name, _ in contents)
+        return [(n, usable[n], usable[n] - distinct[n], unusable[n]) for n in names]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, JSON values."""
+        columns = ("label", "pictures", "copies", "unusable")
+        return {
+            "files": len(self.files),
+            "hidden": self.hidden,
+            "labels": [dict(zip(columns, row, strict=True)) for row in self.counts()],
+            "findings": [{**asdict(f), "files": f.files} for f in self.findings],
+        }
+
+
+def diagnose(
+    images: Sequence[str], splits: int = 3, output: str | None = None, limits: Limits | None = None
+) -> Diagnosis:
+    """Reads each picture once, on all cores; no network runs.
+
+    Args:
+        images: folders, globs, list files, manifests or pictures; see `find_images`.
+        splits: number of splits that each class needs a picture in.
+        output: JSON file for all of it.
+        limits: what one picture may cost.
+
+    Raises:
+        InputError: if an input is missing or there is no file at all.
+    """
+    found = list(dict.fromkeys(find_images(images)))
+    rejects = [Facts(f.image, None, f[2], f[3]) for f in found if isinstance(f, Reject)]
+    listed = list({f.uri: f for f in found if isinstance(f, Image)}.values())
+    facts = (*rejects, *_examined(listed, limits or Limits()))
+    if not facts:
+        raise InputError(f"there is no file in {', '.join(images)}; name a folder of pictures")
+    hidden = sum(isinstance(f, Hidden) for f in found)
+    problems = find_problems(facts, _class_folders(images), splits)
+    diagnosis = Diagnosis(facts, hidden, tuple(problems))
+    if output is not None:
+        text = json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False)
+        files.write_atomic(files.absolute(output), text.encode())
+    return diagnosis
+
+
+def _examined(images: Sequence[Image], limits: Limits) -> Iterator[Facts]:
+    remaining = iter(images)
+    while block := list(islice(remaining, _BLOCK)):
+        yield from pool().map(lambda image: examine(image, limits), block)
+
+
+def _class_folders(images: Sequence[str]) -> Iterator[str]:
+    """The folders that stand for classes, whether there are pictures in them or not."""
+    for root in map(files.absolute, images):
+        if files.is_folder(root):
+            folders = [e for e in files.list_folder(root) if e.kind == "folder"]
+            if are_splits(e.name for e in folders):
+                folders = [e for f in folders for e in files.list_folder(f.uri)]
+            yield from (e.name for e in folders if e.kind == "folder" and not is_hidden(e.name))
