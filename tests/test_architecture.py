@@ -18,15 +18,24 @@ LAYERS = [
     "backbones",
     "store",
     "head",
+    "doctor",
     "evaluation",
     "scores",
     "workers",
     "export",
+    "report",
+    "review",
     "transforms",
     "runs",
     "cli",
 ]
-SAME_LAYER = {"paths": "files", "remote": "files", "plan_transforms": "transforms"}
+SAME_LAYER = {
+    "paths": "files",
+    "storage": "files",
+    "plan_transforms": "transforms",
+    "worker_setup": "workers",
+    "augment_transforms": "transforms",
+}
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
 

@@ -24,9 +24,15 @@ def golden():
         return arrays["images"], arrays["features"]
 
 
+@pytest.fixture(scope="module", params=["tensorflow", "openvino"])
+def resolved(request):
+    pytest.importorskip(request.param)
+    return resolve.resolve("efficientnet-lite0", engine=request.param)
+
+
 @pytest.fixture(scope="module")
-def lite():
-    return engine.load(resolve.resolve("efficientnet-lite0"))
+def lite(resolved):
+    return engine.load(resolved)
 
 
 @pytest.fixture
@@ -84,14 +90,14 @@ def test_pixels_that_do_not_fit_are_refused(lite, pixels):
         lite.embed(pixels)
 
 
-def test_threads_that_load_at_once_get_one_engine(lite):
+def test_threads_that_load_at_once_get_one_engine(lite, resolved):
     with ThreadPoolExecutor(4) as pool:
-        engines = list(pool.map(engine.load, [resolve.resolve("efficientnet-lite0")] * 8))
+        engines = list(pool.map(engine.load, [replace(resolved) for _ in range(8)]))
     assert all(loaded is lite for loaded in engines)
 
 
-def test_a_worker_with_other_weights_refuses(lite):
-    other = replace(resolve.resolve("efficientnet-lite0"), weights_sha256="0" * 64)
+def test_a_worker_with_other_weights_refuses(resolved):
+    other = replace(resolved, weights_sha256="0" * 64)
     with pytest.raises(BackboneError, match="not those that the run began with"):
         engine.load(other)
 

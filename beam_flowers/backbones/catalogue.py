@@ -10,8 +10,8 @@ from typing import Literal
 from beam_flowers.errors import BackboneError
 from beam_flowers.images.recipe import PixelRecipe, Resample
 
-PRECISION = "float32"
-"""Of weights and arithmetic, on every machine; part of every fingerprint."""
+VECTORS = ("float32", "float16")
+"""What the numbers of a stored vector may be."""
 
 Loader = Literal["efficientnet-lite", "keras-application", "any"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers import files
+from beam_flowers.backbones.processor import cores
 from beam_flowers.errors import PictureError
 from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
@@ -50,8 +50,7 @@ Pending = list["Future[list[_Outcome]]"]
 @lru_cache(maxsize=1)
 def pool() -> ThreadPoolExecutor:
     """The process' threads, two a core: one waits for a disk or a decoder while one computes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(2 * (cores or 1), thread_name_prefix="bottlenecks")
+    return ThreadPoolExecutor(2 * cores(), thread_name_prefix="bottlenecks")
 
 
 def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from beam_flowers.backbones.processor import Precision
 from beam_flowers.errors import BackboneError
 
 Size = tuple[int, int]
@@ -41,6 +42,27 @@ def tensorflow() -> Any:
     # Graphics cards would round the factors of float32 products to 10 bits.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
+
+
+_precisions: set[Precision] = set()
+
+
+def set_precision(precision: Precision) -> None:
+    """Makes TensorFlow compute in a precision, for all of the process.
+
+    Raises:
+        BackboneError: it computes in the other one already.
+    """
+    if _precisions - {precision}:
+        raise BackboneError(
+            f"TensorFlow computes in {min(_precisions)} in this process and cannot change to "
+            f"{precision}: use one precision a process, or --engine openvino"
+        )
+    if precision == "bfloat16":
+        # oneDNN's own list of the operations that lose nothing; sums stay float32.
+        options = {"auto_mixed_precision_onednn_bfloat16": True}
+        tensorflow().config.optimizer.set_experimental_options(options)
+    _precisions.add(precision)
 
 
 def static_size(shape: Any, what: str) -> Size | None:

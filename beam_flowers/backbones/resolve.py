@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from beam_flowers import files
 from beam_flowers.backbones import hub, weights
-from beam_flowers.backbones.catalogue import PRECISION, Backbone, find_row, unknown
+from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
+from beam_flowers.backbones.processor import Precision
 from beam_flowers.backbones.weights import Kind
 from beam_flowers.errors import BackboneError
 
 HUB_RANGE = (0.0, 1.0)
 """What TF-Hub's image modules take black and white as (the hub's "common signatures: images"):
 the default for a named backbone that comes as a SavedModel and not as Keras weights."""
+
+EngineName = Literal["tensorflow", "openvino"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,12 +36,19 @@ class ResolvedBackbone:
         kind: of the weights.
         path: absolute path or address of the weights; unused where they ship with the package.
         weights_sha256: hex digest, see `weights.sha256`.
+        vectors: one of `VECTORS`, what the numbers of its vectors are rounded to.
+        precision: of the arithmetic.
+        engine: what runs the network. Not part of the fingerprint: in float32 engines agree
+            but for the last bits.
     """
 
     row: Backbone
     kind: Kind
     path: str
     weights_sha256: str
+    vectors: str = VECTORS[0]
+    precision: Precision = "float32"
+    engine: EngineName = "tensorflow"
 
     def about(self) -> dict[str, Any]:
         """What makes up the vectors, as JSON values: equal dicts mean equal vectors."""
@@ -45,11 +56,14 @@ class ResolvedBackbone:
         # A size that only the model knows is pinned by the hash of its weights.
         pixels = self.row.recipe(size or 1, size or 1).as_dict()
         low, high = self.row.pixel_range
+        # Absent where nothing is rounded, so that such stores keep their fingerprint.
+        rounded = {} if self.vectors == VECTORS[0] else {"vectors": self.vectors}
         return {
             "name": self.row.name,
             "weights_sha256": self.weights_sha256,
             "pixels": pixels | {"height": size, "width": size, "low": low, "high": high},
-            "precision": PRECISION,
+            "precision": self.precision,
+            **rounded,
         }
 
     @property
@@ -68,12 +82,19 @@ class ResolvedBackbone:
         """The first 8 digits of the fingerprint."""
         return self.fingerprint[:8]
 
+    def rounded_as(self, fingerprint: str) -> ResolvedBackbone:
+        """The same network with its vectors rounded so that it has that fingerprint, or itself."""
+        forms = (replace(self, vectors=vectors) for vectors in VECTORS)
+        return next((form for form in forms if form.fingerprint == fingerprint), self)
+
 
 def resolve(
     name: str,
     path: str | None = None,
     sha256: str | None = None,
     pixel_range: tuple[float, float] | None = None,
+    precision: str = "float32",
+    engine: str = "auto",
 ) -> ResolvedBackbone:
     """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
 
@@ -90,6 +111,8 @@ def resolve(
         pixel_range: what the network takes black and white as. By default: for Keras weights
             as the catalogue says, for a SavedModel or handle of a catalogue name [0, 1], for
             all others [-1, 1].
+        precision: `float32` or `bfloat16` (`bf16` for short).
+        engine: `tensorflow`, `openvino`, or `auto`: OpenVINO where this machine has it.
 
     Raises:
         BackboneError: unknown, absent, damaged, unsafe or another than `sha256` says.
@@ -110,7 +133,25 @@ def resolve(
     if pixel_range is not None:
         low, high = pixel_range
         row = replace(row, pixel_range=(float(low), float(high)))
-    return ResolvedBackbone(row, kind, where, digest)
+    return ResolvedBackbone(
+        row, kind, where, digest, precision=_precision(precision), engine=_engine(engine)
+    )
+
+
+def _precision(name: str) -> Precision:
+    for precision in get_args(Precision):
+        if name in (precision, {"bfloat16": "bf16"}.get(precision)):
+            return precision
+    raise BackboneError(f"precision {name!r} is not known: float32 or bf16")
+
+
+def _engine(name: str) -> EngineName:
+    if name == "auto":
+        return "openvino" if importlib.util.find_spec("openvino") else "tensorflow"
+    for engine in get_args(EngineName):
+        if name == engine:
+            return engine
+    raise BackboneError(f"engine {name!r} is not known: auto, {' or '.join(get_args(EngineName))}")
 
 
 def whereabouts(row: Backbone) -> str:

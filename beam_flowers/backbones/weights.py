@@ -35,7 +35,7 @@ def places(row: Backbone) -> list[str]:
         folder = Path(__file__).parents[1] / "data" / "backbones" / row.architecture
         return [str(folder / row.weights_file)]
     if row.wheel:
-        names, last = [f"{row.name}/{row.weights_file}"], _cache()
+        names, last = [f"{row.name}/{row.weights_file}"], cache("backbones")
     else:
         keras = os.environ.get("KERAS_HOME", "~/.keras")
         names, last = [row.weights_file, row.name], f"{keras}/models"
@@ -44,8 +44,9 @@ def places(row: Backbone) -> list[str]:
     return [files.absolute(path) for path in (*own, f"{last}/{names[0]}")]
 
 
-def _cache() -> str:
-    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/beam-flowers/backbones"
+def cache(name: str) -> str:
+    """Folder of the user's cache for things of that kind; may start with `~`."""
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/beam-flowers/{name}"
 
 
 def find(row: Backbone) -> str | None:

@@ -58,6 +58,24 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         metavar="LOW,HIGH",
         help="what the network takes black and white as (default for an unnamed network: -1,1)",
     )
+    add_engine(parser)
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """What computes the network, and how exactly."""
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "tensorflow", "openvino"),
+        default="auto",
+        help="what runs the network (default: OpenVINO if it is installed here, pip install "
+        "'beam-flowers[openvino]'; else TensorFlow)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        help="of the arithmetic (default float32; for a model, as it was trained). bf16 is several "
+        "times faster on CPUs that have it, and refused on others; its vectors are others",
+    )
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +128,8 @@ def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbo
         arguments.backbone_path,
         arguments.backbone_sha256,
         _pixel_range(arguments.pixel_range),
+        arguments.precision or "float32",
+        arguments.engine,
     )
 
 
@@ -132,7 +152,7 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
             f"the model takes the vectors of {bundle.backbone} side by side; embed the pictures"
             " with each of them into one store and `score` that"
         )
-    backbone = resolve_backbone(arguments, bundle.backbone)
+    backbone = resolve_backbone(arguments, bundle.backbone).rounded_as(bundle.fingerprint)
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, backbone.about()["pixels"])
     return backbone
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from beam_flowers.backbones.engine import constant_graph
+from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.network import tensorflow
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.export.decoding import pixels_of

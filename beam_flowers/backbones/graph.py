@@ -1,0 +1,105 @@
+"""A resolved backbone → a TensorFlow function without variables, which every engine starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
+from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.network import Network, Size, tensorflow, vector_of
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import BackboneError
+
+
+def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
+    """The network with its weights as constants, to be run or to be built into other graphs.
+
+    Args:
+        backbone: from `resolve`.
+        dtype: of the pixels, which are 0..255 in any case.
+
+    Returns:
+        A concrete function: `dtype` [1, height, width, 3] → float32 [1, D].
+
+    Raises:
+        BackboneError: the weights are gone, have changed, or are no network as described.
+    """
+    path = backbone.place
+    try:
+        with weights.local_copy(path, backbone.kind) as local:
+            _require_unchanged(local, path, backbone)
+            network = _read(local, backbone)
+            size = _input_size(network, backbone.row, path)
+            function = _freeze(network, size, backbone.row.pixel_range, path, dtype)
+    except BackboneError:
+        raise
+    except Exception as error:  # Of Keras, TensorFlow and h5py, with no common base.
+        reason = " ".join(str(error).split())[:500]
+        raise BackboneError(
+            f"{path!r} cannot be loaded as {backbone.row.name!r}: {type(error).__name__}: {reason}"
+        ) from error
+    length = function.outputs[0].shape[-1]
+    if backbone.row.vector_length not in (None, length):
+        raise BackboneError(
+            f"{path!r} gives vectors of {length} numbers, {backbone.row.name!r} has "
+            f"{backbone.row.vector_length}: it is another network, or one with its classifier"
+        )
+    return function
+
+
+def _require_unchanged(local: str, path: str, backbone: ResolvedBackbone) -> None:
+    found = weights.sha256(local, backbone.kind)
+    if found != backbone.weights_sha256:
+        raise BackboneError(
+            f"the weights of {backbone.row.name!r} at {path!r} are not those that the run began "
+            f"with: sha256 {found}, not {backbone.weights_sha256}; every worker needs the same"
+        )
+
+
+def _read(local: str, backbone: ResolvedBackbone) -> Network:
+    if backbone.kind == "efficientnet-lite":
+        return efficientnet_lite.load(local)
+    if backbone.kind == "keras-weights":
+        return keras_models.load_application(local, backbone.row)
+    if backbone.kind == "keras-file":
+        return keras_models.load_file(local)
+    return saved_model.load(local)
+
+
+def _input_size(network: Network, row: Backbone, path: str) -> Size:
+    wanted = (row.input_size, row.input_size) if row.input_size is not None else None
+    if network.size and wanted and network.size != wanted:
+        raise BackboneError(
+            f"{path!r} takes pictures of {network.size[0]} x {network.size[1]} pixels, "
+            f"{row.name!r} has {wanted[0]} x {wanted[1]}: it is another network"
+        )
+    size = wanted or network.size
+    if size is None:
+        raise BackboneError(
+            f"{path!r} leaves the size of its pictures open: export it with a fixed height and "
+            "width, such as [None, 224, 224, 3]"
+        )
+    return size
+
+
+def _freeze(
+    network: Network, size: Size, pixel_range: tuple[float, float], path: str, dtype: str
+) -> Any:
+    """`dtype` [1, height, width, 3] → float32 [1, D], without variables.
+
+    Only with constants does TensorFlow fold batch norms into kernels.
+    """
+    tf = tensorflow()
+    low, high = pixel_range
+
+    def vectors(pixels: Any) -> Any:
+        scaled = tf.cast(pixels, tf.float32) / (255 / (high - low)) + low
+        return vector_of(network.call(scaled), repr(path))
+
+    signature = tf.TensorSpec([1, *size, 3], dtype)
+    function = tf.function(vectors, autograph=False).get_concrete_function(signature)
+    if not function.captured_inputs:
+        return function
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    return convert_variables_to_constants_v2(function)

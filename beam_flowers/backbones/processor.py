@@ -1,0 +1,69 @@
+"""What the processor of this machine can do, as far as vectors depend on it."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from beam_flowers.errors import BackboneError
+
+Precision = Literal["float32", "bfloat16"]
+"""Of a network's arithmetic. In bfloat16 products have 8 bits instead of 24, sums stay float32."""
+
+_CPU_INFO = Path("/proc/cpuinfo")
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+# Of x86; and of Arm, where the flag covers the matrix products that oneDNN takes.
+_FLAGS = ("flags", "features")
+_BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
+
+
+@lru_cache(maxsize=1)
+def cores() -> int:
+    """Cores that this process may keep busy: those of its affinity and of its container."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(own or 1, _quota()))
+
+
+def _quota() -> int:
+    """Cores' worth of time that the control group allows: Linux, cgroup v2, `cpu.max`."""
+    try:
+        quota, period = _CPU_MAX.read_text("ascii").split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # No such file, or "max".
+        return sys.maxsize
+
+
+@lru_cache(maxsize=1)
+def flags() -> frozenset[str]:
+    """The processor's features as Linux names them; none on other systems."""
+    try:
+        lines = _CPU_INFO.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return frozenset()
+    named = (line.partition(":")[2] for line in lines if line.lower().startswith(_FLAGS))
+    return frozenset(next(named, "").split())
+
+
+def has_bfloat16() -> bool:
+    """Whether products in bfloat16 are the processor's own, and so faster."""
+    return bool(flags() & _BFLOAT16)
+
+
+def require(precision: Precision) -> None:
+    """Checks that this machine computes in that precision.
+
+    Raises:
+        BackboneError: it does not.
+    """
+    if precision == "bfloat16" and not has_bfloat16():
+        import socket
+
+        raise BackboneError(
+            f"the processor of {socket.gethostname()} has no bfloat16 arithmetic (none of "
+            f"{', '.join(sorted(_BFLOAT16))} in {_CPU_INFO}): leave --precision out, or run on "
+            "machines that have it; every worker needs it"
+        )

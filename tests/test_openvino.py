@@ -1,0 +1,119 @@
+"""OpenVINO beside TensorFlow: the same verdicts and, nearly, the same vectors; what it keeps."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pictures import jpeg
+
+from beam_flowers.backbones import engine, openvino_engine, processor
+from beam_flowers.backbones.compute import compute_bottlenecks
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.errors import BackboneError
+from beam_flowers.images.find import find_images
+from beam_flowers.records import Bottleneck, Image
+
+pytest.importorskip("openvino")
+TOLERANCE = 1e-5
+"""Of a vector's largest number; measured are 2e-6."""
+_START = """
+import sys
+from beam_flowers.backbones import engine, resolve
+engine.load(resolve.resolve("efficientnet-lite0", engine="openvino"))
+print("tensorflow" in sys.modules)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "beam-flowers" / "openvino"
+
+
+def load(name="openvino"):
+    engine._load.cache_clear()
+    return engine.load(resolve("efficientnet-lite0", engine=name))
+
+
+def test_engines_agree_on_every_file(tmp_path):
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_bytes(jpeg(300, 200, seed=number))
+    (tmp_path / "torn.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:300])
+    (tmp_path / "text.jpg").write_text("no picture")
+    images = [found for found in find_images([str(tmp_path)]) if isinstance(found, Image)]
+    ours, theirs = (compute_bottlenecks(images, load(name)) for name in ("openvino", "tensorflow"))
+    assert [type(o) for o in ours] == [type(t) for t in theirs]
+    for mine, other in zip(ours, theirs, strict=True):
+        if isinstance(mine, Bottleneck):
+            limit = TOLERANCE * np.abs(other.vector).max()
+            np.testing.assert_allclose(mine.vector, other.vector, rtol=0, atol=limit)
+        else:
+            assert mine == other
+
+
+def test_the_engine_is_no_part_of_the_fingerprint():
+    prints = {resolve("efficientnet-lite0", engine=e).fingerprint for e in ("openvino", "auto")}
+    assert prints == {resolve("efficientnet-lite0", engine="tensorflow").fingerprint}
+
+
+def test_a_kept_network_needs_no_tensorflow(cache):
+    starts = [subprocess.check_output([sys.executable, "-c", _START], text=True) for _ in "12"]
+    assert [start.split()[-1] for start in starts] == ["True", "False"]
+    assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["network.bin", "network.xml", "sha256"])
+def test_a_damaged_network_is_made_again(cache, name):
+    pixels = np.full((1, 224, 224, 3), 90, np.uint8)
+    expected = load().embed(pixels)
+    (kept,) = cache.iterdir()
+    (kept / name).write_bytes((kept / name).read_bytes()[:-10] + b"0123456789")
+    np.testing.assert_array_equal(load().embed(pixels), expected)
+    assert (kept / "sha256").read_text() == openvino_engine._digest(kept)
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert load().vector_length == 1280
+
+
+def test_missing_openvino_is_an_error_that_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
+    with pytest.raises(BackboneError, match=r"pip install 'beam-flowers\[openvino\]'"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "openvino"])
+def test_bfloat16_is_refused_without_the_processor_for_it(name, monkeypatch):
+    monkeypatch.setattr(processor, "flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(BackboneError, match=r"no bfloat16 arithmetic.*leave --precision out"):
+        engine.load(resolve("efficientnet-lite0", precision="bf16", engine=name))
+
+
+def test_precision_is_part_of_the_fingerprint():
+    half, full = (resolve("efficientnet-lite0", precision=p) for p in ("bf16", "float32"))
+    assert half.fingerprint != full.fingerprint
+    assert half == resolve("efficientnet-lite0", precision="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"precision": "float64"}, "precision 'float64' is not known: float32 or bf16"),
+        ({"engine": "onnx"}, "engine 'onnx' is not known: auto, tensorflow or openvino"),
+    ],
+)
+def test_unknown_names_are_refused(wrong, message):
+    with pytest.raises(BackboneError, match=message):
+        resolve("efficientnet-lite0", **wrong)
+
+
+@pytest.mark.skipif(not processor.has_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_is_near_float32():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
+    half = engine.load(resolve("efficientnet-lite0", precision="bf16", engine="openvino"))
+    full = engine.load(resolve("efficientnet-lite0", engine="openvino"))
+    a, b = half.embed(pixels), full.embed(pixels)
+    assert 0 < np.abs(a - b).max() < 0.1 * np.abs(b).max()
