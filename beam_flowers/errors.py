@@ -17,6 +17,14 @@ class StoreError(BeamFlowersError):
     """A feature store or table that cannot be read or written."""
 
 
+class UnreachableError(BeamFlowersError):
+    """A server that does not answer: no fault of the file asked for, so the run ends."""
+
+
+class WorkerError(BeamFlowersError):
+    """A worker that is not set up as the driver is: other versions, another store, no weights."""
+
+
 class PartLostError(StoreError):
     """A file that a commit names and that is not there."""
 

@@ -1,12 +1,16 @@
-"""Files by path or `scheme://` address: the file system here by `os`, all others by Beam's.
+"""Files by path or `scheme://` address: here by `os`, on S3 by boto3, all others by Beam.
 
 Names are literal everywhere: `[`, `*` and `?` mean nothing here. What fails raises an OSError
-(Beam's own `BeamIOError` is one), an address whose file system is not installed an InputError.
+(Beam's own `BeamIOError` is one); an address that can't be used at all, because its library, its
+bucket or the right to use it is missing, an InputError; a server that does not answer, after many
+tries, an UnreachableError.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
 import shutil
@@ -21,12 +25,18 @@ from beam_flowers.paths import join as join
 from beam_flowers.paths import parent as parent
 from beam_flowers.paths import scheme, temporary_name
 
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
-def _remote() -> ModuleType:
-    # Beam takes seconds to import: a run on local files that finds nothing to do goes without.
-    from beam_flowers import remote
 
-    return remote
+def _remote(uri: str) -> ModuleType:
+    # These take seconds to import: a run on local files that finds nothing to do goes without.
+    if scheme(uri) == "s3":
+        from beam_flowers.storage import s3
+
+        return s3
+    from beam_flowers.storage import beam
+
+    return beam
 
 
 def is_local(uri: str) -> bool:
@@ -72,23 +82,26 @@ def printable(name: str) -> str:
 
 def open_read(uri: str) -> BinaryIO:
     """The bytes as they are: `.gz` is not unpacked."""
-    return open(uri, "rb") if is_local(uri) else _remote().open_read(uri)
+    return open(uri, "rb") if is_local(uri) else _remote(uri).open_read(uri)
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """The file's content, or its first `limit` bytes."""
+    if not is_local(uri):
+        data: bytes = _remote(uri).read_bytes(uri, limit)
+        return data
     with open_read(uri) as file:
         return file.read() if limit is None else file.read(limit)
 
 
 def exists(uri: str) -> bool:
     """Whether a file or a folder is there; a dangling link is not."""
-    return os.path.exists(uri) if is_local(uri) else _remote().exists(uri)
+    return os.path.exists(uri) if is_local(uri) else _remote(uri).exists(uri)
 
 
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
-    return os.path.isdir(uri) if is_local(uri) else _remote().is_folder(uri)
+    return os.path.isdir(uri) if is_local(uri) else _remote(uri).is_folder(uri)
 
 
 def stat(uri: str) -> FileStat:
@@ -101,7 +114,7 @@ def stat(uri: str) -> FileStat:
         status = os.stat(uri)
         return FileStat(status.st_size, status.st_mtime_ns // 1000, _kind(status.st_mode))
     try:
-        return _remote().stat(uri)
+        return _remote(uri).stat(uri)
     except OSError:
         if exists(uri):
             raise
@@ -109,22 +122,15 @@ def stat(uri: str) -> FileStat:
 
 
 def list_folder(uri: str) -> Iterator[Entry]:
-    """What lies directly in a folder; here sorted by name.
-
-    An object store has no folders to list: all below `uri` is gone through, page by page.
-    """
-    if is_local(uri):
-        return _list_local(uri)
-    if scheme(uri) == "hdfs":
-        return _remote().list_hdfs(uri)
-    return _first_level(uri, _remote().list_objects(uri))
+    """What lies directly in a folder; here sorted by name. Object stores answer in pages."""
+    return _list_local(uri) if is_local(uri) else _remote(uri).list_folder(uri)
 
 
 def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entry]:
     """Everything below a folder except folders, in the order of `list_folder`.
 
     Links are not followed. Memory is bounded by the names of one folder a level, here and on
-    HDFS; Beam's own clients of object stores remember each name that they have listed.
+    HDFS, and by a page on S3; Beam's clients of other object stores remember all names.
 
     Args:
         root: absolute folder.
@@ -132,7 +138,7 @@ def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entr
     """
     if is_local(root) or scheme(root) == "hdfs":
         return _walk_folders(root, enter or (lambda folder: True))
-    return _or_unreadable(root, _remote().list_objects(root))
+    return _or_unreadable(root, _remote(root).list_objects(root))
 
 
 def _walk_folders(root: str, enter: Callable[[str], bool]) -> Iterator[Entry]:
@@ -178,23 +184,12 @@ def _kind(mode: int) -> str:
     return "link" if modes.S_ISLNK(mode) else "other"
 
 
-def _first_level(folder: str, objects: Iterator[Entry]) -> Iterator[Entry]:
-    previous = ""
-    for entry in objects:
-        name, slash, _ = relative(entry.uri, folder).partition("/")
-        if not slash:
-            yield entry
-        elif name != previous:  # Object stores list in the order of names.
-            previous = name
-            yield Entry(join(folder, name), name, "folder")
-
-
 def make_folder(uri: str) -> None:
     """Makes a folder and those above it; one that is there stays, object stores need none."""
     if is_local(uri):
         os.makedirs(uri, exist_ok=True)
     else:
-        _remote().make_folder(uri)
+        _remote(uri).make_folder(uri)
 
 
 def write_atomic(uri: str, data: bytes) -> None:
@@ -202,7 +197,7 @@ def write_atomic(uri: str, data: bytes) -> None:
     if is_local(uri):
         move(_write_temporary(uri, data), uri)
     else:
-        _remote().write_atomic(uri, data)
+        _remote(uri).write_atomic(uri, data)
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
@@ -215,16 +210,36 @@ def put_if_absent(uri: str, data: bytes) -> bool:
         StoreError: no such step is known for the scheme.
     """
     if not is_local(uri):
-        return _remote().put_if_absent(uri, data)
+        return _remote(uri).put_if_absent(uri, data)
     temporary = _write_temporary(uri, data)
     try:
-        os.link(temporary, uri)
+        _rename_new(temporary, uri)
     except FileExistsError:
         return False
     finally:
-        os.unlink(temporary)
+        delete(temporary)
     _sync_folder(parent(uri))
     return True
+
+
+def _rename_new(source: str, target: str) -> None:
+    """Gives a file another name unless that is taken; the first name may stay."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _rename_locked(source, target)
+
+
+def _rename_locked(source: str, target: str) -> None:
+    # exFAT and some network mounts have no hard links. The lock goes with its process, whatever
+    # kills that, and the renaming shows a whole file; between machines it is the mount's affair.
+    with open(join(parent(target), ".lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, "it is there already", target)
+        os.rename(source, target)
 
 
 def move(source: str, target: str) -> None:
@@ -234,7 +249,7 @@ def move(source: str, target: str) -> None:
         FileNotFoundError: `source` is not there.
     """
     if not is_local(target):
-        _remote().move(source, target)
+        _remote(target).move(source, target)
         return
     make_folder(parent(target))
     os.replace(source, target)
@@ -244,7 +259,7 @@ def move(source: str, target: str) -> None:
 def delete(uri: str) -> None:
     """Deletes a file, a link or a whole local folder; nothing there is no error."""
     if not is_local(uri):
-        _remote().delete(uri)
+        _remote(uri).delete(uri)
     elif os.path.isdir(uri) and not os.path.islink(uri):
         shutil.rmtree(uri)
     else:

@@ -1,5 +1,6 @@
 """Paths, whole-file writes and listings, here and behind a scheme."""
 
+import errno
 import inspect
 import os
 import subprocess
@@ -137,7 +138,14 @@ def test_write_respects_the_umask(tmp_path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
 
-def test_put_if_absent_has_one_winner(tmp_path):
+def _refuse_links(*_: object) -> None:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_put_if_absent_has_one_winner(tmp_path, monkeypatch, links):
+    if not links:  # As on exFAT.
+        monkeypatch.setattr(os, "link", _refuse_links)
     uri, won = str(tmp_path / "commits" / "1.json"), []
     threads = [
         threading.Thread(
@@ -151,7 +159,25 @@ def test_put_if_absent_has_one_winner(tmp_path):
         thread.join()
     assert len(won) == 1
     assert files.read_bytes(uri) == b"%d" % won[0] * 9999
-    assert os.listdir(tmp_path / "commits") == ["1.json"]
+    assert set(os.listdir(tmp_path / "commits")) - {".lock"} == {"1.json"}
+
+
+def test_a_writer_killed_in_put_if_absent_blocks_nobody(tmp_path):
+    # Without hard links the writer holds a lock; the system takes that back.
+    code = (
+        "import errno, os, sys\n"
+        "def link(*_): raise OSError(errno.EPERM, 'no links')\n"
+        "def rename(*_): os.kill(os.getpid(), 9)\n"
+        "os.link, os.rename = link, rename\n"
+        "from beam_flowers import files\n"
+        "files.put_if_absent(sys.argv[1], b'half')"
+    )
+    uri = str(tmp_path / "1.json")
+    done = subprocess.run([sys.executable, "-c", code, uri])
+    assert done.returncode == -9
+    assert not os.path.exists(uri)
+    assert files.put_if_absent(uri, b"whole")
+    assert files.read_bytes(uri) == b"whole"
 
 
 def test_put_if_absent_needs_a_known_scheme():

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.shared import warn
-from beam_flowers.errors import InputError
 
 OUTPUT = "beam-flowers-evaluation"
 
@@ -55,8 +55,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers evaluate`."""
     from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
 
-    if beams:
-        raise InputError(f"evaluate runs no pipeline; leave out {' '.join(beams)}")
+    require_no_pipeline("evaluate", beams)
     job = EvaluationJob(
         arguments.store,
         arguments.model,

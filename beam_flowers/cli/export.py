@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.shared import add_weights, backbone_of, warn
-from beam_flowers.errors import InputError
 
 _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "card")
 
@@ -43,8 +43,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.head.bundle import read_bundle
     from beam_flowers.runs.export import export_model
 
-    if beams:
-        raise InputError(f"export runs no pipeline; leave out {' '.join(beams)}")
+    require_no_pipeline("export", beams)
     kind, output = arguments.to, arguments.output
     bundle = read_bundle(files.absolute(arguments.model))
     backbone = None if kind in ("labels", "card") else backbone_of(bundle, arguments)

@@ -66,6 +66,27 @@ def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> st
     return flag + value
 
 
+def require_no_pipeline(command: str, beams: Sequence[str]) -> None:
+    """Raises InputError for flags of a runner where none runs; those of file systems may stay."""
+    if not beams:
+        return
+    from apache_beam.options import pipeline_options as beam
+
+    parser = argparse.ArgumentParser(add_help=False)
+    for kind in ("S3Options", "AzureOptions", "HadoopFileSystemOptions", "GoogleCloudOptions"):
+        getattr(beam, kind)._add_argparse_args(parser)
+    wrong = [flag for flag in beams if flag.partition("=")[0] not in parser._option_string_actions]
+    if wrong:
+        raise InputError(f"{command} runs no pipeline; leave out {' '.join(wrong)}")
+
+
+def without_secret(flag: str) -> str:
+    """A flag as it may be shown: values of secrets, tokens and passwords are left out."""
+    name, equals, _ = flag.partition("=")
+    hidden = any(word in name for word in ("secret", "token", "password", "key_id"))
+    return f"{name}=..." if equals and hidden else flag
+
+
 def _refuse_misspelt(name: str, known: Iterable[str], cutoff: float) -> None:
     dashed = {flag.replace("_", "-"): flag for flag in known}
     close = difflib.get_close_matches(name.replace("_", "-"), dashed, n=1, cutoff=cutoff)

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.flags import split_flags, without_secret
 from beam_flowers.cli.parser import COMMANDS, command_parser, make_parser
 from beam_flowers.errors import BeamFlowersError
 
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(arguments)
     except BeamFlowersError as error:
         return _complain(str(error))
-    except KeyboardInterrupt:
-        return _interrupted()
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(str(interrupt))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
@@ -68,7 +68,7 @@ def _run(arguments: list[str]) -> int:
         command.error(str(error))
     parsed = command.parse_args(ours)
     if beams:
-        print("handed to Beam:", *beams, flush=True)
+        print("handed to Beam:", *map(without_secret, beams), flush=True)
         _set_filesystem_options(beams)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
     return code
@@ -82,8 +82,9 @@ def _set_filesystem_options(beams: list[str]) -> None:
     FileSystems.set_options(PipelineOptions(beams))
 
 
-def _interrupted() -> int:
-    _complain("stopped; the same command goes on from what is finished")
+def _interrupted(about: str = "") -> int:
+    """`about`: what goes on elsewhere."""
+    _complain(f"stopped; {about or 'the same command goes on from what is finished'}")
     return EXIT_INTERRUPTED
 
 
@@ -109,8 +110,9 @@ def _quieten() -> None:
         logging.basicConfig(level=logging.DEBUG)
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.basicConfig(level=logging.ERROR)
+    logging.basicConfig(level=logging.ERROR, format="warning: %(message)s")
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    logging.getLogger("beam_flowers").setLevel(logging.WARNING)
 
 
 if __name__ == "__main__":

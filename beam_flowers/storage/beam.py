@@ -1,4 +1,4 @@
-"""`scheme://` addresses through Beam's file systems; `files` is the module to import.
+"""`gs://`, `azfs://`, `hdfs://` and other addresses through Beam's file systems.
 
 What fails raises an OSError (Beam's own `BeamIOError` is one), an address whose file system is
 not installed an InputError.
@@ -21,10 +21,9 @@ from beam_flowers.paths import Entry, FileStat, join, parent, scheme, temporary_
 
 # Beam registers some file systems without their client library, which then fail by an assert.
 _CLIENTS = {
-    "s3": ("boto3", "beam-flowers[aws]"),
     "gs": ("google.cloud.storage", "beam-flowers[gcp]"),
     "azfs": ("azure.storage.blob", "beam-flowers[azure]"),
-    "hdfs": ("hdfs", "apache-beam[hadoop]"),
+    "hdfs": ("hdfs", "beam-flowers[hdfs]"),
 }
 
 _CONFLICT, _PRECONDITION_FAILED = 409, 412  # HTTP statuses, RFC 9110.
@@ -41,6 +40,12 @@ def open_read(uri: str) -> BinaryIO:
         filesystem = _filesystem(uri)
         file: BinaryIO = filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
         return file
+
+
+def read_bytes(uri: str, limit: int | None) -> bytes:
+    """The file's content, or its first `limit` bytes."""
+    with _as_os_error(uri), open_read(uri) as file:
+        return file.read() if limit is None else file.read(limit)
 
 
 def exists(uri: str) -> bool:
@@ -65,14 +70,33 @@ def stat(uri: str) -> FileStat:
         return FileStat(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6))
 
 
-def list_hdfs(folder: str) -> Iterator[Entry]:
-    """What lies directly in a folder; Beam's own listing does not tell a folder from a file."""
+def list_folder(folder: str) -> Iterator[Entry]:
+    """What lies directly in a folder.
+
+    Of an object store all below is gone through: Beam's listing knows no folders.
+    """
+    return _list_hdfs(folder) if scheme(folder) == "hdfs" else _first_level(folder)
+
+
+def _list_hdfs(folder: str) -> Iterator[Entry]:
+    # Beam's own listing does not tell a folder from a file.
     kinds = {"FILE": "file", "DIRECTORY": "folder"}
     with _as_os_error(folder):
         client, path = _hdfs(folder)
         for name, status in client.list(path, status=True):
             kind, modified = kinds.get(status["type"], "other"), status["modificationTime"] * 1000
             yield Entry(join(folder, name), name, kind, status["length"], modified)
+
+
+def _first_level(folder: str) -> Iterator[Entry]:
+    previous = ""
+    for entry in list_objects(folder):
+        name, slash, _ = entry.uri.removeprefix(folder.rstrip("/") + "/").partition("/")
+        if not slash:
+            yield entry
+        elif name != previous:  # Object stores list in the order of names.
+            previous = name
+            yield Entry(join(folder, name), name, "folder")
 
 
 def list_objects(folder: str) -> Iterator[Entry]:
@@ -135,31 +159,11 @@ def put_if_absent(uri: str, data: bytes) -> bool:
         return put(uri, data)
 
 
-def _put_s3(uri: str, data: bytes) -> bool:
-    from apache_beam.io.aws.clients.s3.boto3_client import Client, get_http_error_code
-    from apache_beam.io.aws.s3io import parse_s3_path
-
-    bucket, key = parse_s3_path(uri)
-    client = Client(_options()).client
-    while True:
-        try:
-            client.put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-        except Exception as error:
-            code = get_http_error_code(error)
-            if code == _PRECONDITION_FAILED:
-                return False
-            # S3's answer while another write of this name is under way: to be tried again.
-            if code != _CONFLICT:
-                raise
-        else:
-            return True
-
-
 def _put_gs(uri: str, data: bytes) -> bool:
     from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
 
     bucket, name = parse_gcs_path(uri)
-    blob = GcsIO(pipeline_options=_options()).client.bucket(bucket).blob(name)
+    blob = GcsIO(pipeline_options=beam_options()).client.bucket(bucket).blob(name)
     try:
         blob.upload_from_string(data, if_generation_match=0)
     except Exception as error:
@@ -173,7 +177,7 @@ def _put_azure(uri: str, data: bytes) -> bool:
     from apache_beam.io.azure.blobstorageio import BlobStorageIO, parse_azfs_path
 
     container, name = parse_azfs_path(uri)
-    client = BlobStorageIO(pipeline_options=_options()).client
+    client = BlobStorageIO(pipeline_options=beam_options()).client
     try:
         client.get_blob_client(container, name).upload_blob(data, overwrite=False)
     except Exception as error:
@@ -197,7 +201,6 @@ def _put_hdfs(uri: str, data: bytes) -> bool:
 
 
 _PUTS: dict[str, Callable[[str, bytes], bool]] = {
-    "s3": _put_s3,
     "gs": _put_gs,
     "azfs": _put_azure,
     "hdfs": _put_hdfs,
@@ -224,7 +227,8 @@ def _has_object(uri: str) -> bool:
         return bool(_filesystem(uri).exists(uri))
 
 
-def _options() -> Any:
+def beam_options() -> Any:
+    """Beam's options as this process knows them: PipelineOptions, a dict, or None."""
     return FileSystems._pipeline_options or RuntimeValueProvider.runtime_options
 
 
@@ -234,7 +238,7 @@ def _filesystem(uri: str) -> Any:
     module, extra = _CLIENTS.get(name, ("apache_beam", "apache-beam"))
     try:
         importlib.import_module(module)
-        if _options() is None:
+        if beam_options() is None:
             FileSystems.set_options(PipelineOptions([]))
         return FileSystems.get_filesystem(uri)
     except ImportError:

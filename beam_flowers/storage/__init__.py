@@ -1,0 +1,1 @@
+"""What lies behind `scheme://` addresses; `files` is the module to import."""

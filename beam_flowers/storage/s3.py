@@ -1,0 +1,227 @@
+"""`s3://` addresses through boto3; `files` is the module to import.
+
+Beam's own file system makes a new client for each call, asks for the size before each read, writes
+each file in three requests, remembers all names of a listing, takes a missing bucket for an empty
+folder and may retry for ten minutes without a word. So only its options are used.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from functools import partial
+from typing import Any, BinaryIO, cast
+
+from beam_flowers.errors import StoreError
+from beam_flowers.paths import Entry, FileStat, join
+from beam_flowers.storage.s3_server import EmptyError, IncompleteReadError, ask
+
+_TAIL = 1 << 16
+"""Bytes read from the end of a file that is opened: the footer of a Parquet file, or all of it."""
+_BLOCK = 1 << 20
+
+
+def open_read(uri: str) -> BinaryIO:
+    """A seekable file that reads by ranges."""
+    return cast(BinaryIO, io.BufferedReader(_Ranges(uri), _BLOCK))
+
+
+def read_bytes(uri: str, limit: int | None) -> bytes:
+    """The object, or its first `limit` bytes, in one request."""
+
+    def get(client: Any) -> bytes:
+        answer = client.get_object(**_key(uri))
+        return _body(answer, limit)
+
+    return ask(uri, get)
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object of that name, or one below it."""
+    try:
+        stat(uri)
+    except FileNotFoundError:
+        return is_folder(uri)
+    return True
+
+
+def is_folder(uri: str) -> bool:
+    """Whether `uri` is a bucket, or the beginning of a name before a `/`."""
+    bucket, prefix = _folder(uri)
+    page = ask(uri, lambda c: c.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1))
+    return not prefix or bool(page.get("Contents"))
+
+
+def stat(uri: str) -> FileStat:
+    """Size and last change of an object."""
+    if not _split(uri)[1]:
+        raise FileNotFoundError(errno.ENOENT, "a bucket is no file", uri)
+    found = ask(uri, lambda client: client.head_object(**_key(uri)))
+    return FileStat(found["ContentLength"], _microseconds(found["LastModified"]))
+
+
+def list_folder(uri: str) -> Iterator[Entry]:
+    """What lies directly below `uri`, page by page."""
+    for page in _pages(uri, Delimiter="/"):
+        for found in page.get("CommonPrefixes", ()):
+            if name := found["Prefix"].rstrip("/").rpartition("/")[2]:
+                yield Entry(join(uri, name), name, "folder")
+        yield from _objects(uri, page)
+
+
+def list_objects(uri: str) -> Iterator[Entry]:
+    """All objects below `uri`, page by page."""
+    for page in _pages(uri):
+        yield from _objects(uri, page)
+
+
+def make_folder(uri: str) -> None:
+    """Nothing: S3 has no folders."""
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    """Writes an object, over one that may be there."""
+    ask(uri, lambda client: client.put_object(**_key(uri), Body=data))
+
+
+def put_if_absent(uri: str, data: bytes) -> bool:
+    """See `files.put_if_absent`."""
+    if not _put_new(uri, data):
+        return False
+    # A server that does not know the condition would let two runs overwrite each other's commits.
+    if _put_new(uri, data):
+        raise StoreError(
+            f"{uri!r}: the server ignores If-None-Match, without which two runs may overwrite each "
+            "other's commits; put the store on another server or in a local folder"
+        )
+    return True
+
+
+def move(source: str, target: str) -> None:
+    """Copies an object over one that may be there, and deletes the first."""
+    ask(source, lambda client: client.copy_object(**_key(target), CopySource=_key(source)))
+    delete(source)
+
+
+def delete(uri: str) -> None:
+    """Deletes an object; nothing there is no error."""
+    ask(uri, lambda client: client.delete_object(**_key(uri)))
+
+
+class _Ranges(io.RawIOBase):
+    """An object that is read by ranges; opening it reads the last of them."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._position, self._etag = uri, 0, ""
+        try:
+            self._tail, self._size = self._get(f"-{_TAIL}")
+        except EmptyError:
+            self._tail, self._size = b"", 0
+
+    def _get(self, span: str) -> tuple[bytes, int]:
+        """(the bytes of a range, the object's size)."""
+
+        def get(client: Any) -> tuple[bytes, dict[str, Any]]:
+            answer = client.get_object(**_key(self._uri), Range=f"bytes={span}")
+            return _body(answer), answer
+
+        data, answer = ask(self._uri, get)
+        self._etag = self._etag or answer["ETag"]
+        if answer["ETag"] != self._etag:
+            raise OSError(errno.EIO, "it was replaced while it was read", self._uri)
+        return data, int(answer.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        start, end = self._position, min(self._position + len(buffer), self._size)
+        if start >= end:
+            return 0
+        before_tail = self._size - len(self._tail)
+        if start >= before_tail:
+            data = self._tail[start - before_tail : end - before_tail]
+        else:
+            data = self._get(f"{start}-{end - 1}")[0]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _body(answer: dict[str, Any], limit: int | None = None) -> bytes:
+    with closing(answer["Body"]) as body:
+        data: bytes = body.read(limit)
+    expected = min(answer["ContentLength"], answer["ContentLength"] if limit is None else limit)
+    if len(data) < expected:
+        raise IncompleteReadError(actual_bytes=len(data), expected_bytes=expected)
+    return data
+
+
+def _put_new(uri: str, data: bytes) -> bool:
+    try:
+        ask(uri, lambda client: client.put_object(**_key(uri), Body=data, IfNoneMatch="*"))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _pages(uri: str, **options: str) -> Iterator[dict[str, Any]]:
+    bucket, prefix = _folder(uri)
+    while True:
+        given = {"Bucket": bucket, "Prefix": prefix, **options}
+        page: dict[str, Any] = ask(uri, partial(_list, **given))
+        yield page
+        if not page.get("IsTruncated"):
+            return
+        options["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _list(client: Any, **options: str) -> dict[str, Any]:
+    page: dict[str, Any] = client.list_objects_v2(**options)
+    return page
+
+
+def _objects(uri: str, page: dict[str, Any]) -> Iterator[Entry]:
+    bucket = _split(uri)[0]
+    for found in page.get("Contents", ()):
+        name = found["Key"].rpartition("/")[2]
+        # Keys that end with "/" are markers that consoles make for empty folders.
+        if name:
+            modified = _microseconds(found["LastModified"])
+            yield Entry(f"s3://{bucket}/{found['Key']}", name, "file", found["Size"], modified)
+
+
+def _microseconds(modified: datetime) -> int:
+    # Whole seconds: all that HTTP's header tells, while some servers' listings tell more.
+    return int(modified.timestamp()) * 1_000_000
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Bucket and key."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def _folder(uri: str) -> tuple[str, str]:
+    """Bucket and prefix; the prefix of the bucket itself is empty."""
+    bucket, key = _split(uri.rstrip("/"))
+    return bucket, key and f"{key}/"
+
+
+def _key(uri: str) -> dict[str, str]:
+    bucket, key = _split(uri)
+    return {"Bucket": bucket, "Key": key}

@@ -1,0 +1,246 @@
+"""Commands with everything on a real S3 server: the same tables as locally, whatever happens."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import gateway
+import pyarrow.parquet as pq
+import pytest
+from proxy import BUSY, CUT, RESET, every, for_seconds
+from stores import cli, embed, junk, photos, rejects, rows, scenes
+
+from beam_flowers import files
+from beam_flowers.errors import UnreachableError
+from beam_flowers.head.bundle import read_bundle
+from beam_flowers.storage import s3_server
+from beam_flowers.store.commits import latest
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(170)]
+COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
+
+
+def upload(folder, bucket, name="pictures"):
+    """The address of a folder's regular files, hidden ones too, as objects."""
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
+        target = bucket.folder / name / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return files.join(bucket.uri, name)
+
+
+def section(store):
+    """The only section of a table."""
+    return next(iter(latest(store).sections.values()))
+
+
+def vectors(table):
+    """What does not depend on where the pictures lie, by path below their root."""
+    return {
+        r["relative_path"]: (r["sha256"], r["label"], r["width"], bytes(memoryview_of(r["vector"])))
+        for r in rows(table)
+    }
+
+
+def memoryview_of(vector):
+    return memoryview(io.BytesIO(repr(vector).encode()).getbuffer())
+
+
+def below(uris, root):
+    return {uri.removeprefix(f"{root}/"): value for uri, value in uris.items()}
+
+
+def score_rows(uri):
+    table = pq.read_table(io.BytesIO(files.read_bytes(uri))).drop_columns(["uri"])
+    return sorted(map(str, table.to_pylist()))
+
+
+def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
+    local = junk(photos(tmp_path / "pictures"))
+    pictures = upload(local, bucket)
+    store, model, out = (files.join(bucket.uri, n) for n in ("store", "a [model] + x", "out"))
+    for path in (local / "bad" / "dangling.jpg", local / "bad" / "pipe.jpg"):
+        path.unlink()
+    assert cli("embed", pictures, "--store", store, *bucket.flags) == 0
+    bucket.proxy.paths.clear()
+    assert cli("embed", pictures, "--store", store, *bucket.flags) == 0
+    assert not [p for m, p in bucket.proxy.paths if "/pictures/" in p], "a picture was read again"
+    beside, apart = tmp_path / "beside", tmp_path / "apart"
+    assert cli("embed", pictures, "--store", beside, *bucket.flags) == 0
+    assert section(store).dataset_hash == section(str(beside)).dataset_hash
+    assert cli("embed", local, "--store", apart) == 0
+    assert vectors(bucket.folder / "store") == vectors(beside) == vectors(apart)
+    assert len(vectors(apart)) == 17
+    assert below(rejects(bucket.folder / "store"), pictures) == below(rejects(apart), str(local))
+
+    assert cli("train", store, "--model", model, *bucket.flags) == 0
+    assert cli("train", beside, "--model", tmp_path / "model") == 0
+    assert read_bundle(model).labels == read_bundle(str(tmp_path / "model")).labels
+    local_model = (tmp_path / "model" / "model.json").read_bytes()
+    assert files.read_bytes(files.join(model, "model.json")) == local_model
+
+    score = ["score", "--model", model, *bucket.flags]
+    assert cli(*score, pictures, "--output", f"{out}/pixels.parquet") == 0
+    assert cli(*score, store, "--output", f"{out}/store.parquet") == 0
+    assert cli(*score, pictures, "--store", store, "--output", f"{out}/both.parquet") == 0
+    assert cli(*score, pictures, "--output", f"{out}/folder") == 0
+    assert cli(*score, pictures, "--output", f"{out}/table.csv") == 0
+    assert cli("score", local, "--model", model, *bucket.flags, "--output", f"{out}/l.parquet") == 0
+    expected = score_rows(f"{out}/l.parquet")
+    assert len(expected) == 17
+    for name in ("pixels", "store", "both"):
+        assert score_rows(f"{out}/{name}.parquet") == expected
+    assert len(rows(bucket.folder / "out" / "folder")) == 17
+    assert len(files.read_bytes(f"{out}/table.csv").splitlines()) >= 18
+    assert len(files.read_bytes(f"{out}/table.rejects.csv").splitlines()) > 5
+    leftovers = [e.uri for e in files.walk(bucket.uri) if ".partial" in e.uri or "/run-" in e.uri]
+    assert not leftovers
+    evaluate = ["evaluate", store, "--model", model, "--split", "all", "--folds", "0"]
+    assert cli(*evaluate, "--output", f"{out}/evaluation", *bucket.flags) == 0
+    assert files.exists(f"{out}/evaluation/evaluation.json")
+    picture = files.join(pictures, "roses", sorted(p.name for p in (local / "roses").iterdir())[0])
+    assert cli("classify", picture, "--model", model, *bucket.flags) == 0
+    assert cli("vacuum", store, *bucket.flags) == 0
+    assert len(vectors(bucket.folder / "store")) == 17
+
+
+def test_secrets_are_not_shown(bucket, tmp_path, capsys):
+    cli("embed", bucket.uri, "--store", tmp_path / "store", *bucket.flags)
+    said = "".join(capsys.readouterr())
+    assert f"--s3_endpoint_url={bucket.proxy.url}" in said
+    assert gateway.SECRET not in said
+
+
+def test_each_picture_takes_one_request(reached, tmp_path):
+    pictures = upload(photos(tmp_path / "pictures"), reached)
+    embed(pictures, files.join(reached.uri, "store"))
+    asked = [method for method, path in reached.proxy.paths if "/pictures/" in path]
+    assert asked == ["GET"] * 10
+    listings = [path for _, path in reached.proxy.paths if "prefix=pictures" in path]
+    assert len(listings) == 3
+
+
+def test_a_server_that_fails_now_and_then_loses_nothing(reached, tmp_path, caplog):
+    folder = scenes(tmp_path / "pictures", 40)
+    pictures, store = upload(folder, reached), files.join(reached.uri, "store")
+    reached.proxy.fault = every(4, BUSY, RESET, CUT)
+    assert embed(pictures, store, shards=4).embedded == 40
+    assert reached.proxy.faults > 10
+    assert len(vectors(reached.folder / "store")) == 40
+    assert "trying again for up to" in caplog.text
+    assert not rejects(reached.folder / "store")
+    reached.proxy.fault = every(4, BUSY, RESET, CUT)
+    assert embed(pictures, store).reused == 40
+
+
+@pytest.mark.parametrize("fault", [BUSY, RESET])
+def test_an_outage_of_some_seconds_ends_nothing(reached, tmp_path, fault):
+    pictures = upload(scenes(tmp_path / "pictures", 12), reached)
+    reached.proxy.fault = _from_the_first(reached.proxy, "/pictures/", for_seconds(4, fault))
+    assert embed(pictures, files.join(reached.uri, "store")).embedded == 12
+    assert reached.proxy.faults > 1
+    assert not rejects(reached.folder / "store")
+
+
+def _from_the_first(proxy, part, fault):
+    """Everything fails once a path with `part` in it was asked for."""
+    return lambda method, path: (
+        fault(method, path) if any(part in asked for _, asked in proxy.paths) else "pass"
+    )
+
+
+def test_a_server_that_never_comes_back_is_one_error_and_no_rejects(reached, tmp_path):
+    pictures = upload(scenes(tmp_path / "pictures", 30), reached)
+    store = files.join(reached.uri, "store")
+    s3_server._server().retries.patience = 2
+    dead = for_seconds(3600, RESET)
+    reached.proxy.fault = _from_the_first(reached.proxy, "/pictures/", dead)
+    began = time.monotonic()
+    with pytest.raises(Exception, match=r"has not answered for 2 seconds") as caught:
+        embed(pictures, store)
+    assert time.monotonic() - began < 30
+    assert UnreachableError.__name__ in repr(caught.value) + str(caught.value)
+    reached.proxy.fault = lambda method, path: "pass"
+    s3_server._connect.cache_clear()
+    s3_server._latest = None
+    assert embed(pictures, store).rows == 30
+    assert not rejects(reached.folder / "store")
+
+
+def wait_for_parts(bucket, process, count):
+    deadline = time.monotonic() + 90
+    while len(list(bucket.folder.glob("store/__work/[0-9a-f]*/part-*.parquet"))) < count:
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_killed_half_way_and_run_again(reached, tmp_path):
+    pictures = upload(scenes(tmp_path / "pictures", 120), reached)
+    store = files.join(reached.uri, "store")
+    command = [*COMMAND, "embed", pictures, "--store", store, "--shards", "40"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    wait_for_parts(reached, process, 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not list(reached.folder.glob("store/backbone=*"))
+    summary = embed(pictures, store)
+    assert summary.rows == 120
+    assert 0 < summary.reused < 120
+    assert len(vectors(reached.folder / "store")) == 120
+
+
+def test_two_runs_at_once_make_one_store(reached, tmp_path):
+    first = upload(photos(tmp_path / "pictures"), reached)
+    second = upload(scenes(tmp_path / "more", 20), reached, "more")
+    store = files.join(reached.uri, "store")
+    command = [*COMMAND, "embed", "--store", store, "--shards", "5", first]
+    runs = [
+        subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for arguments in (command, [*command, second])
+    ]
+    for run in runs:
+        _, said = run.communicate(timeout=120)
+        assert run.returncode == 0, said
+    assert len(rows(reached.folder / "store")) == 30
+
+
+def complaint(capsys, *arguments):
+    """The one line that a failing command says."""
+    assert cli(*arguments) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_wrong_settings_are_one_error_at_once(bucket, tmp_path, capsys):
+    """Few requests stand for little time: none is made again."""
+    pictures = upload(scenes(tmp_path / "pictures", 1), bucket)
+    store = ["--store", str(tmp_path / "store")]
+    wrong = [flag.replace(gateway.SECRET, "wrong") for flag in bucket.flags]
+    line = complaint(capsys, "embed", pictures, *store, *wrong)
+    assert "SignatureDoesNotMatch" in line
+    assert "--s3_secret_access_key" in line
+    line = complaint(capsys, "embed", pictures, *store, bucket.flags[0])
+    assert "Unable to locate credentials" in line
+    line = complaint(capsys, "embed", "s3://no-such-bucket/a", *store, *bucket.flags)
+    assert "NoSuchBucket" in line
+    assert "s3://no-such-bucket/a" in line
+    line = complaint(capsys, "embed", pictures, *store, "--s3_endpoint_url=localhost:7070")
+    assert "Invalid endpoint: localhost:7070" in line
+    assert sum(bucket.proxy.requests.values()) < 5
+
+
+def test_a_wrong_address_is_said_soon(bucket, tmp_path):
+    nowhere = f"--s3_endpoint_url=http://127.0.0.1:{gateway.free_port()}"
+    began = time.monotonic()
+    command = [*COMMAND, "embed", bucket.uri, "--store", str(tmp_path), *bucket.flags, nowhere]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert time.monotonic() - began < 60
+    assert "trying again for up to 15 seconds" in lines[0]
+    assert "has not answered for 15 seconds; check its address" in lines[-1]
+    assert len(lines) < 8
