@@ -1,6 +1,7 @@
 """The model bundle on disk."""
 
 import contextlib
+import hashlib
 import json
 from dataclasses import fields, replace
 
@@ -65,6 +66,39 @@ def test_round_trip(tmp_path):
             assert getattr(found, field.name) == (list(expected) if expected == () else expected)
     assert model_id(found) == identity == model_id(make_bundle())
     assert sorted(contents(tmp_path / "model")) == NAMES
+
+
+def test_models_of_the_first_format_load_and_keep_their_ids(tmp_path):
+    """What 0.1.0 wrote: these keys, and no file but these."""
+    write_bundle(str(tmp_path), make_bundle(thresholds=(0.1, 0.2, 0.3), sweep=[{"l2": 0.1}]))
+    described = json.loads((tmp_path / "model.json").read_text("utf-8"))
+    keys = [
+        "backbone",
+        "calibration",
+        "dataset_hash",
+        "files",
+        "fingerprint",
+        "format",
+        "label_separator",
+        "labels",
+        "metrics",
+        "multi_label",
+        "pixels",
+        "recipe",
+        "seed",
+        "split",
+        "sweep",
+        "temperature",
+        "thresholds",
+        "versions",
+    ]
+    first = {key: described[key] for key in keys}
+    first["files"] = {n: h for n, h in described["files"].items() if n in NAMES}
+    text = json.dumps(first, sort_keys=True, ensure_ascii=False)
+    identity = hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "model.json").write_text(json.dumps({**first, "model_id": identity}))
+    found = read_bundle(str(tmp_path))
+    assert (model_id(found), found.held_out, found.thresholds) == (identity, None, [0.1, 0.2, 0.3])
 
 
 def test_hidden_layer_and_temperature_round_trip(tmp_path):

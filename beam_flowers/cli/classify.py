@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from beam_flowers.cli.shared import add_top_k, add_weights, backbone_of, table_line, warn
+from beam_flowers.cli.models import add_models, backbones_of, read_models, rule_of
+from beam_flowers.cli.shared import (
+    add_top_k,
+    add_weights,
+    table_line,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from beam_flowers.scores.ranking import Score
+    from beam_flowers.scores.rule import Bar
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers classify`."""
     parser.epilog = (
-        "Reads the pictures and MODEL, prints the labels best first, writes nothing. A score is "
-        "the softmax\nprobability of a label, not an accuracy: `train` measures that."
+        "Reads the pictures and MODEL, prints the labels best first, writes nothing. Where labels "
+        "may be\n`unknown`, what is given stands in brackets before them. A score is the softmax\n"
+        "probability of a label, not an accuracy: `train` measures that."
     )
     parser.add_argument("images", metavar="PICTURE", nargs="+", help="a picture file")
-    parser.add_argument("--model", required=True, help="folder of the model")
+    add_models(parser)
     add_top_k(parser)
     add_weights(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers classify`."""
-    from beam_flowers import files
-    from beam_flowers.head.bundle import read_bundle
+    from beam_flowers.head.bundle import model_id
     from beam_flowers.records import Reject
     from beam_flowers.runs.classify import classify_pictures
 
-    bundle = read_bundle(files.absolute(arguments.model))
-    backbone = backbone_of(bundle, arguments)
-    results = classify_pictures(arguments.images, bundle, backbone, arguments.top_k)
+    models, rule = read_models(arguments), rule_of(arguments)
+    bundles = list(models.values())
+    networks = backbones_of(bundles[0], arguments)
+    known = {model_id(bundle): (name, rule.bar(bundle)) for name, bundle in models.items()}
+    results = classify_pictures(arguments.images, bundles, networks, arguments.top_k, rule)
     for name, result in zip(arguments.images, results, strict=True):
         if isinstance(result, Reject):
             warn(f"{name}: {result.message}")
-        else:
-            print(table_line(name, result))
+            continue
+        for score in result:
+            model, bar = known[score.model_id]
+            print(_line(name if len(models) == 1 else f"{name}  {model}", score, bar))
     return int(any(isinstance(result, Reject) for result in results))
+
+
+def _line(name: str, score: Score, bar: Bar) -> str:
+    if bar.may_be_unknown:
+        name = f"{name}  [{', '.join(score.labels) or score.label}]"
+    return table_line(name, score.top_k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.models import add_models, backbones_of, read_models, rule_of
 from beam_flowers.cli.shared import (
     BEAM,
     IMAGES,
@@ -11,11 +12,11 @@ from beam_flowers.cli.shared import (
     add_run,
     add_top_k,
     add_weights,
-    backbone_of,
     run_options,
     verdict,
     warn,
 )
+from beam_flowers.errors import InputError
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -24,29 +25,67 @@ def fill(parser: argparse.ArgumentParser) -> None:
         f"{IMAGES}\nIMAGES may be a feature store: then no picture is read and no network runs."
         "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv or .jsonl with OUTPUT.rejects "
         "beside it, or a\nfolder of Parquet parts, which goes on where a killed run stopped. A "
-        "score is the softmax\nprobability of a label, not an accuracy: `train` measures that.\n\n"
-        f"{BEAM}"
+        "score is the softmax\nprobability of a label, not an accuracy: `train` measures that. "
+        "Another rule or list of models\nmakes the table anew: with --store that takes seconds."
+        f"\n\n{BEAM}"
     )
     add_images(parser)
-    parser.add_argument("--model", required=True, help="folder of the model")
+    add_models(parser)
     parser.add_argument("--output", required=True, help=".parquet, .csv, .jsonl or a folder")
     parser.add_argument("--store", help="take vectors from this store; embed what it lacks")
     add_top_k(parser)
+    _add_layout(parser)
     add_weights(parser)
     add_run(parser)
 
 
+def _add_layout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--separate-columns",
+        action="store_true",
+        help="columns label_1, score_1, label_2, ... in place of the list top_k",
+    )
+    parser.add_argument(
+        "--partition-by",
+        choices=["label"],
+        help="a folder `label=...` for each label, as Hive has it; OUTPUT is a folder then, and "
+        "the files have the label's text as label_text",
+    )
+    parser.add_argument(
+        "--copy-to",
+        metavar="FOLDER",
+        help="copy the pictures into a folder for each label there; nothing is overwritten",
+    )
+    parser.add_argument("--move-to", metavar="FOLDER", help="refused: pictures are only copied")
+
+
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers score`."""
-    from beam_flowers import files
-    from beam_flowers.head.bundle import read_bundle
-    from beam_flowers.runs.score import Job, is_store, score_images
+    from beam_flowers.runs.score import Job, score_images
+    from beam_flowers.runs.score_stored import is_store
 
-    bundle = read_bundle(files.absolute(arguments.model))
-    job = Job(tuple(arguments.images), arguments.output, arguments.store, arguments.top_k)
+    if arguments.move_to:
+        raise InputError(
+            "--move-to is refused: your pictures are never moved or deleted; "
+            f"--copy-to {arguments.move_to} copies them into a folder for each label"
+        )
+    job = Job(
+        tuple(arguments.images),
+        arguments.output,
+        arguments.store,
+        arguments.top_k,
+        rule_of(arguments),
+        arguments.separate_columns,
+        bool(arguments.partition_by),
+        arguments.copy_to,
+    )
+    bundles = list(read_models(arguments).values())
     from_store = len(job.images) == 1 and is_store(job.images[0])
-    from_store = from_store or len(bundle.fingerprints) > 1
-    backbone = None if from_store else backbone_of(bundle, arguments)
-    summary = score_images(job, bundle, backbone, run_options(arguments, beams), warn)
+    networks = [] if from_store else backbones_of(bundles[0], arguments)
+    summary = score_images(job, bundles, networks, run_options(arguments, beams), warn)
     print(f"{summary} (table: {arguments.output})")
+    if summary.copied:
+        print(f"{summary.copied} (folder: {arguments.copy_to})")
+        if summary.copied.failed:
+            return 1
     return verdict(summary, arguments.max_bad_fraction)

@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from beam_flowers import files
-from beam_flowers.backbones.compute import compute_bottlenecks
-from beam_flowers.backbones.engine import load
-from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.head.bundle import Bundle
+from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
+from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.ranking import TOP_K, Ranked, rank
+from beam_flowers.scores.ranking import TOP_K, Models, Score
+from beam_flowers.scores.rows import Layout, ScoreRows
+from beam_flowers.scores.rule import Rule
 
 
 def classify_pictures(
-    pictures: Sequence[str], bundle: Bundle, backbone: ResolvedBackbone, top_k: int = TOP_K
-) -> list[tuple[Ranked, ...] | Reject]:
-    """The `top_k` labels of each picture, best first, or why it has none; in their order."""
+    pictures: Sequence[str],
+    models: Models,
+    backbones: Backbones,
+    top_k: int = TOP_K,
+    rule: Rule | None = None,
+) -> list[tuple[Score, ...] | Reject]:
+    """For each picture, in their order, a `Score` of each model, or why it has none.
+
+    Args:
+        pictures: paths or addresses.
+        models: the model, or several of one backbone.
+        backbones: as in `score_images`.
+        top_k: labels a picture.
+        rule: when a label is given.
+    """
+    kind = ScoreRows.of(models, rule, Layout(top_k))
     images = [Image(uri, files.parent(uri), uri) for uri in map(files.absolute, pictures)]
-    results = compute_bottlenecks(images, load(backbone))
-    vectors = [r.vector for r in results if isinstance(r, Bottleneck)]
-    ranking = iter(rank(bundle.head, bundle.labels, np.stack(vectors), top_k) if vectors else ())
-    return [r if isinstance(r, Reject) else next(ranking) for r in results]
+    results = collect_joined(start_each(images, several(backbones), Limits()))
+    found = [result for result in results if isinstance(result, Bottleneck)]
+    scores = iter(kind.scores(found) if found else ())
+    return [
+        result if isinstance(result, Reject) else tuple(next(scores) for _ in kind.labellers)
+        for result in results
+    ]

@@ -26,7 +26,7 @@ from beam_flowers.head.bundle import Bundle, require_backbone
 from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
-from beam_flowers.runs.score import model_section
+from beam_flowers.runs.score_stored import model_sections
 from beam_flowers.store.parts import read_part
 
 SUFFIXES = {
@@ -184,7 +184,7 @@ def _pictures(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int)
 
 def _stored_uris(bundle: Bundle, store: str) -> list[str]:
     """Of one file a content, in the order of the contents' digests, which is by chance."""
-    place, section = model_section(files.absolute(store), bundle)
+    place, section = model_sections(files.absolute(store), bundle)[0]
     columns = ["uri", "sha256"]
     rows = pa.concat_tables([read_part(place, part.name, columns) for part in section.rows])
     first = {sha: uri for uri, sha in zip(*(rows[c].to_pylist() for c in columns), strict=True)}

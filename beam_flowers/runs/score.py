@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_flowers import files
+from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, ModelError
+from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle, require_backbone
-from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import (
     RunOptions,
     Summary,
@@ -23,23 +23,15 @@ from beam_flowers.runs.embed import (
     list_images,
     run_plan,
 )
-from beam_flowers.runs.score_joined import score_joined
+from beam_flowers.runs.score_stored import is_store, score_stored, store_roots
+from beam_flowers.scores.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scores.output import rejects_name, scores_of, suffix, write_table
-from beam_flowers.scores.ranking import TOP_K, ScoreRows
-from beam_flowers.store.commits import COMMITS, Section, latest
-from beam_flowers.store.features import open_store
-from beam_flowers.store.ledger import Found, Ledger, Rules
-from beam_flowers.store.parts import Place, RejectRows, read_part, write_part
-from beam_flowers.store.plan import (
-    Outcome,
-    Plan,
-    Unit,
-    UnitWriter,
-    add_counts,
-    stored_rows,
-    stored_table,
-)
-from beam_flowers.store.schema import rejects_table
+from beam_flowers.scores.ranking import TOP_K, Models, bundles_of
+from beam_flowers.scores.rows import LABEL_TEXT, Layout, ScoreRows
+from beam_flowers.scores.rule import Rule
+from beam_flowers.store.commits import Section, latest
+from beam_flowers.store.ledger import Rules
+from beam_flowers.store.parts import Place, RejectRows, read_part
 
 
 @dataclass(frozen=True)
@@ -51,17 +43,29 @@ class Job:
         output: a file (`.parquet`, `.csv`, `.jsonl`) or a folder of Parquet parts.
         store: what it lacks is embedded into it, the rest is taken from it.
         top_k: labels a row.
+        rule: when a label is given.
+        separate_columns: see `Layout`.
+        partition_by_label: see `Layout`; for a folder.
+        copy_to: folder into which the pictures are copied, below one folder for each label.
     """
 
     images: tuple[str, ...]
     output: str
     store: str | None = None
     top_k: int = TOP_K
+    rule: Rule = field(default_factory=Rule)
+    separate_columns: bool = False
+    partition_by_label: bool = False
+    copy_to: str | None = None
 
     def __post_init__(self) -> None:
-        if self.top_k < 1:
-            raise InputError(f"top-k must be 1 or more, not {self.top_k!r}")
-        suffix(self.output)
+        if suffix(self.output) and self.layout.partition_by_label:
+            raise InputError(f"a table by label is a folder; {self.output!r} is the name of a file")
+
+    @property
+    def layout(self) -> Layout:
+        """Of the table."""
+        return Layout(self.top_k, self.separate_columns, self.partition_by_label)
 
     @property
     def table(self) -> str:
@@ -75,24 +79,31 @@ class Job:
         return files.join(files.parent(output), f".{output.rpartition('/')[2]}.partial")
 
 
-def is_store(path: str) -> bool:
-    """True if `path` is a feature store."""
-    return files.is_folder(files.join(files.absolute(path), COMMITS))
+@dataclass(frozen=True)
+class ScoreSummary(Summary):
+    """What a run did, in pictures; the table has a row of each for every model.
+
+    Attributes:
+        copied: what `Job.copy_to` came to.
+    """
+
+    copied: Copied | None = None
 
 
 def score_images(
     job: Job,
-    bundle: Bundle,
-    backbone: ResolvedBackbone | None,
+    models: Models,
+    backbones: Backbones | None = None,
     options: RunOptions | None = None,
     warn: Warn = print,
-) -> Summary:
+) -> ScoreSummary:
     """Labels a collection into a table.
 
     Args:
         job: what and where to.
-        bundle: the model.
-        backbone: the one `bundle` was trained on; not needed where `job.images` is a store.
+        models: the model, or several of one backbone, which then is run once.
+        backbones: the one that the models were trained on, or those whose vectors they take side
+            by side, in that order; not needed where `job.images` is a store.
         options: see `RunOptions`.
         warn: takes a line for the user.
 
@@ -100,19 +111,18 @@ def score_images(
         What the run did; `reused` rows needed no network.
 
     Raises:
-        ModelError: if vectors and model do not fit.
+        ModelError: if vectors and models do not fit, or a model lacks what the rule needs.
         InputError: if an input is missing or nothing in it is a picture.
     """
     options = options or RunOptions()
     warn = functools.cache(warn)  # `--store` makes two runs over the same files.
     options.check()
-    _check(job)
-    if len(bundle.fingerprints) > 1:
-        from_store = is_store(job.images[0])
-        store, listed = (job.images[0], None) if from_store else (job.store, job.images)
-        return score_joined(store, listed, job.output, bundle, job.top_k)
-    kind = ScoreRows.of(bundle, job.top_k)
-    summary = _score(job, _table_run(job, kind, bundle, options, warn), bundle, backbone, options)
+    kind = ScoreRows.of(models, job.rule, job.layout)
+    _check(job, kind)
+    bundle = bundles_of(models)[0]
+    networks = several(backbones) if backbones else ()
+    summary = _score(job, _table_run(job, kind, bundle, options, warn), bundle, networks, options)
+    copied = _copy(job, kind, warn) if job.copy_to else None
     if suffix(job.output):
         _write_files(files.absolute(job.output), job.table, kind)
     if not summary.rows:
@@ -120,13 +130,13 @@ def score_images(
             f"none of the {summary.total} files in {', '.join(job.images)} is a usable picture; "
             "the reject table names the reasons"
         )
-    return summary
+    return ScoreSummary(**vars(summary), copied=copied)
 
 
 def _table_run(
     job: Job, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Warn
 ) -> TableRun:
-    about = {"model_id": kind.model_id, "backbone": bundle.backbone, "top_k": job.top_k}
+    about = {**kind.about(), "backbone": bundle.backbone}
     rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
     section = Section(kind.fingerprint, about)
     return TableRun(job.table, "", section, kind, rules, options.shards, warn)
@@ -136,32 +146,39 @@ def _score(
     job: Job,
     table: TableRun,
     bundle: Bundle,
-    backbone: ResolvedBackbone | None,
+    networks: Sequence[ResolvedBackbone],
     options: RunOptions,
 ) -> Summary:
     if is_store(job.images[0]):
-        return _from_store(table, job.images[0], None, bundle, options)
-    network = _needed(backbone, bundle)
+        return score_stored(table, job.images[0], None, bundle, options)
+    _require(networks, bundle)
     if job.store:
-        embedded = embed_images(job.images, job.store, network, options, False, table.warn)
-        scored = _from_store(table, job.store, job.images, bundle, options)
-        computed = min(embedded.embedded, scored.rows)
+        runs = [
+            embed_images(job.images, job.store, network, options, False, table.warn)
+            for network in networks
+        ]
+        scored = score_stored(table, job.store, job.images, bundle, options)
+        computed = min(max(run.embedded for run in runs), scored.rows)
         return replace(scored, embedded=computed, reused=scored.rows - computed)
     return table.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(job.images, table.root)),
-        lambda plan, _: run_plan(plan, table.kind, network, options.pipeline),
+        lambda plan, _: run_plan(plan, table.kind, networks, options.pipeline),
     )
 
 
-def _needed(backbone: ResolvedBackbone | None, bundle: Bundle) -> ResolvedBackbone:
-    if backbone is None:
+def _require(networks: Sequence[ResolvedBackbone], bundle: Bundle) -> None:
+    if not networks:
         raise InputError("pictures can only be scored with the backbone of the model")
-    name, pixels = backbone.row.name, backbone.about()["pixels"]
-    require_backbone(bundle, name, backbone.fingerprint, pixels)
-    return backbone
+    pixels = {network.row.name: network.about()["pixels"] for network in networks}
+    require_backbone(
+        bundle,
+        "+".join(network.row.name for network in networks),
+        "+".join(network.fingerprint for network in networks),
+        pixels if len(networks) > 1 else pixels[networks[0].row.name],
+    )
 
 
-def _check(job: Job) -> None:
+def _check(job: Job, kind: ScoreRows) -> None:
     output = files.absolute(job.output)
     if suffix(output) and files.is_folder(output):
         raise InputError(f"the output {output!r} is a folder; give another name, or delete it")
@@ -174,85 +191,62 @@ def _check(job: Job) -> None:
         raise InputError(
             f"{stores[0]!r} is a store: score it alone, without other pictures and without --store"
         )
+    if job.copy_to:
+        _check_copies(job, job.copy_to, kind)
 
 
-def model_section(store: str, bundle: Bundle) -> tuple[Place, Section]:
-    """The store's vectors that the model was trained on the like of.
-
-    Raises:
-        ModelError: if the store has none; both sides are named.
-    """
-    manifest = open_store(store)
-    for key, section in manifest.sections.items():
-        if section.fingerprint == bundle.fingerprint:
-            return Place(store, key, section.fingerprint), section
-    held = ", ".join(key.partition("=")[2] for key in manifest.sections)
-    raise ModelError(
-        f"the model needs vectors of {bundle.backbone} with fingerprint "
-        f"{bundle.fingerprint[:8]}, but {store} holds {held}; run `beam-flowers embed` with that "
-        "backbone, or train a model on this store"
-    )
+def _check_copies(job: Job, copy_to: str, kind: ScoreRows) -> None:
+    if kind.rows_each > 1:
+        raise InputError("pictures are copied by the labels of one model; give one")
+    target = _resolved(copy_to)
+    if files.exists(target) and not files.is_folder(target):
+        raise InputError(f"{copy_to!r} is a file; name a folder to copy to")
+    for folder in _folders(job):
+        if files.join(target, "").startswith(files.join(_resolved(folder), "")):
+            raise InputError(
+                f"{copy_to!r} lies in {folder!r}, where the copies would be taken for pictures of"
+                " the collection or for parts of the table; name a folder elsewhere"
+            )
 
 
-def _from_store(
-    table: TableRun,
-    store: str,
-    images: Sequence[str] | None,
-    bundle: Bundle,
-    options: RunOptions,
-) -> Summary:
-    """Scores stored vectors: of all rows, or of those that `images` lists."""
-    source, section = model_section(files.absolute(store), bundle)
-    # What was rejected may be in the store by now; to look there costs nothing.
-    table = replace(table, rules=table.rules._replace(retry=True))
-
-    def list_into(ledger: Ledger) -> None:
-        for part in section.rows:
-            ledger.add_source(part.name, stored_rows(source, part.name))
-        listing = list_images(images, table.root) if images else _stored(source, section)
-        ledger.list_found(listing)
-
-    def carry_out(plan: Plan, ledger: Ledger) -> None:
-        from beam_flowers.plan_transforms import ScorePlan
-        from beam_flowers.runs.beam import run_pipeline
-
-        plan, units = _score_plan(plan, ledger, source, section)
-        run_pipeline(ScorePlan(plan, units, source, table.kind), options.pipeline)
-
-    return table.bring_up_to_date(list_into, carry_out)
+def _folders(job: Job) -> Iterator[str]:
+    """The folders that hold the pictures, the table or the store."""
+    for source in job.images:
+        if is_store(source):
+            yield from store_roots(source)
+        wild = re.search(r"[*?\[]", source)
+        fixed = source if not wild or files.exists(source) else source[: wild.start()] + "*"
+        yield (
+            fixed if files.is_folder(files.absolute(fixed)) else files.parent(files.absolute(fixed))
+        )
+    yield from (path for path in (job.store, job.table) if path)
 
 
-def _stored(source: Place, section: Section) -> Iterator[Found]:
-    for part in section.parts:
-        yield from (row.image for row in stored_rows(source, part.name))
+def _resolved(path: str) -> str:
+    path = files.absolute(path)
+    return files.resolve(path) if files.is_local(path) else path
 
 
-def _score_plan(
-    plan: Plan, ledger: Ledger, source: Place, section: Section
-) -> tuple[Plan, list[Unit]]:
-    """Units by the store's parts, and the store's own rejects taken over."""
-    writer = UnitWriter(plan.place.run_file("scores.parquet"))
-    units = [writer.add(stored_table(rows), part) for part, rows in ledger.source_units()]
-    writer.close()
-    rejects = list(_rejects(list(ledger.without_source()), source, section))
-    parts = [write_part(plan.place, RejectRows(), rows) for rows in rejects if len(rows)]
-    counts = add_counts(plan.counts, [Outcome(tuple(parts))])
-    kept = replace(plan.section, parts=(*plan.section.parts, *parts))
-    return replace(plan, section=kept, counts=counts), units
+def _copy(job: Job, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
+    label = LABEL_TEXT if job.partition_by_label else "label"
+    columns = ["uri", "sha256", label]
+    if any(labeller.bar.multi_label for labeller in kind.labellers):
+        columns.append("labels")
+    section = latest(job.table).sections[""]
+    place = Place(job.table, "", kind.fingerprint)
+    parts = [read_part(place, part.name, columns) for part in section.rows]
+    rows = pa.concat_tables(parts).sort_by("uri") if parts else pa.table({n: [] for n in columns})
+    copied = copy_pictures(_labelled(rows, label), files.absolute(job.copy_to or ""))
+    for uri, reason in copied.failed:
+        warn(f"{uri} was not copied: {reason}")
+    return copied
 
 
-def _rejects(images: Sequence[Image], source: Place, section: Section) -> Iterator[pa.Table]:
-    """The store's rejects of these files."""
-    uris = pa.array([image.uri for image in images], pa.string())
-    known: set[str] = set()
-    for part in section.rejects:
-        rows = read_part(source, part.name)
-        yield rows.filter(pc.is_in(rows["uri"], value_set=uris))
-        known.update(rows["uri"].to_pylist())
-    message = "the file came while the run was under way; run it again"
-    yield rejects_table(
-        [Reject(image, "find", "NotInStore", message) for image in images if image.uri not in known]
-    )
+def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
+    for batch in rows.to_batches(max_chunksize=10_000):
+        for row in batch.to_pylist():
+            names = row.get("labels") or (row[label],)
+            yield Labelled(row["uri"], row["sha256"], tuple(names))
 
 
 def _write_files(output: str, table: str, kind: ScoreRows) -> None:

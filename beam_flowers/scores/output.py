@@ -42,8 +42,9 @@ def rejects_name(output: str) -> str:
 
 
 def write_table(output: str, rows: pa.Table) -> None:
-    """Writes `rows`, ordered by uri, to `output` as its suffix says, whole or not at all."""
-    rows = rows.sort_by("uri")
+    """Writes `rows`, by uri and model, to `output` as its suffix says, whole or not at all."""
+    order = [name for name in ("uri", "model_id") if name in rows.schema.names]
+    rows = rows.sort_by([(name, "ascending") for name in order])
     encode = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}[suffix(output) or ""]
     files.make_folder(files.parent(output))
     files.write_atomic(output, encode(rows))
@@ -90,5 +91,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.9g}")
     if isinstance(value, list):
-        return [{k: _plain(v) for k, v in item.items()} for item in value]
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return value.isoformat() if hasattr(value, "isoformat") else value

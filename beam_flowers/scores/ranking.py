@@ -1,43 +1,44 @@
-"""Vectors → ranked labels, and the rows of a score table."""
+"""Vectors → ranked labels."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
+from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
-from beam_flowers.head.softmax import Head
+from beam_flowers.head.softmax import Floats, Head
 from beam_flowers.records import Bottleneck
-from beam_flowers.store.schema import add_digests
+from beam_flowers.scores.rule import UNKNOWN, Bar, Rule
 
 TOP_K = 5
 """Labels a row by default, as label_image printed."""
 
+Models = Bundle | Sequence[Bundle]
+
 
 class Ranked(NamedTuple):
-    """One label and its score, a softmax probability between 0 and 1."""
+    """One label and its score between 0 and 1."""
 
     label: str
     score: float
 
 
 class Score(NamedTuple):
-    """A picture's labels, best first.
+    """A picture's labels by one model, best first.
 
     Attributes:
         uri: of the picture.
         sha256: hex digest of its bytes.
-        label: the best label.
-        score: its softmax probability.
-        top_k: the k best, best first.
+        label: the best label that is given, or `unknown`.
+        score: of that label; of the best one where it is unknown. A softmax probability, of a
+            multi-label model a sigmoid's.
+        top_k: the k best, best first, given or not.
         model_id: of the model that gave them.
+        labels: all that are given, best first: at most one, of a multi-label model any number.
     """
 
     uri: str
@@ -46,102 +47,81 @@ class Score(NamedTuple):
     score: float
     top_k: tuple[Ranked, ...]
     model_id: str
-
-
-def rank(
-    head: Head, labels: Sequence[str], vectors: npt.NDArray[np.float32], top_k: int = TOP_K
-) -> Iterator[tuple[Ranked, ...]]:
-    """The `top_k` best labels of each of float32 [N, D] vectors, best first.
-
-    Equal scores are ordered by class, so that a table never depends on chance.
-    """
-    scores = head.scores(vectors)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :top_k]
-    for row, classes in zip(scores, order, strict=True):
-        yield tuple(Ranked(labels[c], float(row[c])) for c in classes)
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class ScoreRows:
-    """How bottlenecks become rows of a score table.
+class Labeller:
+    """One model with the rule that its labels have to meet.
 
     Attributes:
-        head: the softmax layer.
+        head: the trained layers.
         labels: in class order.
         model_id: of the bundle they come from.
-        top_k: labels a row.
+        bar: what a score has to reach.
     """
 
     head: Head
     labels: tuple[str, ...]
     model_id: str
-    top_k: int = TOP_K
-
-    identity = ("uri", "bytes", "modified")
+    bar: Bar
 
     @classmethod
-    def of(cls, bundle: Bundle, top_k: int = TOP_K) -> ScoreRows:
-        """The rows that a model bundle gives."""
-        return cls(bundle.head, bundle.labels, model_id(bundle), top_k)
+    def of(cls, bundle: Bundle, rule: Rule) -> Labeller:
+        """A model bundle under a rule; see `Rule.bar` for errors."""
+        return cls(bundle.head, bundle.labels, model_id(bundle), rule.bar(bundle))
 
-    @property
-    def fingerprint(self) -> str:
-        """Of what the rows depend on beside the pictures; hex."""
-        return hashlib.sha256(f"{self.model_id} {self.top_k}".encode()).hexdigest()
+    def scores(self, bottlenecks: Sequence[Bottleneck], top_k: int) -> Iterator[Score]:
+        """One `Score` a bottleneck, in their order.
 
-    def schema(self) -> pa.Schema:
-        """Columns of store.md's contract, then the two by which a rerun knows its files.
-
-        Hugging Face `datasets` reads class names from the metadata: they are fixed by the model.
+        Equal scores are ordered by class, so that a table never depends on chance.
         """
-        ranked = pa.struct([("label", pa.string()), ("score", pa.float32())])
-        feature = {"label_id": {"names": list(self.labels), "_type": "ClassLabel"}}
-        return pa.schema(
-            [
-                pa.field("uri", pa.string()),
-                pa.field("sha256", pa.string()),
-                pa.field("label", pa.string()),
-                pa.field("score", pa.float32()),
-                pa.field("top_k", pa.list_(ranked)),
-                pa.field("model_id", pa.string()),
-                pa.field("label_id", pa.int64()),
-                pa.field("bytes", pa.int64()),
-                pa.field("modified", pa.timestamp("us", tz="UTC")),
-            ],
-            {"huggingface": json.dumps({"info": {"features": feature}}), "model_id": self.model_id},
+        scores: Floats = self.head.scores(np.stack([b.vector for b in bottlenecks]))
+        order = np.argsort(-scores, axis=1, kind="stable")
+        given = np.take_along_axis(self.bar.given(scores, order), order, axis=1)
+        for bottleneck, row, classes, passed in zip(bottlenecks, scores, order, given, strict=True):
+            best = tuple(Ranked(self.labels[c], float(row[c])) for c in classes[:top_k])
+            held = classes[passed]
+            label = self.labels[held[0]] if len(held) else UNKNOWN
+            score = float(row[held[0] if len(held) else classes[0]])
+            names = tuple(self.labels[c] for c in held)
+            yield Score(
+                bottleneck.image.uri, bottleneck.sha256, label, score, best, self.model_id, names
+            )
+
+
+def make_labellers(models: Models, rule: Rule | None = None) -> tuple[Labeller, ...]:
+    """The models under a rule, in the order of their ids.
+
+    Raises:
+        ModelError: if they do not take the vectors of one backbone.
+        InputError: if one is named twice; and see `Rule.bar`.
+    """
+    bundles = bundles_of(models)
+    labellers = [Labeller.of(bundle, rule or Rule()) for bundle in bundles]
+    for index, labeller in enumerate(labellers):
+        if labeller.model_id in [other.model_id for other in labellers[:index]]:
+            raise InputError(f"the model {labeller.model_id} is named twice")
+    return tuple(sorted(labellers, key=lambda labeller: labeller.model_id))
+
+
+def bundles_of(models: Models) -> tuple[Bundle, ...]:
+    """One model or several, as a tuple.
+
+    Raises:
+        ModelError: if they do not take the vectors of one backbone.
+        InputError: if there is none.
+    """
+    bundles = (models,) if isinstance(models, Bundle) else tuple(models)
+    if not bundles:
+        raise InputError("name a model")
+    if len({bundle.fingerprint for bundle in bundles}) > 1:
+        taken = ", ".join(
+            f"{model_id(b)[:8]} of {b.backbone} ({'+'.join(f[:8] for f in b.fingerprints)})"
+            for b in bundles
         )
-
-    def scores(self, bottlenecks: Sequence[Bottleneck]) -> Iterator[Score]:
-        """One `Score` a bottleneck, in their order."""
-        vectors = np.stack([b.vector for b in bottlenecks])
-        ranking = rank(self.head, self.labels, vectors, self.top_k)
-        for bottleneck, best in zip(bottlenecks, ranking, strict=True):
-            yield Score(bottleneck.image.uri, bottleneck.sha256, *best[0], best, self.model_id)
-
-    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
-        """The rows of `bottlenecks` (at least one), in their order."""
-        class_ids = {label: i for i, label in enumerate(self.labels)}
-        rows = [
-            {
-                **score._asdict(),
-                "top_k": [ranked._asdict() for ranked in score.top_k],
-                "label_id": class_ids[score.label],
-                "bytes": bottleneck.image.bytes,
-                "modified": bottleneck.image.modified,
-            }
-            for bottleneck, score in zip(bottlenecks, self.scores(bottlenecks), strict=True)
-        ]
-        return pa.Table.from_pylist(rows, self.schema())
-
-    def derived(self, rows: pa.Table) -> pa.Table:
-        """`rows`: nothing in a score follows from the file's name."""
-        return rows
-
-    def digest(self, rows: pa.Table) -> int:
-        """Sum of the rows' digests."""
-        names = ("uri", "sha256", "label", "score", "model_id")
-        columns = (rows[name].to_pylist() for name in names)
-        return add_digests(
-            int.from_bytes(hashlib.sha256(repr(row).encode()).digest(), "big")
-            for row in zip(*columns, strict=True)
+        raise ModelError(
+            f"the models take vectors of several backbones: {taken}; score with those of one"
+            " backbone at a time"
         )
+    return bundles

@@ -13,97 +13,11 @@ from typing import NamedTuple
 
 from beam_flowers.errors import InputError
 from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.store import ledger_sql as sql
 
 Found = Image | Reject | Hidden | RootListed
 _BLOCK = 10_000
 _CACHE_KIB = 256 * 1024
-
-_TABLES = """
-CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT,
-                     stage, error_class, message);
-CREATE TABLE roots(root PRIMARY KEY, complete INT);
-CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT);
-CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
-                    sha256, error_class);
-CREATE TABLE source(part, uri, sha256);
-"""
-
-# One row a uri: the first one found, one with a label before one without.
-_LISTED = """
-CREATE TABLE listed AS
-SELECT uri, root, relative_path, label, split, bytes, modified, stage, error_class, message,
-       min(rowid + (label IS NULL) * (1 << 50)) AS first
-FROM listing GROUP BY uri;
-CREATE UNIQUE INDEX listed_uri ON listed(uri);
-"""
-
-# What becomes of every stored row. What a killed run left is taken up for listed files only:
-# nobody may want the rest any more. Without a listed label a stored one under another root stays:
-# naming one folder of a labelled tree does not wipe its label.
-_STATES = """
-CREATE TABLE states AS
-WITH judged AS (
-  SELECT s.rowid AS row, s.part AS part, s.uri AS uri, p.committed AS committed,
-    CASE
-      WHEN l.uri IS NULL THEN
-        CASE WHEN :exact OR NOT p.committed OR s.root IN (SELECT root FROM roots WHERE complete)
-             THEN 'gone' ELSE 'kept' END
-      WHEN l.error_class IS NOT NULL THEN
-        CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
-      WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
-           OR (p.rejects AND :retry) THEN 'stale'
-      WHEN :relabel AND (l.label IS NOT NULL OR l.root = s.root)
-           AND (l.label IS NOT s.label OR l.split IS NOT s.split OR l.root IS NOT s.root
-                OR l.relative_path IS NOT s.relative_path) THEN 'changed'
-      ELSE 'kept'
-    END AS state
-  FROM stored s JOIN parts p ON p.id = s.part LEFT JOIN listed l ON l.uri = s.uri),
-ranked AS (
-  SELECT *, row_number() OVER (PARTITION BY uri
-    ORDER BY state IN ('kept', 'changed') DESC, committed DESC, part) AS rank
-  FROM judged)
-SELECT row, part, uri, CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
-CREATE INDEX states_part ON states(part);
-CREATE TABLE known AS SELECT uri FROM states WHERE state IN ('kept', 'changed');
-CREATE UNIQUE INDEX known_uri ON known(uri);
-CREATE TABLE fresh AS
-SELECT uri, root, relative_path, label, split, bytes, modified FROM listed
-WHERE error_class IS NULL AND uri NOT IN known;
-CREATE INDEX fresh_bytes ON fresh(bytes);
-"""
-
-# Files that may be copies of a stored one, or of more new ones than fit into one unit.
-_DOUBT = """
-CREATE TABLE doubtful AS
-SELECT DISTINCT bytes FROM fresh WHERE bytes IN (
-  SELECT s.bytes FROM stored s JOIN parts p ON p.id = s.part WHERE NOT p.rejects)
-UNION SELECT bytes FROM fresh GROUP BY bytes HAVING count(*) > :unit_rows OR bytes IS NULL;
-"""
-
-# Multiplying by Knuth's 2**32 / phi scatters the sizes, so that no unit gets all big pictures,
-# while files of one size, which may be copies of each other, stay together.
-_FRESH = """
-SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
-WHERE bytes NOT IN (SELECT bytes FROM doubtful WHERE bytes IS NOT NULL) AND bytes IS NOT NULL
-ORDER BY (bytes * 2654435761) & 4294967295, bytes, uri
-"""
-_DOUBTFUL = """
-SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
-WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
-"""
-_SOURCES = """
-SELECT s.sha256, min(p.name) FROM stored s JOIN parts p ON p.id = s.part
-WHERE NOT p.rejects AND s.bytes IN (SELECT bytes FROM doubtful)
-GROUP BY s.sha256 ORDER BY s.sha256
-"""
-_REMAINING = """
-SELECT t.uri, CASE t.state WHEN 'changed' THEN l.root ELSE s.root END,
-  CASE t.state WHEN 'changed' THEN l.relative_path ELSE s.relative_path END,
-  CASE t.state WHEN 'changed' THEN l.label ELSE s.label END,
-  CASE t.state WHEN 'changed' THEN l.split ELSE s.split END, s.bytes, s.modified, s.sha256
-FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.uri
-WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
-"""
 
 
 class StoredRow(NamedTuple):
@@ -131,13 +45,19 @@ class Rules(NamedTuple):
 
 
 class Ledger:
-    """Fill it with `list_found` and `add_part`, `join` once, then ask."""
+    """Fill it with `list_found` and `add_part`, `join` once, then ask.
+
+    Attributes:
+        hidden: files that were listed as such.
+        sections: of another table, from which rows are made; 0 where files are read for that.
+    """
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._db.executescript(_TABLES)
+        self._db.executescript(sql.TABLES)
         self.hidden = 0
+        self.sections = 0
 
     def list_found(self, found: Iterable[Found]) -> None:
         """Takes in a listing."""
@@ -145,11 +65,11 @@ class Ledger:
         while block := list(islice(found, _BLOCK)):
             self.hidden += sum(isinstance(f, Hidden) for f in block)
             rows = [
-                (*f, None, None, None) if isinstance(f, Image) else (*f.image, *f[1:4])
+                (*f, None, None, None, None) if isinstance(f, Image) else (*f.image, *f[1:])
                 for f in block
                 if isinstance(f, Image | Reject)
             ]
-            self._db.executemany(f"INSERT INTO listing VALUES ({','.join('?' * 10)})", rows)
+            self._db.executemany(f"INSERT INTO listing VALUES ({','.join('?' * 11)})", rows)
             roots = [f for f in block if isinstance(f, RootListed)]
             self._db.executemany(
                 "INSERT INTO roots VALUES (?, ?) "
@@ -181,8 +101,8 @@ class Ledger:
             InputError: if one manifest gives one file two labels.
         """
         self._refuse_two_labels()
-        self._db.executescript(_LISTED)
-        script = _STATES
+        self._db.executescript(sql.LISTED)
+        script = sql.STATES
         for name, value in rules._asdict().items():
             # executescript takes no parameters; these are numbers and truth values of our own.
             script = script.replace(f":{name}", str(int(value)))
@@ -190,7 +110,7 @@ class Ledger:
 
     def doubt(self, unit_rows: int) -> None:
         """Marks the files that have to be hashed before it is known whether to embed them."""
-        self._db.executescript(_DOUBT.replace(":unit_rows", str(int(unit_rows))))
+        self._db.executescript(sql.DOUBT.replace(":unit_rows", str(int(unit_rows))))
 
     def _refuse_two_labels(self) -> None:
         row = self._db.execute(
@@ -229,14 +149,15 @@ class Ledger:
         """Files that the listing itself rejected and the store does not know as such, by uri."""
         cursor = self._db.execute(
             "SELECT uri, root, relative_path, label, split, bytes, modified, stage, error_class, "
-            "message FROM listed WHERE error_class IS NOT NULL AND uri NOT IN known ORDER BY uri"
+            "message, sha256 FROM listed WHERE error_class IS NOT NULL AND uri NOT IN known "
+            "ORDER BY uri"
         )
         return (Reject(Image(*row[:7]), *row[7:]) for row in cursor)
 
     def fresh_units(self, unit_rows: int) -> Iterator[list[Image]]:
         """Files to read, those of one size always in one unit."""
         unit: list[Image] = []
-        images = (Image(*row) for row in self._db.execute(_FRESH))
+        images = (Image(*row) for row in self._db.execute(sql.FRESH))
         for _, same_size in groupby(images, key=lambda image: image.bytes):
             group = list(same_size)
             if unit and len(unit) + len(group) > unit_rows:
@@ -248,36 +169,50 @@ class Ledger:
 
     def doubtful_units(self, unit_rows: int) -> Iterator[list[Image]]:
         """Files to hash first, since others, here or in the store, are of the same size."""
-        cursor = self._db.execute(_DOUBTFUL)
+        cursor = self._db.execute(sql.DOUBTFUL)
         while block := cursor.fetchmany(unit_rows):
             yield [Image(*row) for row in block]
 
-    def add_source(self, name: str, rows: Iterable[StoredRow]) -> None:
-        """Takes in a part of another table, from which rows can be made without reading files."""
-        self._db.executemany(
-            "INSERT INTO source VALUES (?, ?, ?)", ((name, r.image.uri, r.sha256) for r in rows)
-        )
+    def add_source(
+        self,
+        section: int,
+        parts: Iterable[tuple[str, Iterable[StoredRow]]],
+        rejects: Iterable[Reject],
+    ) -> None:
+        """Takes in a section of another table, from which rows can be made without reading files.
+
+        Args:
+            section: its number, from 0 on.
+            parts: name and rows of each of its parts.
+            rejects: the files that it has no row of, and why.
+        """
+        self.sections = max(self.sections, section + 1)
+        for name, rows in parts:
+            values = ((section, name, row.image.uri, row.sha256) for row in rows)
+            self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?)", values)
+        reasons = ((r.image.uri, *r[1:]) for r in rejects)
+        self._db.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?, ?)", reasons)
+
+    def reject_without_source(self) -> None:
+        """Makes rejects of the listed files that do not have a row in each section added."""
+        self._db.executescript(sql.REJECT.replace(":sections", str(self.sections)))
 
     def source_units(self) -> Iterator[tuple[str, list[StoredRow]]]:
-        """Files to make rows of, by the part of the other table that has them."""
-        self._db.execute("CREATE UNIQUE INDEX source_uri ON source(uri)")
+        """Files to make rows of, by the parts of the other table that have them, `a+b`."""
+        numbers = range(self.sections)
+        names = " || '+' || ".join(f"o{i}.part" for i in numbers)
+        joins = "".join(
+            f"JOIN source o{i} ON o{i}.uri = f.uri AND o{i}.section = {i} " for i in numbers
+        )
         cursor = self._db.execute(
-            "SELECT o.part, f.*, o.sha256 FROM fresh f JOIN source o ON o.uri = f.uri "
-            "ORDER BY o.part, f.uri"
+            f"SELECT {names}, f.*, o0.sha256 FROM fresh f {joins} ORDER BY 1, f.uri"
         )
         for part, rows in groupby(cursor, key=lambda row: row[0]):
             yield part, [StoredRow(Image(*row[1:8]), row[8]) for row in rows]
 
-    def without_source(self) -> Iterator[Image]:
-        """Files to make rows of that the other table has not: its rejects, by uri."""
-        cursor = self._db.execute(
-            "SELECT * FROM fresh WHERE uri NOT IN (SELECT uri FROM source) ORDER BY uri"
-        )
-        return (Image(*row) for row in cursor)
-
     def sources(self) -> Iterator[tuple[str, str]]:
         """(sha256, part name) of stored rows that a doubtful file may equal, by sha256."""
-        return iter(self._db.execute(_SOURCES))
+        return iter(self._db.execute(sql.SOURCES))
 
     def part_names(self) -> tuple[list[str], list[str]]:
         """Parts all of whose rows stay as they are, and parts some of whose rows stay."""
@@ -293,7 +228,7 @@ class Ledger:
     def remaining(self, name: str) -> list[StoredRow]:
         """The rows of one part that stay, with their new identities, in the part's order."""
         (part,) = self._db.execute("SELECT id FROM parts WHERE name = ?", (name,)).fetchone()
-        cursor = self._db.execute(_REMAINING, {"part": part})
+        cursor = self._db.execute(sql.REMAINING, {"part": part})
         return [StoredRow(Image(*row[:7]), row[7]) for row in cursor]
 
     def keep_parts(self, names: Iterable[str]) -> None:

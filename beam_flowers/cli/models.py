@@ -1,0 +1,89 @@
+"""Flags that say with which models, and by which rule, pictures are labelled."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from beam_flowers.cli.shared import backbone_of, resolve_backbone
+from beam_flowers.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from beam_flowers.backbones.resolve import ResolvedBackbone
+    from beam_flowers.head.bundle import Bundle
+    from beam_flowers.scores.rule import Rule
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """`--model` and the rule of `Rule`."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        action="append",
+        metavar="FOLDER",
+        help="folder of the model; several times for several models of one backbone, which is run "
+        "once: then there is a row for each model",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="X",
+        help="say `unknown` where the best score is below X, 0 to 1. Of a model with several "
+        "labels a picture: give each label from X on",
+    )
+    parser.add_argument(
+        "--min-margin",
+        type=float,
+        metavar="X",
+        help="say `unknown` where the best score exceeds the second by less than X, 0 to 1",
+    )
+    parser.add_argument(
+        "--target-precision",
+        type=float,
+        metavar="P",
+        help="choose the threshold from which on the share P of the labels is right on the model's "
+        "held-out pictures",
+    )
+
+
+def rule_of(arguments: argparse.Namespace) -> Rule:
+    """The rule, from `add_models`' flags."""
+    from beam_flowers.scores.rule import Rule
+
+    return Rule(arguments.threshold, arguments.min_margin, arguments.target_precision)
+
+
+def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
+    """The models by their folders; says which thresholds were chosen for them."""
+    from beam_flowers import files
+    from beam_flowers.head.bundle import read_bundle
+    from beam_flowers.scores.ranking import make_labellers
+
+    bundles = {name: read_bundle(files.absolute(name)) for name in arguments.model}
+    if len(bundles) < len(arguments.model):
+        raise InputError("--model names a folder twice")
+    rule = rule_of(arguments)
+    make_labellers(list(bundles.values()), rule)
+    for name, bundle in bundles.items():
+        if choice := rule.bar(bundle).choice:
+            print(f"{name}: {choice}")
+    return bundles
+
+
+def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[ResolvedBackbone]:
+    """The backbone that a model was trained on, or those whose vectors it takes side by side."""
+    if len(bundle.fingerprints) == 1:
+        return [backbone_of(bundle, arguments)]
+    if arguments.backbone_path or arguments.backbone_sha256 or arguments.pixel_range:
+        raise InputError(
+            f"the model takes the vectors of {bundle.backbone} side by side: --backbone-path, "
+            "--backbone-sha256 and --pixel-range are of one backbone; put the weights where "
+            "`beam-flowers backbones` looks for them, or embed with each and score the store"
+        )
+    names = bundle.backbone.split("+")
+    if len(names) != len(bundle.fingerprints):
+        raise ModelError(f"the names in {bundle.backbone!r} cannot be told apart; score a store")
+    return [
+        resolve_backbone(arguments, name).rounded_as(fingerprint)
+        for name, fingerprint in zip(names, bundle.fingerprints, strict=True)
+    ]

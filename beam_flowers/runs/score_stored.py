@@ -1,0 +1,101 @@
+"""Scoring by the vectors of a store: no picture is read. Those of several backbones, which some
+heads take side by side, are joined by uri and content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from beam_flowers import files
+from beam_flowers.errors import ModelError
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.records import Image, Reject
+from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
+from beam_flowers.store.commits import COMMITS, Section
+from beam_flowers.store.features import open_store
+from beam_flowers.store.ledger import Ledger
+from beam_flowers.store.parts import Place, read_part
+from beam_flowers.store.plan import Plan, stored_rows
+
+Source = tuple[Place, Section]
+
+
+def is_store(path: str) -> bool:
+    """True if `path` is a feature store."""
+    return files.is_folder(files.join(files.absolute(path), COMMITS))
+
+
+def store_roots(store: str) -> list[str]:
+    """Roots of the pictures in a store."""
+    sections = open_store(files.absolute(store)).sections.values()
+    return sorted({root for section in sections for root in section.roots})
+
+
+def model_sections(store: str, bundle: Bundle) -> list[Source]:
+    """The store's vectors that the model was trained on the like of, by backbone.
+
+    Raises:
+        ModelError: if the store lacks some; both sides are named.
+    """
+    manifest = open_store(store)
+    found = {
+        section.fingerprint: (Place(store, key, section.fingerprint), section)
+        for key, section in manifest.sections.items()
+    }
+    missing = [name for name in bundle.fingerprints if name not in found]
+    if missing:
+        held = ", ".join(key.partition("=")[2] for key in manifest.sections)
+        raise ModelError(
+            f"the model needs vectors of {bundle.backbone} with fingerprint {missing[0][:8]}, but "
+            f"{store} holds {held}; run `beam-flowers embed` with that backbone, or train a model "
+            "on this store"
+        )
+    return [found[name] for name in bundle.fingerprints]
+
+
+def score_stored(
+    table: TableRun,
+    store: str,
+    images: Sequence[str] | None,
+    bundle: Bundle,
+    options: RunOptions,
+) -> Summary:
+    """Scores stored vectors: of all rows, or of those that `images` lists.
+
+    What the store rejected is rejected here for the same reason; a picture that lacks the vector
+    of one of several backbones, too.
+    """
+    sources = model_sections(files.absolute(store), bundle)
+    # What was rejected may be in the store by now; to look there costs nothing.
+    table = replace(table, rules=table.rules._replace(retry=True))
+
+    def list_into(ledger: Ledger) -> None:
+        ledger.list_found(list_images(images, table.root) if images else _stored(sources))
+        for number, (place, section) in enumerate(sources):
+            parts = ((p.name, stored_rows(place, p.name)) for p in section.rows)
+            ledger.add_source(number, parts, _rejects(place, section))
+        ledger.reject_without_source()
+
+    def carry_out(plan: Plan, _: Ledger) -> None:
+        from beam_flowers.plan_transforms import ScorePlan
+        from beam_flowers.runs.beam import run_pipeline
+
+        places = [place for place, _ in sources]
+        run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
+
+    return table.bring_up_to_date(list_into, carry_out)
+
+
+def _stored(sources: Sequence[Source]) -> Iterator[Image]:
+    """The store's files; where one is in several sections, as the first has it."""
+    for number, (place, section) in enumerate(sources):
+        for part in section.parts:
+            for row in stored_rows(place, part.name):
+                yield row.image._replace(label=None, split=None) if number else row.image
+
+
+def _rejects(place: Place, section: Section) -> Iterator[Reject]:
+    for part in section.rejects:
+        for row in read_part(place, part.name).to_pylist():
+            image = Image(row["uri"], row["root"], row["relative_path"])
+            yield Reject(image, *(row[n] for n in ("stage", "error_class", "message", "sha256")))

@@ -1,0 +1,73 @@
+"""Pictures copied into a folder for each label. Nothing is moved, deleted or overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from beam_flowers import files
+from beam_flowers.scores.folders import label_folder
+
+
+class Labelled(NamedTuple):
+    """A picture, the hex digest of the content that was scored, and its labels."""
+
+    uri: str
+    sha256: str
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What was copied.
+
+    Attributes:
+        copied: files written.
+        present: files that were there already, with the same content.
+        failed: (uri, reason) of those that could not be copied.
+    """
+
+    copied: int = 0
+    present: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return f"copied {self.copied}, there already {self.present}, failed {len(self.failed)}"
+
+
+def copy_pictures(pictures: Iterable[Labelled], folder: str) -> Copied:
+    """Copies each picture to `folder/<label>/<its name>`, once for each of its labels.
+
+    Another picture of that name gets 8 digits of its digest behind it, `x-1f0c9a2b.jpg`: the same
+    in each run. Equal content under an equal name is one file.
+
+    Args:
+        pictures: in the order in which names are given away.
+        folder: absolute, here or in an object store; made if absent.
+    """
+    counts, failed = {True: 0, False: 0}, []
+    for picture in pictures:
+        for label in picture.labels:
+            try:
+                counts[_copy(picture, files.join(folder, label_folder(label)))] += 1
+            except OSError as error:
+                failed.append((picture.uri, error.strerror or str(error)))
+    return Copied(counts[True], counts[False], tuple(failed))
+
+
+def _copy(picture: Labelled, folder: str) -> bool:
+    """True if the file was written, False if it was there."""
+    data = files.read_bytes(picture.uri)
+    if hashlib.sha256(data).hexdigest() != picture.sha256:
+        raise OSError("it was changed since it was scored; run this again")
+    name = picture.uri.rpartition("/")[2]
+    stem, dot, ending = name.rpartition(".")
+    named_apart = f"{stem or name}-{picture.sha256[:8]}{dot}{ending if dot else ''}"
+    for target in (files.join(folder, name), files.join(folder, named_apart)):
+        if not files.exists(target) and files.put_if_absent(target, data):
+            return True
+        if hashlib.sha256(files.read_bytes(target)).hexdigest() == picture.sha256:
+            return False
+    raise OSError(f"{target!r} is there and is another file")

@@ -1,0 +1,227 @@
+"""Ranked labels → the rows of a score table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_flowers.errors import InputError
+from beam_flowers.records import Bottleneck
+from beam_flowers.scores.folders import partition_folder
+from beam_flowers.scores.ranking import TOP_K, Labeller, Models, Score, make_labellers
+from beam_flowers.scores.rule import UNKNOWN, Rule
+from beam_flowers.store.schema import add_digests
+
+LABEL_TEXT = "label_text"
+"""The column of the label in partitioned tables. Their readers make the column `label` of the
+folders' names, and a number of names such as `007`: this column keeps the text."""
+
+_RANKED = pa.struct([("label", pa.string()), ("score", pa.float32())])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a score table is laid out.
+
+    Attributes:
+        top_k: labels a row.
+        separate_columns: `label_1, score_1, label_2, ...` in place of the list `top_k`.
+        partition_by_label: a folder `label=<label>` for each label, as Hive has it.
+    """
+
+    top_k: int = TOP_K
+    separate_columns: bool = False
+    partition_by_label: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InputError(f"top-k must be 1 or more, not {self.top_k!r}")
+
+
+@dataclass(frozen=True)
+class ScoreRows:
+    """How bottlenecks become rows of a score table: one for each model.
+
+    Attributes:
+        labellers: the models, by their ids.
+        layout: of the table.
+    """
+
+    labellers: tuple[Labeller, ...]
+    layout: Layout
+
+    identity = ("uri", "bytes", "modified")
+
+    @classmethod
+    def of(
+        cls, models: Models, rule: Rule | None = None, layout: Layout | None = None
+    ) -> ScoreRows:
+        """The rows that models give.
+
+        Raises:
+            InputError: if the models cannot be put into one table laid out so.
+            ModelError: if the models do not fit together or lack what the rule needs.
+        """
+        layout = layout or Layout()
+        kind = cls(make_labellers(models, rule), layout)
+        if layout.partition_by_label:
+            if kind.rows_each > 1:
+                raise InputError(
+                    "a table by label takes one model, as each may give a picture another label;"
+                    " write one table a model"
+                )
+            for name in kind.class_names:
+                partition_folder(name)
+        return kind
+
+    @property
+    def rows_each(self) -> int:
+        """Rows of one picture."""
+        return len(self.labellers)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the numbers in `label_id`: the models' labels, then `unknown` if need be."""
+        names = [label for labeller in self.labellers for label in labeller.labels]
+        if any(labeller.bar.may_be_unknown for labeller in self.labellers):
+            names.append(UNKNOWN)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what the rows depend on beside the pictures; hex."""
+        texts = [*(own.model_id for own in self.labellers), str(self.layout.top_k)]
+        for labeller in self.labellers:
+            bar = labeller.bar
+            if bar.may_be_unknown:
+                texts.append(repr((bar.thresholds, bar.min_margin, bar.rule)))
+        chosen = ("separate_columns", "partition_by_label")
+        texts += [name for name in chosen if getattr(self.layout, name)]
+        return hashlib.sha256(" ".join(texts).encode()).hexdigest()
+
+    def about(self) -> dict[str, Any]:
+        """What the table was made by, JSON."""
+        models = [
+            {"model_id": own.model_id, "rule": own.bar.rule, "thresholds": _thresholds(own)}
+            for own in self.labellers
+        ]
+        return {"model_id": self._model_ids, "top_k": self.layout.top_k, "models": models}
+
+    @property
+    def _model_ids(self) -> str:
+        return ",".join(labeller.model_id for labeller in self.labellers)
+
+    @property
+    def _label_column(self) -> str:
+        return LABEL_TEXT if self.layout.partition_by_label else "label"
+
+    @property
+    def _ranks(self) -> range:
+        most = max(len(labeller.labels) for labeller in self.labellers)
+        return range(1, min(self.layout.top_k, most) + 1)
+
+    def schema(self) -> pa.Schema:
+        """Columns of the contract, then those of the case, then the two a rerun knows its files by.
+
+        `labels` is there with a multi-label model, `rule` where the user gave one. Hugging Face
+        `datasets` reads class names from the metadata: they are fixed by the models.
+        """
+        fields = [
+            pa.field("uri", pa.string()),
+            pa.field("sha256", pa.string()),
+            pa.field(self._label_column, pa.string()),
+            pa.field("score", pa.float32()),
+            *self._ranking_fields(),
+            pa.field("model_id", pa.string()),
+            pa.field("label_id", pa.int64()),
+        ]
+        if any(labeller.bar.multi_label for labeller in self.labellers):
+            fields.append(pa.field("labels", pa.list_(pa.string())))
+        if any(labeller.bar.rule for labeller in self.labellers):
+            fields.append(pa.field("rule", pa.string()))
+        own = [pa.field("bytes", pa.int64()), pa.field("modified", pa.timestamp("us", tz="UTC"))]
+        return pa.schema([*fields, *own], self._metadata())
+
+    def _ranking_fields(self) -> Iterator[pa.Field]:
+        if not self.layout.separate_columns:
+            yield pa.field("top_k", pa.list_(_RANKED))
+            return
+        for rank in self._ranks:
+            yield pa.field(f"label_{rank}", pa.string())
+            yield pa.field(f"score_{rank}", pa.float32())
+
+    def _metadata(self) -> dict[str, str]:
+        feature = {"label_id": {"names": list(self.class_names), "_type": "ClassLabel"}}
+        return {
+            "huggingface": json.dumps({"info": {"features": feature}}),
+            "model_id": self._model_ids,
+        }
+
+    def scores(self, bottlenecks: Sequence[Bottleneck]) -> Iterator[Score]:
+        """For each bottleneck (at least one) a `Score` of each model, in their order."""
+        top_k = self.layout.top_k
+        columns = [labeller.scores(bottlenecks, top_k) for labeller in self.labellers]
+        for scores in zip(*columns, strict=True):
+            yield from scores
+
+    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
+        """The rows of `bottlenecks` (at least one), in their order."""
+        class_ids = {name: i for i, name in enumerate(self.class_names)}
+        rules = {labeller.model_id: labeller.bar.rule for labeller in self.labellers}
+        images = (b.image for b in bottlenecks for _ in self.labellers)
+        rows = [
+            {
+                **score._asdict(),
+                **self._ranking(score),
+                LABEL_TEXT: score.label,
+                "label_id": class_ids[score.label],
+                "rule": rules[score.model_id],
+                "bytes": image.bytes,
+                "modified": image.modified,
+            }
+            for image, score in zip(images, self.scores(bottlenecks), strict=True)
+        ]
+        return pa.Table.from_pylist(rows, self.schema())
+
+    def _ranking(self, score: Score) -> dict[str, Any]:
+        if not self.layout.separate_columns:
+            return {"top_k": [ranked._asdict() for ranked in score.top_k]}
+        return {
+            f"{name}_{rank}": value
+            for rank, ranked in enumerate(score.top_k, 1)
+            for name, value in ranked._asdict().items()
+        }
+
+    def derived(self, rows: pa.Table) -> pa.Table:
+        """`rows`: nothing in a score follows from the file's name."""
+        return rows
+
+    def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        """The rows by the folder of their label, where the table has such."""
+        if not self.layout.partition_by_label:
+            yield "", rows
+            return
+        for label in sorted(pc.unique(rows[LABEL_TEXT]).to_pylist()):
+            yield partition_folder(label), rows.filter(pc.equal(rows[LABEL_TEXT], label))
+
+    def digest(self, rows: pa.Table) -> int:
+        """Sum of the rows' digests."""
+        names = ("uri", "sha256", self._label_column, "score", "model_id")
+        columns = (rows[name].to_pylist() for name in names)
+        return add_digests(
+            int.from_bytes(hashlib.sha256(repr(row).encode()).digest(), "big")
+            for row in zip(*columns, strict=True)
+        )
+
+
+def _thresholds(labeller: Labeller) -> dict[str, float] | None:
+    """By label, of a multi-label model; the others' rule says it all."""
+    if not labeller.bar.multi_label:
+        return None
+    return dict(zip(labeller.labels, labeller.bar.thresholds, strict=True))

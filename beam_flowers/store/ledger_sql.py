@@ -1,0 +1,108 @@
+"""The rules of the ledger: tables of what is listed, of what is stored, and their join."""
+
+TABLES = """
+CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT,
+                     stage, error_class, message, sha256);
+CREATE TABLE roots(root PRIMARY KEY, complete INT);
+CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT);
+CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
+                    sha256, error_class);
+CREATE TABLE source(section INT, part, uri, sha256);
+CREATE TABLE reasons(uri, stage, error_class, message, sha256);
+"""
+
+# One row a uri: the first one found, one with a label before one without.
+LISTED = """
+CREATE TABLE listed AS
+SELECT uri, root, relative_path, label, split, bytes, modified, stage, error_class, message, sha256,
+       min(rowid + (label IS NULL) * (1 << 50)) AS first
+FROM listing GROUP BY uri;
+CREATE UNIQUE INDEX listed_uri ON listed(uri);
+"""
+
+# What becomes of every stored row. What a killed run left is taken up for listed files only:
+# nobody may want the rest any more. Without a listed label a stored one under another root stays:
+# naming one folder of a labelled tree does not wipe its label.
+STATES = """
+CREATE TABLE states AS
+WITH judged AS (
+  SELECT s.rowid AS row, s.part AS part, s.uri AS uri, p.committed AS committed,
+    CASE
+      WHEN l.uri IS NULL THEN
+        CASE WHEN :exact OR NOT p.committed OR s.root IN (SELECT root FROM roots WHERE complete)
+             THEN 'gone' ELSE 'kept' END
+      WHEN l.error_class IS NOT NULL THEN
+        CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
+      WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
+           OR (p.rejects AND :retry) THEN 'stale'
+      WHEN :relabel AND (l.label IS NOT NULL OR l.root = s.root)
+           AND (l.label IS NOT s.label OR l.split IS NOT s.split OR l.root IS NOT s.root
+                OR l.relative_path IS NOT s.relative_path) THEN 'changed'
+      ELSE 'kept'
+    END AS state
+  FROM stored s JOIN parts p ON p.id = s.part LEFT JOIN listed l ON l.uri = s.uri),
+ranked AS (
+  SELECT *, row_number() OVER (PARTITION BY uri
+    ORDER BY state IN ('kept', 'changed') DESC, committed DESC, part) AS rank
+  FROM judged)
+SELECT row, part, uri, CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
+CREATE INDEX states_part ON states(part);
+CREATE TABLE known AS SELECT uri FROM states WHERE state IN ('kept', 'changed');
+CREATE UNIQUE INDEX known_uri ON known(uri);
+CREATE TABLE fresh AS
+SELECT uri, root, relative_path, label, split, bytes, modified FROM listed
+WHERE error_class IS NULL AND uri NOT IN known;
+CREATE INDEX fresh_bytes ON fresh(bytes);
+"""
+
+# Files that may be copies of a stored one, or of more new ones than fit into one unit.
+DOUBT = """
+CREATE TABLE doubtful AS
+SELECT DISTINCT bytes FROM fresh WHERE bytes IN (
+  SELECT s.bytes FROM stored s JOIN parts p ON p.id = s.part WHERE NOT p.rejects)
+UNION SELECT bytes FROM fresh GROUP BY bytes HAVING count(*) > :unit_rows OR bytes IS NULL;
+"""
+
+# Multiplying by Knuth's 2**32 / phi scatters the sizes, so that no unit gets all big pictures,
+# while files of one size, which may be copies of each other, stay together.
+FRESH = """
+SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
+WHERE bytes NOT IN (SELECT bytes FROM doubtful WHERE bytes IS NOT NULL) AND bytes IS NOT NULL
+ORDER BY (bytes * 2654435761) & 4294967295, bytes, uri
+"""
+DOUBTFUL = """
+SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
+WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
+"""
+SOURCES = """
+SELECT s.sha256, min(p.name) FROM stored s JOIN parts p ON p.id = s.part
+WHERE NOT p.rejects AND s.bytes IN (SELECT bytes FROM doubtful)
+GROUP BY s.sha256 ORDER BY s.sha256
+"""
+REMAINING = """
+SELECT t.uri, CASE t.state WHEN 'changed' THEN l.root ELSE s.root END,
+  CASE t.state WHEN 'changed' THEN l.relative_path ELSE s.relative_path END,
+  CASE t.state WHEN 'changed' THEN l.label ELSE s.label END,
+  CASE t.state WHEN 'changed' THEN l.split ELSE s.split END, s.bytes, s.modified, s.sha256
+FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.uri
+WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
+"""
+
+# A listed file of which the other table has not all it should becomes a reject: for the reason that
+# this table has, as far as it has one.
+REJECT = """
+CREATE UNIQUE INDEX source_uri ON source(uri, section);
+CREATE INDEX reasons_uri ON reasons(uri);
+CREATE TABLE whole AS
+SELECT uri FROM source GROUP BY uri HAVING count(*) = :sections AND min(sha256) = max(sha256);
+CREATE UNIQUE INDEX whole_uri ON whole(uri);
+UPDATE listing SET (stage, error_class, message, sha256) = (
+  SELECT stage, error_class, message, sha256 FROM reasons r WHERE r.uri = listing.uri LIMIT 1)
+WHERE error_class IS NULL AND uri NOT IN whole;
+UPDATE listing SET stage = 'embed', error_class = 'NoVector', message =
+  'the store has not the vectors of all of the backbones, of one content; embed it with each'
+WHERE error_class IS NULL AND uri NOT IN whole AND uri IN (SELECT uri FROM source);
+UPDATE listing SET stage = 'find', error_class = 'NotInStore', message =
+  'the file came while the run was under way; run it again'
+WHERE error_class IS NULL AND uri NOT IN whole;
+"""

@@ -1,0 +1,91 @@
+"""Units of work: rows in files beside the table, so that little travels to a worker."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_flowers import files
+from beam_flowers.store.ledger import Ledger
+from beam_flowers.store.parts import Place
+from beam_flowers.store.schema import IMAGE_SCHEMA
+
+_SOURCE_SCHEMA = pa.schema([("sha256", pa.string()), ("part", pa.string())])
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work, small enough to travel: the rows lie in a row group of a file.
+
+    Attributes:
+        file: Parquet file of a `UnitWriter`.
+        index: its row group.
+        source: name of the part the rows come from, where they come from one; of the parts of
+            several sections, with `+` between them.
+    """
+
+    file: str
+    index: int
+    source: str = ""
+
+
+class UnitWriter:
+    """Writes units as row groups of one file."""
+
+    def __init__(self, uri: str, schema: pa.Schema = IMAGE_SCHEMA) -> None:
+        self._uri = uri
+        self._buffer = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
+        self._count = 0
+
+    def add(self, rows: pa.Table, source: str = "") -> Unit:
+        unit = Unit(self._uri, self._count, source)
+        self._writer.write_table(rows, row_group_size=max(len(rows), 1))
+        self._count += 1
+        return unit
+
+    def close(self) -> None:
+        self._writer.close()
+        if self._count:
+            files.write_atomic(self._uri, self._buffer.getvalue())
+
+
+def read_unit(unit: Unit) -> pa.Table:
+    """The unit's rows, in the schema of its writer."""
+    with pq.ParquetFile(files.open_read(unit.file)) as file:
+        return file.read_row_group(unit.index)
+
+
+def partition(sha256: str, partitions: int) -> int:
+    """Which of `partitions` ranges a digest falls into; ascending with the digest."""
+    return (int(sha256[:8], 16) * partitions) >> 32
+
+
+def write_sources(ledger: Ledger, place: Place, partitions: int) -> None:
+    """Writes the digests that doubtful files may have, a row group for each partition."""
+    if not partitions:
+        return
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, _SOURCE_SCHEMA, compression="zstd") as writer:
+        by_partition = groupby(ledger.sources(), key=lambda row: partition(row[0], partitions))
+        following = next(by_partition, None)
+        for index in range(partitions):
+            rows: list[tuple[str, str]] = []
+            if following and following[0] == index:
+                rows = list(following[1])
+                following = next(by_partition, None)
+            columns = list(zip(*rows, strict=True)) or [(), ()]
+            table = pa.table([pa.array(c, pa.string()) for c in columns], _SOURCE_SCHEMA)
+            writer.write_table(table, row_group_size=max(len(rows), 1))
+    files.write_atomic(place.run_file("sources.parquet"), buffer.getvalue())
+
+
+def read_sources(place: Place, index: int) -> dict[str, str]:
+    """Digest -> part of the stored rows in one partition."""
+    with pq.ParquetFile(files.open_read(place.run_file("sources.parquet"))) as file:
+        rows = file.read_row_group(index)
+    return dict(zip(rows["sha256"].to_pylist(), rows["part"].to_pylist(), strict=True))

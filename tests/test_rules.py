@@ -1,0 +1,222 @@
+"""When a label is given and when it is `unknown`: thresholds, margins, several labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from vectors import LABELS
+
+from beam_flowers.errors import InputError, ModelError
+from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle
+from beam_flowers.head.held_out import HELD_OUT
+from beam_flowers.head.softmax import Head
+from beam_flowers.records import Bottleneck, Image
+from beam_flowers.scores.ranking import Labeller, make_labellers
+from beam_flowers.scores.rows import ScoreRows
+from beam_flowers.scores.rule import Rule, choose_threshold
+
+NOT_TESTING, TESTING = False, True
+
+
+def model(multi_label=False, seed=1, **changes):
+    """A head whose logits are the vectors themselves, of 3 numbers."""
+    head = Head(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), multi_label=multi_label)
+    described = {"pixels": {}, "recipe": {}, "split": {}, "metrics": {}, "versions": {}}
+    bundle = Bundle(head, LABELS, "net", "f" * 64, seed=seed, dataset_hash="d", **described)
+    return replace(bundle, **changes)
+
+
+def held_out(*rows):
+    return np.array([*rows], HELD_OUT)
+
+
+def pictures(*vectors):
+    return [
+        Bottleneck(Image(f"/p/{i}.jpg", "/p", f"{i}.jpg"), "0", 1, 1, "PNG", np.float32(v))
+        for i, v in enumerate(vectors)
+    ]
+
+
+def score(bundle, rule, *vectors, top_k=2):
+    return list(Labeller.of(bundle, rule).scores(pictures(*vectors), top_k))
+
+
+CLEAR, CLOSE = (9, 0, 0), (0, 1, 1.2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "labels"),
+    [
+        ({}, ["ant", "cat"]),
+        ({"threshold": 0.0}, ["ant", "cat"]),
+        ({"threshold": 0.6}, ["ant", "unknown"]),
+        ({"threshold": 1.0}, ["unknown", "unknown"]),
+        ({"min_margin": 0.05}, ["ant", "cat"]),
+        ({"min_margin": 0.2}, ["ant", "unknown"]),
+        ({"threshold": 0.4, "min_margin": 0.2}, ["ant", "unknown"]),
+    ],
+)
+def test_the_rule_decides_between_the_best_label_and_unknown(rule, labels):
+    plain, ruled = (score(model(), r, CLEAR, CLOSE) for r in (Rule(), Rule(**rule)))
+    assert [found.label for found in ruled] == labels
+    assert [found.labels for found in ruled] == [(n,) if n != "unknown" else () for n in labels]
+    # Score and ranking stay the model's own.
+    assert [(f.score, f.top_k) for f in ruled] == [(f.score, f.top_k) for f in plain]
+
+
+def test_a_score_at_the_threshold_is_enough():
+    (exact,) = score(model(), Rule(), CLOSE)
+    assert score(model(), Rule(threshold=exact.score), CLOSE)[0].label == "cat"
+    above = float(np.nextafter(np.float32(exact.score), np.float32(1)))
+    assert score(model(), Rule(threshold=above), CLOSE)[0].label == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ({"threshold": 2.0}, "threshold is from 0 to 1, not 2.0"),
+        ({"threshold": -0.1}, "threshold is from 0 to 1, not -0.1"),
+        ({"threshold": float("nan")}, "threshold is from 0 to 1, not nan"),
+        ({"min_margin": 1.5}, "min margin is from 0 to 1, not 1.5"),
+        ({"min_margin": float("nan")}, "min margin is from 0 to 1, not nan"),
+        ({"target_precision": 0.0}, "above 0 and up to 1, not 0.0"),
+        ({"target_precision": float("nan")}, "above 0 and up to 1, not nan"),
+        ({"target_precision": 0.9, "threshold": 0.5}, "give one of the two"),
+    ],
+)
+def test_wrong_rules(rule, message):
+    with pytest.raises(InputError, match=message):
+        Rule(**rule)
+
+
+VALIDATION = [(NOT_TESTING, s / 10, s > 4) for s in range(1, 10)]
+
+
+def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
+    rows = [*VALIDATION, (TESTING, 0.2, False), (TESTING, 0.7, True), (TESTING, 0.8, False)]
+    choice = choose_threshold(model(held_out=held_out(*rows)), 1.0)
+    assert choice.threshold == pytest.approx(0.5)
+    assert choice.chosen == (9, pytest.approx(4 / 9), 1.0)
+    assert choice.testing == (3, pytest.approx(1 / 3), 0.5)
+    assert str(choice) == (
+        "threshold 0.5000, chosen on validation pictures: 100.0% right, 44.4% unknown, of 9; "
+        "on testing pictures: 50.0% right, 33.3% unknown, of 3"
+    )
+    bar = Rule(target_precision=1.0).bar(model(held_out=held_out(*rows)))
+    assert (bar.thresholds, bar.rule) == ((choice.threshold,) * 3, "score >= 0.5")
+
+
+def test_testing_pictures_serve_where_there_are_no_others():
+    choice = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
+    assert (choice.split, choice.threshold, choice.testing) == ("testing", 0.5, None)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "error", "message"),
+    [
+        (model(), ModelError, "older version.*train it again, or give a threshold"),
+        (model(held_out=held_out()), ModelError, "trained on all its pictures"),
+        (
+            model(held_out=held_out((NOT_TESTING, 0.5, True), (NOT_TESTING, 0.9, False))),
+            InputError,
+            "no threshold has a precision of 0.9.*the best is 0.5000, at a threshold of 0.5000",
+        ),
+        (model(multi_label=True), ModelError, "neither a min margin nor a target precision"),
+    ],
+)
+def test_a_target_that_cannot_be_met(bundle, error, message):
+    with pytest.raises(error, match=message):
+        Rule(target_precision=0.9).bar(bundle)
+
+
+def test_held_out_pictures_travel_in_the_bundle(tmp_path):
+    rows = held_out(*VALIDATION)
+    write_bundle(str(tmp_path), model(held_out=rows))
+    np.testing.assert_array_equal(read_bundle(str(tmp_path)).held_out, rows)
+    write_bundle(str(tmp_path), model())
+    assert read_bundle(str(tmp_path)).held_out is None
+    assert not (tmp_path / "held_out.npy").exists()
+    with pytest.raises(ModelError, match="held_out is float32"):
+        model(held_out=np.zeros(3, np.float32))
+
+
+class TestSeveralLabels:
+    BUNDLE = model(multi_label=True, thresholds=(0.9, 0.5, 0.3))
+
+    def test_each_label_is_held_to_its_own_threshold(self):
+        # Scores 0.88, 0.73, 0.12: the best one does not pass its threshold, the second does.
+        found = score(self.BUNDLE, Rule(), (2, 1, -2), (3, 1, 5), (-9, -9, -9))
+        assert [f.labels for f in found] == [("bee",), ("cat", "ant", "bee"), ()]
+        assert [f.label for f in found] == ["bee", "cat", "unknown"]
+        assert found[0].score == found[0].top_k[1].score
+        assert found[2].score == found[2].top_k[0].score
+
+    def test_a_threshold_replaces_those_of_the_model(self):
+        (found,) = score(self.BUNDLE, Rule(threshold=0.1), (2, 1, -2))
+        assert found.labels == ("ant", "bee", "cat")
+        assert Rule(threshold=0.1).bar(self.BUNDLE).rule == "score >= 0.1"
+
+    def test_without_thresholds_a_half_it_is(self):
+        (found,) = score(model(multi_label=True), Rule(), (2, -1, 1))
+        assert found.labels == ("ant", "cat")
+
+    def test_the_table_has_all_of_them(self):
+        kind = ScoreRows.of(self.BUNDLE)
+        table = kind.table(pictures((3, 1, 5), (-9, -9, -9)))
+        assert table["labels"].to_pylist() == [["cat", "ant", "bee"], []]
+        assert table["label_id"].to_pylist() == [2, 3]
+        assert kind.class_names == (*LABELS, "unknown")
+        assert "rule" not in table.schema.names
+
+    def test_a_margin_makes_no_sense(self):
+        with pytest.raises(ModelError, match="neither a min margin"):
+            Rule(min_margin=0.1).bar(self.BUNDLE)
+
+
+def test_a_class_called_unknown_keeps_its_number():
+    bundle = model(labels=("ant", "unknown", "cat"))
+    assert ScoreRows.of(bundle, Rule(threshold=0.6)).class_names == bundle.labels
+    table = ScoreRows.of(bundle, Rule(threshold=0.6)).table(pictures(CLOSE))
+    assert (table["label"][0].as_py(), table["label_id"][0].as_py()) == ("unknown", 1)
+
+
+def test_the_rule_is_part_of_what_a_table_is():
+    rows = held_out(*VALIDATION)
+    rules = [{}, {"threshold": 0.5}, {"threshold": 0.6}, {"min_margin": 0.5}]
+    prints = {ScoreRows.of(model(held_out=rows), Rule(**rule)).fingerprint for rule in rules}
+    assert len(prints) == len(rules)
+    chosen = ScoreRows.of(model(held_out=rows), Rule(target_precision=1.0))
+    assert chosen.about()["models"][0]["rule"] == "score >= 0.5"
+
+
+class TestSeveralModels:
+    def test_their_order_does_not_matter(self):
+        one, other = model(), model(seed=2)
+        kinds = ScoreRows.of([one, other]), ScoreRows.of([other, one])
+        assert kinds[0].fingerprint == kinds[1].fingerprint != ScoreRows.of(one).fingerprint
+        table = kinds[0].table(pictures(CLEAR, CLOSE))
+        assert table["uri"].to_pylist() == ["/p/0.jpg", "/p/0.jpg", "/p/1.jpg", "/p/1.jpg"]
+        assert len(set(table["model_id"].to_pylist())) == 2
+
+    def test_their_labels_are_numbered_together(self):
+        kind = ScoreRows.of([model(), model(labels=("dog", "bee", "eel"))], Rule(threshold=0.1))
+        assert sorted(kind.class_names) == ["ant", "bee", "cat", "dog", "eel", "unknown"]
+        table = kind.table(pictures(CLEAR))
+        named = [kind.class_names[i] for i in table["label_id"].to_pylist()]
+        assert sorted(named) == ["ant", "dog"] == sorted(table["label"].to_pylist())
+
+    @pytest.mark.parametrize(
+        ("models", "error", "message"),
+        [
+            ([], InputError, "name a model"),
+            ([model(), model()], InputError, "is named twice"),
+            (
+                [model(), model(fingerprint="a" * 64 + "+" + "b" * 64, backbone="x+y")],
+                ModelError,
+                r"of net \(ffffffff\), .* of x\+y \(aaaaaaaa\+bbbbbbbb\); score with those of one",
+            ),
+        ],
+    )
+    def test_models_that_do_not_go_together(self, models, error, message):
+        with pytest.raises(error, match=message):
+            make_labellers(models)
