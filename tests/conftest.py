@@ -5,6 +5,8 @@ import shutil
 import pytest
 from stores import embed, photos
 
+from beam_flowers.backbones.network import tensorflow
+
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory):
@@ -22,6 +24,20 @@ def work(original):
     yield original
     shutil.rmtree(original)
     kept.rename(original)
+
+
+@pytest.fixture(scope="session")
+def tf():
+    """TensorFlow, as the package loads it."""
+    return tensorflow()
+
+
+@pytest.fixture(scope="session")
+def keras(tf):
+    """Keras on TensorFlow."""
+    import keras
+
+    return keras
 
 
 def pytest_addoption(parser):

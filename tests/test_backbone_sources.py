@@ -15,7 +15,6 @@ import pytest
 
 from beam_flowers.backbones import engine, hub, resolve, weights
 from beam_flowers.backbones.catalogue import find_row
-from beam_flowers.backbones.network import tensorflow
 from beam_flowers.errors import BackboneError
 
 INCEPTION = find_row("inception-v3")
@@ -26,18 +25,6 @@ class Inception(NamedTuple):
     saved_model: str
     pixels: np.ndarray
     vectors: np.ndarray
-
-
-@pytest.fixture(scope="module")
-def tf():
-    return tensorflow()
-
-
-@pytest.fixture(scope="module")
-def keras(tf):
-    import keras
-
-    return keras
 
 
 @pytest.fixture(scope="module")

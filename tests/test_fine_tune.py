@@ -1,7 +1,9 @@
 """`train --fine-tune`: a new backbone from the pictures of a store."""
 
+import csv
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from beam_flowers.backbones.network import tensorflow
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import main
 from beam_flowers.errors import BackboneError, InputError, StoreError, TrainingError
+from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
@@ -268,8 +271,36 @@ def test_flags_that_do_not_fit(original, flags, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_model_and_a_backbone_are_not_made_at_once(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "store", "--model", "m", "--fine-tune", "pictures"])
-    assert stop.value.code == 2
-    assert "not allowed with" in capsys.readouterr().err
+def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    photos(tmp_path / "pictures", 4)
+    assert cli("embed", "pictures", "--store", "store") == 0
+    tune = "train store --fine-tune pictures --fine-tuned tuned --model m --train-epochs 2"
+    assert main(shlex.split(tune)) == 0
+    said = capsys.readouterr().out
+    bundle = read_bundle(str(tmp_path / "m"))
+    assert bundle.backbone == "tuned"
+    assert bundle.recipe["name"] == "fine-tune"
+    (command,) = said.partition("next:\n")[2].splitlines()
+    assert main(shlex.split(command)[1:]) == 0
+    with open("TABLE.csv") as table:
+        found = [(Path(row["uri"]).parent.name, row["label"]) for row in csv.DictReader(table)]
+    assert len(found) == 20
+    # Of the pictures that it learnt, and they are most, it knows nearly all.
+    assert sum(folder == label for folder, label in found) >= 15
+    for split in ("validation", "testing"):
+        metrics = bundle.metrics[split]
+        share = f"{metrics['accuracy']:.1%} (95 % interval"
+        assert f"after, tuned network: {split} accuracy {share}" in said
+
+
+def test_a_folder_that_is_no_model_is_refused_before_the_work(original, tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("mine")
+    places = f"{original / 'store'} --fine-tune {original / 'pictures'} --fine-tuned {tmp_path}/t"
+    assert main(shlex.split(f"train {places} --model {tmp_path}")) == 1
+    assert "holds other things than a model" in capsys.readouterr().err
+
+
+def test_a_place_for_the_model_has_to_be_named(capsys):
+    assert main(["train", "store"]) == 1
+    assert "name a folder to write the model to with --model" in capsys.readouterr().err

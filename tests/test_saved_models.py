@@ -5,22 +5,9 @@ import numpy as np
 import pytest
 
 from beam_flowers.backbones import engine, resolve, weights
-from beam_flowers.backbones.network import tensorflow
 from beam_flowers.errors import BackboneError
 
 SMALL = np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3)
-
-
-@pytest.fixture(scope="module")
-def tf():
-    return tensorflow()
-
-
-@pytest.fixture(scope="module")
-def keras(tf):
-    import keras
-
-    return keras
 
 
 def _assert_same(vectors, expected):

@@ -1,6 +1,9 @@
 """`train` on stores: warm start, sweep, gate, step log and the command."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from beam_flowers.errors import InputError, ModelError, TrainingError
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.image_classifier import ImageClassifierOptions
 from beam_flowers.head.lbfgs import LbfgsOptions
+from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.sweep import SweepOptions
 from beam_flowers.runs.train import TrainOptions, train_model
@@ -27,13 +31,37 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
+RECIPES = (
+    LbfgsOptions(),
+    LbfgsOptions(l1=0.001, class_weights="balanced"),
+    RetrainOptions(how_many_training_steps=30, dropout=0.2),
+    ImageClassifierOptions(hidden=5),
+)
+
+
 @pytest.mark.parametrize("backbone", ["small", "small+large"])
-@pytest.mark.parametrize("recipe", [LbfgsOptions(), ImageClassifierOptions(hidden=5)])
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
 def test_two_runs_give_the_same_bytes(store, backbone, recipe, tmp_path):
     train_run(store, backbone, recipe)
     first = contents(tmp_path / "model")
     train_run(store, backbone, recipe)
     assert contents(tmp_path / "model") == first
+
+
+def test_two_sweeps_give_the_same_bytes(store):
+    ids = [train_run(store, sweep=SweepOptions(2)).model_id for _ in range(2)]
+    assert ids[0] == ids[1]
+
+
+def test_two_processes_give_the_same_bytes(store, tmp_path):
+    # Each with another order of its sets.
+    flags = ["--backbone", "small+large", "--recipe", "retrain", "--how-many-training-steps", "20"]
+    command = [sys.executable, "-m", "beam_flowers.cli.main", "train", store, *flags]
+    for seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        model = ["--model", str(tmp_path / seed)]
+        subprocess.run([*command, *model], env=environment, check=True, capture_output=True)
+    assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
 # Warm start

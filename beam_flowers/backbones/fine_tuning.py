@@ -82,7 +82,7 @@ class Tuner:
         pixels = tf.TensorSpec(self._spec.shape, tf.uint8)
         classes, pair = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
         self._update = _function(self._train, pixels, classes, pair)
-        self._measure = _function(self._label, pixels, classes)
+        self._embed = _function(lambda pixels: self._vectors(_scaled(pixels)), pixels)
 
     def step(self, pixels: Pixels, classes: Classes) -> tuple[float, int]:
         """Trains on uint8 [N, height, width, 3] pictures of the classes intp [N].
@@ -95,9 +95,15 @@ class Tuner:
         loss, right = self._update(pixels, classes, seed)
         return float(loss), int(right)
 
-    def hits(self, pixels: Pixels, classes: Classes) -> int:
-        """How many pictures the network and its layer label right."""
-        return int(self._measure(pixels, classes))
+    def embed(self, pixels: Pixels) -> Floats:
+        """float32 [N, D] vectors of pictures, without dropout."""
+        vectors: Floats = self._embed(pixels).numpy()
+        return vectors
+
+    @property
+    def layer(self) -> tuple[Floats, Floats]:
+        """The softmax layer: float32 [D, C] weights and [C] bias."""
+        return self._kernel.numpy(), self._bias.numpy()
 
     def save(self, folder: str) -> None:
         """Writes the network, without the layer, as a SavedModel: [-1, 1] pixels → vectors."""
@@ -131,9 +137,6 @@ class Tuner:
                 momentum=descent.momentum,
             )
         return loss, _hits(logits, classes)
-
-    def _label(self, pixels: Any, classes: Any) -> Any:
-        return _hits(self._vectors(_scaled(pixels)) @ self._kernel + self._bias, classes)
 
 
 def _deterministic_tensorflow() -> Any:

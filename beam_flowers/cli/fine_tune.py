@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 HELP = """\
 --fine-tune trains the network itself, not a head on its vectors: all layers, on the pictures, for
 minutes to hours, at several times the cost of embedding them in each epoch. It takes labels and
-split from STORE, begins with the backbone of STORE and a head trained on its vectors, and writes no
-MODEL but a new backbone, the folder --fine-tuned, which is then embedded and trained on. Of the
-flags it takes those of labels, split and seed, and --train-epochs, --batch-size, --momentum,
---dropout and --label-smoothing with image-classifier's defaults, and --learning-rate (default
-0.0003: image-classifier's 0.005 spoils the network). One seed gives the same weights on one
-machine, as far as TensorFlow's determinism goes. Train on the new vectors with the same split and
-seed: else pictures that the network has learnt would be among the test pictures. What counts is the
-accuracy of the model trained then: it can be below the line "after", as its training pictures are
-ones that the network knows by heart."""
+split from STORE, begins with the backbone of STORE and a head trained on its vectors, and writes a
+new backbone, the folder --fine-tuned, and with --model the head that was trained together with it:
+`score IMAGES --model MODEL --backbone-path FOLDER` labels with the two. Of the flags it takes those
+of labels, split and seed, and --train-epochs, --batch-size, --momentum, --dropout and
+--label-smoothing with image-classifier's defaults, and --learning-rate (default 0.0003:
+image-classifier's 0.005 spoils the network). One seed gives the same weights on one machine, as far
+as TensorFlow's determinism goes. A head trained anew on the new vectors can be worse than that
+of --model, as its training pictures are ones that the network knows by heart; give it the same
+split and seed: else such pictures would be among the test pictures."""
 
 SETTINGS = (
     "train_epochs",
@@ -50,14 +50,13 @@ _OTHERS = (
     "sweep_l1",
     "min_accuracy",
     "summaries_dir",
+    "augmented",
 )
 
 
-def add_fine_tune(
-    parser: argparse.ArgumentParser, target: argparse._MutuallyExclusiveGroup
-) -> None:
-    """`--fine-tune`, instead of what else is in the group, and what goes with it."""
-    target.add_argument(
+def add_fine_tune(parser: argparse.ArgumentParser) -> None:
+    """`--fine-tune` and what goes with it."""
+    parser.add_argument(
         "--fine-tune",
         metavar="IMAGES",
         nargs="+",
@@ -80,7 +79,8 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions) -> int:
     _, section = choose_section(root, open_store(root), arguments.backbone)
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     options = FineTuneOptions(**{n: v for n, v in settings.items() if v is not None})
-    backbone = resolve_backbone(arguments, str(section.about["name"]))
+    network = resolve_backbone(arguments, str(section.about["name"]))
+    backbone = network.rounded_as(section.fingerprint)
     tuned = fine_tune(
         root,
         backbone,
@@ -90,10 +90,13 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions) -> int:
         split,
         seed=arguments.seed,
         labels=arguments.labels,
+        model=arguments.model,
         say=lambda line: print(line, flush=True),
         warn=warn,
     )
     print(f"backbone: {tuned.backbone.path} (fingerprint {tuned.backbone.short})")
+    if tuned.model_id:
+        print(f"model: {arguments.model} (id {tuned.model_id[:12]})")
     print(_next(arguments, tuned.backbone))
     return 0
 
@@ -110,11 +113,14 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _next(arguments: argparse.Namespace, backbone: ResolvedBackbone) -> str:
-    """The two commands that make use of the new backbone, with the same labels and split."""
+    """The commands that make use of the new backbone, with the same labels and split."""
     flags = ("seed", "split", "validation_percentage", "testing_percentage", "labels")
     given = [(flag, getattr(arguments, flag)) for flag in flags]
     kept = [w for f, v in given if v is not None for w in (f"--{f.replace('_', '-')}", str(v))]
     store, name = arguments.store, f"{backbone.row.name}-{backbone.short}"
     embed = ["embed", *arguments.fine_tune, "--store", store, "--backbone", backbone.path]
     train = ["train", store, "--backbone", name, "--model", "MODEL", *kept]
-    return f"next:\n  beam-flowers {shlex.join(embed)}\n  beam-flowers {shlex.join(train)}"
+    score = ["score", *arguments.fine_tune, "--model", str(arguments.model)]
+    score += ["--output", "TABLE.csv", "--backbone-path", backbone.path]
+    commands = [score] if arguments.model else [embed, train]
+    return "\n  beam-flowers ".join(["next:", *map(shlex.join, commands)])

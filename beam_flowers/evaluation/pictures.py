@@ -8,6 +8,7 @@ import numpy as np
 
 from beam_flowers.evaluation.measures import Scored
 from beam_flowers.head.softmax import CHUNK_ROWS, Doubles, Floats, Indices
+from beam_flowers.store.vectors import Vectors
 
 LOWEST_MARGINS = 20
 NEIGHBOURS = 10
@@ -99,11 +100,11 @@ def lowest_margins(scored: Scored, count: int = LOWEST_MARGINS) -> list[Margin]:
     ]
 
 
-def nearest(vectors: Floats, row: int, count: int = NEIGHBOURS) -> tuple[Indices, Doubles]:
+def nearest(vectors: Vectors, row: int, count: int = NEIGHBOURS) -> tuple[Indices, Doubles]:
     """The rows whose vectors point most nearly as that of `row`, itself left out.
 
     Args:
-        vectors: float [N, D], may be a `np.memmap`; read in chunks.
+        vectors: float32 [N, D], read in chunks.
         row: whose neighbours.
         count: how many at most.
 

@@ -79,8 +79,8 @@ def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
     if unknown:
         raise TrainingError(
             f"{corrections.manifest!r} names {len(unknown)} pictures by {corrections.column} that"
-            f" the store does not hold, such as {unknown[0]!r}; embed them first or take these"
-            " rows out"
+            f" the store does not hold, such as {unknown[0]!r} with the label"
+            f" {corrections.labels[unknown[0]]!r}; embed them first or take these rows out"
         )
     pairs = zip(keys, examples.labels, strict=True)
     labels = [corrections.labels.get(key, label) for key, label in pairs]
@@ -121,6 +121,8 @@ def _read_as(suffix: str, source: BinaryIO) -> pa.Table:
         return table.select([n for n in table.column_names if table[n].null_count < len(table)])
     return pa.csv.read_csv(
         source,
-        parse_options=pa.csv.ParseOptions(delimiter="\t" if suffix == "tsv" else ","),
+        parse_options=pa.csv.ParseOptions(
+            delimiter="\t" if suffix == "tsv" else ",", newlines_in_values=True
+        ),
         convert_options=pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=False),
     )

@@ -10,6 +10,7 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices
 from beam_flowers.head.split import SPLITS, Codes
 from beam_flowers.head.threads import one_blas_thread
+from beam_flowers.store.vectors import Vectors
 
 SAME = 0.999
 """Cosine from which two vectors count as of one picture. Of 1,500 different flowers, seen by
@@ -65,7 +66,7 @@ def leakage_warnings(examples: Examples, codes: Codes, rows: Indices) -> list[st
 
 @one_blas_thread
 def near_identical(
-    vectors: Floats, codes: Codes, rows: Indices, held_out: Indices, least: float = SAME
+    vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, least: float = SAME
 ) -> list[Pair]:
     """Pairs of rows in different splits whose vectors have a cosine of `least` or more.
 

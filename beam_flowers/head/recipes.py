@@ -58,6 +58,11 @@ def hidden_of(options: Recipe) -> int | None:
     return None if isinstance(options, LbfgsOptions) else options.hidden
 
 
+def early_stopping_of(options: Recipe) -> int | None:
+    """Reports without a gain after which a recipe stops, or None."""
+    return None if isinstance(options, LbfgsOptions) else options.early_stopping
+
+
 def train_head(
     training: Sample,
     classes: int,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import fields
+from numbers import Integral, Real
 from typing import Any
 
 from beam_flowers.errors import TrainingError
@@ -15,14 +16,19 @@ CLASS_WEIGHTS = ("balanced",)
 _Rule = tuple[Callable[[Any], bool], str]
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and value >= 1
+def whole(value: Any, least: int) -> bool:
+    """Whether a value is a whole number of at least that; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-_COUNT: _Rule = _whole, "a whole number >= 1"
-_PENALTY: _Rule = lambda value: 0 <= value < math.inf, ">= 0 and finite"
-_POSITIVE: _Rule = lambda value: 0 < value < math.inf, "> 0 and finite"
-_SHARE: _Rule = lambda value: 0 <= value < 1, ">= 0 and < 1"
+def _between(low: float, value: Any, high: float) -> bool:
+    return isinstance(value, Real) and low <= float(value) < high
+
+
+_COUNT: _Rule = lambda value: whole(value, 1), "a whole number >= 1"
+_PENALTY: _Rule = lambda value: _between(0, value, math.inf), ">= 0 and finite"
+_POSITIVE: _Rule = lambda value: _between(0, value, math.inf) and value != 0, "> 0 and finite"
+_SHARE: _Rule = lambda value: _between(0, value, 1), ">= 0 and < 1"
 
 _RULES: dict[str, _Rule] = {
     "how_many_training_steps": _COUNT,
@@ -41,7 +47,7 @@ _RULES: dict[str, _Rule] = {
     "momentum": _SHARE,
     "label_smoothing": _SHARE,
     "class_weights": (lambda value: value in CLASS_WEIGHTS, f"one of {CLASS_WEIGHTS}"),
-    "validation_batch_size": (lambda value: value == -1 or _whole(value), ">= 1, or -1 for all"),
+    "validation_batch_size": (lambda value: value == -1 or whole(value, 1), ">= 1, or -1 for all"),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,12 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from beam_flowers.store.vectors import Vectors
+
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 CHUNK_ROWS = 1024
 """Rows that are worked on at once. Fixed, as sums over other chunks differ in the last bits."""
+
+_AHEAD = 2
+"""Chunks that are read from a file while another is worked on."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +102,14 @@ class Sample:
     """Labelled rows of a matrix of vectors; the matrix is never copied as a whole.
 
     Attributes:
-        vectors: float32 [N, D], may be a `np.memmap`.
+        vectors: float32 [N, D]; where they lie in a file, they are read ahead.
         class_ids: intp [n], the class of each row of the sample.
         rows: intp [n], the sample's rows in `vectors`; None if they are the same.
         membership: float32 [K, C] of 0 and 1 where a picture has several labels: which of them
             the class id stands for. None where the class id is the label.
     """
 
-    vectors: Floats
+    vectors: Vectors
     class_ids: Indices
     rows: Indices | None = None
     membership: Floats | None = None
@@ -113,13 +120,27 @@ class Sample:
     def take(self, places: Indices) -> Floats:
         """A float32 [k, D] copy of the vectors at `places` of the sample."""
         rows = places if self.rows is None else self.rows[places]
-        return self.vectors[rows].astype(np.float32, copy=False)
+        return np.asarray(self.vectors[rows], np.float32)
 
     def chunks(self) -> Iterator[tuple[Floats, Indices]]:
         """Copies of the vectors with their class ids, `CHUNK_ROWS` at a time."""
-        for start in range(0, len(self), CHUNK_ROWS):
-            places = np.arange(start, min(start + CHUNK_ROWS, len(self)))
-            yield self.take(places), self.class_ids[places]
+        starts = range(0, len(self), CHUNK_ROWS)
+        chunks = (np.arange(start, min(start + CHUNK_ROWS, len(self))) for start in starts)
+        if isinstance(self.vectors, np.ndarray):
+            yield from ((self.take(places), self.class_ids[places]) for places in chunks)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            waiting: deque[tuple[Indices, Future[Floats]]] = deque()
+            for places in chunks:
+                waiting.append((places, reader.submit(self.take, places)))
+                if len(waiting) > _AHEAD:
+                    yield self._next(waiting)
+            while waiting:
+                yield self._next(waiting)
+
+    def _next(self, waiting: deque[tuple[Indices, Future[Floats]]]) -> tuple[Floats, Indices]:
+        places, vectors = waiting.popleft()
+        return vectors.result(), self.class_ids[places]
 
     def hits(self, logits: npt.NDArray[Any], class_ids: Indices) -> int:
         """How many rows of [n, C] logits have their highest at a label of the row."""

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.errors import TrainingError
+from beam_flowers.head.settings import whole
 
 SPLITS = ("training", "validation", "testing")
 """Names of the splits; a split's code is its index here."""
@@ -129,7 +130,7 @@ def retrain_percentage(path: str) -> float:
 
 def _check_percentages(validation: int, testing: int) -> None:
     for name, value in (("validation", validation), ("testing", testing)):
-        if not isinstance(value, int) or value < 0:
+        if not whole(value, 0):
             raise TrainingError(f"{name} percentage must be a whole number >= 0, got {value!r}")
     if validation + testing >= 100:
         raise TrainingError(

@@ -14,7 +14,8 @@ from beam_flowers.head.examples import Examples, prepare
 from beam_flowers.head.groups import fold_codes
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.metrics import Metrics, evaluate
-from beam_flowers.head.recipes import Recipe, describe_recipe, train_head
+from beam_flowers.head.recipes import Recipe, describe_recipe, early_stopping_of, train_head
+from beam_flowers.head.settings import whole
 from beam_flowers.head.split import SPLITS, SplitOptions
 
 # L-BFGS scales its vectors, so that its grid suits every backbone; the best l2 of flowers lies in
@@ -38,7 +39,7 @@ class SweepOptions:
     l1: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.folds, int) or self.folds < 2:
+        if not whole(self.folds, 2):
             raise TrainingError(f"folds must be a whole number >= 2, got {self.folds!r}")
 
 
@@ -109,7 +110,8 @@ def cross_validate(
 ) -> CrossValidation:
     """Trains on all folds but one and measures on that one, for each fold.
 
-    The folds are stratified and keep copies and `_nohash_` variants together.
+    The folds are stratified and keep copies and `_nohash_` variants together. A recipe that stops
+    early watches the fold that comes after the one held out, which then does not train.
 
     Args:
         examples: the rows.
@@ -121,8 +123,16 @@ def cross_validate(
         required: see `prepare`.
 
     Raises:
-        TrainingError: if no head can be trained, or there are fewer pictures than folds.
+        TrainingError: if no head can be trained, or there are fewer pictures than folds, or only
+            two folds to stop early by.
     """
+    options = options or LbfgsOptions()
+    watched = early_stopping_of(options) is not None
+    if watched and folds < 3:
+        raise TrainingError(
+            f"with {folds} folds there is none to stop early by beside the one trained on and the"
+            " one held out; name 3 or more, or leave out early stopping"
+        )
     prepared = prepare(examples, split or SplitOptions(), seed, required)
     inside = np.flatnonzero(np.isin(prepared.codes, [SPLITS.index(name) for name in splits]))
     groups = [prepared.groups[place] for place in inside.tolist()]
@@ -130,10 +140,14 @@ def cross_validate(
     codes[inside] = fold_codes(groups, prepared.class_ids[inside], folds, seed)
     measured = []
     for fold in range(folds):
-        training = prepared.where(examples.vectors, (codes >= 0) & (codes != fold))
-        held_out = prepared.where(examples.vectors, codes == fold)
-        head = train_head(training, len(prepared.labels), options or LbfgsOptions(), seed=seed)
-        measured.append(evaluate(head, held_out))
+        held_out = codes == fold
+        validating = (codes == (fold + 1) % folds) & watched
+        training = prepared.training(examples, (codes >= 0) & ~held_out & ~validating)
+        validation = prepared.where(examples.vectors, validating)
+        head = train_head(
+            training, len(prepared.labels), options, seed=seed, validation=validation
+        )
+        measured.append(evaluate(head, prepared.where(examples.vectors, held_out)))
     return CrossValidation(len(inside), tuple(measured))
 
 

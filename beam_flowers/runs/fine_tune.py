@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -17,13 +17,15 @@ from beam_flowers import files
 from beam_flowers.backbones.fine_tuning import Classes, Descent, Pixels, Tuner
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError, TrainingError
-from beam_flowers.head.corrections import apply_corrections, read_corrections
-from beam_flowers.head.examples import Examples
-from beam_flowers.head.metrics import wilson_interval
+from beam_flowers.head.bundle import Bundle, refuse_foreign, write_bundle
+from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
+from beam_flowers.head.metrics import Metrics, evaluate, wilson_interval
 from beam_flowers.head.settings import check_settings
-from beam_flowers.head.split import SplitOptions
-from beam_flowers.head.stored import read_examples
-from beam_flowers.head.train import TrainResult, train
+from beam_flowers.head.softmax import Head, Sample
+from beam_flowers.head.split import SPLITS, SplitOptions
+from beam_flowers.head.stored import Stored, read_examples
+from beam_flowers.head.temperature import Calibration, fit_temperature
+from beam_flowers.head.train import train
 from beam_flowers.runs.labelled_pictures import (
     Item,
     Reader,
@@ -31,6 +33,7 @@ from beam_flowers.runs.labelled_pictures import (
     labelled_pictures,
     uris_by_content,
 )
+from beam_flowers.runs.train import versions
 from beam_flowers.store.features import section_name
 
 _TIMED_STEPS = 3
@@ -88,18 +91,24 @@ class Accuracy(NamedTuple):
         return f"{self.share:.1%} (95 % interval {low:.1%} to {high:.1%}, {self.total} pictures)"
 
 
+_UNKNOWN = Accuracy(0, 0)
+
+
 class FineTuned(NamedTuple):
     """A finished fine-tuning.
 
     Attributes:
         backbone: the new one.
         before: accuracy by `validation` and `testing` of a head on the stored vectors.
-        after: the same of the tuned network, on the pictures of these that could be read.
+        after: the same of the tuned network with the layer that was trained on it, on the
+            pictures of these that could be read.
+        model_id: of the model with that layer for a head; None if none was asked for.
     """
 
     backbone: ResolvedBackbone
     before: Mapping[str, Accuracy]
     after: Mapping[str, Accuracy]
+    model_id: str | None = None
 
 
 def fine_tune(
@@ -112,6 +121,7 @@ def fine_tune(
     *,
     seed: int = 0,
     labels: str | None = None,
+    model: str | None = None,
     say: Say = print,
     warn: Say = print,
 ) -> FineTuned:
@@ -130,34 +140,74 @@ def fine_tune(
         split: how the rows are divided: the same as when heads are trained.
         seed: of split, order of the pictures and dropout.
         labels: manifest of corrections: see `read_corrections`.
+        model: folder to write a model of the tuned network and the layer trained on it to; it
+            labels pictures by the new backbone.
         say, warn: take lines for the user.
 
     Raises:
         InputError: `output` is there, or no training picture is in `images`.
+        ModelError: `model` holds something else.
         StoreError: the store has no vectors of that backbone.
         BackboneError: the backbone cannot be trained.
         TrainingError: no head can be trained on the store, or the training diverged.
     """
     options, target = options or FineTuneOptions(), _free(output)
-    examples = _examples(store, backbone, labels)
-    start = train(examples, split=split, seed=seed)
-    sides = labelled_pictures(examples, start, uris_by_content(images, warn), warn)
-    before = _measured(start)
+    split = split or SplitOptions()
+    if model:
+        refuse_foreign(files.absolute(model))
+    stored = _stored(store, backbone, labels)
+    start = train(stored.examples, split=split, seed=seed)
+    sides = labelled_pictures(stored.examples, start, uris_by_content(images, warn), warn)
+    before = _accuracies(start.metrics)
     _tell(say, "before, head on the stored vectors", before)
     tuner = Tuner(backbone, start.head.weights, start.head.bias, options.descent(), seed)
     reader = Reader(tuner.recipe)
     _run(tuner, reader, sides, options, seed, say)
-    after = {name: _accuracy(tuner, reader, sides[name], options.batch_size) for name in before}
+    head, calibration, metrics = _finish(tuner, reader, sides, options.batch_size)
+    after = dict.fromkeys(before, _UNKNOWN) | _accuracies(metrics)
     _tell(say, "after, tuned network", after)
     _warn(before, after, reader, warn)
     _save(tuner, target)
-    return FineTuned(resolve(target), before, after)
+    tuned = resolve(target)
+    if not model:
+        return FineTuned(tuned, before, after)
+    bundle = Bundle(
+        head,
+        start.labels,
+        tuned.row.name,
+        tuned.fingerprint,
+        tuned.about()["pixels"],
+        {"name": "fine-tune", **asdict(options)},
+        asdict(split),
+        seed,
+        stored.dataset_hash,
+        {name: asdict(found) for name, found in metrics.items()},
+        versions(),
+        asdict(calibration) if calibration else None,
+    )
+    return FineTuned(tuned, before, after, write_bundle(files.absolute(model), bundle))
 
 
-def _measured(start: TrainResult) -> dict[str, Accuracy]:
+def _finish(
+    tuner: Tuner, reader: Reader, sides: Mapping[str, list[Item]], size: int
+) -> tuple[Head, Calibration | None, dict[str, Metrics]]:
+    """The layer as a head, its temperature, and how it does on the pictures held back."""
+    held_back = {name: _sample(tuner, reader, sides[name], size) for name in SPLITS[1:]}
+    head = Head(*tuner.layer)
+    calibration = fit_temperature(head, held_back["validation"])
+    if calibration:
+        head = replace(head, temperature=calibration.temperature)
+    return head, calibration, _measure(head, held_back)
+
+
+def _measure(head: Head, samples: Mapping[str, Sample]) -> dict[str, Metrics]:
+    return {name: evaluate(head, sample) for name, sample in samples.items() if len(sample)}
+
+
+def _accuracies(metrics: Mapping[str, Metrics]) -> dict[str, Accuracy]:
     return {
-        name: Accuracy(round(metrics.accuracy * metrics.count), metrics.count)
-        for name, metrics in start.metrics.items()
+        name: Accuracy(round(found.accuracy * found.count), found.count)
+        for name, found in metrics.items()
         if name != "training"
     }
 
@@ -197,18 +247,26 @@ def _save(tuner: Tuner, target: str) -> None:
         os.rename(made, target)
 
 
-def _examples(store: str, backbone: ResolvedBackbone, labels: str | None) -> Examples:
+def _stored(store: str, backbone: ResolvedBackbone, labels: str | None) -> Stored:
     name = section_name(backbone.row.name, backbone.fingerprint).partition("=")[2]
-    examples = read_examples(files.absolute(store), name).examples
-    return apply_corrections(examples, read_corrections(labels)) if labels else examples
+    stored = read_examples(files.absolute(store), name)
+    if not labels:
+        return stored
+    corrections = read_corrections(labels)
+    return replace(
+        stored,
+        examples=apply_corrections(stored.examples, corrections),
+        dataset_hash=corrected_hash(stored.dataset_hash, corrections),
+    )
 
 
-def _accuracy(tuner: Tuner, reader: Reader, items: Sequence[Item], size: int) -> Accuracy:
-    right = count = 0
-    for pixels, classes in reader.batches(items, size):
-        right += tuner.hits(pixels, classes)
-        count += len(classes)
-    return Accuracy(right, count)
+def _sample(tuner: Tuner, reader: Reader, items: Sequence[Item], size: int) -> Sample:
+    """The tuned network's vectors of those pictures that can be used."""
+    found = [(tuner.embed(pixels), classes) for pixels, classes in reader.batches(items, size)]
+    if not found:
+        return Sample(np.empty((0, len(tuner.layer[0])), np.float32), np.empty(0, np.intp))
+    vectors, classes = zip(*found, strict=True)
+    return Sample(np.concatenate(vectors), np.concatenate(classes))
 
 
 def _run(
@@ -232,8 +290,9 @@ def _run(
         loss, accuracy = _epoch(tuner, reader.batches(order, options.batch_size), clock)
         line = f"epoch {epoch}: loss {loss:.4f}, train accuracy {accuracy}"
         if sides["validation"]:
-            measured = _accuracy(tuner, reader, sides["validation"], options.batch_size)
-            line += f", validation accuracy {measured}"
+            held_back = _sample(tuner, reader, sides["validation"], options.batch_size)
+            measured = _measure(Head(*tuner.layer), {"validation": held_back})
+            line += f", validation accuracy {_accuracies(measured).get('validation', _UNKNOWN)}"
         say(f"{line}, {time.monotonic() - began:.0f} s")
 
 

@@ -14,6 +14,7 @@ from beam_flowers.store.commits import (
     Manifest,
     Section,
     commit,
+    encoding_in,
     latest,
     publish,
     require_table_place,
@@ -27,12 +28,22 @@ from beam_flowers.store.schema import StoreRows
 _TRIES = 20
 
 
-def store_place(store: str, backbone: str, fingerprint: str) -> tuple[Place, StoreRows]:
-    """Where one run writes a backbone's rows, and what they are."""
+def store_place(
+    store: str, backbone: str, fingerprint: str, vectors: str = "float32"
+) -> tuple[Place, StoreRows]:
+    """Where one run writes a backbone's rows, and what they are.
+
+    Args:
+        store: folder of the store.
+        backbone: its name.
+        fingerprint: likewise.
+        vectors: float32 or float16, what the fingerprint says of their numbers.
+    """
     root = files.absolute(store)
     require_table_place(root)
     place = Place(root, section_name(backbone, fingerprint), fingerprint, secrets.token_hex(8))
-    return place, StoreRows(fingerprint, backbone)
+    encoding = encoding_in(committed(latest(root), place))
+    return place, StoreRows(fingerprint, backbone, vectors, encoding)
 
 
 def append_parts(
@@ -71,7 +82,7 @@ def _try(
     names = {p.name: p for p in (*_others(parts, known, place, kind), *parts)}
     section = Section(
         place.fingerprint,
-        {"name": kind.backbone, **about},
+        {"name": kind.backbone, **about, "encoding": kind.encoding},
         tuple(names[n] for n in sorted(names)),
         known.roots,
     )

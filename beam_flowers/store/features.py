@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.commits import Manifest, Section, latest, open_table
-from beam_flowers.store.parts import Place, read_part
+from beam_flowers.store.parts import Place, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
+from beam_flowers.store.vectors import Vectors, allocate, arranged
 
-_IN_MEMORY = 1 << 30
-"""Bytes of vectors above which they are mapped from a temporary file instead of held."""
+_ROWS = 4096
+"""Rows whose vectors are decoded at once."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +28,14 @@ class Features:
         sha256: [N], hex digests of the files' contents.
         labels: [N], None where a file has no label.
         splits: [N], `training`, `validation`, `testing` or None.
-        vectors: float32 [N, D]; a `np.memmap` where they are many.
+        vectors: float32 [N, D]; in a file where they are many.
     """
 
     uris: list[str]
     sha256: list[str]
     labels: list[str | None]
     splits: list[str | None]
-    vectors: npt.NDArray[np.float32]
+    vectors: Vectors
 
 
 def section_name(backbone: str, fingerprint: str) -> str:
@@ -92,32 +91,39 @@ def _read(root: str, key: str, section: Section) -> tuple[Section, Features]:
         raise StoreError(f"{root} holds no vectors; every file was rejected: see {root}/__rejects")
     columns = ["uri", "sha256", "label", "split"]
     rows = pa.concat_tables([read_part(place, p.name, columns) for p in section.rows])
-    order = np.array(rows.column("uri").to_pylist(), dtype=object).argsort(kind="stable")
-    ordered = rows.take(order)
-    uris, sha256, labels, splits = (ordered[name].to_pylist() for name in columns)
-    vectors = _read_vectors(place, section, order)
+    order = pc.array_sort_indices(rows["uri"]).to_numpy()
+    rows = rows.take(order)
+    by_content = pc.array_sort_indices(rows["sha256"]).to_numpy().astype(np.intp)
+    uris, sha256 = (rows[name].to_pylist() for name in columns[:2])
+    labels, splits = (_repeated(rows[name]) for name in columns[2:])
+    del rows
+    vectors = read_vectors(place, section, order, by_content)
     return section, Features(uris, sha256, labels, splits, vectors)
 
 
-def _read_vectors(
-    place: Place, section: Section, order: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
-    target = np.empty_like(order)
+def _repeated(column: pa.ChunkedArray) -> list[str | None]:
+    """Texts of which many are equal, each in memory once."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = [*encoded.dictionary.to_pylist(), None]
+    return [values[index] for index in encoded.indices.fill_null(-1).to_pylist()]
+
+
+def read_vectors(
+    place: Place,
+    section: Section,
+    order: npt.NDArray[np.uint64],
+    by_content: npt.NDArray[np.intp],
+) -> Vectors:
+    """The vectors of a section in the `order` of its rows, those of a file there by content."""
+    target = np.empty(len(order), np.intp)
     target[order] = np.arange(len(order))
-    blocks = (vectors_of(read_part(place, part.name, ["vector"])) for part in section.rows)
-    first = next(blocks)
-    vectors = allocate(len(order), first.shape[1])
-    start = 0
-    for block in chain([first], blocks):
-        vectors[target[start : start + len(block)]] = block
-        start += len(block)
-    return vectors
-
-
-def allocate(rows: int, length: int) -> npt.NDArray[np.float32]:
-    """Room for float32 [rows, length] vectors: in memory, or mapped where that is too much."""
-    if rows * length * 4 <= _IN_MEMORY:
-        return np.empty((rows, length), np.float32)
-    # The file has no name any more once it is mapped: it goes with the process.
-    with tempfile.TemporaryDirectory() as folder:
-        return np.memmap(Path(folder, "vectors"), np.float32, "w+", shape=(rows, length))
+    with open_part(place, section.rows[0].name) as part:
+        kind = part.schema_arrow.field("vector").type
+    numbers = f"float{kind.value_type.bit_width}"  # to_pandas_dtype() would want pandas.
+    vectors, start = allocate(target, kind.list_size, numbers), 0
+    for name in (part.name for part in section.rows):
+        for batch in iterate_part(place, name, ["vector"], _ROWS):
+            end = start + len(batch)
+            vectors[target[start:end]] = vectors_of(pa.Table.from_batches([batch]))
+            start = end
+    return arranged(vectors, by_content)

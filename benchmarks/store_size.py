@@ -1,0 +1,74 @@
+"""Bytes a row of a store against retrain.py's cache: `python benchmarks/store_size.py STORE`.
+
+STORE holds vectors of float32. Its rows are encoded as `embed` writes them, in each form, with all
+their columns; retrain.py's is the text file that it wrote for each picture, the numbers alone.
+The accuracy is that of 5-fold cross-validation in the same folds.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+import pyarrow as pa
+
+from beam_flowers import files
+from beam_flowers.head.examples import Examples
+from beam_flowers.head.sweep import cross_validate
+from beam_flowers.store.commits import Section
+from beam_flowers.store.features import open_store, read_features
+from beam_flowers.store.parts import Place, encode, read_part
+from beam_flowers.store.schema import StoreRows, bottlenecks_of
+
+FORMS = (("float32", "split"), ("float32", "plain"), ("float16", "split"), ("float16", "plain"))
+
+
+def text_bytes(vectors: np.ndarray) -> float:
+    """Mean bytes of a text file of `create_bottleneck_file` (tensorflow/hub's retrain.py)."""
+    return float(np.mean([len(",".join(str(x) for x in vector)) for vector in vectors]))
+
+
+def parquet_bytes(tables: list[pa.Table], name: str, vectors: str, encoding: str) -> float:
+    """Mean bytes of a row, by the parts as they are cut."""
+    kind = StoreRows("f" * 64, name, vectors, encoding)
+    sizes = [len(encode(kind.table(bottlenecks_of(table)))) for table in tables]
+    return sum(sizes) / sum(len(table) for table in tables)
+
+
+def accuracy(root: str, key: str, numbers: str) -> str:
+    """Mean held-out accuracy with the vectors rounded to `numbers`."""
+    _, features = read_features(root, key.partition("=")[2])
+    vectors = features.vectors.astype(numbers).astype(np.float32)
+    rows = (features.uris, features.sha256, features.labels, features.splits)
+    found = cross_validate(Examples(*rows, vectors), splits=("training", "validation", "testing"))
+    return f"{found.accuracy:.2%}"
+
+
+def report(root: str, key: str, section: Section) -> None:
+    """Prints one backbone's table."""
+    place, name = Place(root, key, section.fingerprint), str(section.about["name"])
+    tables = [read_part(place, part.name) for part in section.rows]
+    vectors = np.concatenate([[b.vector for b in bottlenecks_of(table)] for table in tables])
+    text = text_bytes(vectors)
+    print(f"\n{name}, {len(vectors)} rows of {vectors.shape[1]} numbers\n")
+    print("| form | bytes a row | of the text | accuracy |\n|---|---|---|---|")
+    print(f"| retrain.py's text | {text:,.0f} | 1 | |")
+    for numbers, encoding in FORMS:
+        size = parquet_bytes(tables, name, numbers, encoding)
+        found = accuracy(root, key, numbers)
+        print(
+            f"| {numbers}, {encoding} | {size:,.0f} | 1/{text / size:.2f} | {found} |", flush=True
+        )
+
+
+def main() -> int:
+    """Prints the tables as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store")
+    root = files.absolute(parser.parse_args().store)
+    for key, section in open_store(root).sections.items():
+        report(root, key, section)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
