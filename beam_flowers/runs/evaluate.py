@@ -139,16 +139,25 @@ def load(job: EvaluationJob, bundle: Bundle) -> Stored:
 
 def measure(bundle: Bundle, stored: Stored, job: EvaluationJob) -> dict[str, Any]:
     """The whole report, JSON."""
+    return measure_pictures(bundle, stored, job)[0]
+
+
+def measure_pictures(
+    bundle: Bundle, stored: Stored, job: EvaluationJob
+) -> tuple[dict[str, Any], Scored | Decided]:
+    """The whole report, JSON, and what the model says of each picture measured on."""
     measured, sample, uris = choose_rows(bundle, stored, job.split)
     _check_finite(sample, uris)
+    found: Scored | Decided
     if bundle.head.multi_label:
         thresholds = np.array(bundle.thresholds or [DEFAULT] * len(bundle.labels))
-        decided = _decide(bundle.labels, uris, sample, thresholds, bundle.head)
+        found = _decide(bundle.labels, uris, sample, thresholds, bundle.head)
         entropy = evaluate(bundle.head, sample).cross_entropy
-        sections = multi_label.build_sections(decided, entropy)
+        sections = multi_label.build_sections(found, entropy)
     else:
         scores = log_scores(bundle.head, sample)
-        sections = build_sections(Scored(bundle.labels, uris, sample.class_ids, scores))
+        found = Scored(bundle.labels, uris, sample.class_ids, scores)
+        sections = build_sections(found)
     report = build_report(bundle, measured, sections)
     report["suspected_label_errors"] = find_suspects(
         replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed
@@ -156,8 +165,7 @@ def measure(bundle: Bundle, stored: Stored, job: EvaluationJob) -> dict[str, Any
     report["neighbours"] = (
         None if job.neighbours is None else neighbours(stored.examples, job.neighbours)
     )
-    result: dict[str, Any] = rounded(report)
-    return result
+    return rounded(report), found
 
 
 def _decide(

@@ -1,0 +1,51 @@
+"""`review`: its flags and what it prints. Light: the run is imported when it is called."""
+
+from __future__ import annotations
+
+import argparse
+
+from beam_flowers.errors import InputError
+
+OUTPUT = "corrections.csv"
+
+_EPILOG = """\
+Shows the pictures of SCORES one by one in the browser, those that the model is least sure of
+first, to be labelled by key. Writes FILE after every key: sha256, uri, label, as `train --labels`
+takes it (an empty label leaves a picture out). What FILE holds already is kept and not asked again.
+No picture is changed or sent anywhere; the page answers on 127.0.0.1 alone, below a secret address.
+Ctrl-C ends it.
+
+The loop: score STORE --model MODEL --output labels.csv; review labels.csv; train STORE --model
+MODEL --labels corrections.csv. Pictures that are not in the store yet: embed them first."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers review`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("scores", metavar="SCORES", help="a table that `score` wrote")
+    parser.add_argument(
+        "--output", metavar="FILE", default=OUTPUT, help=f"corrections (default ./{OUTPUT})"
+    )
+    parser.add_argument("--port", type=int, default=0, help="of the page (default: any free one)")
+    parser.add_argument("--model-id", help="whose scores, of a table with several models")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers review`."""
+    from beam_flowers.runs.review import ReviewJob, reviewing
+
+    if beams:
+        raise InputError(f"review runs no pipeline; leave out {' '.join(beams)}")
+    job = ReviewJob(arguments.scores, arguments.output, arguments.port, arguments.model_id)
+    with reviewing(job) as found:
+        print(f"review: {found.url}\nCtrl-C ends it", flush=True)
+        if arguments.open:
+            import webbrowser
+
+            webbrowser.open(found.url)
+        # It returns after Ctrl-C, which here is no failure.
+        found.server.serve_forever()
+        print(f"\n{len(found.decisions)} corrections in {arguments.output}")
+    print(f"next: beam-flowers train STORE --model MODEL --labels {arguments.output}")
+    return 0

@@ -1,0 +1,185 @@
+"""Charts as SVG by Vega-Lite, drawn here and not in the browser.
+
+vl-convert, of Vega's own organisation, brings Vega-Lite without a browser: a page with its SVG
+needs no script library (Vega's is 0.9 MB, Plotly's 4.5) and shows charts before any script runs.
+Colours are variables of the page's style sheet, so that they follow dark mode. No chart holds a
+user's text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from beam_flowers.head.softmax import Doubles
+
+_WIDTH, _HEIGHT = 380, 220
+PLANE = (640, 460)
+"""Width and height of the map."""
+
+PALETTE = 10
+"""Labels that have a colour of their own, `--label-0` and so on."""
+
+_AXIS = {
+    "domain": False,
+    "ticks": False,
+    "grid": True,
+    "gridColor": "var(--line)",
+    "labelColor": "var(--soft)",
+    "titleColor": "var(--soft)",
+    "titleFontWeight": "normal",
+    "labelFontSize": 11,
+    "titleFontSize": 11,
+    "labelPadding": 6,
+    "tickCount": 5,
+}
+_CONFIG = {
+    "background": None,
+    "font": "inherit",
+    "view": {"stroke": None},
+    "axis": _AXIS,
+    "aria": False,
+}
+
+
+def lines(
+    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str, percent: bool
+) -> str:
+    """Lines over `step`.
+
+    Args:
+        rows: with `step` and the series' columns.
+        series: name by column; the last one stands out.
+        title: of the vertical axis.
+        percent: whether the values are shares.
+    """
+    names = list(series.values())
+    colour = {"domain": names, "range": ["var(--soft)", "var(--accent)"][-len(names) :]}
+    values = [
+        {"step": row["step"], "value": row[column], "series": name}
+        for column, name in series.items()
+        for row in rows
+        if row[column] is not None
+    ]
+    encoding = {
+        "x": {"field": "step", "type": "quantitative", "axis": {"grid": False, "format": "d"}},
+        "y": {
+            "field": "value",
+            "type": "quantitative",
+            "title": title,
+            "scale": {"zero": False},
+            "axis": {"format": "%" if percent else "~g"},
+        },
+        "color": {
+            "field": "series",
+            "type": "nominal",
+            "scale": colour,
+            "legend": {"title": None, "orient": "top", "labelColor": "var(--soft)"},
+        },
+    }
+    mark = {"type": "line", "strokeWidth": 1.8, "point": len(rows) == 1}
+    return _svg({"data": {"values": values}, "mark": mark, "encoding": encoding})
+
+
+def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
+    """Share that is right over the mean score; on the diagonal a score is a probability."""
+    values = [row for row in bins if row["pictures"]]
+    axis = {"format": "%", "values": [0, 0.25, 0.5, 0.75, 1]}
+    scale = {"domain": [0, 1]}
+    diagonal = {
+        "data": {"values": [{"confidence": 0, "accuracy": 0}, {"confidence": 1, "accuracy": 1}]},
+        "mark": {"type": "line", "strokeDash": [3, 4], "color": "var(--soft)", "strokeWidth": 1},
+    }
+    measured = {
+        "data": {"values": values},
+        "layer": [
+            {"mark": {"type": "line", "color": "var(--accent)", "strokeWidth": 1.8}},
+            {
+                "mark": {"type": "circle", "color": "var(--accent)", "opacity": 1},
+                "encoding": {
+                    "size": {
+                        "field": "pictures",
+                        "type": "quantitative",
+                        "scale": {"range": [30, 300]},
+                        "legend": None,
+                    }
+                },
+            },
+        ],
+    }
+    encoding = {
+        "x": {**_axis("confidence", "mean score"), "axis": axis, "scale": scale},
+        "y": {**_axis("accuracy", "share that is right"), "axis": axis, "scale": scale},
+    }
+    return _svg({"layer": [diagonal, measured], "encoding": encoding, "height": 300, "width": 320})
+
+
+def histogram(counts: Sequence[int]) -> str:
+    """Pictures by score, in bins of equal width over 0..1."""
+    width = 1 / len(counts)
+    values = [
+        {"low": i * width, "high": (i + 1) * width, "pictures": count}
+        for i, count in enumerate(counts)
+    ]
+    encoding = {
+        "x": {
+            **_axis("low", "score"),
+            "bin": "binned",
+            "scale": {"domain": [0, 1], "nice": False},
+            "axis": {"grid": False, "values": [0, 0.25, 0.5, 0.75, 1], "format": ".2f"},
+        },
+        "x2": {"field": "high"},
+        "y": {**_axis("pictures", "pictures"), "axis": {"tickCount": 3, "format": "~s"}},
+    }
+    mark = {"type": "bar", "color": "var(--soft)", "binSpacing": 1}
+    spec = {"data": {"values": values}, "mark": mark, "encoding": encoding}
+    return _svg({**spec, "width": PLANE[0], "height": 120})
+
+
+def plane(points: Doubles, groups: Sequence[int], wrong: Sequence[bool]) -> str:
+    """Points of float [n, 2], coloured by group; those that are `wrong` have a rim.
+
+    The marks lie in the order of the points.
+    """
+    values = [
+        {"x": x, "y": y, "group": str(group % PALETTE if group >= 0 else -1), "wrong": bad}
+        for (x, y), group, bad in zip(points.tolist(), groups, wrong, strict=True)
+    ]
+    names = [str(i) for i in range(-1, PALETTE)]
+    colours = ["var(--soft)", *(f"var(--label-{i})" for i in range(PALETTE))]
+    bare = {"axis": None, "scale": {"zero": False, "nice": False, "padding": 12}}
+    encoding = {
+        "x": {**_axis("x", None), **bare},
+        "y": {**_axis("y", None), **bare},
+        "fill": {
+            "field": "group",
+            "type": "nominal",
+            "scale": {"domain": names, "range": colours},
+            "legend": None,
+        },
+        "stroke": {"condition": {"test": "datum.wrong", "value": "var(--ink)"}, "value": None},
+    }
+    mark = {"type": "point", "shape": "circle", "size": 34, "opacity": 1, "strokeWidth": 1.4}
+    spec = {"data": {"values": values}, "mark": mark, "encoding": encoding}
+    return _svg({**spec, "width": PLANE[0], "height": PLANE[1]})
+
+
+def _axis(name: str, title: str | None) -> dict[str, Any]:
+    return {"field": name, "type": "quantitative", "title": title}
+
+
+def _svg(spec: Mapping[str, Any]) -> str:
+    """Draws a specification; its numbers are cut to a tenth of a pixel."""
+    import vl_convert
+
+    whole = {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "padding": 4,
+        "config": _CONFIG,
+        **spec,
+    }
+    drawn: str = vl_convert.vegalite_to_svg(whole)
+    return re.sub(r"(\d\.\d)\d+", r"\1", drawn)

@@ -1,0 +1,141 @@
+"""Sections about a table of scores: what was given how often, how surely, with samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from beam_flowers.report import charts
+from beam_flowers.report.evaluated import MOST_LABELS
+from beam_flowers.report.sections import Card, Gallery, Matrix, Section, Threshold, Tile
+from beam_flowers.report.words import counted, percent, shown
+from beam_flowers.scores.read import ScoreTable
+
+BANDS = (0.0, 0.5, 0.7, 0.9, 0.99)
+"""Scores from which on a band begins; the last one ends at 1."""
+
+_CELL_CARDS = 8
+_BINS = 50
+_LEVELS = 101
+_LEAST_SURE = 48
+
+
+def score_tiles(table: ScoreTable, rejected: int) -> list[Tile]:
+    """What is seen first."""
+    scores = table.scores
+    low = int((scores < 0.5).sum())
+    found = [
+        Tile(f"{len(table.uris):,}", "pictures labelled", "", "threshold"),
+        Tile(f"{len(set(table.given)):,}", "labels given", "", "bands"),
+        Tile(
+            percent(float(np.median(scores))),
+            "median score",
+            "not an accuracy: that needs known labels",
+            "threshold",
+        ),
+        Tile(f"{low:,}", "scored below 50 %", "look at these", "unsure", bool(low)),
+    ]
+    if rejected:
+        found.append(Tile(f"{rejected:,}", "files rejected", "", "rejects"))
+    return found
+
+
+def score_sections(table: ScoreTable) -> list[Section]:
+    """Threshold, least sure pictures and samples by label and band."""
+    return [threshold(table), least_sure(table), *bands(table)]
+
+
+def threshold(table: ScoreTable) -> Threshold:
+    """How many pictures of each label lie below each threshold."""
+    labels, ids = _numbered(table.given)
+    # A score in float32 such as 0.29 must not fall below the threshold 0.29.
+    floors = np.floor(np.round(table.scores.astype(np.float64) * (_LEVELS - 1), 4)).astype(np.intp)
+    cells = np.zeros((len(labels), _LEVELS + 1), np.intp)
+    np.add.at(cells, (ids, floors.clip(0, _LEVELS - 1) + 1), 1)
+    below = cells.cumsum(axis=1)[:, :_LEVELS]
+    counts = np.bincount(ids, minlength=len(labels))
+    means = np.bincount(ids, weights=table.scores, minlength=len(labels)) / counts.clip(min=1)
+    order = np.argsort(-counts, kind="stable")
+    histogram, _ = np.histogram(table.scores, _BINS, (0, 1))
+    return Threshold(
+        "threshold",
+        "Labels and threshold",
+        "Pictures whose score lies below the threshold would become unknown. Move it to see how "
+        "many that are.",
+        charts.histogram(histogram.tolist()),
+        [labels[i] for i in order],
+        counts[order].tolist(),
+        below[order].tolist(),
+        means[order].tolist(),
+    )
+
+
+def least_sure(table: ScoreTable) -> Gallery:
+    """The narrowest margins first."""
+    order = np.lexsort((np.array(table.uris), table.margins))[:_LEAST_SURE].tolist()
+    cards = [
+        Card(
+            table.uris[row],
+            " or ".join(label for label, _ in table.top_k[row][:2]) + "?",
+            " against ".join(percent(score) for _, score in table.top_k[row][:2]),
+        )
+        for row in order
+    ]
+    note = (
+        "Where the two best scores lie nearest. beam-flowers review shows them one by one, to be "
+        f"labelled by key.{shown(len(cards), len(table.uris), 'the narrowest')}"
+    )
+    return Gallery("unsure", "Least sure", note, cards, len(table.uris))
+
+
+def bands(table: ScoreTable) -> list[Section]:
+    """Counts and sample pictures by label and score band."""
+    labels, ids = _numbered(table.given)
+    counts = np.bincount(ids, minlength=len(labels))
+    kept = np.argsort(-counts, kind="stable")[:MOST_LABELS]
+    place = {int(label): row for row, label in enumerate(kept)}
+    columns = np.searchsorted(BANDS, table.scores, side="right") - 1
+    matrix = np.zeros((len(kept), len(BANDS)), np.intp)
+    cards: dict[tuple[int, int], list[Card]] = defaultdict(list)
+    # By content: a sample that does not follow the order of the names.
+    for row in np.argsort(table.sha256, kind="stable").tolist():
+        if ids[row] not in place:
+            continue
+        cell = (place[int(ids[row])], int(columns[row]))
+        matrix[cell] += 1
+        if len(cards[cell]) < _CELL_CARDS:
+            detail = percent(float(table.scores[row]))
+            cards[cell].append(Card(table.uris[row], table.given[row], detail))
+    names = [_band(i) for i in range(len(BANDS))]
+    note = (
+        "Pictures by label given and score. Open a number to see a sample of "
+        f"{counted(_CELL_CARDS, 'picture')}.{shown(len(kept), len(labels), 'the most frequent')}"
+    )
+    rows = [labels[i] for i in kept]
+    return [
+        Matrix(
+            "bands",
+            "By label and score",
+            note,
+            "given ↓ score →",
+            rows,
+            names,
+            matrix.tolist(),
+            dict(cards),
+            diagonal=False,
+        )
+    ]
+
+
+def _band(i: int) -> str:
+    ends = (*BANDS, 1.0)
+    return f"{ends[i] * 100:g} to {ends[i + 1] * 100:g} %"
+
+
+def _numbered(given: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Distinct labels, sorted, and intp [n] of each row's."""
+    labels = sorted(set(given))
+    number = {label: i for i, label in enumerate(labels)}
+    return labels, np.array([number[label] for label in given], dtype=np.intp)

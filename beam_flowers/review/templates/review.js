@@ -1,0 +1,141 @@
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  let state = null;
+  let busy = false;
+  const pictures = new Map(); // Of this picture and the next: number -> promise of {url} or {problem}.
+
+  const read = (number) => {
+    if (!pictures.has(number)) {
+      pictures.set(number, fetch("picture/" + number).then(async (answer) =>
+        answer.ok ? { url: URL.createObjectURL(await answer.blob()) } : { problem: await answer.text() },
+      ).catch((error) => ({ problem: "the server does not answer: " + error.message })));
+    }
+    return pictures.get(number);
+  };
+
+  const forget = (kept) => {
+    for (const [number, found] of pictures) {
+      if (kept.includes(number)) continue;
+      pictures.delete(number);
+      found.then(({ url }) => url && URL.revokeObjectURL(url));
+    }
+  };
+
+  const tell = (text, bad) => {
+    $("status").textContent = text;
+    $("status").classList.toggle("bad", Boolean(bad));
+    clearTimeout(tell.timer);
+    tell.timer = setTimeout(() => ($("status").textContent = ""), bad ? 8000 : 1600);
+  };
+
+  const percent = (score) => (100 * score).toFixed(1) + "\u00a0%";
+
+  const button = ({ key, label }, ranking) => {
+    const known = ranking.find((item) => item.label === label);
+    const item = document.createElement("li");
+    const element = document.createElement("button");
+    element.type = "button";
+    element.classList.toggle("best", ranking.length > 0 && ranking[0].label === label);
+    const parts = [["kbd", key], ["span", label], ["span", known ? percent(known.score) : ""]];
+    for (const [tag, text] of parts) element.append(Object.assign(document.createElement(tag), { textContent: text }));
+    element.lastChild.className = "score";
+    if (known) element.style.setProperty("--score", 100 * known.score + "%");
+    element.addEventListener("click", () => decide(label));
+    item.append(element);
+    return item;
+  };
+
+  const show = async () => {
+    const { picture } = state;
+    document.body.classList.toggle("over", !picture);
+    $("end").hidden = Boolean(picture);
+    $("count").textContent = state.done.toLocaleString("en") + " of " + state.total.toLocaleString("en") + " done";
+    $("progress").max = state.total;
+    $("progress").value = state.done;
+    $("undo").disabled = $("undo-last").disabled = !state.undo;
+    if (!picture) return;
+    const [first, second] = picture.ranking;
+    $("says").textContent = first
+      ? "The model says " + first.label + " (" + percent(first.score) + ")" + (second ? ", or " + second.label + " (" + percent(second.score) + ")." : ".")
+      : "";
+    $("name").textContent = picture.uri;
+    $("labels").replaceChildren(...state.labels.map((label) => button(label, picture.ranking)));
+    $("known").replaceChildren(...state.labels.map(({ label }) => Object.assign(document.createElement("option"), { value: label })));
+    forget([picture.number, state.next]);
+    const found = await read(picture.number);
+    if (state.picture !== picture) return;
+    $("picture").hidden = !found.url;
+    $("problem").hidden = Boolean(found.url);
+    $("problem").textContent = found.problem || "";
+    if (found.url) $("picture").src = found.url;
+    $("picture").alt = picture.uri;
+    if (state.next !== null) read(state.next);
+  };
+
+  const send = async (action, body, said) => {
+    // A second key before the answer would label a picture that was not seen yet.
+    if (busy || !state) return;
+    busy = true;
+    try {
+      const answer = await fetch(action, {
+        method: "POST",
+        headers: { "Content-Type": "application/json" },
+        body: JSON.stringify(body),
+      });
+      const found = await answer.json();
+      if (!answer.ok) return tell(found.error, true);
+      state = found;
+      tell(said);
+      await show();
+    } catch (error) {
+      tell("Not saved: the server does not answer (" + error.message + ")", true);
+    } finally {
+      busy = false;
+    }
+  };
+
+  const decide = (label) => state?.picture && send("decide", { number: state.picture.number, label }, label ? label : "Left out of training");
+  const skip = () => state?.picture && send("skip", { number: state.picture.number }, "Skipped");
+  const undo = () => state?.undo && send("undo", {}, "Undone");
+
+  $("skip").addEventListener("click", skip);
+  $("undo").addEventListener("click", undo);
+  $("undo-last").addEventListener("click", undo);
+  $("out").addEventListener("click", () => decide(""));
+  $("new").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const label = $("text").value.trim();
+    $("text").value = "";
+    $("text").blur();
+    if (label) decide(label);
+  });
+
+  addEventListener("keydown", (event) => {
+    if (event.target === $("text")) {
+      if (event.key === "Escape") $("text").blur();
+      return;
+    }
+    if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || !state) return;
+    const onButton = event.target.closest("button") && (event.key === "Enter" || event.key === " ");
+    if (onButton) return;
+    const keys = {
+      [$("skip").textContent.trim()[0]]: skip,
+      [$("undo").textContent.trim()[0]]: undo,
+      [$("out").textContent.trim()[0]]: () => decide(""),
+      Enter: () => state.picture?.ranking.length && decide(state.picture.ranking[0].label),
+      n: () => $("text").focus(),
+      "/": () => $("text").focus(),
+    };
+    for (const { key, label } of state.labels) if (key) keys[key] = () => decide(label);
+    const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+
+  fetch("state").then((answer) => answer.json()).then((found) => {
+    state = found;
+    return show();
+  }).catch((error) => tell("The server does not answer: " + error.message, true));
+})();

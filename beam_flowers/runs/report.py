@@ -1,0 +1,329 @@
+"""`report`: a model, a store or a table of scores → one HTML file to look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from beam_flowers import files
+from beam_flowers.errors import InputError
+from beam_flowers.evaluation.measures import Scored
+from beam_flowers.evaluation.search import find_suspects
+from beam_flowers.evaluation.suspects import FOLDS
+from beam_flowers.head.bundle import Bundle, model_id, read_bundle
+from beam_flowers.head.examples import Examples
+from beam_flowers.head.softmax import Indices
+from beam_flowers.head.stored import Stored, read_examples
+from beam_flowers.report import evaluated, scored, stored
+from beam_flowers.report.page import Rendered, render, require_packages
+from beam_flowers.report.plane import sample_rows
+from beam_flowers.report.sections import Facts, Page, Section, Tile
+from beam_flowers.report.words import counted, listed, percent, settings
+from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
+from beam_flowers.scores.output import SUFFIXES
+from beam_flowers.scores.read import ScoreTable, is_score_folder, read_scores
+from beam_flowers.store.commits import COMMITS, latest
+from beam_flowers.store.parts import Place, read_part
+
+THUMBNAILS = 600
+MAP_POINTS = 1000
+
+
+@dataclass(frozen=True)
+class ReportJob:
+    """What to report on.
+
+    Attributes:
+        source: folder of a model, of a store, or a table of scores.
+        output: the HTML file.
+        store: the store that a model is measured on, or that scores were made from.
+        split: one of `evaluation.rows.SIDES`, for a model.
+        labels: manifest of corrected labels, as `train` takes it.
+        backbone: whose vectors of a store with several.
+        summaries_dir: step logs of `train`; the newest run counts, or a run's own folder.
+        folds: of the search for wrong labels; 0 leaves it out.
+        thumbnails: most pictures that are shown; 0 for none.
+        points: most points of the map; 0 for no map.
+        model_id: its beginning, of a table with the scores of several models.
+    """
+
+    source: str
+    output: str
+    store: str | None = None
+    split: str = "testing"
+    labels: str | None = None
+    backbone: str | None = None
+    summaries_dir: str | None = None
+    folds: int = FOLDS
+    thumbnails: int = THUMBNAILS
+    points: int = MAP_POINTS
+    model_id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("thumbnails", "points", "folds"):
+            if getattr(self, name) < 0:
+                raise InputError(f"{name} must be 0 or more, not {getattr(self, name)!r}")
+        if not self.output.lower().endswith((".html", ".htm")):
+            raise InputError(f"a report is an .html file, not {self.output!r}")
+
+
+def write_report(job: ReportJob) -> Rendered:
+    """Writes the report; the pictures that it shows are read, none is changed.
+
+    Raises:
+        InputError: if the source is none of the three, or a package is missing.
+        ModelError: if store and model do not fit.
+        StoreError: if the store cannot be read.
+    """
+    require_packages()
+    source = files.absolute(job.source)
+    page = {"model": model_page, "store": store_page, "scores": scores_page}[kind_of(source)](job)
+    rendered = render(page, job.thumbnails)
+    files.write_atomic(files.absolute(job.output), rendered.html.encode("utf-8", "replace"))
+    return rendered
+
+
+def kind_of(source: str) -> str:
+    """`model`, `store` or `scores`.
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    if source.lower().endswith(SUFFIXES) and not files.is_folder(source):
+        return "scores"
+    if files.exists(files.join(source, "model.json")):
+        return "model"
+    if files.is_folder(files.join(source, COMMITS)):
+        return "scores" if is_score_folder(source) else "store"
+    there = "holds none of these" if files.exists(source) else "is not there"
+    raise InputError(
+        f"{source!r} {there}; name the folder of a model (train), of a store (embed), or a table "
+        "of scores (score)"
+    )
+
+
+def model_page(job: ReportJob) -> Page:
+    """About a model, measured on a store where one is given."""
+    bundle = read_bundle(files.absolute(job.source))
+    steps = _steps(job)
+    if job.store is None:
+        return _unmeasured(job, bundle, steps)
+    evaluation = EvaluationJob(
+        job.store, job.source, job.output, job.split, job.backbone, job.labels, None, job.folds
+    )
+    rows = load(evaluation, bundle)
+    report, found = measure_pictures(bundle, rows, evaluation)
+    single = found if isinstance(found, Scored) else None
+    rejected = _rejects(files.absolute(job.store), bundle.fingerprints)
+    sections = [
+        *evaluated.evaluation_sections(report, single),
+        *_map(job, rows.examples, bundle),
+        *steps,
+        *stored.rejects(rejected),
+        Facts("facts", "What was done", "", _model_facts(job, bundle) + _store_facts(job, rows)),
+    ]
+    tiles = evaluated.tiles(report)
+    return Page(
+        f"Model of {listed(bundle.labels, 5)}",
+        evaluated.lead(report),
+        [*tiles, *_rejects_tile(rejected)],
+        report["measured"]["warnings"],
+        sections,
+        _contents(rows.examples),
+    )
+
+
+def store_page(job: ReportJob) -> Page:
+    """About the vectors of a store."""
+    _refuse(job, "a store", "store")
+    rows = read_examples(files.absolute(job.source), job.backbone)
+    rejected = _rejects(files.absolute(job.source), rows.fingerprint.split("+"))
+    labels = rows.examples.labels
+    suspects = find_suspects(rows.examples, job.folds)
+    sections: list[Section] = [] if suspects is None else [evaluated.suspects(suspects)]
+    sections += [
+        stored.label_counts(labels),
+        *_map(job, rows.examples, None),
+        *stored.rejects(rejected),
+        Facts("facts", "What was done", "", _store_facts(job, rows)),
+    ]
+    named = {label for label in labels if label is not None}
+    tiles = [
+        Tile(f"{len(labels):,}", "pictures", "with a vector", "labels"),
+        Tile(f"{len(named):,}", "labels", "", "labels"),
+    ]
+    if suspects:
+        tiles.append(evaluated.suspects_tile(suspects))
+    return Page(
+        "Feature store",
+        f"{counted(len(labels), 'picture')} of {counted(len(named), 'label')}, as vectors of "
+        f"{rows.backbone}.",
+        [*tiles, *_rejects_tile(rejected)],
+        rows.warnings,
+        sections,
+        _contents(rows.examples),
+    )
+
+
+def scores_page(job: ReportJob) -> Page:
+    """About a table of scores."""
+    table = read_scores(job.source, job.model_id)
+    sections = [
+        *scored.score_sections(table),
+        *_scored_map(job, table),
+        *stored.rejects(table.rejects),
+        Facts("facts", "What was done", "", _score_facts(table)),
+    ]
+    return Page(
+        "Labelled collection",
+        f"{counted(len(table.uris), 'picture')} labelled with "
+        f"{listed(sorted(set(table.given)))}. A score is what the model claims, not the share of "
+        "right answers; report MODEL --store STORE measures that.",
+        scored.score_tiles(table, len(table.rejects)),
+        [],
+        sections,
+        dict(zip(table.uris, table.sha256, strict=True)),
+    )
+
+
+def _unmeasured(job: ReportJob, bundle: Bundle, steps: Sequence[Section]) -> Page:
+    measured = {side: m for side, m in bundle.metrics.items() if m}
+    tiles = [
+        Tile(
+            percent(found["accuracy"]),
+            f"accuracy, {side} side",
+            f"95 % interval {percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}, "
+            f"{counted(found['count'], 'picture')}",
+        )
+        for side, found in reversed(measured.items())
+    ]
+    facts = Facts("facts", "What was done", "", _model_facts(job, bundle))
+    return Page(
+        f"Model of {listed(bundle.labels, 5)}",
+        "What the model says of itself. Give --store STORE to see its mistakes.",
+        tiles,
+        [],
+        [*steps, facts],
+    )
+
+
+def _map(job: ReportJob, examples: Examples, bundle: Bundle | None) -> list[Section]:
+    rows = sample_rows(len(examples.uris), job.points)
+    if len(rows) < 3:
+        return []
+    given = None if bundle is None or bundle.head.multi_label else _given(bundle, examples, rows)
+    labels = [examples.labels[row] for row in rows.tolist()]
+    return [stored.vector_map(examples, rows, given, labels)]
+
+
+def _given(bundle: Bundle, examples: Examples, rows: Indices) -> list[str]:
+    scores = bundle.head.scores(examples.vectors[rows])
+    return [bundle.labels[i] for i in scores.argmax(axis=1).tolist()]
+
+
+def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
+    """The scored pictures that the store has vectors of, by the label given."""
+    if job.store is None:
+        return []
+    examples = read_examples(files.absolute(job.store), job.backbone).examples
+    given = dict(zip(table.sha256, table.given, strict=True))
+    known = np.array([i for i, sha in enumerate(examples.sha256) if sha in given], dtype=np.intp)
+    if not len(known):
+        raise InputError(
+            f"the store {job.store!r} has none of the scored pictures, such as {table.uris[0]!r}; "
+            "leave out --store, or name the store that they were scored from"
+        )
+    rows = known[sample_rows(len(known), job.points)]
+    labels = [given[examples.sha256[row]] for row in rows.tolist()]
+    return [stored.vector_map(examples, rows, None, labels)] if len(rows) > 2 else []
+
+
+def _steps(job: ReportJob) -> list[Section]:
+    """The curves of the newest run below the folder of step logs."""
+    if job.summaries_dir is None:
+        return []
+    folder = files.absolute(job.summaries_dir)
+    runs = [folder]
+    if files.is_folder(folder):
+        runs += sorted(e.uri for e in files.list_folder(folder) if e.name.startswith("run-"))
+    logs = [log for run in runs if files.exists(log := files.join(run, "steps.jsonl"))]
+    if not logs:
+        raise InputError(
+            f"{job.summaries_dir!r} has no steps.jsonl; name the folder that train "
+            "--summaries-dir wrote to"
+        )
+    try:
+        steps = [json.loads(line) for line in files.read_bytes(logs[-1]).splitlines()]
+        return [stored.step_curves(steps, logs[-1])] if steps else []
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{logs[-1]!r} is no step log of train: {error!r}") from error
+
+
+def _rejects(store: str, fingerprints: Sequence[str]) -> list[dict[str, Any]]:
+    """The store's rejects, each file once."""
+    found: dict[str, dict[str, Any]] = {}
+    for key, section in latest(store).sections.items():
+        place = Place(store, key, section.fingerprint)
+        for part in section.rejects if section.fingerprint in fingerprints else ():
+            rows = read_part(place, part.name, ["uri", "error_class", "message"])
+            found |= {row["uri"]: row for row in rows.to_pylist()}
+    return [found[uri] for uri in sorted(found)]
+
+
+def _rejects_tile(rejected: Sequence[object]) -> list[Tile]:
+    return [Tile(f"{len(rejected):,}", "files rejected", "", "rejects")] if rejected else []
+
+
+def _contents(examples: Examples) -> dict[str, str]:
+    return dict(zip(examples.uris, examples.sha256, strict=True))
+
+
+def _refuse(job: ReportJob, what: str, *names: str) -> None:
+    for name in names:
+        if getattr(job, name) is not None:
+            raise InputError(f"--{name.replace('_', '-')} says nothing about {what}; leave it out")
+
+
+def _model_facts(job: ReportJob, bundle: Bundle) -> list[tuple[str, str]]:
+    facts: list[tuple[str, Any]] = [
+        ("Model", files.absolute(job.source)),
+        ("Model id", model_id(bundle)),
+        ("Labels", listed(bundle.labels)),
+        ("Backbone", bundle.backbone),
+        ("Recipe", settings(bundle.recipe)),
+        ("Split", settings({**bundle.split, "seed": bundle.seed})),
+        ("Trained on", f"dataset hash {bundle.dataset_hash}"),
+        ("Made with", settings(dict(sorted(bundle.versions.items())))),
+    ]
+    return [(name, str(value)) for name, value in facts]
+
+
+def _store_facts(job: ReportJob, rows: Stored) -> list[tuple[str, str]]:
+    store = files.absolute(job.store or job.source)
+    facts = [
+        ("Store", store),
+        ("Pictures", f"{len(rows.examples.uris):,} with vectors of {rows.backbone}"),
+        ("Roots", listed(_roots(store))),
+        ("Fingerprint", rows.fingerprint),
+        ("Dataset hash", rows.dataset_hash),
+    ]
+    facts = [(name, value) for name, value in facts if value]
+    return facts if job.labels is None else [*facts, ("Corrected labels", job.labels)]
+
+
+def _roots(store: str) -> list[str]:
+    return sorted({root for section in latest(store).sections.values() for root in section.roots})
+
+
+def _score_facts(table: ScoreTable) -> list[tuple[str, str]]:
+    return [
+        ("Table", table.where),
+        ("Pictures", f"{len(table.uris):,}"),
+        ("Labels of the model", listed(table.names)),
+        ("Model id", table.model_id),
+        ("Files rejected", f"{len(table.rejects):,}"),
+    ]

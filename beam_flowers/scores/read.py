@@ -1,0 +1,196 @@
+"""Score tables read again, whatever kind of file they were written to."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from beam_flowers import files
+from beam_flowers.errors import InputError, StoreError
+from beam_flowers.scores.output import rejects_name, suffix
+from beam_flowers.scores.rows import LABEL_TEXT
+from beam_flowers.scores.rule import UNKNOWN
+from beam_flowers.store.commits import latest
+from beam_flowers.store.parts import Place, read_part
+
+_COLUMNS = ("uri", "sha256", "score", "model_id")
+_REJECT_COLUMNS = ("uri", "error_class", "message")
+_TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|error_class|message")
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """The rows of a score table.
+
+    Attributes:
+        where: the table.
+        uris: n pictures.
+        sha256: of their contents, hex.
+        given: the label of each; `unknown` where the rule gives none.
+        scores: float64 [n], of these labels, 0..1; the best one's where it is unknown.
+        top_k: labels with scores, best first.
+        model_id: of the model that gave them.
+        names: labels of the model, all where the table says so, else those in it.
+        rejects: uri, error class and message of files without a row.
+    """
+
+    where: str
+    uris: Sequence[str]
+    sha256: Sequence[str]
+    given: Sequence[str]
+    scores: npt.NDArray[np.float64]
+    top_k: Sequence[Sequence[tuple[str, float]]]
+    model_id: str
+    names: tuple[str, ...]
+    rejects: Sequence[dict[str, str]]
+
+    @property
+    def margins(self) -> npt.NDArray[np.float64]:
+        """Float64 [n], the best score less the second; the best where there is no second."""
+        best = [[score for _, score in ranked[:2]] + [0.0] * 2 for ranked in self.top_k]
+        return np.array([two[0] - two[1] for two in best], dtype=np.float64)
+
+
+def read_scores(path: str, model: str | None = None) -> ScoreTable:
+    """Reads `.parquet`, `.csv` or `.jsonl`, or a folder of parts, and the rejects beside it.
+
+    Args:
+        path: the table.
+        model: the beginning of a model's id, where the table has the scores of several.
+
+    Raises:
+        InputError: if there is no such table, it lacks a column or holds several models.
+    """
+    where = files.absolute(path)
+    rows, rejected = _read_folder(where) if suffix(where) is None else _read_files(where)
+    label = LABEL_TEXT if LABEL_TEXT in rows.schema.names else "label"
+    if missing := [name for name in (*_COLUMNS, label) if name not in rows.schema.names]:
+        raise InputError(
+            f"{path!r} has the columns {rows.schema.names!r}; a table of scores has {missing!r}"
+            " too: beam-flowers score writes one"
+        )
+    if not len(rows):
+        raise InputError(f"the table {path!r} has no rows; its reject table names the reasons")
+    model_id = _choose_model(path, rows["model_id"].unique().to_pylist(), model)
+    rows = rows.filter(pc.equal(rows["model_id"], model_id))
+    top_k = _rankings(rows)
+    ranked = {name for ranking in top_k for name, _ in ranking}
+    return ScoreTable(
+        where,
+        rows["uri"].to_pylist(),
+        rows["sha256"].to_pylist(),
+        rows[label].to_pylist(),
+        np.array(rows["score"].to_pylist(), dtype=np.float64),
+        top_k,
+        model_id,
+        # A model may have a class of that name; else it is what the rule calls no class.
+        tuple(n for n in _names(rows.schema) or sorted(ranked) if n != UNKNOWN or n in ranked),
+        [] if rejected is None else rejected.select(_REJECT_COLUMNS).to_pylist(),
+    )
+
+
+def _choose_model(path: str, held: Sequence[str], model: str | None) -> str:
+    fitting = sorted(own for own in held if own.startswith(model or ""))
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(own[:12] for own in fitting or sorted(held))
+    if not fitting:
+        raise InputError(f"{path!r} has no scores of the model {model!r}; it holds {listed}")
+    raise InputError(
+        f"{path!r} has the scores of several models; choose one by --model-id: {listed}"
+    )
+
+
+def is_score_folder(path: str) -> bool:
+    """True for a folder of parts that `score` wrote."""
+    return "" in latest(files.absolute(path)).sections
+
+
+def _read_folder(where: str) -> tuple[pa.Table, pa.Table | None]:
+    section = latest(where).sections.get("") if files.is_folder(where) else None
+    if section is None:
+        raise InputError(f"there is no table of scores at {where!r}; beam-flowers score writes one")
+    place = Place(where, "", section.fingerprint)
+    try:
+        rows = [read_part(place, part.name) for part in section.rows]
+        rejected = [read_part(place, part.name) for part in section.rejects]
+    except StoreError as error:
+        raise InputError(f"the table {where!r} is not whole: {error}") from error
+    whole = pa.concat_tables(rows) if rows else pa.table({n: [] for n in (*_COLUMNS, "label")})
+    return whole.sort_by("uri"), pa.concat_tables(rejected) if rejected else None
+
+
+def _read_files(where: str) -> tuple[pa.Table, pa.Table | None]:
+    beside = rejects_name(where)
+    return _read_file(where), _read_file(beside) if files.exists(beside) else None
+
+
+def _read_file(where: str) -> pa.Table:
+    read = {".parquet": pq.read_table, ".csv": _read_csv, ".jsonl": _read_json}
+    try:
+        with files.open_read(where) as source:
+            return read[suffix(where) or ""](source)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{where!r} cannot be read as a table of scores: {error}") from error
+
+
+def _read_csv(source: BinaryIO) -> pa.Table:
+    # Without being told, a column of labels such as 007 would become numbers.
+    data = source.read()
+    header = next(csv.reader([data.partition(b"\n")[0].decode("utf-8", "replace")]), [])
+    texts = [name for name in header if _TEXTS.fullmatch(name)]
+    return pa.csv.read_csv(
+        pa.BufferReader(data),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=False
+        ),
+    )
+
+
+def _read_json(source: BinaryIO) -> pa.Table:
+    # A file of no lines is no JSON to pyarrow, and a reject table without rows is one.
+    data = source.read()
+    return pa.json.read_json(pa.BufferReader(data)) if data.strip() else pa.table({})
+
+
+def _rankings(rows: pa.Table) -> list[list[tuple[str, float]]]:
+    """The ranked labels of each row, from a list, from JSON text or from columns of their own."""
+    if "top_k" in rows.schema.names:
+        return [_ranking(value) for value in rows["top_k"].to_pylist()]
+    ranks = sum(bool(re.fullmatch(r"score_\d+", name)) for name in rows.schema.names)
+    columns = [
+        zip(rows[f"label_{rank}"].to_pylist(), rows[f"score_{rank}"].to_pylist(), strict=True)
+        for rank in range(1, ranks + 1)
+    ]
+    # A model of fewer labels than another one of the table leaves the last columns empty.
+    return [
+        [(label, float(score)) for label, score in ranking if label and score is not None]
+        for ranking in zip(*columns, strict=True)
+    ] or [[] for _ in range(len(rows))]
+
+
+def _ranking(value: Any) -> list[tuple[str, float]]:
+    ranked = json.loads(value) if isinstance(value, str) else value
+    return [(item["label"], float(item["score"])) for item in ranked or ()]
+
+
+def _names(schema: pa.Schema) -> tuple[str, ...]:
+    """The model's labels, from what Hugging Face datasets reads."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(features["label_id"]["names"])
+    except (KeyError, ValueError, TypeError):
+        return ()

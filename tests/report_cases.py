@@ -1,0 +1,79 @@
+"""A store of real little pictures with names that try to be markup, its model and its scores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pictures
+from stores import cli
+
+from beam_flowers.head.lbfgs import LbfgsOptions
+from beam_flowers.head.split import SplitOptions
+from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.runs.train import TrainOptions, train_model
+from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.parts import RejectRows, write_part
+
+HOSTILE = "<script>alert(1)</script>"
+LABELS = (HOSTILE, "\"><img src=x onerror=alert(2)> &amp; '", "玫瑰 {{ 7 * 7 }}")
+FOLDERS = ("<script>alert(1)<", "\"><img src=x onerror=alert(2)> &amp; '", "玫瑰 {{ 7 * 7 }} #?%20")
+FINGERPRINT = "cd" * 32
+SPLIT = SplitOptions(validation_percentage=20, testing_percentage=30)
+
+
+def picture(folder: Path, number: int) -> Path:
+    """The file of that number; its last folder may hold a `/` of its own, as `</script>` does."""
+    name = "new\nline.jpg" if number == 7 else f"{number:04d} <b>&amp;.jpg"
+    return folder / "pictures" / FOLDERS[number % 3] / "script>" / name
+
+
+def bottlenecks(folder: Path, count: int, labels: Sequence[str | None], spread: float = 1.6):
+    """A written picture and a made vector each; the first three are mislabelled."""
+    centres = np.random.default_rng(99).standard_normal((3, 12))
+    for i in range(count):
+        path, data = picture(folder, i), pictures.jpeg(48 + i % 40, 48, i)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        noise = np.random.default_rng(i).standard_normal(12)
+        vector = (centres[i % 3] + spread * noise).astype(np.float32)
+        label = labels[(i + (i < 3)) % len(labels)]
+        root = str(folder / "pictures")
+        image = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
+        yield Bottleneck(image, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
+
+
+def make_store(folder: Path, count: int = 150, labels: Sequence[str | None] = LABELS) -> Path:
+    """`folder/store`, with two rejects."""
+    place, kind = store_place(str(folder / "store"), "tiny", FINGERPRINT)
+    bad = [
+        Reject(
+            Image(f"/pictures/{HOSTILE}.txt", "/pictures", "x"), "decode", "NotAnImage", HOSTILE
+        ),
+        Reject(Image("/pictures/cut.jpg", "/pictures", "y"), "decode", "Truncated", "ends early"),
+    ]
+    parts = [
+        write_part(place, kind, kind.table(list(bottlenecks(folder, count, labels)))),
+        write_part(place, RejectRows(), RejectRows().table(bad)),
+    ]
+    append_parts(place, kind, {"pixels": {}}, parts)
+    return folder / "store"
+
+
+def make_model(folder: Path, separator: str | None = None) -> Path:
+    """`folder/model`, with the step log in `folder/steps`."""
+    options = TrainOptions(summaries_dir=str(folder / "steps"), label_separator=separator)
+    train_model(
+        str(folder / "store"), str(folder / "model"), LbfgsOptions(), SPLIT, options=options
+    )
+    return folder / "model"
+
+
+def make_scores(folder: Path, name: str = "scores.csv", *flags: str) -> Path:
+    """`folder/<name>`."""
+    assert not cli(
+        "score", folder / "store", "--model", folder / "model", "--output", folder / name, *flags
+    )
+    return folder / name

@@ -1,0 +1,292 @@
+"""The report and the review page in a real Chromium: `pytest -m browser`."""
+
+import re
+import shutil
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store
+from test_review import rows
+
+from beam_flowers.head.bundle import read_bundle
+from beam_flowers.report.page import render
+from beam_flowers.report.scored import score_sections, score_tiles
+from beam_flowers.report.sections import Page
+from beam_flowers.runs.report import ReportJob, write_report
+from beam_flowers.runs.review import ReviewJob, reviewing
+from beam_flowers.scores.read import ScoreTable
+
+pytestmark = pytest.mark.browser
+DESK = {"viewport": {"width": 1280, "height": 900}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+DARK = {**DESK, "color_scheme": "dark"}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A running browser; Debian's package chromium, driven by Playwright from PyPI."""
+    reason = "Playwright is not installed: pip install 'beam-flowers[browser]'"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium on this machine: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium):
+    """Opens pages; whatever the console complains of, or is fetched from elsewhere, fails."""
+    complaints = []
+
+    def open_page(url, **options):
+        page = chromium.new_context(**(options or DESK)).new_page()
+        page.on("console", lambda m: complaints.append(m.text) if m.type != "log" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        own = url.rpartition("/")[0]
+        page.on(
+            "request",
+            lambda r: r.url.startswith((own, "data:", "blob:")) or complaints.append(r.url),
+        )
+        page.goto(url)
+        return page
+
+    yield open_page
+    assert not complaints
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    base = tmp_path_factory.mktemp("browser")
+    make_store(base)
+    make_model(base)
+    make_scores(base)
+    store = str(base / "store")
+    for source, options in (
+        ("model", {"store": store, "summaries_dir": str(base / "steps")}),
+        ("store", {}),
+        ("scores.csv", {"store": store}),
+    ):
+        write_report(ReportJob(str(base / source), str(base / f"{source}.html"), **options))
+    return base
+
+
+def expect(locator):
+    from playwright.sync_api import expect
+
+    return expect(locator)
+
+
+@pytest.mark.parametrize("options", [DESK, DARK, PHONE], ids=["desk", "dark", "phone"])
+@pytest.mark.parametrize("source", ["model", "store", "scores.csv"])
+def test_a_page_opens_from_a_disk_without_a_complaint(visit, folder, source, options):
+    page = visit(f"file://{folder}/{source}.html", **options)
+    image = page.locator(".cards img").first
+    expect(image).to_be_visible()
+    assert image.evaluate("i => i.naturalWidth") > 10
+    width = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width[0] <= width[1]
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    dark = max(int(n) for n in re.findall(r"\d+", paper)) < 60
+    assert dark == (options is DARK)
+    # Colours of charts are the style sheet's.
+    stroke = page.locator("svg [stroke^='var(']").first
+    if stroke.count():
+        assert stroke.evaluate("e => getComputedStyle(e).stroke").startswith("rgb")
+
+
+def test_the_confusion_matrix_opens_its_pictures(visit, folder):
+    page = visit(f"file://{folder}/model.html")
+    cell = page.get_by_role("button", name=f"{LABELS[0]}, {LABELS[1]}: ")
+    count = int(cell.inner_text())
+    cell.focus()
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_be_visible()
+    expect(dialog.locator("h2")).to_have_text(f"{LABELS[0]}, {LABELS[1]}")
+    expect(dialog.locator(".cards li")).to_have_count(count)
+    expect(dialog.locator(".cards b").first).to_have_text(f"{LABELS[0]} → {LABELS[1]}")
+    page.keyboard.press("Escape")
+    expect(dialog).not_to_be_visible()
+    expect(cell).to_be_focused()
+
+
+def test_tables_sort_by_key_and_say_so(visit, folder):
+    page = visit(f"file://{folder}/model.html")
+    table = page.locator("#labels table")
+    head = table.locator("th", has_text="recall")
+    head.get_by_role("button").focus()
+    for order in ("descending", "ascending"):
+        page.keyboard.press("Space")
+        expect(head).to_have_attribute("aria-sort", order)
+        cells = table.locator("tbody td:nth-child(3)")
+        values = [float(v) for v in cells.evaluate_all("all => all.map(c => c.dataset.value)")]
+        assert values == sorted(values, reverse=order == "descending")
+    table.locator("th", has_text="label").get_by_role("button").click()
+    assert not head.get_attribute("aria-sort")
+    assert len(table.locator("tbody th").all_inner_texts()) == len(LABELS)
+
+
+def test_galleries_filter_and_extend(visit, folder):
+    page = visit(f"file://{folder}/scores.csv.html")
+    section = page.locator("#unsure")
+    shown = section.locator(".cards li")
+    expect(shown).to_have_count(24)
+    section.locator("button.more").click()
+    expect(shown).to_have_count(48)
+    assert page.evaluate("document.activeElement.className") == "frame"
+    section.get_by_role("searchbox").fill("NEW\nLINE".replace("\n", " "))
+    expect(shown).to_have_count(0)
+    section.get_by_role("searchbox").fill(HOSTILE.upper())
+    texts = shown.locator("b").all_inner_texts()
+    assert texts
+    assert all(HOSTILE in text for text in texts)
+    expect(section.get_by_role("status")).to_contain_text("picture")
+
+
+def test_the_map_by_mouse_and_by_key(visit, folder):
+    page = visit(f"file://{folder}/model.html")
+    figure, told = page.locator("#map figure"), page.locator("#map [aria-live]")
+    figure.scroll_into_view_if_needed()
+    box = figure.locator(".mark-symbol path").nth(5).bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(told.locator("img")).to_be_visible()
+    expect(told.locator("b")).to_have_count(1)
+    figure.focus()
+    seen = set()
+    for key in ("ArrowLeft", "ArrowUp", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+        seen.add(told.locator(".name").get_attribute("title"))
+    assert len(seen) > 1
+    page.locator("#map select").select_option(label=LABELS[0])
+    chosen = figure.locator("path.on").count()
+    assert 0 < chosen < figure.locator(".mark-symbol path").count()
+
+
+def test_the_threshold_slider_counts(visit, folder):
+    page = visit(f"file://{folder}/scores.csv.html")
+    slider, output = page.get_by_role("slider"), page.locator("#threshold output")
+    expect(output).to_contain_text("Below 0.50")
+    slider.focus()
+    page.keyboard.press("End")
+    expect(output).to_contain_text("Below 1.00")
+    page.keyboard.press("Home")
+    expect(output).to_have_text("Below 0.00: 0 pictures of 150 (0.0 %) would become unknown")
+    slider.fill("80")
+    unknown = page.locator("#threshold tbody td:nth-child(4)").all_inner_texts()
+    total = int(re.search(r": (\d+) pictures", output.inner_text())[1])
+    assert sum(map(int, unknown)) == total > 0
+
+
+def test_everything_has_a_name_for_a_screen_reader(visit, folder):
+    page = visit(f"file://{folder}/model.html")
+    nameless = page.locator("button, input, select, figure, img").evaluate_all(
+        """all => all.filter(e => !(e.getAttribute('aria-label') || e.alt || e.textContent.trim()
+        || (e.labels && e.labels.length))).map(e => e.outerHTML.slice(0, 80))"""
+    )
+    assert not nameless
+    levels = [
+        int(tag[1]) for tag in page.locator("h1, h2, h3").evaluate_all("a => a.map(e => e.tagName)")
+    ]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in pairwise(levels))
+    assert page.locator("th:not([scope])").count() == 0
+
+
+def big_table(count):
+    import numpy as np
+
+    scores = np.random.default_rng(0).uniform(0.2, 1, count)
+    given = [f"label {i % 300}" for i in range(count)]
+    rest = (1 - scores) / 2
+    top = [[(g, s), ("other", r)] for g, s, r in zip(given, scores, rest, strict=True)]
+    uris = [f"/pictures/{i:06d}.jpg" for i in range(count)]
+    return ScoreTable(
+        "t", uris, [f"{i:064x}" for i in range(count)], given, scores, top, "m", (), []
+    )
+
+
+def test_a_hundred_thousand_rows_open_at_once(visit, tmp_path):
+    table = big_table(100_000)
+    page = Page("Big", "", score_tiles(table, 0), [], score_sections(table))
+    (tmp_path / "big.html").write_text(render(page, 0).html, "utf-8")
+    assert (tmp_path / "big.html").stat().st_size < 5e6
+    began = time.monotonic()
+    shown = visit(f"file://{tmp_path}/big.html")
+    expect(shown.locator("#threshold output")).to_contain_text("of 100,000")
+    assert time.monotonic() - began < 10
+    shown.get_by_role("searchbox", name="Filter the labels").fill("label 299")
+    expect(shown.locator("#threshold tbody tr:visible")).to_have_count(1)
+
+
+@pytest.fixture
+def review(folder, tmp_path):
+    """The page's address and where its corrections go."""
+    job = ReviewJob(str(folder / "scores.csv"), str(tmp_path / "fix.csv"))
+    with reviewing(job) as found:
+        thread = threading.Thread(target=found.server.serve_forever)
+        thread.start()
+        yield found.url, tmp_path / "fix.csv"
+        found.server.shutdown()
+        thread.join()
+
+
+def test_review_by_key(visit, review, folder):
+    url, output = review
+    page = visit(url)
+    status, count = page.get_by_role("status"), page.locator("#count")
+    first = page.locator("#name").inner_text()
+    expect(page.locator("#picture")).to_have_attribute("src", re.compile("^blob:"))
+    page.keyboard.press("1")
+    expect(count).to_have_text("1 of 150 done")
+    label = page.locator("#labels span").first.inner_text()
+    assert rows(output)[0]["label"].split() == label.split()
+    page.keyboard.press("u")
+    expect(count).to_have_text("0 of 150 done")
+    assert (rows(output), page.locator("#name").inner_text()) == ([], first)
+    page.keyboard.press("s")
+    expect(status).to_have_text("Skipped")
+    expect(page.locator("#name")).not_to_have_text(first)
+    page.keyboard.press("n")
+    expect(page.locator("#text")).to_be_focused()
+    page.keyboard.type("1 new <i>label</i> sun")  # None of it is a key here.
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("1 of 150 done")
+    expect(page.locator("#labels li")).to_have_count(4)
+    assert [row["label"] for row in rows(output)] == ["1 new <i>label</i> sun"]
+    page.keyboard.press("4")
+    expect(count).to_have_text("2 of 150 done")
+    page.keyboard.press("x")
+    expect(count).to_have_text("3 of 150 done")
+    page.keyboard.press("Enter")
+    expect(count).to_have_text("4 of 150 done")
+    found = [row["label"] for row in rows(output)]
+    assert found[1:3] == ["1 new <i>label</i> sun", ""]
+    assert found[3] in LABELS
+
+
+def test_the_loop_through_the_browser(visit, review, folder, tmp_path):
+    from stores import cli
+
+    url, output = review
+    page = visit(url, **PHONE)
+    for done in range(1, 151):
+        page.locator("#labels button.best").tap()
+        expect(page.locator("#count")).to_have_text(f"{done} of 150 done")
+    expect(page.get_by_role("heading", name="All looked at")).to_be_visible()
+    assert not cli("train", folder / "store", "--model", tmp_path / "again", "--labels", output)
+    assert set(read_bundle(str(tmp_path / "again")).labels) == set(LABELS)
+
+
+def test_a_stranger_sees_nothing(chromium, review):
+    url, _ = review
+    page = chromium.new_page()
+    answer = page.goto(url.rpartition("/")[0].rpartition("/")[0] + "/")
+    assert answer.status == 404
+    page.close()
