@@ -87,6 +87,20 @@ class Picture(NamedTuple):
     format: str
 
 
+class Copy(NamedTuple):
+    """One distorted copy of a picture.
+
+    Attributes:
+        image: the file.
+        sha256: hex digest of its bytes.
+        k: number of the copy, from 1.
+    """
+
+    image: Image
+    sha256: str
+    k: int
+
+
 class Bottleneck(NamedTuple):
     """A picture's vector.
 
@@ -97,6 +111,7 @@ class Bottleneck(NamedTuple):
         height: see `Picture`.
         format: see `Picture`.
         vector: float32 [D], the layer before the classifier.
+        k: of a distorted copy its number, from 1; 0 for the picture itself.
     """
 
     image: Image
@@ -105,3 +120,4 @@ class Bottleneck(NamedTuple):
     height: int
     format: str
     vector: npt.NDArray[np.float32]
+    k: int = 0

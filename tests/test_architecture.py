@@ -33,6 +33,7 @@ SAME_LAYER = {
     "paths": "files",
     "storage": "files",
     "plan_transforms": "transforms",
+    "check_transforms": "transforms",
     "worker_setup": "workers",
     "augment_transforms": "transforms",
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
+from beam_flowers.cli.augment import HELP, add_augment, augmentation
 from beam_flowers.cli.shared import (
     BEAM,
     IMAGES,
@@ -25,7 +27,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         f"{IMAGES}\n\nReads IMAGES, writes STORE: a folder of Parquet parts, one row a file, and "
         "STORE/__rejects.\nWhat the store has already is not computed again: not after a crash, "
         "not for moved or copied\nfiles. Measures no accuracy: `train` does.\n\n"
-        f"{BEAM}"
+        f"{HELP}\n\n{BEAM}"
     )
     add_images(parser)
     parser.add_argument("--store", required=True, help="folder of the feature store")
@@ -34,17 +36,45 @@ def fill(parser: argparse.ArgumentParser) -> None:
         default=_BACKBONE,
         help=f"name, SavedModel folder, .keras file or TF-Hub handle (default {_BACKBONE})",
     )
+    parser.add_argument(
+        "--vectors",
+        choices=("float32", "float16"),
+        default="float32",
+        help="what the numbers of a vector are rounded to (default float32). float16 halves the "
+        "store; its fingerprint is another, so that its rows lie beside those of float32, and "
+        "its models label with vectors rounded alike. pandas, pyarrow, Polars and DuckDB read it, "
+        "Spark 3.5 does not",
+    )
+    parser.add_argument(
+        "--encoding",
+        choices=("split", "plain"),
+        help="of the vectors in Parquet: BYTE_STREAM_SPLIT (default, smaller) or PLAIN, for "
+        "Spark's vectorised reader; of a store that has the other one all parts are written again",
+    )
     add_weights(parser)
+    add_augment(parser)
     add_run(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers embed`."""
+    from beam_flowers.runs.augment import augment_store
     from beam_flowers.runs.embed import embed_images
+    from beam_flowers.store.augmented import augmented_root
 
+    options, copies = run_options(arguments, beams), augmentation(arguments)
     backbone = resolve_backbone(arguments, arguments.backbone)
+    backbone = replace(backbone, vectors=arguments.vectors)
     summary = embed_images(
-        arguments.images, arguments.store, backbone, run_options(arguments, beams), warn=warn
+        arguments.images,
+        arguments.store,
+        backbone,
+        options,
+        warn=warn,
+        encoding=arguments.encoding,
     )
     print(f"{summary} (store: {arguments.store})")
+    if copies:
+        augmented = augment_store(arguments.store, backbone, copies, options, warn)
+        print(f"{augmented} (store: {augmented_root(arguments.store)})")
     return verdict(summary, arguments.max_bad_fraction)

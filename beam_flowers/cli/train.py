@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers.cli.fine_tune import HELP, add_fine_tune, run_fine_tune
 from beam_flowers.cli.shared import ACCURACY, BEAM, warn
+from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
     from beam_flowers.head.softmax import Step
@@ -47,9 +48,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         f"{ACCURACY}\n\n{_SPLIT}\n\n{HELP}\n\n{BEAM}"
     )
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
-    target = parser.add_mutually_exclusive_group(required=True)
-    target.add_argument("--model", help="folder to write the model to")
-    add_fine_tune(parser, target)
+    parser.add_argument("--model", help="folder to write the model to")
+    add_fine_tune(parser)
     parser.add_argument(
         "--backbone", help="whose vectors, where the store has several; a+b: both side by side"
     )
@@ -69,6 +69,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--augmented",
+        action="store_true",
+        help="train on the distorted copies of `embed --augment` as well, those of the training "
+        "side only",
+    )
     parser.add_argument(
         "--labels",
         metavar="MANIFEST",
@@ -182,6 +188,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers train`."""
+    from beam_flowers.head.copies import copies_held
     from beam_flowers.head.recipes import recipe
     from beam_flowers.head.split import SplitOptions
     from beam_flowers.head.sweep import SweepOptions
@@ -194,6 +201,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     split = SplitOptions(arguments.split, **percentages)
     if arguments.fine_tune:
         return run_fine_tune(arguments, split)
+    if not arguments.model:
+        raise InputError("name a folder to write the model to with --model")
     sweeps = arguments.sweep or arguments.sweep_l1
     options = TrainOptions(
         arguments.labels,
@@ -203,6 +212,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         arguments.min_accuracy,
         arguments.summaries_dir,
         tuple(given),
+        arguments.augmented,
     )
     # L-BFGS reports each iteration, the others when it is time to.
     log = StepLog(10 if arguments.recipe == "lbfgs" else 1)
@@ -219,6 +229,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     )
     log.finish()
     print_trained(trained, arguments.model)
+    held = copies_held(arguments.store, trained.bundle.fingerprint)
+    if held and not arguments.augmented:
+        print(f"note: the store has {held} distorted copies a picture; --augmented trains on them")
     return 0
 
 

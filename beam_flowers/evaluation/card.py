@@ -9,6 +9,7 @@ from beam_flowers.backbones.catalogue import find_row
 from beam_flowers.evaluation.text import cell, interval, percent, table
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.stored import JOIN
+from beam_flowers.images.distort import in_words
 
 _MEANING = {
     "training": "trained on; flatters",
@@ -99,6 +100,10 @@ def _training(bundle: Bundle) -> str:
         ("seed", bundle.seed),
         ("dataset hash", bundle.dataset_hash),
     ]
+    if about := bundle.augmentation:
+        rows.append(("distorted copies of each picture", about["copies"]))
+        rows.append(("distortions", in_words(about["distortions"])))
+        rows.append(("dataset hash of the copies", about["dataset_hash"]))
     return (
         "## Training\n\nThe dataset hash is over content, labels and vectors of the store's rows; "
         f"the same hash, seed and settings give the same model.\n\n{table(['', 'value'], rows)}"

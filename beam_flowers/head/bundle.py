@@ -14,14 +14,19 @@ import numpy.typing as npt
 
 from beam_flowers import files
 from beam_flowers.errors import ModelError
+from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
 
 FORMAT = "beam-flowers model 1"
 _MODEL = "model.json"
 _LABELS = "labels.txt"
 _ARRAYS = ("weights", "bias", "hidden_weights", "hidden_bias")
-_NAMES = (_MODEL, _LABELS, *(f"{name}.npy" for name in _ARRAYS))
+_HELD_OUT = "held_out.npy"
+_NAMES = (_MODEL, _LABELS, _HELD_OUT, *(f"{name}.npy" for name in _ARRAYS))
 _OF_THE_HEAD = ("temperature", "multi_label")
+_IN_FILES = ("head", "held_out")
+_LATER = ("augmentation",)
+"""Fields that older models lack: left out where they are None, so that these keep their ids."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,9 @@ class Bundle:
         sweep: the settings that were tried before, one JSON row each.
         thresholds: of a multi-label head, by label, the score from which it holds, 0..1.
         label_separator: what stood between several labels of a picture; None for one each.
+        augmentation: which distorted copies it was trained on as well, JSON; None for none.
+        held_out: the pictures that the head was not trained on, see `HELD_OUT`; None in
+            older models.
     """
 
     head: Head
@@ -62,6 +70,8 @@ class Bundle:
     sweep: Sequence[Mapping[str, Any]] = ()
     thresholds: Sequence[float] = ()
     label_separator: str | None = None
+    held_out: HeldOut | None = None
+    augmentation: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         classes = len(self.labels)
@@ -72,6 +82,8 @@ class Bundle:
         if not 0 < self.head.temperature < np.inf:
             raise ModelError(f"temperature must be > 0, got {self.head.temperature!r}")
         _check_shapes(self.head, classes)
+        if self.held_out is not None and self.held_out.dtype != HELD_OUT:
+            raise ModelError(f"held_out is {self.held_out.dtype}, expected {HELD_OUT}")
         for name, array in self.head.parameters.items():
             if array.dtype != np.float32:
                 raise ModelError(f"{name} are {array.dtype}, expected float32")
@@ -119,7 +131,7 @@ def write_bundle(folder: str, bundle: Bundle) -> str:
     Raises:
         ModelError: if the folder holds something else.
     """
-    _refuse_foreign(folder)
+    refuse_foreign(folder)
     side_files = _side_files(bundle)
     description = _description(bundle, side_files)
     identity = _identify(description)
@@ -147,6 +159,8 @@ def read_bundle(folder: str) -> Bundle:
     other = ("format", "files", "model_id", *_OF_THE_HEAD)
     fields = {key: value for key, value in described.items() if key not in other}
     fields["labels"] = tuple(fields["labels"])
+    if _HELD_OUT in hashes:
+        fields["held_out"] = _read_array(folder, _HELD_OUT, hashes)
     try:
         return Bundle(head=Head(**arrays, **head), **fields)
     except (ModelError, TypeError) as error:
@@ -189,7 +203,8 @@ def _difference(trained: Mapping[str, Any], now: Mapping[str, Any] | None) -> st
 
 
 def _description(bundle: Bundle, side_files: Mapping[str, bytes]) -> dict[str, Any]:
-    fields = {key: value for key, value in vars(bundle).items() if key != "head"}
+    absent = {*_IN_FILES, *(key for key in _LATER if getattr(bundle, key) is None)}
+    fields = {key: value for key, value in vars(bundle).items() if key not in absent}
     hashes = {name: _sha256(data) for name, data in side_files.items()}
     head = {key: getattr(bundle.head, key) for key in _OF_THE_HEAD}
     return {"format": FORMAT, **fields, **head, "files": hashes}
@@ -210,12 +225,15 @@ def _side_files(bundle: Bundle) -> dict[str, bytes]:
     arrays = {f"{name}.npy": _npy(array) for name, array in bundle.head.parameters.items()}
     # One label a line; the verbatim ones, should a label hold a line break, are in the JSON.
     lines = [label.replace("\r", "\\r").replace("\n", "\\n") for label in bundle.labels]
+    if bundle.held_out is not None:
+        arrays[_HELD_OUT] = _npy(bundle.held_out)
     return {**arrays, _LABELS: "".join(f"{line}\n" for line in lines).encode()}
 
 
-def _npy(array: npt.NDArray[np.float32]) -> bytes:
+def _npy(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    np.save(buffer, np.ascontiguousarray(array, dtype="<f4"), allow_pickle=False)
+    little_endian = array.dtype.newbyteorder("<")
+    np.save(buffer, np.ascontiguousarray(array, dtype=little_endian), allow_pickle=False)
     return buffer.getvalue()
 
 
@@ -230,7 +248,7 @@ def _delete_older_layers(folder: str, side_files: Mapping[str, bytes]) -> None:
             files.delete(files.join(folder, name))
 
 
-def _refuse_foreign(folder: str) -> None:
+def refuse_foreign(folder: str) -> None:
     """Raises ModelError unless the folder is new, empty, a bundle or a bundle's beginning."""
     if not files.exists(folder):
         return
@@ -282,9 +300,9 @@ def _read_checked(folder: str, name: str, hashes: Mapping[str, str]) -> bytes:
     return data
 
 
-def _read_array(folder: str, name: str, hashes: Mapping[str, str]) -> npt.NDArray[np.float32]:
+def _read_array(folder: str, name: str, hashes: Mapping[str, str]) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[np.float32] = np.load(
+        array: npt.NDArray[Any] = np.load(
             io.BytesIO(_read_checked(folder, name, hashes)), allow_pickle=False
         )
     except ValueError as error:

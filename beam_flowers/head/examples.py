@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.errors import TrainingError
 from beam_flowers.head.groups import picture_groups
+from beam_flowers.head.settings import whole
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions, split_codes
 from beam_flowers.images.labels import collisions
+from beam_flowers.store.vectors import Vectors
 
 Counts = npt.NDArray[np.intp]
 
@@ -29,16 +31,26 @@ class Examples:
         sha256: N content digests.
         labels: N labels, verbatim; rows with None are left out.
         splits: N names of a split that is fixed for the row, or None.
-        vectors: float32 [N, D], may be a `np.memmap`.
+        vectors: float32 [N, D]; [N + M, D] where M rows of distorted copies follow.
         separator: what stands between several labels of a picture; None where each has one.
+        copies: intp [K, N], the row of each picture's K copies, -1 where it lacks one; None
+            where pictures have no copies. Copies only ever train.
     """
 
     uris: Sequence[str]
     sha256: Sequence[str]
     labels: Sequence[str | None]
     splits: Sequence[str | None]
-    vectors: npt.NDArray[np.float32]
+    vectors: Vectors
     separator: str | None = None
+    copies: Indices | None = None
+
+    def without_copies(self) -> list[str]:
+        """Labelled pictures that lack a copy which others have, by uri."""
+        if self.copies is None:
+            return []
+        lacking = np.flatnonzero((self.copies < 0).any(axis=0)).tolist()
+        return [self.uris[row] for row in lacking if self.labels[row] is not None]
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,30 @@ class Prepared:
     warnings: tuple[str, ...]
     membership: Floats | None = None
 
-    def sample(self, vectors: npt.NDArray[np.float32], *splits: str) -> Sample:
+    def sample(self, vectors: Vectors, *splits: str) -> Sample:
         """The rows of one or several splits."""
         return self.where(vectors, np.isin(self.codes, [SPLITS.index(name) for name in splits]))
 
-    def where(self, vectors: npt.NDArray[np.float32], chosen: npt.NDArray[np.bool_]) -> Sample:
+    def where(self, vectors: Vectors, chosen: npt.NDArray[np.bool_]) -> Sample:
         """The rows where `chosen`, bool [n], holds."""
         return Sample(vectors, self.class_ids[chosen], self.rows[chosen], self.membership)
+
+    def training(self, examples: Examples, chosen: npt.NDArray[np.bool_]) -> Sample:
+        """The rows where `chosen`, bool [n], holds, and the distorted copies of their pictures.
+
+        Without those of a picture that is not chosen, or a variant of it is not: with the split
+        of retrain.py files of one content may lie on two sides.
+        """
+        sample = self.where(examples.vectors, chosen)
+        if examples.copies is None:
+            return sample
+        held = {g for g, inside in zip(self.groups, chosen.tolist(), strict=True) if not inside}
+        places = np.flatnonzero(chosen).tolist()
+        alone = np.array([self.groups[place] not in held for place in places], dtype=bool)
+        copies = np.where(alone, examples.copies[:, self.rows[chosen]], -1)
+        rows = np.vstack([self.rows[chosen], copies])
+        class_ids = np.broadcast_to(sample.class_ids, rows.shape)
+        return replace(sample, class_ids=class_ids[rows >= 0], rows=rows[rows >= 0])
 
 
 def prepare(
@@ -88,6 +117,8 @@ def prepare(
     Raises:
         TrainingError: if they cannot be trained on; says why, with the numbers.
     """
+    if not whole(seed, 0):
+        raise TrainingError(f"seed must be a whole number >= 0, got {seed!r}")
     rows = [row for row, label in enumerate(examples.labels) if label is not None]
     rows.sort(key=lambda row: (examples.sha256[row], examples.labels[row]))
     texts = [str(examples.labels[row]) for row in rows]
@@ -159,7 +190,8 @@ def _check_finite(examples: Examples) -> None:
     if bad:
         raise TrainingError(
             f"{len(bad)} vectors hold numbers that are not finite, the first is of"
-            f" {examples.uris[bad[0]]!r}; embed these pictures again"
+            f" {[*examples.uris, 'a distorted copy'][min(bad[0], len(examples.uris))]!r}; embed"
+            " these pictures again"
         )
 
 

@@ -15,7 +15,8 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.objective import common_scaling
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
 from beam_flowers.store.commits import Section
-from beam_flowers.store.features import Features, allocate, open_store, read_features
+from beam_flowers.store.features import Features, open_store, read_features
+from beam_flowers.store.vectors import Vectors, allocate
 
 JOIN = "+"
 """Stands between the names, and the fingerprints, of backbones whose vectors are joined."""
@@ -33,6 +34,7 @@ class Stored:
         dataset_hash: of the rows in the store.
         factor: float32 [D], what joined vectors were multiplied by; None for one backbone's.
         left_out: uris of pictures that lack the vectors of one of several backbones.
+        augmentation: how the distorted copies were made, JSON: see `head.copies`.
     """
 
     examples: Examples
@@ -42,16 +44,23 @@ class Stored:
     dataset_hash: str
     factor: Floats | None = None
     left_out: tuple[str, ...] = ()
+    augmentation: Mapping[str, Any] | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the user should know, a line each."""
-        if not self.left_out:
-            return ()
-        return (
-            f"{len(self.left_out)} pictures lack the vectors of one of {self.backbone} and are"
-            f" left out, such as {self.left_out[0]!r}; embed them with each",
-        )
+        lines = []
+        if self.left_out:
+            lines.append(
+                f"{len(self.left_out)} pictures lack the vectors of one of {self.backbone} and are"
+                f" left out, such as {self.left_out[0]!r}; embed them with each"
+            )
+        if lacking := self.examples.without_copies():
+            lines.append(
+                f"{len(lacking)} labelled pictures have not all distorted copies, such as"
+                f" {lacking[0]!r}; embed them with --augment"
+            )
+        return tuple(lines)
 
 
 def read_examples(root: str, backbone: str | None = None) -> Stored:
@@ -118,7 +127,7 @@ def _names(root: str, backbone: str | None) -> list[str | None]:
 
 
 def _examples(
-    features: Features, rows: Sequence[int] | None = None, vectors: Floats | None = None
+    features: Features, rows: Sequence[int] | None = None, vectors: Vectors | None = None
 ) -> Examples:
     """The rows of a store, or some of them with other vectors."""
     if rows is None or vectors is None:
@@ -168,20 +177,26 @@ def _common_rows(blocks: Sequence[Features]) -> list[Indices]:
 
 
 def _side_by_side(
-    blocks: Sequence[Floats], rows: Sequence[Indices], order: Indices, scale: bool
-) -> tuple[Floats, Floats | None]:
+    blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, scale: bool
+) -> tuple[Vectors, Floats | None]:
     """The joined vectors float32 [N, D], and the factor that they were scaled by."""
-    joined = allocate(len(order), sum(block.shape[1] for block in blocks))
-    factor = np.ones(joined.shape[1], np.float32)
-    start = 0
+    factors = []
     for block, own in zip(blocks, rows, strict=True):
-        end = start + block.shape[1]
-        if scale:
-            # In the order of the contents: the sums must not depend on where pictures lie.
-            sample = Sample(block, np.zeros(len(own), np.intp), own[order])
-            factor[start:end] = common_scaling(sample).inverse
-        for row in range(0, len(own), CHUNK_ROWS):
-            chosen = slice(row, row + CHUNK_ROWS)
-            joined[chosen, start:end] = block[own[chosen]] * factor[start:end]
-        start = end
-    return joined, factor if scale else None
+        # In the order of the contents: the sums must not depend on where pictures lie.
+        sample = Sample(block, np.zeros(len(own), np.intp), own[order])
+        inverse = common_scaling(sample).inverse if scale else np.float32(1)
+        factors.append(np.full(block.shape[1], inverse))
+    factor = np.concatenate(factors)
+    return concatenate(blocks, rows, order, factor), factor if scale else None
+
+
+def concatenate(
+    blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, factor: Floats
+) -> Vectors:
+    """Rows of several matrices side by side, times float32 [D]; for `order` see `allocate`."""
+    joined = allocate(order, len(factor))
+    for start in range(0, len(order), CHUNK_ROWS):
+        places = order[start : start + CHUNK_ROWS]
+        found = [block[own[places]] for block, own in zip(blocks, rows, strict=True)]
+        joined[places] = np.concatenate(found, axis=1) * factor
+    return joined

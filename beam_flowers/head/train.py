@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from beam_flowers.head.examples import Examples, prepare
+from beam_flowers.head.held_out import HeldOut, measure_held_out
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.leakage import leakage_warnings
 from beam_flowers.head.metrics import Metrics, evaluate
@@ -31,6 +32,7 @@ class TrainResult:
         warnings: what the user should know, a line each.
         calibration: how the temperature was fitted; None if it was not.
         thresholds: of a multi-label head, by label; see `fit_thresholds`.
+        held_out: see `measure_held_out`.
     """
 
     head: Head
@@ -40,6 +42,7 @@ class TrainResult:
     warnings: tuple[str, ...]
     calibration: Calibration | None = None
     thresholds: tuple[float, ...] = ()
+    held_out: HeldOut | None = None
 
 
 @one_blas_thread
@@ -73,7 +76,7 @@ def train(
     samples = {name: prepared.sample(examples.vectors, name) for name in SPLITS}
     first = warm_start(*start, prepared.labels, hidden_of(options)) if start else None
     head = train_head(
-        samples["training"],
+        prepared.training(examples, prepared.codes == SPLITS.index("training")),
         len(prepared.labels),
         options,
         seed=seed,
@@ -89,4 +92,7 @@ def train(
     codes[prepared.rows] = prepared.codes
     warnings = (*prepared.warnings, *leakage_warnings(examples, codes, prepared.rows))
     thresholds = fit_thresholds(head, samples["validation"]) if head.multi_label else ()
-    return TrainResult(head, prepared.labels, metrics, codes, warnings, calibration, thresholds)
+    held_out = measure_held_out(head, samples["validation"], samples["testing"])
+    return TrainResult(
+        head, prepared.labels, metrics, codes, warnings, calibration, thresholds, held_out
+    )

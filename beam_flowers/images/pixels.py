@@ -117,9 +117,28 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
             `TooLarge`: in bytes. `TooManyPixels`. `Timeout`. `Truncated`: the file ends too
             early. `Undecodable`: damaged, or a variant of the format that Pillow lacks.
     """
+    return _guarded(data, limits, recipe, whole=False)
+
+
+def decode_whole(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> Picture:
+    """Decodes one picture with all that lies around the part that `recipe` uses.
+
+    Args:
+        data: the whole file.
+        recipe: where its part of the picture is larger than its size, the whole picture is
+            made smaller until the two agree. Nothing is enlarged.
+        limits: what it may cost.
+
+    Raises:
+        PictureError: as `decode` does.
+    """
+    return _guarded(data, limits, recipe, whole=True)
+
+
+def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -> Picture:
     format_ = _admitted(data, limits)
     try:
-        return _decode(data, format_, recipe, limits)
+        return _decode(data, format_, recipe, limits, whole=whole)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -146,7 +165,9 @@ def _admitted(data: bytes, limits: Limits) -> str:
     raise PictureError(NOT_AN_IMAGE, f"not an image: the file begins with {data[:16]!r}")
 
 
-def _decode(data: bytes, format_: str, recipe: PixelRecipe, limits: Limits) -> Picture:
+def _decode(
+    data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
+) -> Picture:
     file = _BoundedFile(data, limits)
     if format_ == "PNG":
         _check_png_headers(file, limits)
@@ -155,7 +176,8 @@ def _decode(data: bytes, format_: str, recipe: PixelRecipe, limits: Limits) -> P
     _check_size(*im.size, limits=limits)
     im.decodermaxblock = _FEED_BYTES
     width, height = im.size
-    extent = _draft(im, recipe)
+    # Where pixels are taken from a whole picture, another reduction is still to come.
+    extent = _draft(im, recipe, spare=1 if whole else 2)
     im.load()
     if extent is None:
         # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
@@ -163,7 +185,9 @@ def _decode(data: bytes, format_: str, recipe: PixelRecipe, limits: Limits) -> P
     orientation = _orientation(im)
     turned = orientation >= 5
     out = (recipe.height, recipe.width) if turned else (recipe.width, recipe.height)
-    box = _crop_box(extent, out, recipe.crop)
+    box = crop_box(extent, out, recipe.crop)
+    if whole:
+        out, box = _around(box, out, extent), (0, 0, *extent)
     small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
     pixels = np.array(over_white(_upright(small, orientation)))
     return Picture(pixels, *((height, width) if turned else (width, height)), format_)
@@ -216,8 +240,8 @@ def _check_png_headers(file: _BoundedFile, limits: Limits) -> None:
         file.seek(4, io.SEEK_CUR)
 
 
-def _draft(im: ImageFile, recipe: PixelRecipe) -> tuple[float, float] | None:
-    """Has a JPEG decoded at a fraction of its size.
+def _draft(im: ImageFile, recipe: PixelRecipe, *, spare: int) -> tuple[float, float] | None:
+    """Has a JPEG decoded at a fraction of its size, at least `spare` times as large as needed.
 
     Returns:
         Width and height of the picture in decoded pixels, which need not be whole (the
@@ -229,14 +253,22 @@ def _draft(im: ImageFile, recipe: PixelRecipe) -> tuple[float, float] | None:
     out = (recipe.width, recipe.height)
     if _orientation(im) >= 5:
         out = out[::-1]
-    left, top, right, bottom = _crop_box(im.size, out, recipe.crop)
-    spare = min((right - left) / (2 * out[0]), (bottom - top) / (2 * out[1]))
-    scale = next((s for s in (8, 4, 2) if s <= spare), 1)
+    left, top, right, bottom = crop_box(im.size, out, recipe.crop)
+    most = min((right - left) / (spare * out[0]), (bottom - top) / (spare * out[1]))
+    scale = next((s for s in (8, 4, 2) if s <= most), 1)
     im.draft("RGB", (width // scale, height // scale))
     return width / scale, height / scale
 
 
-def _crop_box(
+def _around(
+    box: tuple[float, float, float, float], out: tuple[int, int], extent: tuple[float, float]
+) -> tuple[int, int]:
+    """Size of the whole picture where `box`, if larger than `out`, becomes `out`."""
+    shrink = (min(1.0, out[0] / (box[2] - box[0])), min(1.0, out[1] / (box[3] - box[1])))
+    return max(1, round(extent[0] * shrink[0])), max(1, round(extent[1] * shrink[1]))
+
+
+def crop_box(
     extent: tuple[float, float], out: tuple[int, int], crop: float | None
 ) -> tuple[float, float, float, float]:
     """Left, top, right, bottom of the part that is used, at least one pixel each way."""

@@ -12,6 +12,7 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.errors import ModelError, TrainingError
 from beam_flowers.head.bundle import Bundle, read_bundle, require_backbone, write_bundle
+from beam_flowers.head.copies import with_copies
 from beam_flowers.head.corrections import (
     Corrections,
     apply_corrections,
@@ -44,6 +45,7 @@ class TrainOptions:
             validation rows where there are none.
         summaries_dir: folder for the step log: see `Summaries`.
         required: splits that must have a picture of every label.
+        augmented: train on the distorted copies that the store has as well.
     """
 
     labels: str | None = None
@@ -53,6 +55,7 @@ class TrainOptions:
     min_accuracy: float | None = None
     summaries_dir: str | None = None
     required: tuple[str, ...] = ()
+    augmented: bool = False
 
     def __post_init__(self) -> None:
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
@@ -147,11 +150,12 @@ class _Source:
     root: str
     corrections: Corrections | None
     separator: str | None
+    augmented: bool
 
     @classmethod
     def of(cls, store: str, options: TrainOptions) -> _Source:
         corrections = read_corrections(options.labels) if options.labels else None
-        return cls(files.absolute(store), corrections, options.label_separator)
+        return cls(files.absolute(store), corrections, options.label_separator, options.augmented)
 
     def read(self, backbone: str | None) -> Stored:
         return self._labelled(read_examples(self.root, backbone))
@@ -164,6 +168,8 @@ class _Source:
             yield name, self._labelled(stored).examples
 
     def _labelled(self, stored: Stored) -> Stored:
+        if self.augmented:
+            stored = with_copies(self.root, stored)
         stored = replace(stored, examples=replace(stored.examples, separator=self.separator))
         if not self.corrections:
             return stored
@@ -274,6 +280,8 @@ def _bundle(
         versions=versions(),
         calibration=asdict(result.calibration) if result.calibration else None,
         thresholds=result.thresholds,
+        augmentation=stored.augmentation,
+        held_out=result.held_out,
     )
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beam_flowers import files
 from beam_flowers.errors import StoreError
 from beam_flowers.store.parts import REJECTS, WORK, Part, Place
+from beam_flowers.store.schema import ENCODINGS
 
 COMMITS = "__commits"
+AUGMENTED = "__augmented"
+"""Folder of a store that is a table of its own: the distorted copies of its pictures."""
+
 _LAYOUT = 1
 _REMEMBERED = 8
 
@@ -47,6 +52,11 @@ class Section:
         rows = sum(int(p.digest, 16) for p in self.rows) % 2**256
         rejects = sum(int(p.digest, 16) for p in self.rejects) % 2**256
         return hashlib.sha256(f"{rows:064x}{rejects:064x}".encode()).hexdigest()
+
+
+def encoding_in(section: Section) -> str:
+    """How its vectors are encoded, one of `ENCODINGS`."""
+    return str(section.about.get("encoding", ENCODINGS[0]))
 
 
 @dataclass(frozen=True)
@@ -208,7 +218,7 @@ def publish(root: str) -> None:
 
 
 def _move_parts(place: Place, names: set[str]) -> None:
-    for name in sorted(_names_in(place.work()) & names):
+    for name in _present(place.work, names):
         files.make_folder(files.parent(place.published(name)))
         # Another publisher of the same commit may be faster.
         with contextlib.suppress(FileNotFoundError):
@@ -216,14 +226,18 @@ def _move_parts(place: Place, names: set[str]) -> None:
 
 
 def _delete_parts(place: Place, names: set[str]) -> None:
-    for folder in {files.parent(place.published(n)) for n in names} | {place.work()}:
-        for name in _names_in(folder) & names:
+    for locate in (place.published, place.work):
+        for name in _present(locate, names):
             with contextlib.suppress(FileNotFoundError):
-                files.delete(files.join(folder, name))
+                files.delete(locate(name))
 
 
-def _names_in(folder: str) -> set[str]:
-    return {e.name for e in files.list_folder(folder)} if files.is_folder(folder) else set()
+def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
+    """Those of the parts that lie where `locate` says; asked folder by folder."""
+    uris = {locate(name): name for name in names}
+    folders = [f for f in sorted({files.parent(uri) for uri in uris}) if files.is_folder(f)]
+    there = (entry.uri for folder in folders for entry in files.list_folder(folder))
+    return sorted(uris[uri] for uri in there if uri in uris)
 
 
 def vacuum(root: str) -> list[str]:
@@ -232,6 +246,11 @@ def vacuum(root: str) -> list[str]:
     Not to be called while another run writes to the table: its unfinished work goes too.
     """
     open_table(root)
+    copies = files.join(root, AUGMENTED)
+    return [*_vacuum(root), *(_vacuum(copies) if files.is_folder(copies) else [])]
+
+
+def _vacuum(root: str) -> list[str]:
     publish(root)
     manifest = latest(root)
     keep = {place.published(n) for place, names in manifest.names(root).items() for n in names}
@@ -252,7 +271,7 @@ def _table_files(root: str) -> list[str]:
         is_part = uri.rsplit("/", 1)[-1].startswith(("part-", ".part-")) and uri.endswith(
             ".parquet"
         )
-        if top in ours or is_part:
+        if top in ours or (is_part and top != AUGMENTED):
             found.append(uri)
     return found
 

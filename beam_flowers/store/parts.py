@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -15,7 +17,7 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.schema import rejects_digest, rejects_table
+from beam_flowers.store.schema import encoding_of, rejects_digest, rejects_table
 
 WORK = "__work"
 REJECTS = "__rejects"
@@ -34,9 +36,15 @@ class RowKind(Protocol):
     def identity(self) -> tuple[str, ...]:
         """The columns that say which file a row is of, in this table."""
 
+    @property
+    def rows_each(self) -> int:
+        """Rows of one file; they stand together."""
+
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table: ...
     def derived(self, rows: pa.Table) -> pa.Table: ...
     def digest(self, rows: pa.Table) -> int: ...
+    def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        """The rows by the folder, below the section's, that they belong into."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class RejectRows:
     """The rows of a reject table."""
 
     identity = ("uri", "root", "relative_path", "label", "split", "bytes", "modified")
+    rows_each = 1
 
     def table(self, rejects: Sequence[Reject]) -> pa.Table:
         return rejects_table(rejects)
@@ -60,7 +69,8 @@ class Part:
     """One file of a table.
 
     Attributes:
-        name: file name, `part-<hash>.parquet` or `rejects-<hash>.parquet`.
+        name: file name, `part-<hash>.parquet` or `rejects-<hash>.parquet`; below a partition's
+            folder where the table has such.
         rows: number of rows.
         digest: sum of the rows' digests, hex.
         failures: rejects that count as failures (a file that is no image does not).
@@ -120,8 +130,15 @@ class Place:
         return published if files.exists(published) else self.work(name)
 
 
-def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table) -> Part:
-    """Writes `rows` below `__work`, whole or not at all.
+def write_parts(place: Place, kind: RowKind, rows: pa.Table) -> tuple[Part, ...]:
+    """Writes `rows` below `__work`, one part for each of the kind's partitions."""
+    return tuple(
+        write_part(place, kind, some, folder) for folder, some in kind.partitions(rows) if len(some)
+    )
+
+
+def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table, folder: str = "") -> Part:
+    """Writes `rows` below `__work`, in `folder` there, whole or not at all.
 
     Writing the same rows again in one run writes the same file: a retried bundle is harmless.
     """
@@ -129,8 +146,9 @@ def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table) -> Part
     name = hashlib.sha256(data + place.run.encode()).hexdigest()[:24]
     is_rejects = isinstance(kind, RejectRows)
     failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
+    name = f"{_REJECTS_PREFIX if is_rejects else 'part-'}{name}.parquet"
     part = Part(
-        f"{_REJECTS_PREFIX if is_rejects else 'part-'}{name}.parquet",
+        files.join(folder, name) if folder else name,
         len(rows),
         f"{kind.digest(rows):064x}",
         failures or 0,
@@ -140,9 +158,10 @@ def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table) -> Part
 
 
 def encode(rows: pa.Table) -> bytes:
-    """`rows` as a Parquet file; float vectors by BYTE_STREAM_SPLIT (performance.md §5)."""
+    """`rows` as a Parquet file, its vectors by the encoding that the schema names."""
     sink = pa.BufferOutputStream()
     has_vector = "vector" in rows.schema.names
+    splits = has_vector and encoding_of(rows.schema) == "split"
     plain = [name for name in rows.schema.names if name != "vector"]
     pq.write_table(
         rows,
@@ -150,7 +169,7 @@ def encode(rows: pa.Table) -> bytes:
         compression="zstd",
         compression_level=1,
         use_dictionary=plain if has_vector else True,
-        use_byte_stream_split=["vector.list.element"] if has_vector else False,
+        use_byte_stream_split=["vector.list.element"] if splits else False,
     )
     return sink.getvalue().to_pybytes()
 
@@ -194,11 +213,21 @@ def read_part(place: Place, name: str, columns: Sequence[str] | None = None) -> 
         return part.read(list(columns) if columns else None)
 
 
-def iterate_part(place: Place, name: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The part's rows in batches; columns that the part lacks are left out."""
+def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iterator[str]:
+    """Those of the parts of rows whose vectors lie in another encoding, by their footers."""
+    for name in names:
+        with open_part(place, name) as part:
+            if not holds_rejects(name) and encoding_of(part.schema_arrow) != encoding:
+                yield name
+
+
+def iterate_part(
+    place: Place, name: str, columns: Sequence[str], rows: int = 65_536
+) -> Iterator[pa.RecordBatch]:
+    """The part's rows in batches of so many; columns that the part lacks are left out."""
     with open_part(place, name) as part:
         present = [c for c in columns if c in part.schema_arrow.names]
-        yield from part.iter_batches(65_536, columns=present)
+        yield from part.iter_batches(rows, columns=present)
 
 
 def work_parts(place: Place) -> list[str]:
@@ -206,8 +235,8 @@ def work_parts(place: Place) -> list[str]:
     folder = place.work()
     if not files.is_folder(folder):
         return []
-    names = (entry.name for entry in files.list_folder(folder))
-    return sorted(n for n in names if n.endswith(".parquet") and not n.startswith("."))
+    found = (entry for entry in files.walk(folder) if not entry.name.startswith("."))
+    return sorted(files.relative(e.uri, folder) for e in found if e.name.endswith(".parquet"))
 
 
 def describe_part(place: Place, name: str, kind: RowKind) -> Part:
@@ -224,19 +253,27 @@ def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectR
 
     Args:
         source: a part's rows.
-        images: `IMAGE_SCHEMA`; one output row each, in this order.
+        images: `IMAGE_SCHEMA`; one file each, in this order.
         key: column that finds the source row, `uri` or `sha256`.
         kind: of the rows.
     """
-    rows = take_rows(source, images[key], key)
+    places = find_rows(source, images[key], key)
+    if kind.rows_each > 1:
+        images = images.take(np.arange(len(images)).repeat(kind.rows_each))
+        places = np.add.outer(places, np.arange(kind.rows_each)).ravel()
+    return identified(source.take(places), images, kind)
+
+
+def identified(rows: pa.Table, images: pa.Table, kind: RowKind | RejectRows) -> pa.Table:
+    """`rows` as those of `images`, which has as many."""
     for name in kind.identity:
         index = rows.schema.get_field_index(name)
         rows = rows.set_column(index, rows.schema.field(index), images[name])
     return kind.derived(rows)
 
 
-def take_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> pa.Table:
-    """The rows of `source` whose column `key` holds `keys`, in the order of these.
+def find_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> npt.NDArray[np.int64]:
+    """For each of `keys` the first row of `source` whose column `key` holds it.
 
     Raises:
         StoreError: one is not there.
@@ -245,4 +282,4 @@ def take_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> pa.Table:
     if found.null_count:
         absent = keys.filter(pc.is_null(found))[0].as_py()
         raise StoreError(f"a part has no row with {key} {absent!r} any more; run this again")
-    return source.take(found)
+    return found.to_numpy().astype(np.int64)

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from beam_flowers.errors import StoreError
 from beam_flowers.images.labels import normalize
 from beam_flowers.records import Bottleneck, Image, Reject
 
 _TIME = pa.timestamp("us", tz="UTC")
+
+ENCODINGS = ("split", "plain")
+"""Of the vectors in Parquet: BYTE_STREAM_SPLIT, the smaller (performance.md: 5,646 against 6,055
+bytes a row of 2048 float32), or PLAIN, which older readers such as Spark 3.5 need."""
+
+_ENCODING = "vector_encoding"
+_ARROW = {"float32": pa.float32(), "float16": pa.float16()}
 
 IMAGE_FIELDS = (
     pa.field("uri", pa.string()),
@@ -44,15 +53,21 @@ class StoreRows:
     Attributes:
         fingerprint: of the backbone and its recipe, hex.
         backbone: the backbone's name, kept in the files' metadata.
+        vectors: float32 or float16, what the numbers of the vectors are.
+        encoding: one of `ENCODINGS`.
     """
 
     fingerprint: str
     backbone: str
+    vectors: str = "float32"
+    encoding: str = ENCODINGS[0]
 
     identity = tuple(f.name for f in IMAGE_FIELDS)
+    key: ClassVar[tuple[str, ...]] = ("uri", "sha256", "label", "fingerprint")
+    rows_each = 1
 
     def schema(self, vector_length: int) -> pa.Schema:
-        """Columns of store.md's contract; `vector` is fixed_size_list<float32>[vector_length]."""
+        """The store's columns; `vector` is fixed_size_list<float or halffloat>[vector_length]."""
         fields = [
             *IMAGE_FIELDS[:4],
             pa.field("label_normalized", pa.string()),
@@ -62,13 +77,18 @@ class StoreRows:
             pa.field("height", pa.int32()),
             pa.field("format", pa.string()),
             pa.field("fingerprint", pa.string()),
-            pa.field("vector", pa.list_(pa.float32(), vector_length)),
+            pa.field("vector", pa.list_(_ARROW[self.vectors], vector_length)),
         ]
-        return pa.schema(fields, {"backbone": self.backbone, "fingerprint": self.fingerprint})
+        return pa.schema(fields, self._metadata)
+
+    @property
+    def _metadata(self) -> dict[str, str]:
+        about = {"backbone": self.backbone, "fingerprint": self.fingerprint}
+        return about | {_ENCODING: self.encoding}
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
         """The rows of `bottlenecks` (at least one), in their order."""
-        vectors = np.stack([b.vector for b in bottlenecks]).astype(np.float32, copy=False)
+        vectors = self._numbers(bottlenecks)
         schema = self.schema(vectors.shape[1])
         columns = images_table([b.image for b in bottlenecks]).to_pydict()
         columns |= {
@@ -78,20 +98,36 @@ class StoreRows:
             "height": [b.height for b in bottlenecks],
             "format": [b.format for b in bottlenecks],
             "fingerprint": [self.fingerprint] * len(bottlenecks),
+            "k": [b.k for b in bottlenecks],
             "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1]),
         }
         return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
 
+    def _numbers(self, bottlenecks: Sequence[Bottleneck]) -> np.ndarray:
+        vectors = np.stack([b.vector for b in bottlenecks])
+        with np.errstate(over="ignore"):
+            numbers = vectors.astype(self.vectors, copy=False)
+        if lost := np.flatnonzero((np.isinf(numbers) & np.isfinite(vectors)).any(axis=1)).tolist():
+            raise StoreError(
+                f"the vector of {bottlenecks[lost[0]].image.uri!r} has numbers beyond those of"
+                f" {self.vectors}, {np.finfo(self.vectors).max:g}; store it as float32"
+            )
+        return numbers
+
     def derived(self, rows: pa.Table) -> pa.Table:
-        """`rows` with the columns that follow from others brought up to date."""
+        """`rows` with the columns that follow from others, and the encoding, brought up to date."""
+        rows = rows.replace_schema_metadata(self._metadata)
         normalized = pa.array([_normalized(v) for v in rows["label"].to_pylist()], pa.string())
         index = rows.schema.get_field_index("label_normalized")
         return rows.set_column(index, rows.schema.field(index), normalized)
 
+    def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        """All rows: a store's folder is the backbone's."""
+        yield "", rows
+
     def digest(self, rows: pa.Table) -> int:
         """Sum of the rows' digests: see `add_digests`."""
-        names = ("uri", "sha256", "label", "fingerprint")
-        keys = zip(*(rows[name].to_pylist() for name in names), strict=True)
+        keys = zip(*(rows[n].cast(pa.string()).to_pylist() for n in self.key), strict=True)
         return add_digests(
             _digest(*key, vector=vector) for key, vector in zip(keys, vectors_of(rows), strict=True)
         )
@@ -121,10 +157,21 @@ def images_of(table: pa.Table) -> list[Image]:
 
 def vectors_of(table: pa.Table) -> np.ndarray:
     """The vectors of a store's table: float32 [N, D]."""
+    return stored_vectors(table).astype(np.float32, copy=False)
+
+
+def stored_vectors(table: pa.Table) -> np.ndarray:
+    """The vectors of a store's table as they lie there: float32 or float16 [N, D]."""
     column = table["vector"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks)
     return column.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+
+
+def encoding_of(schema: pa.Schema) -> str:
+    """How vectors of tables with this schema are encoded, one of `ENCODINGS`."""
+    found: bytes = (schema.metadata or {}).get(_ENCODING.encode(), ENCODINGS[0].encode())
+    return found.decode()
 
 
 def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:

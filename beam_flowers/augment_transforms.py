@@ -1,0 +1,80 @@
+"""The steps of the pipeline that makes distorted copies: a plan's units → parts → one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import PBegin, PCollection
+
+from beam_flowers.backbones.distorted import Pending, collect_copies, start_copies
+from beam_flowers.backbones.engine import load
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.images.distort import Distortions
+from beam_flowers.images.recipe import Limits
+from beam_flowers.plan_transforms import CommitPlan, SpreadUnits, step
+from beam_flowers.records import Bottleneck, Copy, Reject
+from beam_flowers.store.augmented import AugmentedRows, copies_of, derive_copies
+from beam_flowers.store.parts import Place
+from beam_flowers.store.plan import Outcome, Plan
+from beam_flowers.store.units import Unit, read_unit
+from beam_flowers.worker_setup import Setup, expected_setup, require_seen
+from beam_flowers.workers import EmbedUnits
+
+
+class DistortUnits(EmbedUnits):
+    """Lists of copies, those of one content together → outcomes."""
+
+    def __init__(
+        self, setup: Setup, kind: AugmentedRows, limits: Limits, distortions: Distortions
+    ) -> None:
+        super().__init__(setup, kind, limits)
+        self.distortions = distortions
+
+    def start(self, unit: list[Copy]) -> Pending:
+        """Hands a unit to the threads."""
+        return start_copies(unit, load(self.expected.backbones[0]), self.distortions, self.limits)
+
+    def collect(self, started: Pending) -> list[Bottleneck | Reject]:
+        """Waits for what `start` returned."""
+        return collect_copies(started)
+
+
+@dataclass
+class AugmentPlan(beam.PTransform):
+    """Carries out a plan of `store.augmented.plan_copies`."""
+
+    plan: Plan
+    kind: AugmentedRows
+    backbone: ResolvedBackbone
+    distortions: Distortions
+    limits: Limits = field(default_factory=Limits)
+
+    def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
+        plan = self.plan
+        setup = expected_setup(plan.place, [self.backbone] if plan.compute else ())
+        distort = DistortUnits(setup, self.kind, self.limits, self.distortions)
+        computed = (
+            pbegin
+            | "SpreadCopies" >> SpreadUnits(plan.compute)
+            | "ReadCopies" >> step(setup, _read_copies)
+            | "DistortUnits" >> beam.ParDo(distort)
+        )
+        derived = (
+            pbegin
+            | "SpreadDerived" >> SpreadUnits(plan.derive)
+            | "DeriveCopies" >> step(setup, _derive, place=plan.place, kind=self.kind)
+        )
+        return (computed, derived) | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)
+
+
+def _read_copies(unit: Unit) -> Iterator[list[Copy]]:
+    copies = copies_of(read_unit(unit))
+    require_seen([copy.image for copy in copies])
+    yield copies
+
+
+def _derive(unit: Unit, place: Place, kind: AugmentedRows) -> Iterator[Outcome]:
+    yield Outcome((derive_copies(place, kind, unit.source, read_unit(unit)),))

@@ -1,0 +1,83 @@
+"""Pictures → the vectors of their distorted copies, each picture read and decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from itertools import groupby
+
+import numpy as np
+
+from beam_flowers.backbones.compute import Engine, pool, read_content
+from beam_flowers.errors import PictureError
+from beam_flowers.images.distort import Distortions, canvas_recipe, distort
+from beam_flowers.images.pixels import decode_whole
+from beam_flowers.images.recipe import Limits, PixelRecipe
+from beam_flowers.records import Bottleneck, Copy, Image, Picture, Reject
+
+Result = Bottleneck | Reject
+Pending = list["Future[list[Result]]"]
+
+
+def start_copies(
+    copies: Sequence[Copy], engine: Engine, distortions: Distortions, limits: Limits
+) -> Pending:
+    """Hands the copies to the pool; those of equal bytes, which lie together, as one task."""
+    contents = groupby(copies, key=lambda copy: copy.sha256)
+    return [
+        pool().submit(_compute, list(same), engine, distortions, limits) for _, same in contents
+    ]
+
+
+def collect_copies(pending: Pending) -> list[Result]:
+    """Waits for `start_copies`' work: one outcome a copy, in their order."""
+    return [result for future in pending for result in future.result()]
+
+
+def _compute(
+    copies: Sequence[Copy], engine: Engine, distortions: Distortions, limits: Limits
+) -> list[Result]:
+    """All copies of one content."""
+    canvas = _open(copies, canvas_recipe(engine.recipe, distortions), limits)
+    if isinstance(canvas, Reject):
+        return [_rejected(copy, *canvas[1:4]) for copy in copies]
+    sha, numbers = copies[0].sha256, sorted({copy.k for copy in copies})
+    pixels = [distort(canvas, engine.recipe, distortions, sha, k) for k in numbers]
+    vectors = dict(zip(numbers, engine.embed(np.stack(pixels)), strict=True))
+    size = (canvas.width, canvas.height, canvas.format)
+    return [
+        Bottleneck(copy.image, sha, *size, vectors[copy.k], copy.k)
+        if np.isfinite(vectors[copy.k]).all()
+        else _rejected(copy, "embed", "NotFinite", "the network gives NaN or infinity")
+        for copy in copies
+    ]
+
+
+def _open(copies: Sequence[Copy], recipe: PixelRecipe, limits: Limits) -> Picture | Reject:
+    """The picture, from the first of its files that still has it."""
+    images = dict.fromkeys(copy.image for copy in copies)
+    tries = (_open_one(image, copies[0].sha256, recipe, limits) for image in images)
+    failed = None
+    for result in tries:
+        if isinstance(result, Picture):
+            return result
+        failed = failed or result
+    assert failed is not None, "a task without a copy"
+    return failed
+
+
+def _open_one(image: Image, sha256: str, recipe: PixelRecipe, limits: Limits) -> Picture | Reject:
+    content = read_content(image, limits)
+    if isinstance(content, Reject):
+        return content
+    _, data, found = content
+    if found != sha256:
+        return Reject(image, "read", "Changed", "the file was changed since it was embedded")
+    try:
+        return decode_whole(data, recipe, limits)
+    except PictureError as error:
+        return Reject(image, "decode", error.error_class, error.message)
+
+
+def _rejected(copy: Copy, stage: str, error_class: str, message: str) -> Reject:
+    return Reject(copy.image, stage, error_class, f"copy {copy.k}: {message}", copy.sha256)

@@ -1,0 +1,268 @@
+"""Distorted copies of a picture, drawn from nothing but its content and the copy's number.
+
+What a copy is, in the order in which it comes about, by retrain.py's and Keras' names and rules
+(U is a uniform draw, Keras is its ImageDataGenerator):
+
+| distortion         | of         | the copy                                                     |
+|--------------------|------------|--------------------------------------------------------------|
+| random_crop,       | retrain.py | shows a part of the picture, anywhere in it, with sides of   |
+| random_scale       |            | 1 / ((1 + crop/100) * U(1, 1 + scale/100)) of the picture's  |
+| rotation_range     | Keras      | is turned by U(-r, r) degrees                                |
+| width_shift_range  | Keras      | is moved by U(-w, w) of its width                            |
+| height_shift_range | Keras      | is moved by U(-h, h) of its height                           |
+| shear_range        | Keras      | is sheared by U(-s, s) degrees                               |
+| zoom_range         | Keras      | has each side divided by its own U(1 - z, 1 + z)             |
+| flip_left_right    | both       | is mirrored, one time in two                                 |
+| random_brightness  | retrain.py | is multiplied by U(1 - b/100, 1 + b/100), then clipped, which |
+|                    |            | retrain.py did not: networks here take whole numbers, 0..255 |
+
+"The picture" is what the network sees of it without distortions. All of them but the brightness
+are one affine map, so that pixels are sampled once, and what a shift or a turn uncovers is what
+the file has there. Only beyond the file's own edge are its outermost pixels repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from beam_flowers.errors import InputError
+from beam_flowers.images.pixels import crop_box
+from beam_flowers.images.recipe import PixelRecipe
+from beam_flowers.records import Picture
+
+DISTORT_VERSION = "affine-1"
+"""Name of the rules above. Change it whenever any copy's pixels could change."""
+
+_FINER = 2
+"""How many times finer than the network's pixels a copy is sampled before it is reduced."""
+
+# Largest value of each range. Beyond a quarter turn the ends of a shear lie in infinity, and a
+# zoom of 1 would show a single point.
+_MOST = {
+    "random_crop": 100,
+    "random_scale": 100,
+    "random_brightness": 100,
+    "rotation_range": 180,
+    "width_shift_range": 1,
+    "height_shift_range": 1,
+    "shear_range": 80,
+    "zoom_range": 0.9,
+}
+
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Distortions:
+    """How much copies may be distorted; 0 leaves a distortion out. See the module's table.
+
+    Attributes:
+        flip_left_right: mirror every other copy.
+        random_crop: percent, 0..100.
+        random_scale: percent, 0..100.
+        random_brightness: percent, 0..100.
+        rotation_range: degrees, 0..180.
+        width_shift_range: share of the width, 0..1.
+        height_shift_range: share of the height, 0..1.
+        shear_range: degrees, 0..80.
+        zoom_range: share, 0..0.9.
+    """
+
+    flip_left_right: bool = False
+    random_crop: float = 0
+    random_scale: float = 0
+    random_brightness: float = 0
+    rotation_range: float = 0
+    width_shift_range: float = 0
+    height_shift_range: float = 0
+    shear_range: float = 0
+    zoom_range: float = 0
+
+    def __post_init__(self) -> None:
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise InputError(f"{name} must be from 0 to {most}, not {value!r}")
+        if not any(getattr(self, field.name) for field in fields(self)):
+            raise InputError(
+                f"every copy would equal its picture; set one of {', '.join(asdict(self))}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The ranges as plain values with the version of the rules, for a fingerprint."""
+        numbers = {name: float(getattr(self, name)) for name in _MOST}
+        return {"rules": DISTORT_VERSION, "flip_left_right": bool(self.flip_left_right), **numbers}
+
+    @property
+    def enlargement(self) -> float:
+        """How many times larger a copy may show its picture."""
+        window = (1 + self.random_crop / 100) * (1 + self.random_scale / 100)
+        return window / (1 - self.zoom_range)
+
+
+DEFAULT = Distortions(flip_left_right=True, random_crop=30, random_scale=30, random_brightness=30)
+"""Of several tried on 100 flowers (docs/augmentation.md), those that gained most."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Which distorted copies a store has of every labelled picture.
+
+    Attributes:
+        copies: how many, K >= 1; they are numbered from 1.
+        distortions: what is done to them.
+    """
+
+    copies: int
+    distortions: Distortions = DEFAULT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.copies, int) or self.copies < 1:
+            raise InputError(
+                f"a picture is augmented with a whole number >= 1 of copies, not {self.copies!r}; "
+                "leave the augmentation out to have none"
+            )
+
+
+def in_words(distortions: Mapping[str, Any]) -> str:
+    """Those of `Distortions.as_dict` that are not 0, for people."""
+    found = {name: value for name, value in distortions.items() if name != "rules" and value}
+    return ", ".join(
+        name if value is True else f"{name} {value:g}" for name, value in found.items()
+    )
+
+
+def canvas_recipe(recipe: PixelRecipe, distortions: Distortions) -> PixelRecipe:
+    """How to decode, by `decode_whole`, a picture that copies are to be taken from."""
+    fine = max(_FINER, math.ceil(distortions.enlargement))
+    return PixelRecipe(recipe.height * fine, recipe.width * fine, recipe.crop, recipe.resample)
+
+
+def distort(
+    canvas: Picture, recipe: PixelRecipe, distortions: Distortions, sha256: str, k: int
+) -> npt.NDArray[np.uint8]:
+    """One distorted copy of a picture.
+
+    Args:
+        canvas: the picture, decoded with `canvas_recipe`.
+        recipe: of the network.
+        distortions: the ranges.
+        sha256: of the file's content: equal contents have equal copies.
+        k: number of the copy.
+
+    Returns:
+        uint8 [height, width, 3], RGB.
+    """
+    draw = Draw(sha256, k)
+    view = _to_canvas(canvas, recipe) @ _view(distortions, (recipe.height, recipe.width), draw)
+    copy = _sample(canvas.pixels, view, (recipe.height, recipe.width))
+    factor = 1 + draw.between("brightness", distortions.random_brightness / 100)
+    levels = np.rint(np.arange(256) * factor).clip(0, 255).astype(np.uint8)
+    return levels[copy]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The random numbers of one copy, each by its name, so that none depends on another.
+
+    Hashed and not from a generator, whose streams may change with NumPy's version.
+    """
+
+    sha256: str
+    k: int
+
+    def share(self, name: str) -> float:
+        """In [0, 1)."""
+        digest = hashlib.sha256(f"{self.sha256}:{self.k}:{name}".encode()).digest()
+        return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+    def between(self, name: str, most: float) -> float:
+        """In [-most, most)."""
+        return (2 * self.share(name) - 1) * most
+
+
+def _view(distortions: Distortions, size: tuple[int, int], draw: Draw) -> Matrix:
+    """From (row, column, 1) of a copy to that of the picture, both counted from the centre.
+
+    Matrices and their order are those of Keras' `apply_affine_transform`; retrain.py's part of
+    the picture comes before them, its flip after.
+    """
+    d = distortions
+    window = (1 + d.random_crop / 100) * (1 + draw.share("scale") * d.random_scale / 100)
+    room = 1 - 1 / window
+    part = _matrix(
+        1 / window,
+        1 / window,
+        down=(draw.share("crop-y") - 0.5) * room * size[0],
+        right=(draw.share("crop-x") - 0.5) * room * size[1],
+    )
+    theta = math.radians(draw.between("rotation", d.rotation_range))
+    rotation = _matrix(math.cos(theta), math.cos(theta), -math.sin(theta), math.sin(theta))
+    shift = _matrix(
+        1,
+        1,
+        down=draw.between("shift-y", d.height_shift_range) * size[0],
+        right=draw.between("shift-x", d.width_shift_range) * size[1],
+    )
+    angle = math.radians(draw.between("shear", d.shear_range))
+    shear = _matrix(1, math.cos(angle), -math.sin(angle))
+    zoom = _matrix(*(1 + draw.between(name, d.zoom_range) for name in ("zoom-y", "zoom-x")))
+    flips = d.flip_left_right and draw.share("flip") < 0.5
+    flip = _matrix(1, -1 if flips else 1)
+    return part @ rotation @ shift @ shear @ zoom @ flip
+
+
+def _matrix(
+    rows: float,
+    columns: float,
+    rows_by_column: float = 0,
+    columns_by_row: float = 0,
+    down: float = 0,
+    right: float = 0,
+) -> Matrix:
+    """float64 [3, 3] that acts on (row, column, 1)."""
+    return np.array([[rows, rows_by_column, down], [columns_by_row, columns, right], [0, 0, 1]])
+
+
+def _to_canvas(canvas: Picture, recipe: PixelRecipe) -> Matrix:
+    """From the network's pixels, counted from the centre, to those of the canvas."""
+    out = (recipe.width, recipe.height)
+    left, top, right, bottom = crop_box((canvas.width, canvas.height), out, recipe.crop)
+    down, across = canvas.pixels.shape[0] / canvas.height, canvas.pixels.shape[1] / canvas.width
+    return _matrix(
+        down * (bottom - top) / recipe.height,
+        across * (right - left) / recipe.width,
+        down=down * (top + bottom) / 2,
+        right=across * (left + right) / 2,
+    )
+
+
+def _sample(
+    pixels: npt.NDArray[np.uint8], view: Matrix, size: tuple[int, int]
+) -> npt.NDArray[np.uint8]:
+    """uint8 [height, width, 3], from (row, column) of it through `view` to that of `pixels`."""
+    height, width = size
+    fine = view @ _matrix(1 / _FINER, 1 / _FINER, down=-height / 2, right=-width / 2)
+    bottom, right = height * _FINER, width * _FINER
+    corners = fine @ np.array([[0, 0, bottom, bottom], [0, right, 0, right], [1, 1, 1, 1]])
+    start = np.floor(corners.min(axis=1)).astype(int) - 2
+    end = np.ceil(corners.max(axis=1)).astype(int) + 2
+    # The part of the canvas that is looked at; beyond its edges its outermost pixels again.
+    for axis in (0, 1):
+        places = np.arange(start[axis], end[axis]).clip(0, pixels.shape[axis] - 1)
+        pixels = pixels.take(places, axis)
+    (a, b, c), (d, e, f), _ = fine.tolist()
+    # Pillow counts columns first.
+    data = (e, d, f - start[1], b, a, c - start[0])
+    copy = Image.fromarray(pixels).transform(
+        (right, bottom), Image.Transform.AFFINE, data, Image.Resampling.BILINEAR
+    )
+    return np.asarray(copy.reduce(_FINER))

@@ -1,0 +1,162 @@
+"""`embed --augment`: a store's labelled pictures → the vectors of their distorted copies."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from beam_flowers import files
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import InputError, StoreError
+from beam_flowers.images.distort import Augmentation, Distortions, in_words
+from beam_flowers.runs.embed import RunOptions, Warn, read_result, until_committed
+from beam_flowers.store.augmented import (
+    AugmentedRows,
+    augmented_root,
+    describe_copies,
+    fill_copies,
+    labelled_pictures,
+    plan_copies,
+)
+from beam_flowers.store.commits import Manifest, Section, encoding_in, latest, require_table_place
+from beam_flowers.store.copies import CopyLedger
+from beam_flowers.store.features import section_name
+from beam_flowers.store.parts import REJECTS, Place
+from beam_flowers.store.plan import Plan, committed, is_done
+
+
+@dataclass(frozen=True)
+class AugmentSummary:
+    """What a run did: `computed + reused + rejected = copies x pictures` rows.
+
+    Attributes:
+        pictures: labelled ones in the store.
+        copies: of each.
+        computed: vectors computed now.
+        reused: rows whose vectors were there, or were computed for a file of the same bytes.
+        rejected: copies that could not be made, as their file was changed or lost since.
+    """
+
+    pictures: int
+    copies: int
+    computed: int
+    reused: int
+    rejected: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.copies} distorted copies of {self.pictures} labelled pictures: computed "
+            f"{self.computed}, reused {self.reused}, rejected {self.rejected}"
+        )
+
+
+def augment_store(
+    store: str,
+    backbone: ResolvedBackbone,
+    augmentation: Augmentation,
+    options: RunOptions | None = None,
+    warn: Warn = print,
+) -> AugmentSummary:
+    """Brings the distorted copies of a store's labelled pictures up to date.
+
+    They lie apart from the pictures' own rows, in `STORE/__augmented`. What is there of the same
+    distortions stays; copies by others, of further numbers or of pictures that the store has no
+    more leave.
+
+    Args:
+        store: folder of the store.
+        backbone: whose vectors; the store has to have those of the pictures.
+        augmentation: which copies.
+        options: see `RunOptions`; a lost copy is always tried again.
+        warn: takes a line for the user.
+
+    Raises:
+        InputError: if no picture of the store has a label.
+        StoreError: if there is no such store, or none of the backbone's vectors in it.
+    """
+    options = options or RunOptions()
+    options.check()
+    run = _Run(files.absolute(store), backbone, augmentation, options, warn)
+    require_table_place(run.table)
+    counts, earlier = until_committed(run.table, run.attempt)
+    earlier = min(earlier, counts["reused"])
+    made = counts["embedded"] + counts["reused"] + counts["rejected"]
+    if made != counts["listed"]:
+        raise StoreError(
+            f"{run.table} has {made} copies and rejects, not {counts['listed']}; run this again"
+        )
+    if counts["rejected"]:
+        warn(
+            f"{counts['rejected']} copies could not be made: their files were changed or lost since"
+            f" they were embedded; see {files.join(run.table, REJECTS)}"
+        )
+    return AugmentSummary(
+        counts["listed"] // augmentation.copies,
+        augmentation.copies,
+        counts["embedded"] + earlier,
+        counts["reused"] - earlier,
+        counts["rejected"],
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    store: str
+    backbone: ResolvedBackbone
+    augmentation: Augmentation
+    options: RunOptions
+    warn: Warn
+
+    @property
+    def table(self) -> str:
+        return augmented_root(self.store)
+
+    def attempt(self, base: Manifest) -> dict[str, Any]:
+        """Brings the copies up to date with the newest version of the store."""
+        name = self.backbone.row.name
+        pictures = Place(
+            self.store, section_name(name, self.backbone.fingerprint), self.backbone.fingerprint
+        )
+        plain = committed(latest(self.store), pictures)
+        if not plain.rows:
+            raise StoreError(f"{self.store} has no vectors of {name}; embed the pictures first")
+        section = describe_copies(plain, self.augmentation)
+        place = Place(self.table, pictures.section, section.fingerprint, secrets.token_hex(8))
+        kind = AugmentedRows(section.fingerprint, name, self.backbone.vectors, encoding_in(plain))
+        with closing(CopyLedger()) as ledger:
+            ledger.add_pictures(labelled_pictures(pictures, plain))
+            if not ledger.pictures():
+                raise InputError(
+                    f"no picture in {self.store} has a label, and only labelled ones are augmented:"
+                    " put the pictures of each class into a folder of their own, or leave the"
+                    " augmentation out"
+                )
+            self._warn_of_losses(base, place, fill_copies(ledger, place, base, kind))
+            plan = plan_copies(ledger, place, base, kind, section, self.options.shards)
+        result = self._carry_out(plan, kind, base)
+        files.delete_tree(place.run_file())
+        return result
+
+    def _warn_of_losses(self, base: Manifest, place: Place, lost: Sequence[str]) -> None:
+        for name in lost:
+            self.warn(f"{place.published(name)} is gone; its copies are made again")
+        old = base.sections.get(place.section, Section(place.fingerprint, {}))
+        if old.fingerprint != place.fingerprint:
+            self.warn(
+                f"the copies in {files.join(self.table, place.section)} were made with other "
+                f"distortions, {in_words(old.about['distortions'])}, and are replaced"
+            )
+
+    def _carry_out(self, plan: Plan, kind: AugmentedRows, base: Manifest) -> dict[str, Any]:
+        if is_done(plan, base):
+            return {**plan.counts, "embedded": 0, "committed": True}
+        from beam_flowers.augment_transforms import AugmentPlan
+        from beam_flowers.runs.beam import run_pipeline
+
+        distortions: Distortions = self.augmentation.distortions
+        made = AugmentPlan(plan, kind, self.backbone, distortions)
+        run_pipeline(made, plan.place, self.options.pipeline)
+        return read_result(plan.place)

@@ -1,0 +1,181 @@
+"""The table of distorted copies, in a folder of the store: a row for each file and copy.
+
+It has commits of its own, so that readers of the store need not know of it. Its sections have
+the names of the store's, and hold the copies by one set of distortions at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_flowers import files
+from beam_flowers.errors import PartLostError
+from beam_flowers.images.distort import Augmentation, Distortions
+from beam_flowers.records import Copy, Image
+from beam_flowers.store.commits import AUGMENTED, Manifest, Section
+from beam_flowers.store.copies import CopyLedger
+from beam_flowers.store.parts import (
+    Part,
+    Place,
+    RowKind,
+    describe_part,
+    encoded_otherwise,
+    find_rows,
+    holds_rejects,
+    identified,
+    iterate_part,
+    read_part,
+    work_parts,
+    write_part,
+)
+from beam_flowers.store.plan import Plan, committed, stored_rows, unit_rows
+from beam_flowers.store.schema import IMAGE_SCHEMA, StoreRows, images_of, images_table
+from beam_flowers.store.units import UnitWriter
+
+_NUMBER = pa.field("k", pa.int32())
+_COPY_SCHEMA = IMAGE_SCHEMA.append(_NUMBER)
+_MOST_DERIVED = 8192
+
+
+@dataclass(frozen=True)
+class AugmentedRows(StoreRows):
+    """The rows of copies: the columns of the store's, and `k`, the number of the copy."""
+
+    key = (*StoreRows.key, "k")
+
+    def schema(self, vector_length: int) -> pa.Schema:
+        """The columns; `vector` as `StoreRows` has it."""
+        plain = super().schema(vector_length)
+        return plain.insert(plain.get_field_index("vector"), _NUMBER)
+
+
+def augmented_root(store: str) -> str:
+    """Folder of the table of the copies in `store`."""
+    return files.join(store, AUGMENTED)
+
+
+def augmented_fingerprint(backbone: str, distortions: Distortions) -> str:
+    """Hex sha256 of what the vectors of copies depend on, beside the pictures.
+
+    Args:
+        backbone: fingerprint of the backbone.
+        distortions: of the copies. How many there are is not part of it: adding copies leaves
+            those that are there as they are.
+    """
+    about = {"backbone": backbone, "distortions": distortions.as_dict()}
+    text = json.dumps(about, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def describe_copies(plain: Section, augmentation: Augmentation) -> Section:
+    """The section for copies of a store's section, without parts."""
+    distortions = augmentation.distortions
+    about: dict[str, Any] = {
+        "name": plain.about["name"],
+        "backbone": plain.fingerprint,
+        "copies": augmentation.copies,
+        "distortions": distortions.as_dict(),
+        "encoding": plain.about.get("encoding"),
+    }
+    return Section(augmented_fingerprint(plain.fingerprint, distortions), about)
+
+
+def labelled_pictures(place: Place, section: Section) -> Iterator[tuple[Image, str]]:
+    """The labelled files of a store's section, with the sha256 of their contents."""
+    for part in section.rows:
+        for row in stored_rows(place, part.name):
+            if row.image.label is not None and row.sha256 is not None:
+                yield row.image, row.sha256
+
+
+def fill_copies(
+    ledger: CopyLedger, place: Place, manifest: Manifest, kind: AugmentedRows
+) -> list[str]:
+    """Takes the stored copies in; returns names of parts that are lost."""
+    known = [part.name for part in committed(manifest, place).rows]
+    unfinished = [name for name in work_parts(place) if not holds_rejects(name)]
+    lost = []
+    for name in dict.fromkeys([*known, *unfinished]):
+        try:
+            stale = any(encoded_otherwise(place, [name], kind.encoding))
+            rows = _stored_copies(place, name)
+            ledger.add_part(name, rows, committed=name in known, stale=stale)
+        except PartLostError:
+            # Whoever wrote an unfinished one may have published and replaced it by now.
+            lost += [name] if name in known else []
+    return lost
+
+
+def _stored_copies(place: Place, name: str) -> Iterator[Copy]:
+    for batch in iterate_part(place, name, _COPY_SCHEMA.names):
+        yield from copies_of(pa.Table.from_batches([batch]))
+
+
+def copies_of(table: pa.Table) -> list[Copy]:
+    """The `Copy`s of a table of copies."""
+    columns = (images_of(table), table["sha256"].to_pylist(), table["k"].to_pylist())
+    return [Copy(*row) for row in zip(*columns, strict=True)]
+
+
+def plan_copies(
+    ledger: CopyLedger,
+    place: Place,
+    manifest: Manifest,
+    kind: RowKind,
+    section: Section,
+    shards: int | None = None,
+) -> Plan:
+    """Writes the units of work beside the table.
+
+    Args:
+        ledger: filled with the pictures and by `fill_copies`.
+        place: the section to write; its `run` names this run's own files.
+        manifest: the version of the table that the ledger was filled from.
+        kind: of the section's rows.
+        section: from `describe_copies`.
+        shards: number of units wanted; by default it follows from the number of copies.
+    """
+    ledger.join(section.about["copies"])
+    known = {part.name: part for part in committed(manifest, place).rows}
+    parts = [known.get(n) or describe_part(place, n, kind) for n in ledger.whole_parts()]
+    fresh = ledger.fresh()
+    rows = unit_rows(fresh, shards)
+    writer = UnitWriter(place.run_file("units.parquet"), _COPY_SCHEMA)
+    derive = tuple(writer.add(_table(u), part) for part, u in ledger.derived(_MOST_DERIVED))
+    compute = tuple(writer.add(_table(unit)) for unit in ledger.computed(rows))
+    writer.close()
+    listed = ledger.pictures() * section.about["copies"]
+    return Plan(
+        place,
+        manifest.version,
+        replace(section, parts=tuple(parts)),
+        compute=compute,
+        derive=derive,
+        unit_rows=rows,
+        counts=dict.fromkeys(("hidden", "rejected", "failures"), 0)
+        | {"listed": listed, "fresh": fresh, "reused": listed - fresh},
+    )
+
+
+def _table(copies: list[Copy]) -> pa.Table:
+    images = images_table([c.image for c in copies], [c.sha256 for c in copies])
+    return images.append_column(_NUMBER, pa.array([c.k for c in copies], _NUMBER.type))
+
+
+def derive_copies(place: Place, kind: RowKind, source: str, wanted: pa.Table) -> Part:
+    """Writes the rows of a unit, with the vectors that part `source` has of their contents."""
+    rows, name = read_part(place, source), "content"
+    places = find_rows(rows.append_column(name, _contents(rows)), _contents(wanted), name)
+    return write_part(place, kind, identified(rows.take(places), wanted, kind))
+
+
+def _contents(rows: pa.Table) -> pa.ChunkedArray:
+    """A key of each row's content and copy."""
+    return pc.binary_join_element_wise(rows["sha256"], rows["k"].cast(pa.string()), " ")

@@ -1,0 +1,87 @@
+"""The vectors of the distorted copies of a backbone's pictures, read for training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.store.augmented import augmented_root
+from beam_flowers.store.commits import Section, latest
+from beam_flowers.store.features import read_vectors, section_name
+from beam_flowers.store.parts import Place, read_part
+from beam_flowers.store.vectors import Vectors
+
+
+@dataclass(frozen=True)
+class CopyFeatures:
+    """Distorted copies of some pictures.
+
+    Attributes:
+        section: of their table; its `about` names the distortions.
+        rows: intp [K, N], for each copy and picture its row in `vectors`; -1 where it is not there.
+        vectors: float32 [M, D].
+    """
+
+    section: Section
+    rows: npt.NDArray[np.intp]
+    vectors: Vectors
+
+
+def find_copies(root: str, plain: Section) -> tuple[Place, Section] | None:
+    """Where the copies of the pictures of a store's section lie, and what they are."""
+    name = section_name(str(plain.about["name"]), plain.fingerprint)
+    table = augmented_root(root)
+    section = latest(table).sections.get(name)
+    if section is None or not section.rows or section.about["backbone"] != plain.fingerprint:
+        return None
+    return Place(table, name, section.fingerprint), section
+
+
+def read_copies(root: str, plain: Section, sha256: Sequence[str]) -> CopyFeatures:
+    """The newest copies of pictures with these contents.
+
+    Args:
+        root: folder of the store.
+        plain: the section of the pictures.
+        sha256: N digests of the pictures' contents; several may be equal.
+
+    Raises:
+        StoreError: if the store has no copies of this backbone's pictures.
+    """
+    while True:
+        version = latest(augmented_root(root)).version
+        found = find_copies(root, plain)
+        if found is None:
+            raise StoreError(
+                f"{root} has no distorted copies for {plain.about['name']!r}; make them with"
+                " embed IMAGES --augment K, or train without --augmented"
+            )
+        try:
+            return _read(*found, sha256)
+        except PartLostError:
+            # Another run may have replaced the part: then there is a newer version to read.
+            if latest(augmented_root(root)).version == version:
+                raise
+
+
+def _read(place: Place, section: Section, sha256: Sequence[str]) -> CopyFeatures:
+    keys = [read_part(place, part.name, ["sha256", "k"]) for part in section.rows]
+    rows = pa.concat_tables(keys)
+    order = pc.sort_indices(rows, [("sha256", "ascending"), ("k", "ascending")]).to_numpy()
+    rows = rows.take(order)
+    contents = pc.unique(pa.array(sha256, pa.string()))
+    content = pc.index_in(rows["sha256"], value_set=contents).fill_null(-1).to_numpy()
+    k = rows["k"].to_numpy()
+    known = np.full((int(section.about["copies"]), len(contents)), -1, np.intp)
+    # Of equal ones, under several names, any will do.
+    used = (content >= 0) & (k <= len(known))
+    known[k[used] - 1, content[used]] = np.flatnonzero(used)
+    of_picture = pc.index_in(pa.array(sha256, pa.string()), value_set=contents).to_numpy()
+    vectors = read_vectors(place, section, order, np.arange(len(order)))
+    return CopyFeatures(section, known[:, of_picture], vectors)

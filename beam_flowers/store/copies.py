@@ -1,0 +1,162 @@
+"""The join of labelled pictures with their stored distorted copies, in a private SQLite database.
+
+Simpler than `ledger`'s join of files with rows: here the content of every picture is known.
+Copies belong to contents, their rows to files: a row that lacks only its name, label or place is
+made from any stored copy of the same content.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from beam_flowers.records import Copy, Image
+
+_CACHE_KIB = 256 * 1024
+
+_TABLES = """
+CREATE TABLE pictures(uri PRIMARY KEY, root, relative_path, label, split, bytes INT,
+                      modified INT, sha256);
+CREATE TABLE numbers(k INTEGER PRIMARY KEY);
+CREATE TABLE parts(id INTEGER PRIMARY KEY, name, committed INT, stale INT);
+CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
+                    sha256, k INT);
+"""
+
+_JOIN = """
+CREATE TABLE states AS
+WITH judged AS (
+  SELECT s.part AS part, s.uri AS uri, s.k AS k, p.committed AS committed,
+    CASE
+      WHEN w.uri IS NULL OR s.k NOT IN numbers THEN 'gone'
+      WHEN p.stale OR s.root IS NOT w.root OR s.relative_path IS NOT w.relative_path
+           OR s.label IS NOT w.label OR s.split IS NOT w.split OR s.bytes IS NOT w.bytes
+           OR s.modified IS NOT w.modified THEN 'changed'
+      ELSE 'kept'
+    END AS state
+  FROM stored s JOIN parts p ON p.id = s.part
+  LEFT JOIN pictures w ON w.uri = s.uri AND w.sha256 = s.sha256),
+ranked AS (
+  SELECT *, row_number() OVER (PARTITION BY uri, k
+    ORDER BY state = 'gone', committed DESC, part) AS rank
+  FROM judged)
+SELECT part, uri, k, CASE WHEN rank > 1 THEN 'gone' ELSE state END AS state FROM ranked;
+
+CREATE TABLE whole AS
+SELECT part AS id FROM states GROUP BY part HAVING min(state = 'kept');
+
+CREATE UNIQUE INDEX known ON states(uri, k) WHERE state <> 'gone';
+CREATE TABLE absent AS
+SELECT w.rowid AS picture, n.k AS k FROM pictures w CROSS JOIN numbers n
+WHERE NOT EXISTS (SELECT 1 FROM states t WHERE t.state <> 'gone' AND t.uri = w.uri AND t.k = n.k);
+
+CREATE INDEX contents ON stored(sha256, k, part);
+CREATE TABLE made AS
+SELECT (SELECT min(part) FROM stored s WHERE s.sha256 = w.sha256 AND s.k = a.k) AS part,
+       a.picture AS picture, a.k AS k
+FROM absent a JOIN pictures w ON w.rowid = a.picture
+UNION ALL
+SELECT t.part, w.rowid, t.k FROM states t JOIN pictures w ON w.uri = t.uri
+WHERE t.state <> 'gone' AND t.part NOT IN whole;
+"""
+
+_MADE = """
+SELECT p.name, w.*, m.k FROM made m JOIN pictures w ON w.rowid = m.picture
+LEFT JOIN parts p ON p.id = m.part
+"""
+
+
+class CopyLedger:
+    """Fill it with `add_pictures` and `add_part`, `join` once, then ask."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("")
+        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.executescript(_TABLES)
+
+    def add_pictures(self, pictures: Iterable[tuple[Image, str]]) -> None:
+        """Takes in files and the sha256 of their contents; no uri comes twice."""
+        self._db.executemany(
+            f"INSERT INTO pictures VALUES ({','.join('?' * 8)})",
+            ((*image, sha256) for image, sha256 in pictures),
+        )
+
+    def add_part(
+        self, name: str, copies: Iterable[Copy], *, committed: bool, stale: bool = False
+    ) -> None:
+        """Takes in one stored part's rows; a stale one is to be written again."""
+        cursor = self._db.execute(
+            "INSERT INTO parts(name, committed, stale) VALUES (?, ?, ?)", (name, committed, stale)
+        )
+        self._db.executemany(
+            f"INSERT INTO stored VALUES ({','.join('?' * 10)})",
+            ((cursor.lastrowid, *copy.image, copy.sha256, copy.k) for copy in copies),
+        )
+
+    def join(self, copies: int) -> None:
+        """Finds how the stored rows differ from the copies 1 to `copies` of every picture."""
+        self._db.executemany("INSERT INTO numbers VALUES (?)", ((k,) for k in range(1, copies + 1)))
+        self._db.executescript(_JOIN)
+
+    def pictures(self) -> int:
+        """Number of pictures."""
+        return self._number("SELECT count(*) FROM pictures")
+
+    def fresh(self) -> int:
+        """Number of rows whose vectors have to be computed."""
+        return self._number("SELECT count(*) FROM made WHERE part IS NULL")
+
+    def kept(self) -> int:
+        """Number of rows that stay, as they are or with another label or place."""
+        return self._number("SELECT count(*) FROM states WHERE state <> 'gone'")
+
+    def _number(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+    def whole_parts(self) -> list[str]:
+        """Parts all of whose rows stay as they are."""
+        query = "SELECT name FROM parts WHERE id IN whole ORDER BY id"
+        return [name for (name,) in self._db.execute(query)]
+
+    def derived(self, most: int) -> Iterator[tuple[str, list[Copy]]]:
+        """Rows to make from stored vectors, at most so many at once, and the part to look in."""
+        query = f"{_MADE} WHERE m.part IS NOT NULL ORDER BY m.part, w.uri, m.k"
+        cursor = self._db.execute(query)
+        for part, rows in groupby(cursor, key=lambda row: row[0]):
+            for unit in _cut((_copy(row) for row in rows), most):
+                yield part, unit
+
+    def computed(self, rows: int) -> Iterator[list[Copy]]:
+        """Rows to compute, those of one content in one unit unless they alone are too many."""
+        query = f"{_MADE} WHERE m.part IS NULL ORDER BY w.sha256, w.uri, m.k"
+        copies = map(_copy, self._db.execute(query))
+        unit: list[Copy] = []
+        for _, same in groupby(copies, key=lambda copy: copy.sha256):
+            for some in _cut(same, 8 * rows):
+                if unit and len(unit) + len(some) > rows:
+                    yield unit
+                    unit = []
+                unit += some
+        if unit:
+            yield unit
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def _copy(row: tuple[Any, ...]) -> Copy:
+    """From (part, the columns of `pictures`, k)."""
+    return Copy(Image(*row[1:8]), *row[8:])
+
+
+def _cut(copies: Iterable[Copy], most: int) -> Iterator[list[Copy]]:
+    unit: list[Copy] = []
+    for copy in copies:
+        unit.append(copy)
+        if len(unit) == most:
+            yield unit
+            unit = []
+    if unit:
+        yield unit
