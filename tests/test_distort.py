@@ -115,7 +115,7 @@ KERAS = {
 
 
 def keras(pixels, theta=0.0, tx=0.0, ty=0.0, shear=0.0, zx=1.0, zy=1.0):
-    """`keras.preprocessing.image.apply_affine_transform`, fill mode `nearest`, order 1."""
+    """Keras 3's legacy `apply_affine_transform` of a square, fill mode `nearest`, order 1."""
     theta, shear = np.deg2rad(theta), np.deg2rad(shear)
     matrix = np.array(
         [[np.cos(theta), -np.sin(theta), 0], [np.sin(theta), np.cos(theta), 0], [0, 0, 1]]
@@ -123,6 +123,8 @@ def keras(pixels, theta=0.0, tx=0.0, ty=0.0, shear=0.0, zx=1.0, zy=1.0):
     matrix = matrix @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
     matrix = matrix @ np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
     matrix = matrix @ np.diag([zx, zy, 1])
+    matrix[:2] = matrix[1::-1]
+    matrix[:, :2] = matrix[:, 1::-1]
     half = np.array(pixels.shape[:2]) / 2 - 0.5
     offset = matrix[:2, 2] + half - matrix[:2, :2] @ half
     channels = [
@@ -149,10 +151,10 @@ def test_the_other_distortions_are_keras_own(name, most, k):
     drawn = [Draw(SHA, k).between(n, most) for n in KERAS[name]]
     expected = {
         "rotation_range": lambda: keras(canvas.pixels, theta=drawn[0]),
-        "width_shift_range": lambda: keras(canvas.pixels, ty=drawn[0] * 64),
-        "height_shift_range": lambda: keras(canvas.pixels, tx=drawn[0] * 64),
+        "width_shift_range": lambda: keras(canvas.pixels, tx=drawn[0] * 64),
+        "height_shift_range": lambda: keras(canvas.pixels, ty=drawn[0] * 64),
         "shear_range": lambda: keras(canvas.pixels, shear=drawn[0]),
-        "zoom_range": lambda: keras(canvas.pixels, zx=1 + drawn[0], zy=1 + drawn[1]),
+        "zoom_range": lambda: keras(canvas.pixels, zy=1 + drawn[0], zx=1 + drawn[1]),
     }[name]()
     found = distort(canvas, recipe, Distortions(**{name: most}), SHA, k)
     assert difference(found, expected) < 3

@@ -192,8 +192,9 @@ class Draw:
 def _view(distortions: Distortions, size: tuple[int, int], draw: Draw) -> Matrix:
     """From (row, column, 1) of a copy to that of the picture, both counted from the centre.
 
-    Matrices and their order are those of Keras' `apply_affine_transform`; retrain.py's part of
-    the picture comes before them, its flip after.
+    Matrices and their order are those of Keras 3's `apply_affine_transform`, which turns columns
+    and rows round at its end, so that its two shifts have each other's names; here each has its
+    own. retrain.py's part of the picture comes before them, its flip after.
     """
     d = distortions
     window = (1 + d.random_crop / 100) * (1 + draw.share("scale") * d.random_scale / 100)
@@ -205,7 +206,7 @@ def _view(distortions: Distortions, size: tuple[int, int], draw: Draw) -> Matrix
         right=(draw.share("crop-x") - 0.5) * room * size[1],
     )
     theta = math.radians(draw.between("rotation", d.rotation_range))
-    rotation = _matrix(math.cos(theta), math.cos(theta), -math.sin(theta), math.sin(theta))
+    rotation = _matrix(math.cos(theta), math.cos(theta), math.sin(theta), -math.sin(theta))
     shift = _matrix(
         1,
         1,
@@ -213,7 +214,7 @@ def _view(distortions: Distortions, size: tuple[int, int], draw: Draw) -> Matrix
         right=draw.between("shift-x", d.width_shift_range) * size[1],
     )
     angle = math.radians(draw.between("shear", d.shear_range))
-    shear = _matrix(1, math.cos(angle), -math.sin(angle))
+    shear = _matrix(math.cos(angle), 1, columns_by_row=-math.sin(angle))
     zoom = _matrix(*(1 + draw.between(name, d.zoom_range) for name in ("zoom-y", "zoom-x")))
     flips = d.flip_left_right and draw.share("flip") < 0.5
     flip = _matrix(1, -1 if flips else 1)

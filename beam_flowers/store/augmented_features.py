@@ -73,7 +73,8 @@ def read_copies(root: str, plain: Section, sha256: Sequence[str]) -> CopyFeature
 def _read(place: Place, section: Section, sha256: Sequence[str]) -> CopyFeatures:
     keys = [read_part(place, part.name, ["sha256", "k"]) for part in section.rows]
     rows = pa.concat_tables(keys)
-    order = pc.sort_indices(rows, [("sha256", "ascending"), ("k", "ascending")]).to_numpy()
+    # In the order in which they train, so that from a file they are read on and on.
+    order = pc.sort_indices(rows, [("k", "ascending"), ("sha256", "ascending")]).to_numpy()
     rows = rows.take(order)
     contents = pc.unique(pa.array(sha256, pa.string()))
     content = pc.index_in(rows["sha256"], value_set=contents).fill_null(-1).to_numpy()
