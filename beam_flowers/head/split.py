@@ -196,24 +196,30 @@ def _fill_empty_splits(
 ) -> None:
     """Moves contents, in `codes`, until each class has what it is promised."""
     members: dict[int, set[str]] = defaultdict(set)
-    classes: dict[str, set[int]] = defaultdict(set)
+    first: dict[str, int] = {}
+    several: dict[str, set[int]] = {}  # A set for each content would be half the memory.
     for content, class_id in zip(sha256, class_ids.tolist(), strict=True):
         members[class_id].add(content)
-        classes[content].add(class_id)
+        if first.setdefault(content, class_id) != class_id:
+            several.setdefault(content, {first[content]}).add(class_id)
+
+    def classes_of(content: str) -> set[int]:
+        return several.get(content) or {first[content]}
+
     counts = {c: Counter(codes[content] for content in members[c]) for c in members}
     promised = {c: wanted if len(members[c]) >= len(wanted) else wanted[:1] for c in members}
 
     def can_leave(content: str) -> bool:
         # A content of two classes must not leave a gap in the other one.
         code = codes[content]
-        return all(counts[c][code] > 1 or code not in promised[c] for c in classes[content])
+        return all(counts[c][code] > 1 or code not in promised[c] for c in classes_of(content))
 
     for class_id, code in product(sorted(members), wanted):
         if code not in promised[class_id] or counts[class_id][code]:
             continue
         movable = filter(can_leave, order.nearest(members[class_id], code))
         for moved in list(movable)[:1]:
-            for c in classes[moved]:
+            for c in classes_of(moved):
                 counts[c][codes[moved]] -= 1
                 counts[c][code] += 1
             codes[moved] = code
