@@ -17,6 +17,7 @@ from beam_flowers.head.bundle import model_id, read_bundle
 from beam_flowers.runs import embed as embed_run
 from beam_flowers.runs.embed import RunOptions
 from beam_flowers.runs.score import Job, score_images
+from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 
 NETWORK = resolve("efficientnet-lite0")
@@ -207,11 +208,13 @@ class TestFolder:
     @pytest.mark.parametrize("source", ["pictures", "store"])
     def test_a_second_run_changes_nothing(self, base, model, out, source, monkeypatch):
         before = score(base / source, out, model).dataset_hash
+        version = latest(str(out)).version
         monkeypatch.setattr("beam_flowers.runs.score.run_plan", None)
         summary = score(base / source, out, model)
         hidden = {"pictures": 1, "store": 0}[source]
         assert (summary.embedded, summary.reused, summary.rejected) == (0, 30, 3)
         assert (summary.hidden, summary.dataset_hash) == (hidden, before)
+        assert latest(str(out)).version == version
 
     def test_what_is_not_listed_leaves_the_table(self, base, model, out):
         summary = score(base / "pictures" / "roses", out, model)
@@ -320,3 +323,67 @@ def test_too_many_failures_end_in_exit_code_3(base, tmp_path, capsys):
     assert cli(*command, "--max-bad-fraction", "0.05") == 3
     assert len(_read(tmp_path / "l.csv")) == 30
     assert cli(*command, "--max-bad-fraction", "0.07") == 0
+
+
+class TestTwoModels:
+    """In one pass of the network, from the command line."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def models(cls, base):
+        assert cli("train", base / "store", "--model", base / "other", "--l2", "1") == 0
+        return ["--model", base / "model", "--model", base / "other"]
+
+    def test_from_pixels_and_from_the_store_they_give_the_same(
+        self, base, models, tmp_path, capsys
+    ):
+        for name in ("pictures", "store"):
+            output = ("--output", tmp_path / f"{name}.csv", "--target-precision", "0.5")
+            assert cli("score", base / name, *models, *output) == 0
+        found = _read(tmp_path / "pictures.csv")
+        assert found == _read(tmp_path / "store.csv")
+        assert len(found) == 60
+        assert {row["rule"][:9] for row in found} == {"score >= "}
+        said = capsys.readouterr().out
+        for name in ("model", "other"):
+            assert f"{base / name}: threshold 0." in said
+        assert "chosen on validation pictures: " in said
+
+    def test_classify_prints_a_line_for_each(self, base, models, capsys):
+        picture = next((base / "pictures" / "roses").iterdir())
+        assert cli("classify", picture, *models, "--threshold", "1", "--top-k", "1") == 0
+        lines = capsys.readouterr().out.splitlines()
+        starts = [f"{picture}  {base / name}  [unknown]  " for name in ("model", "other")]
+        assert sorted(
+            line[: len(start)] for line, start in zip(sorted(lines), starts, strict=True)
+        ) == (starts)
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--threshold", "2"], "threshold is from 0 to 1, not 2.0"),
+            (["--min-margin", "nan"], "min margin is from 0 to 1, not nan"),
+            (["--target-precision", "0"], "above 0 and up to 1, not 0.0"),
+            (["--partition-by", "label"], "is the name of a file"),
+            (["--copy-to", "copies"], "by the labels of one model"),
+            (["--model", "nowhere"], "no whole model in"),
+        ],
+        ids=str,
+    )
+    def test_wrong_flags(self, base, models, tmp_path, capsys, flags, message):
+        command = ("score", base / "store", *models, "--output", tmp_path / "l.csv")
+        assert cli(*command, *flags) == 1
+        assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_run_by_label_goes_on(base, model, tmp_path):
+    job = Job((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("beam_flowers.store.plan.commit", lambda *_: 1 / 0)
+        with pytest.raises(Exception, match="division"):
+            score_images(job, model, NETWORK, RunOptions(shards=3))
+    assert not list((tmp_path / "half").glob("label=*"))
+    summary = score_images(job, model, NETWORK)
+    assert str(summary) == "embedded 0, reused 30, rejected 3, hidden 1, of 34"
+    assert len(pd.read_parquet(tmp_path / "half")) == 30
