@@ -5,18 +5,21 @@ This module only wires; whatever deserves a test of its own is elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
-from beam_flowers import workers
+from beam_flowers import files, workers
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
+from beam_flowers.store.commits import COMMITS
 from beam_flowers.store.parts import Place, RowKind
-from beam_flowers.store.plan import Outcome, Plan, Unit, finish
+from beam_flowers.store.plan import Outcome, Plan, finish
+from beam_flowers.store.units import Unit
+from beam_flowers.worker_setup import Setup, expected_setup
 
 
 @dataclass
@@ -31,7 +34,8 @@ class SpreadUnits(beam.PTransform):
     def expand(self, pbegin: PBegin) -> PCollection[Unit]:
         return (
             pbegin
-            | "ListUnits" >> beam.Create(list(enumerate(self.units)), reshuffle=False)
+            | "Once" >> beam.Impulse()
+            | "ListUnits" >> beam.ParDo(_Listed(list(enumerate(self.units))))
             | "GroupByUnit" >> beam.GroupByKey()
             | "TakeUnits" >> beam.FlatMap(_second)
         )
@@ -47,28 +51,32 @@ class SettleDoubtful(beam.PTransform):
     plan: Plan
     kind: RowKind
     limits: Limits
+    setup: Setup
 
     def expand(self, units: PCollection[Unit]) -> tuple[PCollection, PCollection]:
         place, rows = self.plan.place, self.plan.unit_rows
-        hashed = units | "HashFiles" >> beam.FlatMap(
+        hash_files = workers.Step(
+            self.setup,
             workers.hash_unit,
+            workers.OUTCOMES,
             place=place,
             kind=self.kind,
             partitions=self.plan.sources,
             limits=self.limits,
-        ).with_outputs(workers.OUTCOMES, main="hashed")
+        )
+        hashed = units | "HashFiles" >> beam.ParDo(hash_files).with_outputs(
+            workers.OUTCOMES, main="hashed"
+        )
+        find_known = workers.Step(self.setup, workers.settle_partition, place=place, unit_rows=rows)
         settled = (
             hashed.hashed
             | "GroupByDigest" >> beam.GroupByKey()
-            | "FindKnown"
-            >> beam.FlatMap(workers.settle_partition, place=place, unit_rows=rows).with_outputs(
-                workers.MOVED, main="fresh"
-            )
+            | "FindKnown" >> beam.ParDo(find_known).with_outputs(workers.MOVED, main="fresh")
         )
         copied = (
             settled[workers.MOVED]
             | "GroupByPart" >> beam.GroupByKey()
-            | "CopyRows" >> beam.Map(workers.copy_rows, place=place, kind=self.kind)
+            | "CopyRows" >> step(self.setup, workers.copy_rows, place=place, kind=self.kind)
         )
         outcomes = (hashed[workers.OUTCOMES], copied) | "Settled" >> beam.Flatten()
         return settled.fresh, outcomes
@@ -78,35 +86,32 @@ class SettleDoubtful(beam.PTransform):
 class RunPlan(beam.PTransform):
     """Carries out a plan: files → parts of the table, then the commit.
 
+    The vectors of several backbones stand side by side, as one.
     The commit is the last step of the pipeline itself, so that a driver that dies loses nothing.
     """
 
     plan: Plan
     kind: RowKind
-    backbone: ResolvedBackbone
+    backbones: Sequence[ResolvedBackbone]
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
-        plan, outcomes = self.plan, []
+        plan = self.plan
+        setup = expected_setup(plan.place, self.backbones if plan.compute or plan.doubtful else ())
         files = [
             pbegin
             | "SpreadFiles" >> SpreadUnits(plan.compute)
-            | "ReadUnits" >> beam.Map(workers.read_images)
+            | "ReadUnits" >> step(setup, workers.read_images)
         ]
+        outcomes = [pbegin | "Rewrite" >> RewriteParts(plan, self.kind, setup)]
         if plan.doubtful:
             doubtful = pbegin | "SpreadDoubtful" >> SpreadUnits(plan.doubtful)
-            fresh, settled = doubtful | SettleDoubtful(plan, self.kind, self.limits)
+            fresh, settled = doubtful | SettleDoubtful(plan, self.kind, self.limits, setup)
             files.append(fresh)
             outcomes.append(settled)
-        if plan.rewrite:
-            outcomes.append(
-                pbegin
-                | "SpreadRewrites" >> SpreadUnits(plan.rewrite)
-                | "RewriteParts" >> beam.Map(workers.rewrite_part, place=plan.place, kind=self.kind)
-            )
-        embed = workers.EmbedUnits(plan.place, self.kind, self.backbone, self.limits)
+        embed = workers.EmbedUnits(setup, self.kind, self.limits)
         outcomes.append(files | "Files" >> beam.Flatten() | "EmbedUnits" >> beam.ParDo(embed))
-        return outcomes | "Outcomes" >> beam.Flatten() | CommitPlan(plan)
+        return outcomes | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)
 
 
 @dataclass
@@ -114,16 +119,38 @@ class CommitPlan(beam.PTransform):
     """Outcomes → the counts of the run, once, after the commit."""
 
     plan: Plan
+    setup: Setup
 
     def expand(self, outcomes: PCollection[Outcome]) -> PCollection[dict[str, Any]]:
         # The empty outcome sees to it that a run which writes nothing is committed as well.
-        nothing = outcomes.pipeline | "NoOutcome" >> beam.Create([Outcome(())], reshuffle=False)
+        nothing = (
+            outcomes.pipeline
+            | "Once" >> beam.Impulse()
+            | "NoOutcome" >> beam.ParDo(_Listed([Outcome(())]))
+        )
         return (
             (outcomes, nothing)
             | "AllOutcomes" >> beam.Flatten()
-            | "OneKey" >> beam.Map(_keyed)
+            | "OneKey" >> beam.FlatMap(_keyed)
             | "Gather" >> beam.GroupByKey()
-            | "Commit" >> beam.Map(_commit, plan=self.plan)
+            | "Commit" >> step(self.setup, _commit, plan=self.plan)
+        )
+
+
+@dataclass
+class RewriteParts(beam.PTransform):
+    """The parts that lose or change rows → outcomes."""
+
+    plan: Plan
+    kind: RowKind
+    setup: Setup
+
+    def expand(self, pbegin: PBegin) -> PCollection[Outcome]:
+        return (
+            pbegin
+            | "SpreadParts" >> SpreadUnits(self.plan.rewrite)
+            | "Rewrite"
+            >> step(self.setup, workers.rewrite_part, place=self.plan.place, kind=self.kind)
         )
 
 
@@ -132,35 +159,43 @@ class ScorePlan(beam.PTransform):
     """Carries out a plan whose rows come from the vectors of a store."""
 
     plan: Plan
-    units: Sequence[Unit]
-    source: Place
+    sources: Sequence[Place]
     kind: RowKind
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
-        place = self.plan.place
-        scored = (
-            pbegin
-            | "SpreadParts" >> SpreadUnits(self.units)
-            | "ScoreParts"
-            >> beam.Map(workers.score_unit, source=self.source, place=place, kind=self.kind)
+        plan = self.plan
+        stores = {files.join(source.root, COMMITS) for source in self.sources}
+        setup = expected_setup(plan.place, readable=sorted(stores))
+        score = step(
+            setup, workers.score_unit, sources=self.sources, place=plan.place, kind=self.kind
         )
-        outcomes = [scored]
-        if self.plan.rewrite:
-            outcomes.append(
-                pbegin
-                | "SpreadRewrites" >> SpreadUnits(self.plan.rewrite)
-                | "RewriteParts" >> beam.Map(workers.rewrite_part, place=place, kind=self.kind)
-            )
-        return outcomes | "Outcomes" >> beam.Flatten() | CommitPlan(self.plan)
+        scored = pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score
+        rewritten = pbegin | "Rewrite" >> RewriteParts(plan, self.kind, setup)
+        return (scored, rewritten) | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)
+
+
+def step(setup: Setup, function: Callable[..., Iterable[Any]], **arguments: Any) -> beam.PTransform:
+    """`function` over elements, on workers that are set up as the driver; see `workers.Step`."""
+    return beam.ParDo(workers.Step(setup, function, **arguments))
+
+
+class _Listed(beam.DoFn):
+    """Elements that are pickled with the step itself: `beam.Create` without functions by value."""
+
+    def __init__(self, elements: Sequence[Any]) -> None:
+        self._elements = elements
+
+    def process(self, nothing: bytes) -> Iterator[Any]:
+        yield from self._elements
 
 
 def _second(keyed: tuple[int, Iterable[Unit]]) -> Iterator[Unit]:
     yield from keyed[1]
 
 
-def _keyed(outcome: Outcome) -> tuple[int, Outcome]:
-    return 0, outcome
+def _keyed(outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
+    yield 0, outcome
 
 
-def _commit(keyed: tuple[int, Iterable[Outcome]], plan: Plan) -> dict[str, Any]:
-    return finish(plan, keyed[1])
+def _commit(keyed: tuple[int, Iterable[Outcome]], plan: Plan) -> Iterator[dict[str, Any]]:
+    yield finish(plan, keyed[1])

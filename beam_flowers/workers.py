@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import Any
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_flowers.backbones.compute import Hashed, Pending, collect, hash_files, start
-from beam_flowers.backbones.engine import load
-from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.backbones.compute import Hashed, hash_files
+from beam_flowers.backbones.joined import collect_joined, side_by_side, start_each
+from beam_flowers.errors import BackboneError, WorkerError
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.store.parts import (
@@ -22,20 +25,79 @@ from beam_flowers.store.parts import (
     Place,
     RejectRows,
     RowKind,
+    find_rows,
     read_part,
-    take_rows,
     write_part,
+    write_parts,
 )
-from beam_flowers.store.plan import Outcome, Unit, derive_part, partition, read_sources, read_unit
+from beam_flowers.store.plan import Outcome, derive_parts
 from beam_flowers.store.schema import bottlenecks_of, images_of, images_table, rejects_table
+from beam_flowers.store.units import Unit, partition, read_sources, read_unit
+from beam_flowers.worker_setup import Setup, require_seen
 
 OUTCOMES = "outcomes"
 MOVED = "moved"
+PROBLEMS = "beam_flowers.problems"
+"""Namespace of the counters whose names tell the driver which workers are not set up."""
 
 
-def read_images(unit: Unit) -> list[Image]:
+class Step(beam.DoFn):
+    """Applies a function of this package to elements, on workers that are set up as the driver.
+
+    What is wrong with a worker travels to the pipeline's end as an `Outcome` that keeps the run
+    from being committed. As an exception it would be repeated by every runner that restarts.
+
+    A class, since functions that Beam wraps itself are pickled as bytecode, which another
+    version of Python cannot read: it could not even say so.
+
+    Args:
+        setup: what the worker is held against.
+        function: element, arguments → elements.
+        problems: tag of the output for problems; by default the main one.
+        arguments: for `function`.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        function: Callable[..., Iterable[Any]],
+        problems: str = "",
+        **arguments: Any,
+    ) -> None:
+        self._setup = setup
+        self._function = function
+        self._problems = problems
+        self._arguments = arguments
+
+    def process(self, element: Any) -> Iterator[Any]:
+        if isinstance(element, Outcome):
+            yield element
+            return
+        for result in attempted(self._setup, self._function, element, **self._arguments):
+            is_problem = isinstance(result, Outcome) and result.problem and self._problems
+            yield TaggedOutput(self._problems, result) if is_problem else result
+
+
+def attempted(
+    setup: Setup, function: Callable[..., Iterable[Any]], *arguments: Any, **named: Any
+) -> Iterator[Any]:
+    """What `function` gives; or, where the worker is at fault, an `Outcome` that says so."""
+    problem = setup.problem()
+    try:
+        if not problem:
+            yield from function(*arguments, **named)
+    except (BackboneError, WorkerError) as error:
+        problem = f"{socket.gethostname()}: {error}"
+    if problem:
+        Metrics.counter(PROBLEMS, problem).inc()
+        yield Outcome((), problem=problem)
+
+
+def read_images(unit: Unit) -> Iterator[list[Image]]:
     """The files of a unit."""
-    return images_of(read_unit(unit))
+    images = images_of(read_unit(unit))
+    require_seen(images)
+    yield images
 
 
 def write_results(place: Place, kind: RowKind, results: Iterable[Bottleneck | Reject]) -> Outcome:
@@ -45,30 +107,33 @@ def write_results(place: Place, kind: RowKind, results: Iterable[Bottleneck | Re
     rejects = [r for r in results if isinstance(r, Reject)]
     parts: list[Part] = []
     if bottlenecks:
-        parts.append(write_part(place, kind, kind.table(bottlenecks)))
+        parts.extend(write_parts(place, kind, kind.table(bottlenecks)))
     if rejects:
         parts.append(write_part(place, RejectRows(), rejects_table(rejects)))
-    computed = len({b.sha256 for b in bottlenecks})
+    computed = len({(b.sha256, b.k) for b in bottlenecks})
     return Outcome(tuple(parts), computed, len(bottlenecks) - computed)
 
 
 class EmbedUnits(beam.DoFn):
     """Lists of files → outcomes. One unit is written while the next is on the threads."""
 
-    def __init__(
-        self, place: Place, kind: RowKind, backbone: ResolvedBackbone, limits: Limits
-    ) -> None:
-        self.place = place
+    def __init__(self, setup: Setup, kind: RowKind, limits: Limits) -> None:
+        self.expected = setup
         self.kind = kind
-        self.backbone = backbone
         self.limits = limits
 
     def start_bundle(self) -> None:
-        self._started: deque[Pending] = deque()
+        self._started: deque[Any] = deque()
 
-    def process(self, images: list[Image]) -> Iterator[Outcome]:
-        # The engine is loaded here and not in setup(): a run without new pictures needs none.
-        self._started.append(start(images, load(self.backbone), self.limits))
+    def process(self, unit: Any) -> Iterator[Outcome]:
+        if isinstance(unit, Outcome):
+            yield unit
+            return
+        yield from attempted(self.expected, self._next, unit)
+
+    def _next(self, unit: Any) -> Iterator[Outcome]:
+        # The engines are loaded here and not in setup(): a run without new pictures needs none.
+        self._started.append(self.start(unit))
         if len(self._started) > 1:
             yield self._finish_oldest()
 
@@ -77,14 +142,22 @@ class EmbedUnits(beam.DoFn):
             yield WindowedValue(self._finish_oldest(), MIN_TIMESTAMP, [GlobalWindow()])
 
     def _finish_oldest(self) -> Outcome:
-        return write_results(self.place, self.kind, collect(self._started.popleft()))
+        return write_results(self.expected.place, self.kind, self.collect(self._started.popleft()))
+
+    def start(self, unit: Any) -> Any:
+        """Hands a unit to the threads."""
+        return start_each(unit, self.expected.backbones, self.limits)
+
+    def collect(self, started: Any) -> list[Bottleneck | Reject]:
+        """Waits for what `start` returned."""
+        return collect_joined(started)
 
 
 def hash_unit(
     unit: Unit, place: Place, kind: RowKind, partitions: int, limits: Limits
 ) -> Iterator[tuple[int, list[Hashed]] | TaggedOutput]:
     """Files of doubtful content → (partition of the digest, files), rejects → an outcome."""
-    results = hash_files(read_images(unit), limits)
+    results = [found for images in read_images(unit) for found in hash_files(images, limits)]
     rejects = [r for r in results if isinstance(r, Reject)]
     if rejects:
         yield TaggedOutput(OUTCOMES, write_results(place, kind, rejects))
@@ -120,22 +193,27 @@ def settle_partition(
 
 def copy_rows(
     keyed: tuple[str, Iterable[Sequence[Hashed]]], place: Place, kind: RowKind
-) -> Outcome:
+) -> Iterator[Outcome]:
     """Writes rows of moved or copied files with the vectors that `keyed[0]`, a part, has."""
     source, blocks = keyed
     hashed = sorted((h for block in blocks for h in block), key=lambda h: h.image.uri)
     images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
-    part = derive_part(place, kind, source, images, "sha256")
-    return Outcome((part,), reused=part.rows)
+    yield Outcome(derive_parts(place, kind, source, images, "sha256"), reused=len(hashed))
 
 
-def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Outcome:
+def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:
     """Writes the rows that stay of a part that loses or changes others."""
-    return Outcome((derive_part(place, kind, unit.source, read_unit(unit), "uri"),))
+    yield Outcome(derive_parts(place, kind, unit.source, read_unit(unit), "uri"))
 
 
-def score_unit(unit: Unit, source: Place, place: Place, kind: RowKind) -> Outcome:
-    """Writes rows of kind `kind` from vectors of another table."""
-    rows = take_rows(read_part(source, unit.source), read_unit(unit)["uri"], "uri")
-    part = write_part(place, kind, kind.table(bottlenecks_of(rows)))
-    return Outcome((part,), reused=part.rows)
+def score_unit(
+    unit: Unit, sources: Sequence[Place], place: Place, kind: RowKind
+) -> Iterator[Outcome]:
+    """Writes rows of kind `kind` from vectors of another table's sections, side by side."""
+    uris = read_unit(unit)["uri"]
+    blocks = []
+    for source, name in zip(sources, unit.source.split("+"), strict=True):
+        rows = read_part(source, name)
+        blocks.append(bottlenecks_of(rows.take(find_rows(rows, uris, "uri"))))
+    scored = [result for result in side_by_side(blocks) if isinstance(result, Bottleneck)]
+    yield Outcome(write_parts(place, kind, kind.table(scored)), reused=len(scored))

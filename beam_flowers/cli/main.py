@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -15,6 +16,7 @@ EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 _DEBUG = "BEAM_FLOWERS_DEBUG"
+_PYTHON_ERROR = re.compile(r"(?!java\.|org\.)[\w.]*(?:Error|Exception): ")
 
 
 def entry(arguments: Sequence[str] | None = None) -> int:
@@ -100,8 +102,17 @@ def _cause(error: BaseException) -> str:
     own = [line for line in lines if "beam_flowers.errors." in line]
     if own:
         return own[0].partition(": ")[2]
-    text = lines[-1].strip() if lines else ""
-    return f"{type(error).__name__}: {text} (BEAM_FLOWERS_DEBUG=1 shows where)"
+    return f"{type(error).__name__}: {_telling(lines)} (BEAM_FLOWERS_DEBUG=1 shows where)"
+
+
+def _telling(lines: Sequence[str]) -> str:
+    """The line of a runner's message that has the cause: Python's, Java's, or the first."""
+    lines = [line.strip() for line in lines]
+    python = [line for line in lines if _PYTHON_ERROR.match(line)]
+    java = [line for line in lines if line.startswith("Caused by: ")]
+    if not java or any(line.endswith("Traceback (most recent call last):") for line in lines):
+        return (python or lines[:1] or [""])[-1]
+    return java[-1]
 
 
 def _quieten() -> None:

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from beam_flowers.cli import (
     backbones,
+    check,
     classify,
     demo,
     doctor,
@@ -30,6 +31,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "report": ("draw a model, a store or a table of scores as one HTML page", report),
     "review": ("label by key the pictures that a model is least sure of", review),
     "export": ("write a model for TensorFlow, TFLite, Keras or ONNX", export),
+    "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),
     "vacuum": ("clear what no commit of a store names", vacuum),
     "demo": ("embed, train and score the photographs that ship with the package", demo),

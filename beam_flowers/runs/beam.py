@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import io
+import threading
+import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from beam_flowers.errors import InputError
+from beam_flowers.errors import BeamFlowersError, InputError, WorkerError
+from beam_flowers.runs.jobs import how_to_cancel
+from beam_flowers.worker_setup import PATIENCE, patience, signs_of_life, unfit
 
 if TYPE_CHECKING:
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineResult
+
+    from beam_flowers.store.parts import Place
 
 DEFAULT_RUNNER = "FnApiRunner"
 """In this process, no set-up. `DirectRunner` may be another program (beam.md §2)."""
+
+_SIGNS_OF_ANOTHER_PYTHON = (
+    "No module named",
+    "Can't get attribute",
+    "cannot import name",
+    "code() argument",
+    "code expected at most",
+    "unsupported pickle protocol",
+    "bad marshal data",
+)
 
 
 def pipeline_options(options: Sequence[str]) -> PipelineOptions:
@@ -41,9 +58,107 @@ def pipeline_options(options: Sequence[str]) -> PipelineOptions:
     return parsed
 
 
-def run_pipeline(step: beam.PTransform, options: Sequence[str]) -> None:
-    """Runs the pipeline that consists of `step`, to its end."""
+def run_pipeline(step: beam.PTransform, place: Place, options: Sequence[str]) -> None:
+    """Runs the pipeline that consists of `step`, to its end.
+
+    Args:
+        step: begins with nothing; its steps run as `workers.Step`s.
+        place: where the run writes, and its workers' answers lie.
+        options: Beam's, as flags.
+
+    Raises:
+        WorkerError: a worker is not set up as this process, or none has answered in time.
+    """
     import apache_beam as beam
 
-    with beam.Pipeline(options=pipeline_options(options)) as pipeline:
-        pipeline | "Run" >> step
+    pipeline = beam.Pipeline(options=pipeline_options(options))
+    pipeline | "Run" >> step
+    try:
+        result = pipeline.run()
+        _wait(result, place, options)
+    except BeamFlowersError:
+        raise
+    except Exception as error:
+        raise _explained(error) from error
+    problems = problems_of(result)
+    if problems:
+        raise unfit(problems)
+
+
+def problems_of(result: PipelineResult) -> list[str]:
+    """What workers counted as wrong with themselves; see `workers.Step`."""
+    from apache_beam.metrics import MetricsFilter
+
+    from beam_flowers.workers import PROBLEMS
+
+    found = result.metrics().query(MetricsFilter().with_namespace(PROBLEMS))
+    return sorted({counter.key.metric.name for counter in found["counters"]})
+
+
+def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> None:
+    """Waits for the end, as long as workers give signs of life: not all runners miss them."""
+    raised: list[BaseException] = []
+    waiting = threading.Thread(target=_to_the_end, args=(result, raised), daemon=True)
+    waiting.start()
+    try:
+        _watch(waiting, place)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(how_to_cancel(result, options)) from interrupt
+    except WorkerError:
+        # A job whose workers hang may hang as well when it is cancelled.
+        cancelling = threading.Thread(target=result.cancel, daemon=True)
+        cancelling.start()
+        cancelling.join(10)
+        raise
+    if raised:
+        raise raised[0]
+
+
+def _to_the_end(result: PipelineResult, raised: list[BaseException]) -> None:
+    try:
+        result.wait_until_finish()
+    except BaseException as error:
+        raised.append(error)
+
+
+def _watch(waiting: threading.Thread, place: Place) -> None:
+    signs: frozenset[Any] = frozenset()
+    seen = time.monotonic()
+    while waiting.is_alive():
+        waiting.join(patience() / 10)
+        try:
+            found = signs_of_life(place)
+        except (OSError, BeamFlowersError):
+            continue  # A moment's trouble of the driver's own is none of the job's.
+        if found != signs:
+            signs, seen = found, time.monotonic()
+        elif time.monotonic() - seen > patience() and waiting.is_alive():
+            raise _silence(bool(signs))
+
+
+def _silence(after_signs: bool) -> WorkerError:
+    causes = (
+        "the workers have died, for want of memory for example, and the runner has not noticed"
+        if after_signs
+        else "--environment_config names no worker pool; the pool's `python` is one without Beam "
+        "and beam_flowers (put the right one first on the pool's PATH); the cluster has no free "
+        "slot; no worker sees the place to write to"
+    )
+    return WorkerError(
+        f"no worker gave a sign of life for {patience():g} seconds, so the job was cancelled. "
+        f"Usual causes: {causes}. The workers' own logs say more; {PATIENCE}=SECONDS waits longer"
+    )
+
+
+def _explained(error: Exception) -> Exception:
+    """`error`, or what it means where a worker could not even read what it was sent."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    signs = (s for s in _SIGNS_OF_ANOTHER_PYTHON for line in lines if s in line)
+    sign: Any = next(signs, None)
+    if sign is None:
+        return error
+    reason = next(line for line in reversed(lines) if sign in line)
+    return WorkerError(
+        f"a worker cannot read the steps that this machine sends it ({reason}): it has no "
+        "beam_flowers, or another one, or another Python; install there what is here"
+    )

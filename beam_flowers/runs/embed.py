@@ -15,12 +15,20 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
-from beam_flowers.store.commits import Manifest, Section, latest, publish, require_table_place
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    encoding_in,
+    latest,
+    publish,
+    require_table_place,
+)
 from beam_flowers.store.features import section_name
 from beam_flowers.store.ledger import Found, Ledger, Rules
 from beam_flowers.store.parts import Place, RowKind
-from beam_flowers.store.plan import Plan, fill_ledger, is_done, make_plan, stored_rows
+from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
+from beam_flowers.worker_setup import unfit
 
 Warn = Callable[[str], None]
 _TRIES = 20
@@ -93,6 +101,35 @@ class Summary:
         )
 
 
+def until_committed(
+    root: str, attempt: Callable[[Manifest], dict[str, Any]]
+) -> tuple[dict[str, Any], int]:
+    """Plans against the newest version of a table and carries out, until it is committed.
+
+    Args:
+        root: the table's folder.
+        attempt: does so once; returns the counts of `plan.finish`.
+
+    Returns:
+        The counts of the attempt that was committed, and the vectors that earlier ones computed.
+    """
+    earlier = 0
+    for _ in range(_TRIES):
+        publish(root)
+        base = latest(root)
+        try:
+            result = attempt(base)
+        except Exception:
+            # Another writer may have replaced a part under this run's hands.
+            if latest(root).version == base.version:
+                raise
+            continue
+        if result["committed"]:
+            return result, earlier
+        earlier += result["embedded"]
+    raise StoreError(f"{root}: other writers were first {_TRIES} times; run this again")
+
+
 @dataclass
 class TableRun:
     """One run that brings a section of a table up to date with what is listed.
@@ -126,21 +163,9 @@ class TableRun:
         in the table's `__work` and the next plan finds it there.
         """
         self._require_own_kind()
-        earlier = 0
-        for _ in range(_TRIES):
-            publish(self.root)
-            base = latest(self.root)
-            try:
-                result = self._try(base, list_into, carry_out)
-            except Exception:
-                # Another writer may have replaced a part under this run's hands.
-                if latest(self.root).version == base.version:
-                    raise
-                continue
-            if result["committed"]:
-                return self._summary(result, earlier)
-            earlier += result["embedded"]
-        raise StoreError(f"{self.root}: other writers were first {_TRIES} times; run this again")
+        return self._summary(
+            *until_committed(self.root, lambda base: self._try(base, list_into, carry_out))
+        )
 
     def _require_own_kind(self) -> None:
         require_table_place(self.root)
@@ -168,7 +193,7 @@ class TableRun:
             result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
             if not is_done(plan, manifest):
                 carry_out(plan, ledger)
-                result = _read_result(place)
+                result = read_result(place)
             files.delete_tree(place.run_file())
             if result["committed"]:
                 self._warn_of_labels(ledger, place, plan)
@@ -210,6 +235,7 @@ def embed_images(
     options: RunOptions | None = None,
     relabel: bool = True,
     warn: Warn = print,
+    encoding: str | None = None,
 ) -> Summary:
     """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
 
@@ -220,6 +246,8 @@ def embed_images(
         options: see `RunOptions`.
         relabel: let this listing change labels that stored rows have.
         warn: takes a line for the user.
+        encoding: of the vectors, one of `ENCODINGS`; parts that have another are written again.
+            None for what the store has, `split` in a new one.
 
     Raises:
         InputError: if an input is missing or nothing in it is a picture.
@@ -229,18 +257,21 @@ def embed_images(
     options.check()
     store = files.absolute(store)
     name = backbone.row.name
+    place = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)
+    encoding = encoding or encoding_in(committed(latest(store), place))
+    about = {"name": name, **backbone.about(), "encoding": encoding}
     run = TableRun(
         store,
-        section_name(name, backbone.fingerprint),
-        Section(backbone.fingerprint, {"name": name, **backbone.about()}),
-        StoreRows(backbone.fingerprint, name),
+        place.section,
+        Section(backbone.fingerprint, about),
+        StoreRows(backbone.fingerprint, name, backbone.vectors, encoding),
         Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel),
         options.shards,
         warn,
     )
     summary = run.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(images, store)),
-        lambda plan, _: run_plan(plan, run.kind, backbone, options.pipeline),
+        lambda plan, _: run_plan(plan, run.kind, [backbone], options.pipeline),
     )
     if not summary.rows:
         raise InputError(
@@ -250,15 +281,18 @@ def embed_images(
     return summary
 
 
-def run_plan(plan: Plan, kind: RowKind, backbone: ResolvedBackbone, options: Sequence[str]) -> None:
+def run_plan(
+    plan: Plan, kind: RowKind, backbones: Sequence[ResolvedBackbone], options: Sequence[str]
+) -> None:
     """Runs the embed pipeline."""
     from beam_flowers.plan_transforms import RunPlan
     from beam_flowers.runs.beam import run_pipeline
 
-    run_pipeline(RunPlan(plan, kind, backbone), options)
+    run_pipeline(RunPlan(plan, kind, backbones), plan.place, options)
 
 
-def _read_result(place: Place) -> dict[str, Any]:
+def read_result(place: Place) -> dict[str, Any]:
+    """What the pipeline's last step, `plan.finish`, returned on some worker."""
     uri = place.run_file("result.json")
     if not files.exists(uri):
         raise StoreError(
@@ -266,6 +300,8 @@ def _read_result(place: Place) -> dict[str, Any]:
             "workers see other files than this machine; the runner's log says more"
         )
     result: dict[str, Any] = json.loads(files.read_bytes(uri))
+    if "problems" in result:
+        raise unfit(result["problems"])
     return result
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,12 +10,20 @@ from itertools import filterfalse, groupby
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import PartLostError
 from beam_flowers.records import NOT_AN_IMAGE
-from beam_flowers.store.commits import Manifest, Section, commit, latest, publish
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    commit,
+    encoding_in,
+    latest,
+    publish,
+    read_manifest,
+    versions,
+)
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.parts import (
     Part,
@@ -25,30 +32,18 @@ from beam_flowers.store.parts import (
     RowKind,
     derive,
     describe_part,
+    encoded_otherwise,
     holds_rejects,
     iterate_part,
     read_part,
     work_parts,
     write_part,
+    write_parts,
 )
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
+from beam_flowers.store.units import Unit, UnitWriter, write_sources
 
-_FEWEST_ROWS, _MOST_ROWS = 64, 8192
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One piece of work, small enough to travel: the rows lie in a row group of a file.
-
-    Attributes:
-        file: Parquet file in `IMAGE_SCHEMA`.
-        index: its row group.
-        source: name of the part the rows come from, where they come from one.
-    """
-
-    file: str
-    index: int
-    source: str = ""
+_FEWEST_ROWS, _MOST_ROWS = 16, 8192
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ class Plan:
         compute: units of files to read and embed.
         doubtful: units of files to hash first.
         rewrite: units of stored rows that stay while others of their part go.
+        derive: units of files whose rows come from parts of another table.
         sources: number of partitions of the digests that doubtful files may equal.
         unit_rows: files of a unit, about.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`.
@@ -73,13 +69,14 @@ class Plan:
     compute: tuple[Unit, ...] = ()
     doubtful: tuple[Unit, ...] = ()
     rewrite: tuple[Unit, ...] = ()
+    derive: tuple[Unit, ...] = ()
     sources: int = 0
     unit_rows: int = _FEWEST_ROWS
     counts: dict[str, int] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
-        return len(self.compute) + len(self.doubtful) + len(self.rewrite)
+        return sum(map(len, (self.compute, self.doubtful, self.rewrite, self.derive)))
 
 
 @dataclass(frozen=True)
@@ -90,38 +87,13 @@ class Outcome:
         parts: the parts written.
         computed: rows whose vectors were computed, each content once.
         reused: rows whose vectors were there already.
+        problem: why there is nothing, though there should be; it keeps the run from a commit.
     """
 
     parts: tuple[Part, ...]
     computed: int = 0
     reused: int = 0
-
-
-class UnitWriter:
-    """Writes units as row groups of one file."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-        self._buffer = io.BytesIO()
-        self._writer = pq.ParquetWriter(self._buffer, IMAGE_SCHEMA, compression="zstd")
-        self._count = 0
-
-    def add(self, rows: pa.Table, source: str = "") -> Unit:
-        unit = Unit(self._uri, self._count, source)
-        self._writer.write_table(rows, row_group_size=max(len(rows), 1))
-        self._count += 1
-        return unit
-
-    def close(self) -> None:
-        self._writer.close()
-        if self._count:
-            files.write_atomic(self._uri, self._buffer.getvalue())
-
-
-def read_unit(unit: Unit) -> pa.Table:
-    """The unit's rows, `IMAGE_SCHEMA`."""
-    with pq.ParquetFile(files.open_read(unit.file)) as file:
-        return file.read_row_group(unit.index)
+    problem: str = ""
 
 
 def fill_ledger(ledger: Ledger, place: Place, manifest: Manifest) -> list[str]:
@@ -149,7 +121,12 @@ def committed(manifest: Manifest, place: Place) -> Section:
 
 
 def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
-    """What the ledger needs of a part's rows."""
+    """What the ledger needs of a part's rows, once for each file."""
+    for _, rows in groupby(_stored_rows(place, name), key=lambda row: row.image.uri):
+        yield next(rows)
+
+
+def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
     for batch in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
         table = pa.Table.from_batches([batch])
         reasons = table["error_class"].to_pylist() if holds_rejects(name) else [None] * len(table)
@@ -158,8 +135,11 @@ def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def unit_rows(count: int, shards: int | None) -> int:
-    """Rows of a unit for `count` files: 64 at least, so that little is repeated after a crash;
-    8192 at most, so that fifty million files are six thousand parts of some 40 MB."""
+    """Rows of a unit for `count` files: 64 units, which also a small run spreads over workers.
+
+    16 rows at least, so that daily additions do not become a part each; 8192 at most, so that
+    fifty million files are six thousand parts of some 40 MB.
+    """
     if shards:
         return max(1, -(-count // shards))
     return max(_FEWEST_ROWS, min(_MOST_ROWS, count // 64))
@@ -187,10 +167,11 @@ def make_plan(
     """
     ledger.join(rules)
     rows = unit_rows(ledger.fresh(), shards)
-    ledger.doubt(rows)
     whole, partly = ledger.part_names()
     known = committed(manifest, place)
     described = {p.name: p for p in known.parts}
+    stale = set(_stale(place, whole, known, section))
+    whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
     parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
     parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly))
     parts += _found_rejects(ledger, place)
@@ -204,6 +185,14 @@ def make_plan(
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
 
 
+def _stale(place: Place, names: Iterable[str], known: Section, wanted: Section) -> Iterator[str]:
+    """Parts to be written again, as their vectors shall be encoded otherwise."""
+    encoding = encoding_in(wanted)
+    if encoding_in(known) == encoding:
+        names = set(names).difference(p.name for p in known.parts)
+    return encoded_otherwise(place, sorted(names), encoding)
+
+
 def _counts(ledger: Ledger) -> dict[str, int]:
     failure = f"s.error_class != '{NOT_AN_IMAGE}'"
     found = list(ledger.found_rejects())
@@ -213,7 +202,8 @@ def _counts(ledger: Ledger) -> dict[str, int]:
         "fresh": ledger.fresh(),
         "reused": ledger.known("NOT p.rejects"),
         "rejected": ledger.known("p.rejects") + len(found),
-        "failures": ledger.known(f"p.rejects AND {failure}") + len(found),
+        "failures": ledger.known(f"p.rejects AND {failure}")
+        + sum(reject.error_class != NOT_AN_IMAGE for reject in found),
     }
 
 
@@ -236,6 +226,13 @@ def derive_part(
     return write_part(place, kind, derive(read_part(place, source), images, key, kind))
 
 
+def derive_parts(
+    place: Place, kind: RowKind, source: str, images: pa.Table, key: str
+) -> tuple[Part, ...]:
+    """`derive_part` for a table that may have partitions."""
+    return write_parts(place, kind, derive(read_part(place, source), images, key, kind))
+
+
 def stored_table(rows: list[StoredRow]) -> pa.Table:
     """`IMAGE_SCHEMA` table of stored rows."""
     return images_table([r.image for r in rows], [r.sha256 for r in rows])
@@ -243,52 +240,19 @@ def stored_table(rows: list[StoredRow]) -> pa.Table:
 
 def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -> Plan:
     writer = UnitWriter(plan.place.run_file("units.parquet"))
-    compute = [writer.add(images_table(unit)) for unit in ledger.fresh_units(rows)]
-    doubtful = [writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows)]
-    rewrite = [writer.add(stored_table(ledger.remaining(n)), n) for n in partly]
+    rewrite = tuple(writer.add(stored_table(ledger.remaining(n)), n) for n in partly)
+    plan = replace(plan, rewrite=rewrite, unit_rows=rows)
+    if ledger.sections:
+        derive = (writer.add(stored_table(unit), parts) for parts, unit in ledger.source_units())
+        plan = replace(plan, derive=tuple(derive))
+    else:
+        ledger.doubt(rows)
+        compute = tuple(writer.add(images_table(unit)) for unit in ledger.fresh_units(rows))
+        doubtful = tuple(writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows))
+        write_sources(ledger, plan.place, len(doubtful))
+        plan = replace(plan, compute=compute, doubtful=doubtful, sources=len(doubtful))
     writer.close()
-    _write_sources(ledger, plan.place, len(doubtful))
-    return replace(
-        plan,
-        compute=tuple(compute),
-        doubtful=tuple(doubtful),
-        rewrite=tuple(rewrite),
-        sources=len(doubtful),
-        unit_rows=rows,
-    )
-
-
-def partition(sha256: str, partitions: int) -> int:
-    """Which of `partitions` ranges a digest falls into; ascending with the digest."""
-    return (int(sha256[:8], 16) * partitions) >> 32
-
-
-_SOURCE_SCHEMA = pa.schema([("sha256", pa.string()), ("part", pa.string())])
-
-
-def _write_sources(ledger: Ledger, place: Place, partitions: int) -> None:
-    if not partitions:
-        return
-    buffer = io.BytesIO()
-    with pq.ParquetWriter(buffer, _SOURCE_SCHEMA, compression="zstd") as writer:
-        by_partition = groupby(ledger.sources(), key=lambda row: partition(row[0], partitions))
-        following = next(by_partition, None)
-        for index in range(partitions):
-            rows: list[tuple[str, str]] = []
-            if following and following[0] == index:
-                rows = list(following[1])
-                following = next(by_partition, None)
-            columns = list(zip(*rows, strict=True)) or [(), ()]
-            table = pa.table([pa.array(c, pa.string()) for c in columns], _SOURCE_SCHEMA)
-            writer.write_table(table, row_group_size=max(len(rows), 1))
-    files.write_atomic(place.run_file("sources.parquet"), buffer.getvalue())
-
-
-def read_sources(place: Place, index: int) -> dict[str, str]:
-    """Digest -> part of the stored rows in one partition."""
-    with pq.ParquetFile(files.open_read(place.run_file("sources.parquet"))) as file:
-        rows = file.read_row_group(index)
-    return dict(zip(rows["sha256"].to_pylist(), rows["part"].to_pylist(), strict=True))
+    return plan
 
 
 def is_done(plan: Plan, manifest: Manifest) -> bool:
@@ -303,23 +267,36 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
     Returns:
         The run's counts, with `committed` False where another writer was first: then the
-        work lies in `__work`, and the next plan takes it up.
+        work lies in `__work`, and the next plan takes it up. With `problems` if there were any.
     """
     outcomes = list(outcomes)
+    problems = sorted({outcome.problem for outcome in outcomes if outcome.problem})
+    if problems:
+        return _leave_result(plan, {"committed": False, "problems": problems})
+    # A runner that repeats a bundle may deliver what it gave before as well.
+    outcomes = list({outcome.parts: outcome for outcome in outcomes}.values())
     parts = {p.name: p for p in plan.section.parts}
     parts |= {p.name: p for o in outcomes for p in o.parts}
     section = replace(plan.section, parts=tuple(parts[name] for name in sorted(parts)))
     counts = add_counts(plan.counts, outcomes)
-    base = latest(plan.place.root)
-    committed = base.version > plan.base and base.run == plan.place.run
-    if base.version == plan.base:
-        manifest = base.with_section(plan.place.section, section)
-        manifest = replace(manifest, version=plan.base + 1, run=plan.place.run, counts=counts)
-        committed = commit(plan.place.root, manifest)
-    result = {**counts, "committed": committed}
-    files.write_atomic(plan.place.run_file("result.json"), json.dumps(result).encode())
-    if committed:
+    result = _leave_result(plan, {**counts, "committed": _commit(plan, section, counts)})
+    if result["committed"]:
         publish(plan.place.root)
+    return result
+
+
+def _commit(plan: Plan, section: Section, counts: dict[str, Any]) -> bool:
+    """Whether the plan's own version is, or was in an earlier try, the next after its base."""
+    root, version = plan.place.root, plan.base + 1
+    base = latest(root)
+    if base.version != plan.base:
+        return version in versions(root) and read_manifest(root, version).run == plan.place.run
+    manifest = base.with_section(plan.place.section, section)
+    return commit(root, replace(manifest, version=version, run=plan.place.run, counts=counts))
+
+
+def _leave_result(plan: Plan, result: dict[str, Any]) -> dict[str, Any]:
+    files.write_atomic(plan.place.run_file("result.json"), json.dumps(result).encode())
     return result
 
 

@@ -21,12 +21,7 @@ ENGINES = {
     "embed, loopback": [_PORTABLE, "--job_endpoint=embed", "--environment_type=LOOPBACK"],
     "embed, subprocess": [_PORTABLE, "--job_endpoint=embed", *_SUBPROCESS],
     "prism, loopback": [_PORTABLE, "--job_endpoint={prism}", "--environment_type=LOOPBACK"],
-    "prism, external": [
-        _PORTABLE,
-        "--job_endpoint={prism}",
-        "--environment_type=EXTERNAL",
-        "--environment_config={pool}",
-    ],
+    "prism, external": servers.external("{prism}", "{pool}"),
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import apache_beam
 
+COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 PRISM = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
 
 
@@ -38,6 +39,16 @@ def prism_program() -> str:
     return str(folder / "prism")
 
 
+def external(job_server: str, pool: str) -> list[str]:
+    """Beam's flags for a job server whose workers come from a pool."""
+    return [
+        "--runner=PortableRunner",
+        f"--job_endpoint={job_server}",
+        "--environment_type=EXTERNAL",
+        f"--environment_config={pool}",
+    ]
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as taken:
@@ -56,14 +67,20 @@ def prism(log: Path) -> Iterator[str]:
 
 
 @contextmanager
-def worker_pool(log: Path, **changed: str) -> Iterator[str]:
-    """Beam's own worker pool, with environment variables `changed`; gives its HOST:PORT."""
+def worker_pool(log: Path, wrapper: Sequence[str] = (), **changed: str) -> Iterator[str]:
+    """Beam's own worker pool; gives its HOST:PORT.
+
+    Args:
+        log: where it writes.
+        wrapper: a command that runs it.
+        changed: environment variables.
+    """
     port = free_port()
     module = "apache_beam.runners.worker.worker_pool_main"
-    command = [sys.executable, "-m", module, "--service_port", str(port)]
+    command = [*wrapper, sys.executable, "-m", module, "--service_port", str(port)]
     # The stock pool starts its workers as plain `python`.
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    with serving(command, port, log, PATH=path, **changed) as endpoint:
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **changed}
+    with serving(command, port, log, **environment) as endpoint:
         yield endpoint
 
 
@@ -76,6 +93,7 @@ def serving(command: Sequence[str], port: int, log: Path, **changed: str) -> Ite
             stdout=file,
             stderr=file,
             start_new_session=True,
+            cwd=log.parent,  # Where no `beam_flowers` lies that would be imported from here.
             env={**os.environ, **changed},
         )
     try:

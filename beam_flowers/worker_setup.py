@@ -1,0 +1,218 @@
+"""What a worker has to have in common with the driver, proved before it touches a picture."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from beam_flowers import files
+from beam_flowers.backbones import weights
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import WorkerError
+from beam_flowers.records import Image
+from beam_flowers.store.parts import Place
+
+_PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pyarrow", "tensorflow")
+_VARIANTS = {"tensorflow": "tensorflow-cpu"}
+_NONCE = "nonce"
+_ANSWERS = "answers"
+_ANSWERED_HERE: set[str] = set()
+
+PATIENCE = "BEAM_FLOWERS_WORKER_TIMEOUT"
+"""Environment variable: seconds without a sign of any worker until a run ends in an error."""
+
+
+def patience() -> float:
+    """Seconds; see `PATIENCE`. Ten minutes by default."""
+    return float(os.environ.get(PATIENCE, "600"))
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What the driver of a run has. Small and picklable.
+
+    Attributes:
+        place: where the run writes; its `run_file`s hold the nonce and the workers' answers.
+        nonce: what the driver wrote there.
+        versions: see `versions`.
+        backbones: whose weights every worker needs.
+        readable: files and folders that every worker has to see.
+        driver: `whoami()` of the driver.
+        pulse: seconds between the signs of life that a worker gives.
+    """
+
+    place: Place
+    nonce: str
+    versions: tuple[tuple[str, str], ...]
+    backbones: tuple[ResolvedBackbone, ...]
+    readable: tuple[str, ...]
+    driver: str
+    pulse: float
+
+    def problem(self) -> str:
+        """Why this process must not work for the run, with its host's name; empty if it may.
+
+        Found out once a process.
+        """
+        return _problem(self)
+
+
+def expected_setup(
+    place: Place, backbones: Sequence[ResolvedBackbone] = (), readable: Sequence[str] = ()
+) -> Setup:
+    """The setup of this process, the driver's; writes the nonce."""
+    nonce = secrets.token_hex(16)
+    files.write_atomic(place.run_file(_NONCE), nonce.encode())
+    return Setup(
+        place, nonce, versions(), tuple(backbones), tuple(readable), whoami(), patience() / 10
+    )
+
+
+def whoami() -> str:
+    """This process among all: host name and process id."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+@lru_cache(maxsize=1)
+def versions() -> tuple[tuple[str, str], ...]:
+    """What vectors, parts and pickled steps depend on: name → version, as far as installed."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    packages = ((name, _version(name)) for name in _PACKAGES)
+    return (("python", python), ("beam-flowers", _own_version()), *packages)
+
+
+def _version(package: str) -> str:
+    for name in (package, _VARIANTS.get(package, package)):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _own_version() -> str:
+    """A digest of the package's sources, since two states of it may have one version."""
+    folder, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
+    return f"sources {digest.hexdigest()[:8]}"
+
+
+@lru_cache(maxsize=8)
+def _problem(setup: Setup) -> str:
+    found = [*_other_versions(setup), *_unseen_store(setup), *_unread(setup)]
+    found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
+    return f"{socket.gethostname()}: {'; '.join(found)}" if found else ""
+
+
+def _other_versions(setup: Setup) -> Iterator[str]:
+    own = dict(versions())
+    for name, version in setup.versions:
+        if own.get(name) != version:
+            yield f"{name} is {own.get(name, 'unknown')} there and {version} here"
+
+
+def _unseen_store(setup: Setup) -> Iterator[str]:
+    """Whether the nonce is there; whoever finds it answers."""
+    uri = setup.place.run_file(_NONCE)
+    try:
+        found = files.read_bytes(uri).decode("ascii", "replace")
+        if found == setup.nonce:
+            _answer(setup)
+    except OSError as error:
+        yield (
+            f"it does not see {setup.place.root} as this machine does ({error}): give a place "
+            "that all workers share, as s3://... or a folder mounted everywhere"
+        )
+    else:
+        if found != setup.nonce:
+            yield f"what it sees at {setup.place.root} is something else"
+
+
+def sees_store(setup: Setup) -> bool:
+    """Whether this process sees the same place as the driver."""
+    return not list(_unseen_store(setup))
+
+
+def _answer(setup: Setup) -> None:
+    """Lets the driver see that this process is alive, for as long as the run lasts."""
+    _ANSWERED_HERE.add(setup.place.run)
+    if whoami() != setup.driver:
+        _beat(setup)
+        threading.Thread(target=_go_on_beating, args=(setup,), daemon=True).start()
+
+
+def _beat(setup: Setup) -> None:
+    uri = setup.place.run_file(f"{_ANSWERS}/{whoami().replace(' ', '-')}")
+    files.write_atomic(uri, setup.nonce.encode())
+
+
+def _go_on_beating(setup: Setup) -> None:
+    while True:
+        time.sleep(setup.pulse)
+        with contextlib.suppress(OSError):
+            if not files.exists(setup.place.run_file(_NONCE)):
+                return
+            _beat(setup)
+
+
+def signs_of_life(place: Place) -> frozenset[tuple[str, Any]]:
+    """What changes as long as a worker of the run is alive, in this process or elsewhere."""
+    here = {("here", time.monotonic())} if place.run in _ANSWERED_HERE else set()
+    folder = place.run_file(_ANSWERS)
+    answers = files.list_folder(folder) if files.is_folder(folder) else ()
+    return frozenset({(entry.name, entry.modified) for entry in answers} | here)
+
+
+def _unread(setup: Setup) -> Iterator[str]:
+    for uri in setup.readable:
+        if not files.exists(uri):
+            yield f"{uri} is not there"
+
+
+def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:
+    """Weights elsewhere than on a disk here are checked when they are loaded."""
+    path, name = backbone.place, backbone.row.name
+    if not files.exists(path):
+        yield f"the weights of {name} are not at {path}; put them there"
+    elif files.is_local(path):
+        digest = weights.sha256(path, backbone.kind)
+        if digest != backbone.weights_sha256:
+            yield f"the weights of {name} at {path} have the sha256 {digest}: they are others"
+
+
+def require_seen(images: Sequence[Image]) -> None:
+    """Checks that this process sees the folder of pictures that the driver has listed.
+
+    Raises:
+        WorkerError: not one of `images` is there, nor anything else in the folder of the first.
+    """
+    if not images or any(files.exists(image.uri) for image in images):
+        return
+    folder = files.parent(images[0].uri)
+    if not files.is_folder(folder) or next(files.list_folder(folder), None) is None:
+        raise WorkerError(
+            f"{socket.gethostname()}: it does not see the pictures in {folder}: mount them there "
+            "under the same name, or give a place that all workers share"
+        )
+
+
+def unfit(problems: Iterable[str]) -> WorkerError:
+    """The error of a run that met workers which are not set up as the driver is."""
+    return WorkerError(
+        f"nothing was committed, since there are workers that are not set up as this machine is. "
+        f"{'. '.join(sorted(set(problems)))}. Mend it there (one image for all is the surest), "
+        "try it with `beam-flowers check`, then run this again"
+    )

@@ -1,0 +1,91 @@
+"""Processes that die while a job server and a worker pool of their own are at work."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import ExitStack
+
+import pytest
+import servers
+from stores import rows, scenes, visible
+
+from beam_flowers.store.commits import versions
+from beam_flowers.worker_setup import PATIENCE
+
+pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+COUNT = 120
+
+
+@pytest.fixture
+def external(tmp_path):
+    """Flags of a Prism and a pool that are nobody else's."""
+    with ExitStack() as stack:
+        prism = stack.enter_context(servers.prism(tmp_path / "prism.log"))
+        pool = stack.enter_context(servers.worker_pool(tmp_path / "pool.log"))
+        yield servers.external(prism, pool)
+
+
+@pytest.fixture
+def embedding(tmp_path, external):
+    """(command, folder, store) of a run that takes seconds."""
+    folder, store = scenes(tmp_path / "pictures", COUNT), tmp_path / "store"
+    command = [*servers.COMMAND, "embed", str(folder), "--store", str(store), "--shards", "60"]
+    return [*command, *external], folder, store
+
+
+def begun(command, store):
+    """The command running, and at least two parts of its work done."""
+    process = subprocess.Popen(
+        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait(lambda: len(list(store.glob("__work/[0-9a-f]*/part-*.parquet"))) > 1, process)
+    return process
+
+
+def wait(until, process=None, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, "not in time"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.01)
+
+
+def assert_whole(command, folder, store):
+    """A run more, after which all pictures are there, each once."""
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert {row["uri"] for row in rows(store)} == visible(folder)
+    return again.stdout
+
+
+def test_the_job_of_a_killed_driver_goes_on_and_commits(embedding):
+    command, folder, store = embedding
+    process = begun(command, store)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert versions(str(store)) == []
+    wait(lambda: versions(str(store)) == [1])
+    assert f"embedded 0, reused {COUNT}" in assert_whole(command, folder, store)
+
+
+def test_a_killed_worker_leaves_no_wrong_table(embedding, monkeypatch):
+    monkeypatch.setenv(PATIENCE, "20")  # Prism does not notice.
+    command, folder, store = embedding
+    process = begun(command, store)
+    (answer,) = store.glob("__work/run-*/answers/*")
+    os.kill(int(answer.name.rpartition("-")[2]), signal.SIGKILL)
+    said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "the workers have died" in said[1]
+    assert not versions(str(store))
+    assert_whole(command, folder, store)
+
+
+def test_a_run_beside_the_job_of_a_killed_driver(embedding):
+    command, folder, store = embedding
+    process = begun(command, store)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    in_process = command[: command.index("--runner=PortableRunner")]
+    assert_whole(in_process, folder, store)

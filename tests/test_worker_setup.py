@@ -1,0 +1,140 @@
+"""What keeps a worker from working for a run: each is one line that names host, cause and cure."""
+
+import os
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from stores import embed, photos, scenes
+
+from beam_flowers import files, workers
+from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.errors import BackboneError, WorkerError
+from beam_flowers.images.find import find_images
+from beam_flowers.records import Image
+from beam_flowers.runs import embed as embed_run
+from beam_flowers.store.commits import versions as commits
+from beam_flowers.store.parts import Place
+from beam_flowers.store.plan import Outcome
+from beam_flowers.worker_setup import expected_setup, require_seen, signs_of_life, unfit
+
+HOST = socket.gethostname()
+
+
+@pytest.fixture
+def setup(tmp_path):
+    return expected_setup(Place(str(tmp_path / "store"), "", "f" * 64, tmp_path.name))
+
+
+def test_the_drivers_own_process_may_work_and_does_not_answer(setup):
+    assert not signs_of_life(setup.place)
+    assert setup.problem() == ""
+    assert signs_of_life(setup.place) != signs_of_life(setup.place)
+    assert not files.exists(setup.place.run_file("answers"))
+
+
+def test_another_process_answers_and_goes_on_answering_until_the_run_ends(setup):
+    elsewhere = replace(setup, driver="elsewhere 1", pulse=0.01)
+    assert elsewhere.problem() == ""
+    (answer,) = files.list_folder(setup.place.run_file("answers"))
+    assert answer.name == f"{HOST}-{os.getpid()}"
+    while next(files.list_folder(setup.place.run_file("answers"))).modified == answer.modified:
+        time.sleep(0.01)
+    (beating,) = (t for t in threading.enumerate() if t.name.endswith("(_go_on_beating)"))
+    files.delete_tree(setup.place.run_file())
+    beating.join(5)
+    assert not beating.is_alive()
+
+
+@pytest.mark.parametrize("package", ["python", "beam-flowers", "tensorflow", "pillow"])
+def test_another_version(setup, package):
+    wanted = tuple((name, "0.0" if name == package else v) for name, v in setup.versions)
+    found = dict(setup.versions)[package]
+    problem = replace(setup, versions=wanted).problem()
+    assert problem == f"{HOST}: {package} is {found} there and 0.0 here"
+
+
+def test_a_store_that_the_worker_does_not_see(setup):
+    hidden = replace(setup, place=replace(setup.place, root=setup.place.root + "-elsewhere"))
+    assert f"does not see {hidden.place.root} as this machine does" in hidden.problem()
+    assert "all workers share" in hidden.problem()
+
+
+def test_another_store_of_the_same_name(setup):
+    problem = replace(setup, nonce="another").problem()
+    assert problem == f"{HOST}: what it sees at {setup.place.root} is something else"
+
+
+def test_weights_that_are_absent_or_others(setup, tmp_path):
+    backbone = resolve("efficientnet-lite0")
+    other = replace(setup, backbones=(replace(backbone, weights_sha256="0" * 64),))
+    assert f"{backbone.weights_sha256}: they are others" in other.problem()
+    row = Backbone("mine", input_size=None, vector_length=None, source="mine")
+    absent = replace(backbone, row=row, path=str(tmp_path / "weights.keras"))
+    problem = replace(setup, backbones=(absent,)).problem()
+    assert f"the weights of mine are not at {absent.path}" in problem
+
+
+def test_pictures_that_the_worker_does_not_see(tmp_path):
+    folder = scenes(tmp_path / "pictures", 2)
+    images = [found for found in find_images([str(folder)]) if isinstance(found, Image)]
+    require_seen(images)
+    (folder / "0000.jpg").unlink()
+    require_seen(images)
+    (folder / "0001.jpg").rename(folder / "other.jpg")
+    require_seen(images)  # Deleted while the run is under way: two rejects.
+    (folder / "other.jpg").unlink()
+    with pytest.raises(WorkerError, match=f"{HOST}.* does not see the pictures in .*pictures"):
+        require_seen(images)
+
+
+def test_a_step_on_a_bad_worker_does_nothing_and_passes_the_reason_on(setup):
+    bad = replace(setup, nonce="another")
+    called = []
+    step = workers.Step(bad, called.append)
+    (outcome,) = step.process("unit")
+    assert outcome.problem == bad.problem()
+    assert not called
+    assert list(step.process(outcome)) == [outcome]
+    (tagged,) = workers.Step(bad, called.append, "elsewhere").process("unit")
+    assert (tagged.tag, tagged.value) == ("elsewhere", outcome)
+
+
+@pytest.mark.parametrize("error", [BackboneError("no network"), WorkerError("no pictures")])
+def test_what_a_worker_is_at_fault_for_is_no_exception(setup, error):
+    def fail(unit):
+        raise error
+
+    (outcome,) = workers.Step(setup, fail).process("unit")
+    assert outcome == Outcome((), problem=f"{HOST}: {error}")
+
+
+def test_a_run_on_bad_workers_commits_nothing_and_says_why(tmp_path, monkeypatch):
+    folder = photos(tmp_path / "pictures", 1)
+    write = files.write_atomic
+
+    def another_nonce(uri, data):
+        write(uri, b"another" if uri.endswith("nonce") else data)
+
+    monkeypatch.setattr(files, "write_atomic", another_nonce)
+    with pytest.raises(WorkerError, match=f"nothing was committed.*{HOST}.*something else"):
+        embed(folder, tmp_path / "store")
+    assert commits(str(tmp_path / "store")) == []
+    assert not list((tmp_path / "store").rglob("part-*"))
+    monkeypatch.undo()
+    assert embed(folder, tmp_path / "store").embedded == 5
+
+
+def test_problems_that_only_the_last_step_met_are_in_the_result(setup):
+    files.write_atomic(
+        setup.place.run_file("result.json"), b'{"committed": false, "problems": ["a: b", "c: d"]}'
+    )
+    with pytest.raises(WorkerError, match=r"a: b\. c: d\. Mend it there"):
+        embed_run.read_result(setup.place)
+
+
+def test_each_problem_is_named_once():
+    assert str(unfit(["b", "a", "b"])).count("b.") == 1
