@@ -20,14 +20,16 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers import files
-from beam_flowers.backbones.compute import compute_bottlenecks, read_content
+from beam_flowers.backbones.compute import read_content
 from beam_flowers.backbones.engine import Engine, load
+from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.head.bundle import Bundle
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.ranking import TOP_K, Score, ScoreRows
+from beam_flowers.scores.ranking import TOP_K, Models, Score
+from beam_flowers.scores.rows import Layout, ScoreRows
+from beam_flowers.scores.rule import Rule
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, read_part, write_part
@@ -77,11 +79,15 @@ class ReadImages(beam.PTransform):
 class ComputeBottlenecks(beam.PTransform):
     """`Image`s → `Bottleneck`s; a picture that gives none comes out as a `Reject`.
 
-    One model a process, whatever the number of Beam's threads. Outputs: `bottlenecks` (main)
+    One network a process, whatever the number of Beam's threads. Outputs: `bottlenecks` (main)
     and `rejects`.
+
+    Attributes:
+        backbone: one, or several whose vectors are set side by side, as some models take them.
+        limits: of what is read.
     """
 
-    backbone: ResolvedBackbone
+    backbone: Backbones
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, images: PCollection[Image]) -> Any:
@@ -91,7 +97,7 @@ class ComputeBottlenecks(beam.PTransform):
             | "Spread" >> beam.GroupByKey()
             | "DropKey" >> beam.FlatMap(_values)
             | "Compute"
-            >> beam.ParDo(_Compute(self.backbone, self.limits)).with_outputs(
+            >> beam.ParDo(_Compute(several(self.backbone), self.limits)).with_outputs(
                 REJECTS, main="bottlenecks"
             )
         )
@@ -108,7 +114,9 @@ class WriteStore(beam.PTransform):
     backbone: ResolvedBackbone
 
     def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[int]:
-        place, kind = store_place(self.store, self.backbone.row.name, self.backbone.fingerprint)
+        place, kind = store_place(
+            self.store, self.backbone.row.name, self.backbone.fingerprint, self.backbone.vectors
+        )
         return (
             bottlenecks
             | "WriteParts" >> beam.ParDo(_WriteParts(place, kind))
@@ -144,13 +152,20 @@ class ReadStore(beam.PTransform):
 
 @dataclass
 class ScoreBottlenecks(beam.PTransform):
-    """`Bottleneck`s → `Score`s."""
+    """`Bottleneck`s → `Score`s, one for each model.
 
-    bundle: Bundle
+    Attributes:
+        models: the model, or several of one backbone.
+        top_k: labels a score.
+        rule: when a label is given.
+    """
+
+    models: Models
     top_k: int = TOP_K
+    rule: Rule | None = None
 
     def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
-        kind = ScoreRows.of(self.bundle, self.top_k)
+        kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
         return bottlenecks | "Score" >> beam.FlatMap(_score, kind=kind)
 
 
@@ -181,8 +196,8 @@ class BottleneckModelHandler(ModelHandler[np.ndarray, np.ndarray, Engine]):
 
 
 class _Compute(beam.DoFn):
-    def __init__(self, backbone: ResolvedBackbone, limits: Limits) -> None:
-        self._backbone = backbone
+    def __init__(self, backbones: Sequence[ResolvedBackbone], limits: Limits) -> None:
+        self._backbones = backbones
         self._limits = limits
 
     def start_bundle(self) -> None:
@@ -199,7 +214,7 @@ class _Compute(beam.DoFn):
     def _flush(self) -> Iterator[Any]:
         block, self._block = self._block, []
         if block:
-            results = compute_bottlenecks(block, load(self._backbone), self._limits)
+            results = collect_joined(start_each(block, self._backbones, self._limits))
             yield from (_tagged(r) for r in results)
 
 
