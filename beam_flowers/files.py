@@ -113,12 +113,8 @@ def stat(uri: str) -> FileStat:
     if is_local(uri):
         status = os.stat(uri)
         return FileStat(status.st_size, status.st_mtime_ns // 1000, _kind(status.st_mode))
-    try:
-        return _remote(uri).stat(uri)
-    except OSError:
-        if exists(uri):
-            raise
-        raise FileNotFoundError(f"{uri!r} is not there") from None
+    found: FileStat = _remote(uri).stat(uri)
+    return found
 
 
 def list_folder(uri: str) -> Iterator[Entry]:

@@ -4,8 +4,10 @@ Importing this module registers the scheme with Beam. As in S3 there are no fold
 listed in order, and the store knows nothing about patterns.
 """
 
+import errno
 import io
 
+import requests
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 OBJECTS: dict[str, bytes] = {}
@@ -40,13 +42,16 @@ class MemoryFileSystem(FileSystem):
 
     def metadata(self, path):
         if path not in OBJECTS:
-            raise BeamIOError("Metadata operation failed", {path: "404"})
+            missing = FileNotFoundError(errno.ENOENT, "no such object", path)
+            raise BeamIOError("Metadata operation failed", {path: missing})
         return FileMetadata(path, len(OBJECTS[path]), MODIFIED)
 
     def exists(self, path):
         return path in OBJECTS
 
     def open(self, path, mime_type="", compression_type=""):
+        if path.startswith("mem://silent/"):
+            raise requests.ConnectionError("Max retries exceeded")
         if path not in OBJECTS:
             raise KeyError(path)  # Clients of real stores raise their own classes, too.
         return io.BytesIO(OBJECTS[path])

@@ -11,7 +11,7 @@ import pytest
 from memory_files import MODIFIED, OBJECTS
 
 from beam_flowers import files
-from beam_flowers.errors import InputError, StoreError
+from beam_flowers.errors import InputError, StoreError, UnreachableError
 
 
 @pytest.fixture(params=["local", "mem"])
@@ -205,6 +205,11 @@ def test_missing_library_names_the_extra():
 
 def test_remote_listing_that_fails_is_reported():
     assert [entry.kind for entry in files.walk("mem://broken/x")] == ["unreadable"]
+
+
+def test_a_server_that_does_not_answer_is_no_fault_of_the_file():
+    with pytest.raises(UnreachableError, match=r"mem://silent/a.*Max retries exceeded"):
+        files.read_bytes("mem://silent/a")
 
 
 def test_folder_markers_are_no_files():

@@ -6,18 +6,20 @@ not installed an InputError.
 
 from __future__ import annotations
 
+import errno
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, BinaryIO
 
+import requests
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.options.value_provider import RuntimeValueProvider
 
-from beam_flowers.errors import InputError, StoreError
+from beam_flowers.errors import BeamFlowersError, InputError, StoreError, UnreachableError
 from beam_flowers.paths import Entry, FileStat, join, parent, scheme, temporary_name
+from beam_flowers.storage.options import beam_options
 
 # Beam registers some file systems without their client library, which then fail by an assert.
 _CLIENTS = {
@@ -26,7 +28,8 @@ _CLIENTS = {
     "hdfs": ("hdfs", "beam-flowers[hdfs]"),
 }
 
-_CONFLICT, _PRECONDITION_FAILED = 409, 412  # HTTP statuses, RFC 9110.
+# What the clients raise, after tries of their own, where no server answers.
+_NO_ANSWER = {"RetryError", "ServiceRequestError", "ServiceResponseError", "TransportError"}
 
 
 def has_folders(uri: str) -> bool:
@@ -50,7 +53,15 @@ def read_bytes(uri: str, limit: int | None) -> bytes:
 
 def exists(uri: str) -> bool:
     """Whether a file or a folder is there."""
-    return is_folder(uri) or _has_object(uri)
+    if is_folder(uri):
+        return True
+    if parent(uri) == uri:  # A bucket is no object, and asking for it fails.
+        return False
+    try:
+        stat(uri)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def is_folder(uri: str) -> bool:
@@ -113,8 +124,13 @@ def list_objects(folder: str) -> Iterator[Entry]:
 def make_folder(uri: str) -> None:
     """Makes a folder and those above it where there are such things."""
     with _as_os_error(uri):
-        if has_folders(uri) and not exists(uri):
+        if not has_folders(uri) or exists(uri):
+            return
+        try:
             _filesystem(uri).mkdirs(uri)
+        except BeamIOError:  # Another writer may have made it since.
+            if not exists(uri):
+                raise
 
 
 def write_atomic(uri: str, data: bytes) -> None:
@@ -128,13 +144,17 @@ def write_atomic(uri: str, data: bytes) -> None:
 
 def move(source: str, target: str) -> None:
     """Moves a file over one that may be there; in object stores a copy and a deletion."""
-    with _as_os_error(target):
+    with _as_os_error(source):
+        if native := _native(source):
+            native.copy(source, target)
+            native.delete(source)
+            return
         make_folder(parent(target))
         try:
             FileSystems.rename([source], [target])
         except BeamIOError:
             if not exists(source):
-                raise FileNotFoundError(f"{source!r} is not there") from None
+                raise FileNotFoundError(errno.ENOENT, "it is not there", source) from None
             # HDFS does not rename over a file.
             delete(target)
             FileSystems.rename([source], [target])
@@ -143,48 +163,23 @@ def move(source: str, target: str) -> None:
 def delete(uri: str) -> None:
     """Deletes a file; nothing there is no error."""
     with _as_os_error(uri):
-        _filesystem(uri).delete([uri])
+        if native := _native(uri):
+            native.delete(uri)
+        else:
+            _filesystem(uri).delete([uri])
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
     """See `files.put_if_absent`."""
-    put = _PUTS.get(scheme(uri))
-    if put is None:
-        raise StoreError(
-            f"{uri!r}: no atomic put-if-absent is known for {scheme(uri)}://; put the store "
-            f"in a local folder or under {', '.join(f'{name}://' for name in _PUTS)}"
-        )
     with _as_os_error(uri):
-        _filesystem(uri)
-        return put(uri, data)
-
-
-def _put_gs(uri: str, data: bytes) -> bool:
-    from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
-
-    bucket, name = parse_gcs_path(uri)
-    blob = GcsIO(pipeline_options=beam_options()).client.bucket(bucket).blob(name)
-    try:
-        blob.upload_from_string(data, if_generation_match=0)
-    except Exception as error:
-        if getattr(error, "code", None) != _PRECONDITION_FAILED:
-            raise
-        return False
-    return True
-
-
-def _put_azure(uri: str, data: bytes) -> bool:
-    from apache_beam.io.azure.blobstorageio import BlobStorageIO, parse_azfs_path
-
-    container, name = parse_azfs_path(uri)
-    client = BlobStorageIO(pipeline_options=beam_options()).client
-    try:
-        client.get_blob_client(container, name).upload_blob(data, overwrite=False)
-    except Exception as error:
-        if getattr(error, "status_code", None) != _CONFLICT:
-            raise
-        return False
-    return True
+        if native := _native(uri):
+            return bool(native.put_if_absent(uri, data))
+        if scheme(uri) == "hdfs":
+            return _put_hdfs(uri, data)
+    raise StoreError(
+        f"{uri!r}: no atomic put-if-absent is known for {scheme(uri)}://; put the store in a local "
+        f"folder or under {', '.join(f'{name}://' for name in ('s3', *_CLIENTS))}"
+    )
 
 
 def _put_hdfs(uri: str, data: bytes) -> bool:
@@ -200,13 +195,6 @@ def _put_hdfs(uri: str, data: bytes) -> bool:
     return True
 
 
-_PUTS: dict[str, Callable[[str, bytes], bool]] = {
-    "gs": _put_gs,
-    "azfs": _put_azure,
-    "hdfs": _put_hdfs,
-}
-
-
 def _write(uri: str, data: bytes) -> None:
     filesystem = _filesystem(uri)
     with filesystem.create(uri, compression_type=CompressionTypes.UNCOMPRESSED) as file:
@@ -220,16 +208,13 @@ def _write_temporary(uri: str, data: bytes) -> str:
     return temporary
 
 
-def _has_object(uri: str) -> bool:
-    if parent(uri) == uri:  # A bucket is no object, and asking for it fails.
-        return False
-    with _as_os_error(uri):
-        return bool(_filesystem(uri).exists(uri))
-
-
-def beam_options() -> Any:
-    """Beam's options as this process knows them: PipelineOptions, a dict, or None."""
-    return FileSystems._pipeline_options or RuntimeValueProvider.runtime_options
+def _native(uri: str) -> ModuleType | None:
+    """The module for what Beam's file system lacks; they have the same functions."""
+    name = {"gs": "gs", "azfs": "azure"}.get(scheme(uri))
+    if name is None:
+        return None
+    _filesystem(uri)  # Says what is not installed.
+    return importlib.import_module(f"beam_flowers.storage.{name}")
 
 
 def _filesystem(uri: str) -> Any:
@@ -238,8 +223,7 @@ def _filesystem(uri: str) -> Any:
     module, extra = _CLIENTS.get(name, ("apache_beam", "apache-beam"))
     try:
         importlib.import_module(module)
-        if beam_options() is None:
-            FileSystems.set_options(PipelineOptions([]))
+        beam_options()
         return FileSystems.get_filesystem(uri)
     except ImportError:
         raise InputError(
@@ -259,7 +243,44 @@ def _as_os_error(uri: str) -> Iterator[None]:
     """Beam lets through what the clients of object stores raise, whatever its class."""
     try:
         yield
-    except (OSError, InputError, StoreError):
+    except BeamFlowersError:
         raise
     except Exception as error:
-        raise OSError(f"{uri!r}: {type(error).__name__}: {error}") from error
+        causes = list(_causes(error))
+        reason = "; ".join(dict.fromkeys(" ".join(str(cause).split()) for cause in causes))
+        if any(map(_is_absent, causes)):
+            raise FileNotFoundError(errno.ENOENT, "it is not there", uri) from error
+        if any(map(_is_silence, causes)):
+            raise UnreachableError(f"{uri!r}: no answer: {reason}; run this again") from error
+        if isinstance(error, OSError):
+            raise
+        raise OSError(errno.EIO, f"{type(error).__name__}: {reason}", uri) from error
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that Beam and the clients wrapped in it."""
+    yield error
+    details = getattr(error, "exception_details", None) or {}
+    inner = [e for e in details.values() if isinstance(e, BaseException)]
+    for cause in (*inner, error.__cause__):
+        if cause is not None:
+            yield from _causes(cause)
+
+
+def _status(error: BaseException) -> int:
+    found = [getattr(error, name, None) for name in ("status_code", "code")]
+    return next((int(status) for status in found if isinstance(status, int)), 0)
+
+
+def _is_absent(error: BaseException) -> bool:
+    # Beam's and the client's ways of telling it on HDFS.
+    if isinstance(error, BeamIOError) and str(error).startswith("File not found"):
+        return True
+    if getattr(error, "exception", None) == "FileNotFoundException":
+        return True
+    return _status(error) == 404 or getattr(error, "errno", None) == errno.ENOENT
+
+
+def _is_silence(error: BaseException) -> bool:
+    named = type(error).__name__ in _NO_ANSWER or isinstance(error, requests.ConnectionError)
+    return named or _status(error) >= 500

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.storage.beam import beam_options
+from beam_flowers.storage.options import beam_options
 from beam_flowers.storage.retries import Retries
 
 try:
@@ -119,10 +119,8 @@ _latest: tuple[Any, _Server] | None = None
 
 def _settings(options: Any) -> dict[str, Any]:
     """boto3's arguments from Beam's options, as Beam itself hands them on."""
-    from apache_beam.options.pipeline_options import PipelineOptions, S3Options
+    from apache_beam.options.pipeline_options import S3Options
 
-    if not isinstance(options, PipelineOptions):  # None, or the dictionary that a worker has.
-        options = PipelineOptions.from_dictionary(options or {})
     given = options.view_as(S3Options)
     return {
         "aws_access_key_id": given.s3_access_key_id,
