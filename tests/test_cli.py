@@ -9,7 +9,7 @@ import pytest
 
 from beam_flowers.cli import parser as parsers
 from beam_flowers.cli.flags import split_flags
-from beam_flowers.cli.main import main
+from beam_flowers.cli.main import _cause, main
 from beam_flowers.errors import InputError
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.retrain import RetrainOptions
@@ -149,3 +149,10 @@ def test_our_flags_do_not_shadow_beams():
     for name in set(COMMANDS) - {"train", "evaluate"}:
         own = {o.replace("-", "_") for a in command(name)._actions for o in a.option_strings}
         assert not own & {o.replace("-", "_") for o in beams._option_string_actions}
+
+
+def test_an_error_that_is_its_own_cause_ends():
+    """gRPC gives such ones when a job server dies."""
+    error, cause = RuntimeError("the job failed"), ValueError("channel closed")
+    error.__cause__, cause.__cause__ = cause, error
+    assert "ValueError: channel closed" in _cause(error)

@@ -96,8 +96,11 @@ def _complain(message: str) -> int:
 
 
 def _cause(error: BaseException) -> str:
-    while error.__cause__ is not None:
+    # gRPC's errors may be their own cause's cause.
+    seen = {id(error)}
+    while error.__cause__ is not None and id(error.__cause__) not in seen:
         error = error.__cause__
+        seen.add(id(error))
     lines = [line for line in str(error).splitlines() if line.strip()]
     own = [line for line in lines if "beam_flowers.errors." in line]
     if own:
