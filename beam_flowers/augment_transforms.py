@@ -9,13 +9,14 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
-from beam_flowers.backbones.distorted import Pending, collect_copies, start_copies
+from beam_flowers.backbones.compute import Pending, spent
+from beam_flowers.backbones.distorted import collect_copies, start_copies
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.distort import Distortions
 from beam_flowers.images.recipe import Limits
 from beam_flowers.plan_transforms import CommitPlan, SpreadUnits, step
-from beam_flowers.records import Bottleneck, Copy, Reject
+from beam_flowers.records import Bottleneck, Copy, Reject, Seconds
 from beam_flowers.store.augmented import AugmentedRows, copies_of, derive_copies
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
@@ -40,6 +41,10 @@ class DistortUnits(EmbedUnits):
     def collect(self, started: Pending) -> list[Bottleneck | Reject]:
         """Waits for what `start` returned."""
         return collect_copies(started)
+
+    def spent(self, started: Pending) -> Seconds:
+        """How long they took."""
+        return spent(started)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -101,6 +102,20 @@ class Copy(NamedTuple):
     k: int
 
 
+class Seconds(NamedTuple):
+    """Time that threads were busy, added up over all of them.
+
+    Attributes:
+        read: reading, hashing and decoding pictures.
+        network: computing vectors.
+        write: writing them.
+    """
+
+    read: float = 0.0
+    network: float = 0.0
+    write: float = 0.0
+
+
 class Bottleneck(NamedTuple):
     """A picture's vector.
 
@@ -121,3 +136,8 @@ class Bottleneck(NamedTuple):
     format: str
     vector: npt.NDArray[np.float32]
     k: int = 0
+
+
+def added(several: Iterable[Seconds]) -> Seconds:
+    """The sum of each attribute."""
+    return Seconds(*(sum(column) for column in zip(Seconds(), *several, strict=True)))

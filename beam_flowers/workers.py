@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections import defaultdict, deque
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -16,10 +17,10 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers.backbones.compute import Hashed, hash_files
-from beam_flowers.backbones.joined import collect_joined, side_by_side, start_each
+from beam_flowers.backbones.joined import collect_joined, side_by_side, spent_joined, start_each
 from beam_flowers.errors import BackboneError, WorkerError
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Seconds
 from beam_flowers.store.parts import (
     Part,
     Place,
@@ -100,9 +101,14 @@ def read_images(unit: Unit) -> Iterator[list[Image]]:
     yield images
 
 
-def write_results(place: Place, kind: RowKind, results: Iterable[Bottleneck | Reject]) -> Outcome:
-    """Writes the rows and the rejects of some files."""
-    results = list(results)
+def write_results(
+    place: Place,
+    kind: RowKind,
+    results: Iterable[Bottleneck | Reject],
+    spent: Seconds | None = None,
+) -> Outcome:
+    """Writes the rows and the rejects of some files, which took `spent` to compute."""
+    begun, results = time.perf_counter(), list(results)
     bottlenecks = [r for r in results if isinstance(r, Bottleneck)]
     rejects = [r for r in results if isinstance(r, Reject)]
     parts: list[Part] = []
@@ -111,7 +117,10 @@ def write_results(place: Place, kind: RowKind, results: Iterable[Bottleneck | Re
     if rejects:
         parts.append(write_part(place, RejectRows(), rejects_table(rejects)))
     computed = len({(b.sha256, b.k) for b in bottlenecks})
-    return Outcome(tuple(parts), computed, len(bottlenecks) - computed)
+    seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
+    reasons = dict(Counter(reject.error_class for reject in rejects))
+    reused = len(bottlenecks) - computed
+    return Outcome(tuple(parts), computed, reused, reasons=reasons, seconds=seconds)
 
 
 class EmbedUnits(beam.DoFn):
@@ -142,7 +151,9 @@ class EmbedUnits(beam.DoFn):
             yield WindowedValue(self._finish_oldest(), MIN_TIMESTAMP, [GlobalWindow()])
 
     def _finish_oldest(self) -> Outcome:
-        return write_results(self.expected.place, self.kind, self.collect(self._started.popleft()))
+        started = self._started.popleft()
+        results = self.collect(started)
+        return write_results(self.expected.place, self.kind, results, self.spent(started))
 
     def start(self, unit: Any) -> Any:
         """Hands a unit to the threads."""
@@ -151,6 +162,10 @@ class EmbedUnits(beam.DoFn):
     def collect(self, started: Any) -> list[Bottleneck | Reject]:
         """Waits for what `start` returned."""
         return collect_joined(started)
+
+    def spent(self, started: Any) -> Seconds:
+        """How long what `start` returned took, once it is collected."""
+        return spent_joined(started)
 
 
 def hash_unit(

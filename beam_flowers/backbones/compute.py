@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from beam_flowers.backbones.processor import cores
 from beam_flowers.errors import PictureError
 from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Bottleneck, Image, Picture, Reject
+from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds, added
 
 
 class Engine(Protocol):
@@ -44,7 +45,16 @@ class _Copy(NamedTuple):
 
 
 _Outcome = Bottleneck | Reject | _Copy
-Pending = list["Future[list[_Outcome]]"]
+
+
+class Done(NamedTuple):
+    """What a task gave, one outcome a file, and how long it took."""
+
+    outcomes: list[Any]
+    seconds: Seconds
+
+
+Pending = list["Future[Done]"]
 
 
 @lru_cache(maxsize=1)
@@ -62,11 +72,16 @@ def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
 
 def collect(pending: Pending) -> list[Bottleneck | Reject]:
     """Waits for `start`'s work: one outcome a file, in their order."""
-    outcomes = [outcome for future in pending for outcome in future.result()]
+    outcomes = [outcome for future in pending for outcome in future.result().outcomes]
     first = {o.sha256: o for o in outcomes if not isinstance(o, _Copy) and o.sha256}
     return [
         first[o.sha256]._replace(image=o.image) if isinstance(o, _Copy) else o for o in outcomes
     ]
+
+
+def spent(pending: Pending) -> Seconds:
+    """How long `start`'s work took, once it is done."""
+    return added(future.result().seconds for future in pending)
 
 
 def compute_bottlenecks(
@@ -105,7 +120,8 @@ def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Rej
 
 def _compute(
     images: Sequence[Image], engine: Engine, limits: Limits, claims: dict[str, str]
-) -> list[_Outcome]:
+) -> Done:
+    begun = time.perf_counter()
     outcomes: list[_Outcome | None] = []
     pictures: list[tuple[Image, str, Picture]] = []
     for image in images:
@@ -115,8 +131,10 @@ def _compute(
         else:
             outcomes.append(None)
             pictures.append(result)
-    vectors = _vectors(pictures, engine)
-    return [next(vectors) if outcome is None else outcome for outcome in outcomes]
+    opened = time.perf_counter()
+    vectors = iter(list(_vectors(pictures, engine)))
+    seconds = Seconds(opened - begun, time.perf_counter() - opened)
+    return Done([next(vectors) if outcome is None else outcome for outcome in outcomes], seconds)
 
 
 def _open(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from concurrent.futures import Future
 from itertools import groupby
 
 import numpy as np
 
-from beam_flowers.backbones.compute import Engine, pool, read_content
+from beam_flowers.backbones.compute import Done, Engine, Pending, pool, read_content
 from beam_flowers.errors import PictureError
 from beam_flowers.images.distort import Distortions, canvas_recipe, distort
 from beam_flowers.images.pixels import decode_whole
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Bottleneck, Copy, Image, Picture, Reject
+from beam_flowers.records import Bottleneck, Copy, Image, Picture, Reject, Seconds
 
 Result = Bottleneck | Reject
-Pending = list["Future[list[Result]]"]
 
 
 def start_copies(
@@ -31,26 +30,31 @@ def start_copies(
 
 def collect_copies(pending: Pending) -> list[Result]:
     """Waits for `start_copies`' work: one outcome a copy, in their order."""
-    return [result for future in pending for result in future.result()]
+    return [result for future in pending for result in future.result().outcomes]
 
 
 def _compute(
     copies: Sequence[Copy], engine: Engine, distortions: Distortions, limits: Limits
-) -> list[Result]:
+) -> Done:
     """All copies of one content."""
+    begun = time.perf_counter()
     canvas = _open(copies, canvas_recipe(engine.recipe, distortions), limits)
     if isinstance(canvas, Reject):
-        return [_rejected(copy, *canvas[1:4]) for copy in copies]
+        rejects = [_rejected(copy, *canvas[1:4]) for copy in copies]
+        return Done(rejects, Seconds(time.perf_counter() - begun))
     sha, numbers = copies[0].sha256, sorted({copy.k for copy in copies})
     pixels = [distort(canvas, engine.recipe, distortions, sha, k) for k in numbers]
+    opened = time.perf_counter()
     vectors = dict(zip(numbers, engine.embed(np.stack(pixels)), strict=True))
+    seconds = Seconds(opened - begun, time.perf_counter() - opened)
     size = (canvas.width, canvas.height, canvas.format)
-    return [
+    results = [
         Bottleneck(copy.image, sha, *size, vectors[copy.k], copy.k)
         if np.isfinite(vectors[copy.k]).all()
         else _rejected(copy, "embed", "NotFinite", "the network gives NaN or infinity")
         for copy in copies
     ]
+    return Done(results, seconds)
 
 
 def _open(copies: Sequence[Copy], recipe: PixelRecipe, limits: Limits) -> Picture | Reject:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from beam_flowers.backbones.compute import Pending, collect, start
+from beam_flowers.backbones.compute import Pending, collect, spent, start
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Seconds, added
 
 Result = Bottleneck | Reject
 Backbones = ResolvedBackbone | Sequence[ResolvedBackbone]
@@ -31,6 +31,11 @@ def start_each(
 def collect_joined(pending: Sequence[Pending]) -> list[Result]:
     """Waits for `start_each`'s work: one outcome a file, in their order."""
     return list(side_by_side([collect(own) for own in pending]))
+
+
+def spent_joined(pending: Sequence[Pending]) -> Seconds:
+    """How long `start_each`'s work took, once it is done."""
+    return added(spent(own) for own in pending)
 
 
 def side_by_side(blocks: Sequence[Sequence[Result]]) -> Iterator[Result]:

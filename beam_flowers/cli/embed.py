@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         encoding=arguments.encoding,
     )
     print(f"{summary} (store: {arguments.store})")
+    if summary.details:
+        print(summary.details)
     if copies:
         augmented = augment_store(arguments.store, backbone, copies, options, warn)
         print(f"{augmented} (store: {augmented_root(arguments.store)})")

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from beam_flowers import files
@@ -75,6 +75,9 @@ class Summary:
         total: files listed.
         failures: rejects other than files that are no images.
         dataset_hash: of the section written.
+        reasons: the rejected files by error class.
+        seconds: that threads were busy, by stage (see `records.Seconds`); empty where nothing
+            was computed.
     """
 
     embedded: int
@@ -84,6 +87,8 @@ class Summary:
     total: int
     failures: int
     dataset_hash: str
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def rows(self) -> int:
@@ -99,6 +104,15 @@ class Summary:
             f"embedded {self.embedded}, reused {self.reused}, rejected {self.rejected}, "
             f"hidden {self.hidden}, of {self.total}"
         )
+
+    @property
+    def details(self) -> str:
+        """Rejects by reason and seconds by stage, as far as there are any, each a line."""
+        reasons = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
+        seconds = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
+        lines = [f"rejected: {reasons}"] * bool(reasons)
+        lines += [f"seconds of all threads: {seconds}"] * bool(seconds)
+        return "\n".join(lines)
 
 
 def until_committed(
@@ -225,6 +239,8 @@ class TableRun:
             counts["listed"],
             counts["failures"],
             latest(self.root).sections[self.section].dataset_hash,
+            counts["reasons"],
+            counts.get("seconds", {}),
         )
 
 

@@ -18,6 +18,9 @@ from beam_flowers.store import ledger_sql as sql
 Found = Image | Reject | Hidden | RootListed
 _BLOCK = 10_000
 _CACHE_KIB = 256 * 1024
+_KNOWN = """FROM states t JOIN stored s ON s.rowid = t.row
+JOIN listed l ON l.uri = t.uri JOIN parts p ON p.id = s.part
+WHERE t.state IN ('kept', 'changed')"""
 
 
 class StoredRow(NamedTuple):
@@ -130,13 +133,14 @@ class Ledger:
         """Files that have to be read."""
         return self._number("SELECT count(*) FROM fresh")
 
-    def known(self, condition: str) -> int:
-        """Listed files whose stored row stays and meets an SQL condition on `s` (its row)."""
-        return self._number(
-            "SELECT count(*) FROM states t JOIN stored s ON s.rowid = t.row "
-            "JOIN listed l ON l.uri = t.uri JOIN parts p ON p.id = s.part "
-            f"WHERE t.state IN ('kept', 'changed') AND {condition}"
-        )
+    def known(self) -> int:
+        """Listed files whose stored row stays."""
+        return self._number(f"SELECT count(*) {_KNOWN} AND NOT p.rejects")
+
+    def known_rejects(self) -> dict[str, int]:
+        """Listed files that stay rejected, by error class."""
+        query = f"SELECT s.error_class, count(*) {_KNOWN} AND p.rejects GROUP BY 1"
+        return dict(self._db.execute(query))
 
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse, groupby
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from beam_flowers import files
 from beam_flowers.errors import PartLostError
-from beam_flowers.records import NOT_AN_IMAGE
+from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -60,7 +61,8 @@ class Plan:
         derive: units of files whose rows come from parts of another table.
         sources: number of partitions of the digests that doubtful files may equal.
         unit_rows: files of a unit, about.
-        counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`.
+        counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
+            `reasons`: the rejects by error class.
     """
 
     place: Place
@@ -72,7 +74,7 @@ class Plan:
     derive: tuple[Unit, ...] = ()
     sources: int = 0
     unit_rows: int = _FEWEST_ROWS
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -87,12 +89,16 @@ class Outcome:
         parts: the parts written.
         computed: rows whose vectors were computed, each content once.
         reused: rows whose vectors were there already.
+        reasons: rejects by error class.
+        seconds: of the threads that made it.
         problem: why there is nothing, though there should be; it keeps the run from a commit.
     """
 
     parts: tuple[Part, ...]
     computed: int = 0
     reused: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: Seconds = field(default_factory=Seconds)
     problem: str = ""
 
 
@@ -193,17 +199,17 @@ def _stale(place: Place, names: Iterable[str], known: Section, wanted: Section) 
     return encoded_otherwise(place, sorted(names), encoding)
 
 
-def _counts(ledger: Ledger) -> dict[str, int]:
-    failure = f"s.error_class != '{NOT_AN_IMAGE}'"
-    found = list(ledger.found_rejects())
+def _counts(ledger: Ledger) -> dict[str, Any]:
+    reasons = Counter(ledger.known_rejects())
+    reasons.update(reject.error_class for reject in ledger.found_rejects())
     return {
         "listed": ledger.listed() + ledger.hidden,
         "hidden": ledger.hidden,
         "fresh": ledger.fresh(),
-        "reused": ledger.known("NOT p.rejects"),
-        "rejected": ledger.known("p.rejects") + len(found),
-        "failures": ledger.known(f"p.rejects AND {failure}")
-        + sum(reject.error_class != NOT_AN_IMAGE for reject in found),
+        "reused": ledger.known(),
+        "rejected": reasons.total(),
+        "failures": reasons.total() - reasons[NOT_AN_IMAGE],
+        "reasons": dict(reasons),
     }
 
 
@@ -300,14 +306,20 @@ def _leave_result(plan: Plan, result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def add_counts(counts: dict[str, int], outcomes: Iterable[Outcome]) -> dict[str, int]:
+def add_counts(counts: dict[str, Any], outcomes: Iterable[Outcome]) -> dict[str, int]:
     """`counts` with what the outcomes add."""
     outcomes = list(outcomes)
     rejects = [p for o in outcomes for p in o.parts if p.is_rejects]
+    reasons = Counter(counts.get("reasons", {}))
+    for outcome in outcomes:
+        reasons.update(outcome.reasons)
+    seconds = added(outcome.seconds for outcome in outcomes)
     return {
         **counts,
         "embedded": sum(o.computed for o in outcomes),
         "reused": counts["reused"] + sum(o.reused for o in outcomes),
         "rejected": counts["rejected"] + sum(p.rows for p in rejects),
         "failures": counts["failures"] + sum(p.failures for p in rejects),
+        "reasons": dict(sorted(reasons.items())),
+        "seconds": {name: round(value, 3) for name, value in seconds._asdict().items()},
     }

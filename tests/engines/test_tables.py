@@ -13,6 +13,8 @@ def test_the_tables_are_those_of_a_run_in_one_process(flags, folder, expected, t
     for ours, theirs in zip(found.scores, expected.scores, strict=True):
         assert_equal_rows(ours, theirs)
     assert found.score_rejects == expected.score_rejects
+    assert [_timeless(c) for c in found.counts] == [_timeless(c) for c in expected.counts]
+    assert all(min(c["seconds"].values()) > 0 for c in found.counts)
 
 
 def assert_equal_rows(ours, theirs):
@@ -29,6 +31,10 @@ def _without_vectors(rows):
     return [{k: v for k, v in row.items() if k != "vector"} for row in rows]
 
 
+def _timeless(counts):
+    return {k: v for k, v in counts.items() if k != "seconds"}
+
+
 def test_one_process_gives_what_the_collection_holds(expected, folder):
     before, after = expected.store
     assert (len(before), len(after)) == (25 + 5, 25 + 6)
@@ -38,3 +44,6 @@ def test_one_process_gives_what_the_collection_holds(expected, folder):
         name("daisy/truncated.jpg"): "Truncated",
         name("roses/empty.jpg"): "EmptyFile",
     }
+    counts = expected.counts[0]
+    assert counts["reasons"] == {"EmptyFile": 1, "NotAnImage": 1, "Truncated": 1}
+    assert (counts["embedded"], counts["reused"], counts["rejected"]) == (29, 1, 3)
