@@ -122,9 +122,11 @@ def score_images(
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
     summary = _score(job, _table_run(job, kind, bundle, options, warn), bundle, networks, options)
-    copied = _copy(job, kind, warn) if job.copy_to else None
     if suffix(job.output):
         _write_files(files.absolute(job.output), job.table, kind)
+    copied = _copy(job, kind, warn) if job.copy_to else None
+    if suffix(job.output):
+        files.delete_tree(job.table)
     if not summary.rows:
         raise InputError(
             f"none of the {summary.total} files in {', '.join(job.images)} is a usable picture; "
@@ -258,4 +260,3 @@ def _write_files(output: str, table: str, kind: ScoreRows) -> None:
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
     write_table(output, scores_of(scores))
     write_table(rejects_name(output), pa.concat_tables([RejectRows().table([]), *rejects]))
-    files.delete_tree(table)
