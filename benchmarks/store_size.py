@@ -50,14 +50,16 @@ def report(root: str, key: str, section: Section) -> None:
     vectors = np.concatenate([[b.vector for b in bottlenecks_of(table)] for table in tables])
     text = text_bytes(vectors)
     print(f"\n{name}, {len(vectors)} rows of {vectors.shape[1]} numbers\n")
-    print("| form | bytes a row | of the text | accuracy |\n|---|---|---|---|")
-    print(f"| retrain.py's text | {text:,.0f} | 1 | |")
+    parts = f"{len(tables)} parts"
+    print(f"| form | bytes a row in {parts} | of the text | in one part | of the text | accuracy |")
+    print("|---|---|---|---|---|---|")
+    print(f"| retrain.py's text | {text:,.0f} | 1 | {text:,.0f} | 1 | |")
     for numbers, encoding in FORMS:
-        size = parquet_bytes(tables, name, numbers, encoding)
-        found = accuracy(root, key, numbers)
-        print(
-            f"| {numbers}, {encoding} | {size:,.0f} | 1/{text / size:.2f} | {found} |", flush=True
-        )
+        cells = [f"{numbers}, {encoding}"]
+        for cut in (tables, [pa.concat_tables(tables)]):
+            size = parquet_bytes(cut, name, numbers, encoding)
+            cells += [f"{size:,.0f}", f"1/{text / size:.2f}"]
+        print("|", " | ".join([*cells, accuracy(root, key, numbers)]), "|", flush=True)
 
 
 def main() -> int:
