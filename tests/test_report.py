@@ -17,6 +17,7 @@ from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, p
 from stores import cli
 
 from beam_flowers.errors import InputError, StoreError
+from beam_flowers.report.charts import histogram
 from beam_flowers.report.evaluated import MOST_LABELS, confusion
 from beam_flowers.report.plane import principal_plane, sample_rows
 from beam_flowers.report.scored import threshold
@@ -76,16 +77,22 @@ def report(folder, source, **options):
 
 
 @pytest.fixture(scope="module")
-def model_page(folder):
-    return report(folder, "model", store=str(folder / "store"), summaries_dir=str(folder / "steps"))
+def pages(folder):
+    """A page of each kind with what was written, by its source."""
+    store, steps = str(folder / "store"), str(folder / "steps")
+    return {
+        "model": report(folder, "model", store=store, summaries_dir=steps),
+        "store": report(folder, "store"),
+        "scores.csv": report(folder, "scores.csv", store=store),
+    }
 
 
-@pytest.mark.parametrize(
-    ("source", "options"), [("model", {"store": "store"}), ("store", {}), ("scores.csv", {})]
-)
-def test_a_page_fetches_nothing_and_runs_one_script(folder, source, options):
-    options = {name: str(folder / value) for name, value in options.items()}
-    page, _ = report(folder, source, **options)
+SOURCES = ("model", "store", "scores.csv")
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_page_fetches_nothing_and_runs_one_script(pages, source):
+    page, _ = pages[source]
     fetched = [
         (tag, name, value)
         for tag, attributes in page.elements
@@ -100,9 +107,9 @@ def test_a_page_fetches_nothing_and_runs_one_script(folder, source, options):
     assert "default-src 'none'" in policy
 
 
-@pytest.mark.parametrize("source", ["model", "store", "scores.csv"])
-def test_names_and_labels_stay_text(folder, source):
-    page, _ = report(folder, source, store=None if source == "store" else str(folder / "store"))
+@pytest.mark.parametrize("source", SOURCES)
+def test_names_and_labels_stay_text(pages, source):
+    page, _ = pages[source]
     assert not [a for _, a in page.elements if any(n.startswith("on") for n in a)]
     assert "alert(1)" not in page.scripts[1]
     for label in LABELS:
@@ -114,8 +121,8 @@ def test_names_and_labels_stay_text(folder, source):
     assert all(h.startswith("file:///") and not set('<>"#?\n ') & set(h) for h in hrefs)
 
 
-def test_a_model_page_has_the_numbers_of_evaluate(folder, model_page):
-    page, _ = model_page
+def test_a_model_page_has_the_numbers_of_evaluate(folder, pages):
+    page, _ = pages["model"]
     store, out = str(folder / "store"), str(folder / "evaluation")
     found = evaluate_model(EvaluationJob(store, str(folder / "model"), out)).report
     accuracy, cards = found["accuracy"], page.data["sections"]["mistakes"]["cards"]
@@ -126,7 +133,7 @@ def test_a_model_page_has_the_numbers_of_evaluate(folder, model_page):
     counted = [a["aria-label"] for t, a in page.elements if "data-cell" in a]
     matrix = found["confusion"]["matrix"]
     assert len(counted) == np.count_nonzero(matrix)
-    assert f"{LABELS[1]}, {LABELS[1]}: {matrix[0][0]} pictures" in counted
+    assert f"{LABELS[1]}, given {LABELS[1]}: {matrix[0][0]} pictures" in counted
     own, given = sorted(LABELS).index(LABELS[0]), sorted(LABELS).index(LABELS[1])
     cell = page.data["sections"]["confusion"]["cells"][f"{own},{given}"]
     assert len(cell) == matrix[own][given]
@@ -137,8 +144,8 @@ def test_a_model_page_has_the_numbers_of_evaluate(folder, model_page):
     )
 
 
-def test_what_cannot_be_shown_says_why(folder):
-    page, done = report(folder, "store")
+def test_what_cannot_be_shown_says_why(folder, pages):
+    page, done = pages["store"]
     problems = {p["uri"]: p["problem"] for p in page.data["pictures"] if p["problem"]}
     gone, changed = str(picture(folder, 10)), str(picture(folder, 11))
     assert set(problems) == {gone, changed}
@@ -147,7 +154,7 @@ def test_what_cannot_be_shown_says_why(folder):
     assert (done.pictures, done.unavailable, done.thumbnails) == (150, 2, 148)
     first = next(p for p in page.data["pictures"] if p["thumb"])
     thumb = Image.open(io.BytesIO(base64.b64decode(first["thumb"].partition(",")[2])))
-    assert max(thumb.size) <= 64  # The map's; those of galleries are larger.
+    assert max(thumb.size) <= 96  # The map's; those of galleries are larger.
 
 
 def test_rejects_are_listed_by_reason_and_name(folder):
@@ -172,7 +179,6 @@ def test_thumbnails_are_capped_and_that_is_said(folder, most):
     [
         ("scores.jsonl", ()),
         ("scores.parquet", ()),
-        ("folder", ()),
         ("columns.csv", ("--separate-columns",)),
         ("hive", ("--partition-by", "label")),
     ],
@@ -316,6 +322,11 @@ def test_samples_are_the_same_each_time():
     assert chosen.tolist() == sorted({*chosen.tolist(), *sample_rows(1000, 10).tolist()})
 
 
+def test_a_chart_keeps_the_numbers_of_its_axes():
+    labels = re.findall(r">([\d.]+)<", histogram([3, 1, 0, 2]))
+    assert labels[:5] == ["0.00", "0.25", "0.50", "0.75", "1.00"]
+
+
 def test_steps_are_thinned_with_both_ends():
     steps = [{"step": i} for i in range(1, 1001)]
     found = thinned(steps, 50)
@@ -329,5 +340,5 @@ def test_the_command_says_what_it_wrote(folder, capsys):
     assert re.search(r"report: .*c\.html \(\d\.\d MB, 148 thumbnails\)", out)
     assert "2 pictures cannot be shown" in out
     first = Path(folder / "c.html").read_bytes()
-    assert not cli("report", folder / "store", "--output", folder / "c.html")
-    assert Path(folder / "c.html").read_bytes() == first
+    report(folder, "store")
+    assert (folder / "r.html").read_bytes() == first

@@ -21,6 +21,8 @@ PLANE = (640, 460)
 PALETTE = 10
 """Labels that have a colour of their own, `--label-0` and so on."""
 
+_LONG = re.compile(r"(\d\.\d)\d+")
+
 _AXIS = {
     "domain": False,
     "ticks": False,
@@ -170,7 +172,7 @@ def _axis(name: str, title: str | None) -> dict[str, Any]:
 
 
 def _svg(spec: Mapping[str, Any]) -> str:
-    """Draws a specification; its numbers are cut to a tenth of a pixel."""
+    """Draws a specification; coordinates, and no text, are cut to a tenth of a pixel."""
     import vl_convert
 
     whole = {
@@ -182,4 +184,4 @@ def _svg(spec: Mapping[str, Any]) -> str:
         **spec,
     }
     drawn: str = vl_convert.vegalite_to_svg(whole)
-    return re.sub(r"(\d\.\d)\d+", r"\1", drawn)
+    return re.sub("<[^>]*>", lambda tag: _LONG.sub(r"\1", tag[0]), drawn)

@@ -18,7 +18,7 @@ from beam_flowers.report.words import percent, short_name
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_SIDE, _MAP_SIDE = 160, 64
+_SIDE, _MAP_SIDE = 160, 96
 """Pixels of a thumbnail's longer side, in galleries and on the map alone."""
 
 _INSTALL = "reports need further packages: pip install 'beam-flowers[report]'"
@@ -106,6 +106,8 @@ def render(page: Page, most: int) -> Rendered:
                 "sections": {s.id: _data(s, number) for s in page.sections},
             },
             thumbnails=_count(sides, found),
+            map_side=_MAP_SIDE,
+            side=_SIDE,
             most=most,
         )
     )

@@ -97,7 +97,8 @@ class Matrix(Section):
     """Counts of pictures, each to click through to its pictures.
 
     Attributes:
-        corner: what rows and columns are.
+        down: what the rows are.
+        across: what the columns are.
         rows: names.
         columns: names.
         counts: by row and column.
@@ -106,7 +107,8 @@ class Matrix(Section):
     """
 
     kind = "matrix"
-    corner: str
+    down: str
+    across: str
     rows: Sequence[str]
     columns: Sequence[str]
     counts: Sequence[Sequence[int]]

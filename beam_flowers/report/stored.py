@@ -95,7 +95,7 @@ def vector_map(
     )
     svg = charts.plane(points, groups, wrong)
     colours = len(names) <= charts.PALETTE
-    return Map("map", "Map of the pictures", note, svg, cards, groups, names, colours)
+    return Map("map", "Map", note, svg, cards, groups, names, colours)
 
 
 def step_curves(steps: Sequence[Mapping[str, Any]], where: str) -> Figure:

@@ -111,7 +111,7 @@
       button.addEventListener("click", () => {
         const cards = cells[button.dataset.cell] || [];
         const count = Number(button.textContent.replaceAll(",", ""));
-        dialog.querySelector("h2").textContent = button.getAttribute("aria-label").replace(/: \d+ pictures$/, "");
+        dialog.querySelector("h2").textContent = button.getAttribute("aria-label").replace(/: \d+ pictures?$/, "");
         dialog.querySelector("p").textContent = plural(count) + (cards.length < count ? ", " + cards.length + " of them shown" : "");
         dialog.querySelector(".cards").replaceChildren(...cards.map(card));
         dialog.showModal();
@@ -127,6 +127,7 @@
     const place = section.querySelector("[aria-live]");
     const choice = section.querySelector("select");
     const NEAR = 18;
+    const hint = place.firstElementChild;
     let here = -1;
     const list = make("ul", "", { class: "cards" });
     const visible = (i) => choice.value === "" || groups[i] === Number(choice.value);
@@ -171,6 +172,10 @@
     choice.addEventListener("change", () => {
       svg.classList.toggle("chosen", choice.value !== "");
       paths.forEach((path, i) => path.classList.toggle("on", visible(i)));
+      if (here < 0 || visible(here)) return;
+      paths[here].classList.remove("here");
+      here = -1;
+      place.replaceChildren(hint);
     });
   };
 
