@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pictures
 import pytest
+from memory_files import OBJECTS
 from PIL import Image
 from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture
 from stores import cli
@@ -286,6 +287,22 @@ def test_a_thumbnail_is_upright_and_whole(orientation):
     corners = [small.getpixel(p) for p in ((20, 20), (140, 20), (20, 100))]
     for colour, wanted in zip(corners, (pictures.RED, pictures.GREEN, pictures.BLUE), strict=True):
         assert np.abs(np.subtract(colour, wanted)).max() < 60
+
+
+def test_pictures_and_report_in_an_object_store(monkeypatch):
+    """A remote picture is shown, but nothing links to it: a browser could not open it."""
+    data = pictures.jpeg()
+    monkeypatch.setitem(OBJECTS, "mem://bucket/photos/a.jpg", data)
+    monkeypatch.setitem(OBJECTS, "mem://bucket/r.html", b"")
+    row = {"uri": "mem://bucket/photos/a.jpg", "sha256": hashlib.sha256(data).hexdigest()}
+    ranked = {"label": "a", "score": 0.9, "top_k": [{"label": "a", "score": 0.9}], "model_id": "m"}
+    table = json.dumps({**row, **ranked}).encode()
+    monkeypatch.setitem(OBJECTS, "mem://bucket/scores.jsonl", table)
+    done = write_report(ReportJob("mem://bucket/scores.jsonl", "mem://bucket/r.html"))
+    assert OBJECTS["mem://bucket/r.html"].decode() == done.html
+    (shown,) = Reader(done.html).data["pictures"]
+    assert (shown["name"], shown["href"]) == ("photos/a.jpg", None)
+    assert shown["thumb"].startswith("data:image/webp;base64,")
 
 
 def test_a_small_picture_is_not_enlarged():
