@@ -1,6 +1,7 @@
 """Processes that die while a job server and a worker pool of their own are at work."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -69,16 +70,26 @@ def test_the_job_of_a_killed_driver_goes_on_and_commits(embedding):
     assert f"embedded 0, reused {COUNT}" in assert_whole(command, folder, store)
 
 
-def test_a_killed_worker_leaves_no_wrong_table(embedding, monkeypatch):
-    monkeypatch.setenv(PATIENCE, "20")  # Prism does not notice.
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (signal.SIGKILL, "SDK worker disconnected|the workers have died"),
+        (signal.SIGSTOP, "no worker gave a sign of life.*the workers have died"),
+    ],
+)
+def test_a_worker_that_dies_or_hangs_is_an_error(embedding, monkeypatch, fault, message):
+    monkeypatch.setenv(PATIENCE, "15")
     command, folder, store = embedding
     process = begun(command, store)
-    (answer,) = store.glob("__work/run-*/answers/*")
-    os.kill(int(answer.name.rpartition("-")[2]), signal.SIGKILL)
-    said = process.communicate(timeout=120)
+    (answer,) = store.glob("__work/run-*/answers/[!.]*")
+    worker = int(answer.name.rpartition("-")[2])
+    os.kill(worker, fault)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "the workers have died" in said[1]
+    assert re.search(message, said), said
     assert not versions(str(store))
+    if fault == signal.SIGSTOP:
+        os.kill(worker, signal.SIGKILL)
     assert_whole(command, folder, store)
 
 
