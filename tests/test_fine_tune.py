@@ -294,10 +294,11 @@ def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypa
         assert f"after, tuned network: {split} accuracy {share}" in said
 
 
-def test_a_folder_that_is_no_model_is_refused_before_the_work(original, tmp_path, capsys):
+def test_a_folder_that_is_no_model_is_refused_before_the_work(original, network, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     places = f"{original / 'store'} --fine-tune {original / 'pictures'} --fine-tuned {tmp_path}/t"
-    assert main(shlex.split(f"train {places} --model {tmp_path}")) == 1
+    network = f"--backbone-path {network}/net.keras"
+    assert main(shlex.split(f"train {places} {network} --model {tmp_path}")) == 1
     assert "holds other things than a model" in capsys.readouterr().err
 
 
