@@ -58,8 +58,8 @@ class AugmentPlan(beam.PTransform):
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
-        plan = self.plan
-        setup = expected_setup(plan.place, [self.backbone] if plan.compute else ())
+        plan, beams = self.plan, pbegin.pipeline.options.get_all_options()
+        setup = expected_setup(plan.place, beams, [self.backbone] if plan.compute else ())
         distort = DistortUnits(setup, self.kind, self.limits, self.distortions)
         computed = (
             pbegin

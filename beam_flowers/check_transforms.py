@@ -82,7 +82,8 @@ class CheckWorkers(beam.PTransform):
     pictures: Sequence[Image | None]
 
     def expand(self, pbegin: PBegin) -> PCollection[Any]:
-        setup = expected_setup(self.place, [self.backbone])
+        beams = pbegin.pipeline.options.get_all_options()
+        setup = expected_setup(self.place, beams, [self.backbone])
         return (
             pbegin
             | "SpreadPictures" >> SpreadUnits(self.pictures)

@@ -96,8 +96,10 @@ class RunPlan(beam.PTransform):
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
-        plan = self.plan
-        setup = expected_setup(plan.place, self.backbones if plan.compute or plan.doubtful else ())
+        plan, beams = self.plan, pbegin.pipeline.options.get_all_options()
+        setup = expected_setup(
+            plan.place, beams, self.backbones if plan.compute or plan.doubtful else ()
+        )
         files = [
             pbegin
             | "SpreadFiles" >> SpreadUnits(plan.compute)
@@ -165,7 +167,8 @@ class ScorePlan(beam.PTransform):
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
         plan = self.plan
         stores = {files.join(source.root, COMMITS) for source in self.sources}
-        setup = expected_setup(plan.place, readable=sorted(stores))
+        beams = pbegin.pipeline.options.get_all_options()
+        setup = expected_setup(plan.place, beams, readable=sorted(stores))
         score = step(
             setup, workers.score_unit, sources=self.sources, place=plan.place, kind=self.kind
         )

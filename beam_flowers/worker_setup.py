@@ -10,7 +10,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_flowers import files
-from beam_flowers.backbones import weights
+from beam_flowers.backbones import processor, weights
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import WorkerError
 from beam_flowers.records import Image
@@ -50,6 +50,8 @@ class Setup:
         backbones: whose weights every worker needs.
         readable: files and folders that every worker has to see.
         driver: `whoami()` of the driver.
+        processes: worker processes on one host, as far as Beam's options tell.
+        threads: what `processor.THREADS` is set to for the driver; empty if it is not.
         pulse: seconds between the signs of life that a worker gives.
     """
 
@@ -59,25 +61,52 @@ class Setup:
     backbones: tuple[ResolvedBackbone, ...]
     readable: tuple[str, ...]
     driver: str
+    processes: int
+    threads: str
     pulse: float
 
     def problem(self) -> str:
         """Why this process must not work for the run, with its host's name; empty if it may.
 
-        Found out once a process.
+        Found out once a process, which takes its share of the cores at that.
         """
         return _problem(self)
 
 
 def expected_setup(
-    place: Place, backbones: Sequence[ResolvedBackbone] = (), readable: Sequence[str] = ()
+    place: Place,
+    options: Mapping[str, Any],
+    backbones: Sequence[ResolvedBackbone] = (),
+    readable: Sequence[str] = (),
 ) -> Setup:
-    """The setup of this process, the driver's; writes the nonce."""
+    """The setup of this process, the driver's; writes the nonce.
+
+    Args:
+        place: where the run writes.
+        options: Beam's, by name, of the pipeline.
+        backbones: see `Setup`.
+        readable: see `Setup`.
+    """
     nonce = secrets.token_hex(16)
     files.write_atomic(place.run_file(_NONCE), nonce.encode())
     return Setup(
-        place, nonce, versions(), tuple(backbones), tuple(readable), whoami(), patience() / 10
+        place,
+        nonce,
+        versions(),
+        tuple(backbones),
+        tuple(readable),
+        whoami(),
+        processes_on_a_host(options),
+        os.environ.get(processor.THREADS, ""),
+        patience() / 10,
     )
+
+
+def processes_on_a_host(options: Mapping[str, Any]) -> int:
+    """Worker processes that Beam's options put on one machine; 1 where they do not say."""
+    if options.get("direct_running_mode") == "multi_processing":
+        return int(options.get("direct_num_workers") or processor.cores())
+    return int(options.get("sdk_worker_parallelism") or 1)
 
 
 def whoami() -> str:
@@ -112,6 +141,8 @@ def _own_version() -> str:
 
 @lru_cache(maxsize=8)
 def _problem(setup: Setup) -> str:
+    if whoami() != setup.driver:
+        processor.share_cores(setup.processes, setup.threads)
     found = [*_other_versions(setup), *_unseen_store(setup), *_unread(setup)]
     found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
     return f"{socket.gethostname()}: {'; '.join(found)}" if found else ""

@@ -10,23 +10,30 @@ import pytest
 from stores import embed, photos, scenes
 
 from beam_flowers import files, workers
+from beam_flowers.backbones import processor
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.errors import BackboneError, WorkerError
+from beam_flowers.errors import BackboneError, InputError, WorkerError
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
 from beam_flowers.runs import embed as embed_run
 from beam_flowers.store.commits import versions as commits
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome
-from beam_flowers.worker_setup import expected_setup, require_seen, signs_of_life, unfit
+from beam_flowers.worker_setup import (
+    expected_setup,
+    processes_on_a_host,
+    require_seen,
+    signs_of_life,
+    unfit,
+)
 
 HOST = socket.gethostname()
 
 
 @pytest.fixture
 def setup(tmp_path):
-    return expected_setup(Place(str(tmp_path / "store"), "", "f" * 64, tmp_path.name))
+    return expected_setup(Place(str(tmp_path / "store"), "", "f" * 64, tmp_path.name), {})
 
 
 def test_the_drivers_own_process_may_work_and_does_not_answer(setup):
@@ -138,3 +145,52 @@ def test_problems_that_only_the_last_step_met_are_in_the_result(setup):
 
 def test_each_problem_is_named_once():
     assert str(unfit(["b", "a", "b"])).count("b.") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "processes"),
+    [
+        ({}, 1),
+        ({"direct_num_workers": 4}, 1),
+        ({"direct_num_workers": 4, "direct_running_mode": "multi_processing"}, 4),
+        ({"direct_num_workers": 0, "direct_running_mode": "multi_processing"}, 8),
+        ({"sdk_worker_parallelism": 3}, 3),
+    ],
+    ids=str,
+)
+def test_worker_processes_that_beams_options_put_on_a_host(monkeypatch, options, processes):
+    monkeypatch.setattr(processor, "cores", lambda: 8)
+    assert processes_on_a_host(options) == processes
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "processes", "cores"),
+    [
+        (None, "", 1, 8),
+        (None, "", 3, 2),
+        (None, "", 20, 1),
+        (None, "5", 3, 5),
+        ("6", "5", 3, 6),
+    ],
+)
+def test_worker_processes_share_the_cores(monkeypatch, setup, own, given, processes, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setattr(processor, "_quota", lambda: 100)
+    monkeypatch.setenv(processor.THREADS, own or "")
+    if own is None:
+        monkeypatch.delenv(processor.THREADS)
+    processor.cores.cache_clear()
+    try:
+        replace(setup, driver="elsewhere 1", processes=processes, threads=given).problem()
+        assert processor.cores() == cores
+    finally:
+        os.environ.pop(processor.THREADS, None)
+        processor.cores.cache_clear()
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "two", ""])
+def test_threads_that_are_no_number(monkeypatch, given):
+    monkeypatch.setenv(processor.THREADS, given)
+    processor.cores.cache_clear()
+    with pytest.raises(InputError, match=f"BEAM_FLOWERS_THREADS={given} is no number of threads"):
+        processor.cores()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from beam_flowers.backbones.processor import Precision
+from beam_flowers.backbones.processor import Precision, cores
 from beam_flowers.errors import BackboneError
 
 Size = tuple[int, int]
@@ -35,10 +35,11 @@ def tensorflow() -> Any:
     import tensorflow as tf
 
     # Many pictures at a time, each on one core, are faster than one on all cores. The other
-    # pool stays at its default, one thread a core: it is what runs the pictures. Where
+    # pool, which runs the pictures, has a thread for each core that this process may use. Where
     # TensorFlow runs already, in somebody's own program, this is slower, but not wrong.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(cores())
     # Graphics cards would round the factors of float32 products to 10 bits.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf

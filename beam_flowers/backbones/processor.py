@@ -9,10 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from beam_flowers.errors import BackboneError
+from beam_flowers.errors import BackboneError, InputError
 
 Precision = Literal["float32", "bfloat16"]
 """Of a network's arithmetic. In bfloat16 products have 8 bits instead of 24, sums stay float32."""
+
+THREADS = "BEAM_FLOWERS_THREADS"
+"""Environment variable: pictures that a worker process computes at a time."""
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
@@ -23,9 +26,31 @@ _BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 
 @lru_cache(maxsize=1)
 def cores() -> int:
-    """Cores that this process may keep busy: those of its affinity and of its container."""
+    """Cores that this process may keep busy: as many as `THREADS` says, else all it has, those
+    of its affinity and of its container.
+
+    Raises:
+        InputError: `THREADS` is no positive number.
+    """
+    given = os.environ.get(THREADS)
+    if given is not None:
+        if not (given.isdecimal() and int(given)):
+            raise InputError(f"{THREADS}={given} is no number of threads; give 1 or more")
+        return int(given)
     own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(own or 1, _quota()))
+
+
+def share_cores(processes: int, given: str = "") -> None:
+    """Leaves this process its share, before the first use; what its own `THREADS` says stays.
+
+    Args:
+        processes: how many of its kind the machine runs.
+        given: what `THREADS` is where the run was started, if it is set there.
+    """
+    if THREADS not in os.environ and (given or processes > 1):
+        os.environ[THREADS] = given or str(max(1, cores() // processes))
+        cores.cache_clear()
 
 
 def _quota() -> int:

@@ -20,7 +20,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Runs ten pictures over the workers and says for each what it is and whether it is set up "
         "as this\nmachine is: packages, weights, STORE, IMAGES. Exits with 1 if something is "
-        "wrong. Reads IMAGES,\nwrites STORE and leaves nothing there.\n\n" + BEAM
+        "wrong. Reads IMAGES,\nwrites STORE and leaves nothing there. Measures no accuracy.\n\n"
+        + BEAM
     )
     parser.add_argument(
         "images", metavar="IMAGES", nargs="*", help="what the workers shall be able to read"

@@ -27,7 +27,12 @@ hidden: counted and passed over."""
 
 BEAM = """\
 Every other flag is handed to Beam unchanged: --runner (default: FnApiRunner, in this process),
---temp_location, --direct_num_workers, filesystem options and so on."""
+--temp_location, --direct_num_workers, filesystem options and so on; `check` tries them out. A
+worker process computes as many pictures at a time as it has cores; several on one machine share
+them where --direct_num_workers or --sdk_worker_parallelism says how many they are, otherwise set
+BEAM_FLOWERS_THREADS, here or for the workers. Units of work are 64 or more, of 16 files at least:
+--shards makes more of a small run. BEAM_FLOWERS_WORKER_TIMEOUT: seconds without a sign of life of
+any worker after which a run ends (600)."""
 
 ACCURACY = """\
 Accuracies: "train" is measured on the pictures trained on (in the retrain recipe: on the batch

@@ -1,7 +1,8 @@
 """The same collection gives the same tables on every engine."""
 
 import numpy as np
-from life import live
+import pytest
+from life import live, run
 
 
 def test_the_tables_are_those_of_a_run_in_one_process(flags, folder, expected, tmp_path):
@@ -47,3 +48,12 @@ def test_one_process_gives_what_the_collection_holds(expected, folder):
     counts = expected.counts[0]
     assert counts["reasons"] == {"EmptyFile": 1, "NotAnImage": 1, "Truncated": 1}
     assert (counts["embedded"], counts["reused"], counts["rejected"]) == (29, 1, 3)
+
+
+@pytest.mark.engines
+def test_units_reach_all_worker_processes(folder, tmp_path, expected, capsys):
+    two = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    run("check", folder, "--store", tmp_path / "store", *two)
+    said = capsys.readouterr().out
+    assert "2 processes," in said
+    assert "writes STORE, reads IMAGES" in said
