@@ -40,13 +40,9 @@ def section(store):
 def vectors(table):
     """What does not depend on where the pictures lie, by path below their root."""
     return {
-        r["relative_path"]: (r["sha256"], r["label"], r["width"], bytes(memoryview_of(r["vector"])))
+        r["relative_path"]: (r["sha256"], r["label"], r["width"], tuple(r["vector"]))
         for r in rows(table)
     }
-
-
-def memoryview_of(vector):
-    return memoryview(io.BytesIO(repr(vector).encode()).getbuffer())
 
 
 def below(uris, root):
@@ -116,9 +112,12 @@ def test_secrets_are_not_shown(bucket, tmp_path, capsys):
 
 def test_each_picture_takes_one_request(reached, tmp_path):
     pictures = upload(photos(tmp_path / "pictures"), reached)
-    embed(pictures, files.join(reached.uri, "store"))
-    asked = [method for method, path in reached.proxy.paths if "/pictures/" in path]
-    assert asked == ["GET"] * 10
+    embed(pictures, files.join(reached.uri, "store"), shards=1)
+    asked = sorted(method for method, path in reached.proxy.paths if "/pictures/" in path)
+    # The one HEAD is the worker's look, once a unit, whether it sees the pictures at all.
+    assert asked == ["GET"] * 10 + ["HEAD"]
+    got = [asked for asked in reached.proxy.paths if asked[0] == "GET" and "/pictures/" in asked[1]]
+    assert len(set(got)) == 10
     listings = [path for _, path in reached.proxy.paths if "prefix=pictures" in path]
     assert len(listings) == 3
 
