@@ -100,3 +100,14 @@ def test_a_run_beside_the_job_of_a_killed_driver(embedding):
     process.wait()
     in_process = command[: command.index("--runner=PortableRunner")]
     assert_whole(in_process, folder, store)
+
+
+def test_ctrl_c_leaves_the_job_and_says_so(embedding):
+    command, folder, store = embedding
+    process = begun(command, store)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"stopped; the job job-001\S* may go on and commit by itself", said), said
+    wait(lambda: versions(str(store)) == [1])
+    assert f"embedded 0, reused {COUNT}" in assert_whole(command, folder, store)
