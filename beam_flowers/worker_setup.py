@@ -30,6 +30,9 @@ _NONCE = "nonce"
 _ANSWERS = "answers"
 _ANSWERED_HERE: set[str] = set()
 
+PROCESS = secrets.token_hex(8)
+"""This process among all: containers may have host names and process ids in common."""
+
 PATIENCE = "BEAM_FLOWERS_WORKER_TIMEOUT"
 """Environment variable: seconds without a sign of any worker until a run ends in an error."""
 
@@ -49,7 +52,7 @@ class Setup:
         versions: see `versions`.
         backbones: whose weights every worker needs.
         readable: files and folders that every worker has to see.
-        driver: `whoami()` of the driver.
+        driver: the driver's `PROCESS`.
         processes: worker processes on one host, as far as Beam's options tell.
         threads: what `processor.THREADS` is set to for the driver; empty if it is not.
         pulse: seconds between the signs of life that a worker gives.
@@ -95,7 +98,7 @@ def expected_setup(
         versions(),
         tuple(backbones),
         tuple(readable),
-        whoami(),
+        PROCESS,
         processes_on_a_host(options),
         os.environ.get(processor.THREADS, ""),
         patience() / 10,
@@ -107,11 +110,6 @@ def processes_on_a_host(options: Mapping[str, Any]) -> int:
     if options.get("direct_running_mode") == "multi_processing":
         return int(options.get("direct_num_workers") or processor.cores())
     return int(options.get("sdk_worker_parallelism") or 1)
-
-
-def whoami() -> str:
-    """This process among all: host name and process id."""
-    return f"{socket.gethostname()} {os.getpid()}"
 
 
 @lru_cache(maxsize=1)
@@ -141,7 +139,7 @@ def _own_version() -> str:
 
 @lru_cache(maxsize=8)
 def _problem(setup: Setup) -> str:
-    if whoami() != setup.driver:
+    if setup.driver != PROCESS:
         processor.share_cores(setup.processes, setup.threads)
     found = [*_other_versions(setup), *_unseen_store(setup), *_unread(setup)]
     found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
@@ -180,13 +178,14 @@ def sees_store(setup: Setup) -> bool:
 def _answer(setup: Setup) -> None:
     """Lets the driver see that this process is alive, for as long as the run lasts."""
     _ANSWERED_HERE.add(setup.place.run)
-    if whoami() != setup.driver:
+    if setup.driver != PROCESS:
         _beat(setup)
         threading.Thread(target=_go_on_beating, args=(setup,), daemon=True).start()
 
 
 def _beat(setup: Setup) -> None:
-    uri = setup.place.run_file(f"{_ANSWERS}/{whoami().replace(' ', '-')}")
+    name = f"{socket.gethostname()}-{PROCESS}-{os.getpid()}"
+    uri = setup.place.run_file(f"{_ANSWERS}/{name}")
     files.write_atomic(uri, setup.nonce.encode())
 
 

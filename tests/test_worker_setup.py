@@ -44,10 +44,11 @@ def test_the_drivers_own_process_may_work_and_does_not_answer(setup):
 
 
 def test_another_process_answers_and_goes_on_answering_until_the_run_ends(setup):
-    elsewhere = replace(setup, driver="elsewhere 1", pulse=0.01)
+    elsewhere = replace(setup, driver="elsewhere", pulse=0.01)
     assert elsewhere.problem() == ""
     (answer,) = files.list_folder(setup.place.run_file("answers"))
-    assert answer.name == f"{HOST}-{os.getpid()}"
+    assert answer.name.startswith(HOST)
+    assert answer.name.endswith(f"-{os.getpid()}")
     while next(files.list_folder(setup.place.run_file("answers"))).modified == answer.modified:
         time.sleep(0.01)
     (beating,) = (t for t in threading.enumerate() if t.name.endswith("(_go_on_beating)"))
@@ -181,7 +182,7 @@ def test_worker_processes_share_the_cores(monkeypatch, setup, own, given, proces
         monkeypatch.delenv(processor.THREADS)
     processor.cores.cache_clear()
     try:
-        replace(setup, driver="elsewhere 1", processes=processes, threads=given).problem()
+        replace(setup, driver="elsewhere", processes=processes, threads=given).problem()
         assert processor.cores() == cores
     finally:
         os.environ.pop(processor.THREADS, None)
