@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
@@ -82,9 +83,15 @@ class ResolvedBackbone:
         """The first 8 digits of the fingerprint."""
         return self.fingerprint[:8]
 
-    def rounded_as(self, fingerprint: str) -> ResolvedBackbone:
-        """The same network with its vectors rounded so that it has that fingerprint, or itself."""
-        forms = (replace(self, vectors=vectors) for vectors in VECTORS)
+    def in_form(self, fingerprint: str) -> ResolvedBackbone:
+        """The same network in the precision and with the rounding that give it that fingerprint.
+
+        Itself where none does: then it is another network.
+        """
+        forms = (
+            replace(self, vectors=vectors, precision=precision)
+            for vectors, precision in product(VECTORS, get_args(Precision))
+        )
         return next((form for form in forms if form.fingerprint == fingerprint), self)
 
 
@@ -134,11 +141,16 @@ def resolve(
         low, high = pixel_range
         row = replace(row, pixel_range=(float(low), float(high)))
     return ResolvedBackbone(
-        row, kind, where, digest, precision=_precision(precision), engine=_engine(engine)
+        row, kind, where, digest, precision=parse_precision(precision), engine=_engine(engine)
     )
 
 
-def _precision(name: str) -> Precision:
+def parse_precision(name: str) -> Precision:
+    """The precision that a user writes so.
+
+    Raises:
+        BackboneError: there is none of that name.
+    """
     for precision in get_args(Precision):
         if name in (precision, {"bfloat16": "bf16"}.get(precision)):
             return precision

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.shared import BEAM, add_weights, resolve_backbone, warn
+from beam_flowers.cli.shared import BEAM, add_weights, in_precision, resolve_backbone, warn
 
 if TYPE_CHECKING:
     from beam_flowers.check_transforms import Finding
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.runs.check import check_workers
     from beam_flowers.runs.embed import RunOptions
 
-    backbone = resolve_backbone(arguments, arguments.backbone)
+    backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
     options = RunOptions(beams, arguments.shards)
     findings = check_workers(arguments.images, arguments.store, backbone, options)
     for host in sorted({finding.host for finding in findings}):

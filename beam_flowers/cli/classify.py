@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.models import add_models, backbones_of, read_models, rule_of
+from beam_flowers.cli.models import add_models, backbones_of, fitted, read_models, rule_of
 from beam_flowers.cli.shared import (
     add_top_k,
     add_weights,
@@ -38,8 +38,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.runs.classify import classify_pictures
 
     models, rule = read_models(arguments), rule_of(arguments)
-    bundles = list(models.values())
-    networks = backbones_of(bundles[0], arguments)
+    networks = backbones_of(next(iter(models.values())), arguments)
+    bundles = fitted(list(models.values()), networks, arguments)
+    models = dict(zip(models, bundles, strict=True))
     known = {model_id(bundle): (name, rule.bar(bundle)) for name, bundle in models.items()}
     results = classify_pictures(arguments.images, bundles, networks, arguments.top_k, rule)
     for name, result in zip(arguments.images, results, strict=True):

@@ -12,6 +12,7 @@ from beam_flowers.cli.shared import (
     add_images,
     add_run,
     add_weights,
+    in_precision,
     resolve_backbone,
     run_options,
     verdict,
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.store.augmented import augmented_root
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
-    backbone = resolve_backbone(arguments, arguments.backbone)
+    backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
     backbone = replace(backbone, vectors=arguments.vectors)
     summary = embed_images(
         arguments.images,

@@ -80,7 +80,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions) -> int:
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     options = FineTuneOptions(**{n: v for n, v in settings.items() if v is not None})
     network = resolve_backbone(arguments, str(section.about["name"]))
-    backbone = network.rounded_as(section.fingerprint)
+    backbone = network.in_form(section.fingerprint)
     tuned = fine_tune(
         root,
         backbone,

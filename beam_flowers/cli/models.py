@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.shared import backbone_of, resolve_backbone
+from beam_flowers.cli.shared import backbone_of, in_precision, resolve_backbone, warn
 from beam_flowers.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -84,6 +86,23 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
     if len(names) != len(bundle.fingerprints):
         raise ModelError(f"the names in {bundle.backbone!r} cannot be told apart; score a store")
     return [
-        resolve_backbone(arguments, name).rounded_as(fingerprint)
+        in_precision(resolve_backbone(arguments, name).in_form(fingerprint), arguments)
         for name, fingerprint in zip(names, bundle.fingerprints, strict=True)
     ]
+
+
+def fitted(
+    bundles: Sequence[Bundle], networks: Sequence[ResolvedBackbone], arguments: argparse.Namespace
+) -> list[Bundle]:
+    """The models; where a precision is asked for that is not theirs, told to take its vectors.
+
+    Such a model has an id of its own, as its labels may differ.
+    """
+    wanted = "+".join(network.fingerprint for network in networks)
+    if not arguments.precision or all(bundle.fingerprint == wanted for bundle in bundles):
+        return list(bundles)
+    warn(
+        f"the models were trained on vectors of another precision than {arguments.precision}; "
+        "nothing says how well they label these"
+    )
+    return [replace(bundle, fingerprint=wanted) for bundle in bundles]

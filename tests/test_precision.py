@@ -1,0 +1,66 @@
+"""Which precision a command computes in, and that a head's is changed only when told so."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+from beam_flowers.backbones import processor
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.cli.models import fitted
+from beam_flowers.cli.shared import backbone_of, in_precision
+from beam_flowers.errors import ModelError
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.head.softmax import Head
+
+LITE = "efficientnet-lite0"
+
+
+def arguments(**given):
+    names = ("backbone_path", "backbone_sha256", "pixel_range", "precision")
+    return argparse.Namespace(**{**dict.fromkeys(names), "engine": "auto", **given})
+
+
+def model_of(fingerprint):
+    head = Head(np.zeros((1280, 2), np.float32), np.zeros(2, np.float32))
+    described = {key: {} for key in ("pixels", "recipe", "split", "metrics", "versions")}
+    return Bundle(head, ("a", "b"), LITE, fingerprint, seed=0, dataset_hash="d", **described)
+
+
+def trained(precision):
+    return model_of(resolve(LITE, precision=precision).fingerprint)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_model_is_run_as_it_was_trained(precision, capsys):
+    model = trained(precision)
+    network = backbone_of(model, arguments())
+    assert network.precision == precision
+    assert fitted([model], [network], arguments()) == [model]
+    assert "warning" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("own", "asked"), [("float32", "bf16"), ("bfloat16", "float32")])
+def test_another_precision_is_taken_only_when_told_so(own, asked, capsys):
+    model, told = trained(own), arguments(precision=asked)
+    network = backbone_of(model, told)
+    assert network.precision != own
+    (ours,) = fitted([model], [network], told)
+    assert ours.fingerprint == network.fingerprint
+    assert f"of another precision than {asked}" in capsys.readouterr().err
+
+
+def test_another_network_is_refused_in_any_precision():
+    model = model_of("0" * 64)
+    for precision in (None, "bf16"):
+        with pytest.raises(ModelError, match="is not as the model was trained on"):
+            backbone_of(model, arguments(precision=precision))
+
+
+@pytest.mark.parametrize(("flags", "said"), [({"avx512_bf16"}, True), ({"avx2"}, False)])
+def test_what_bfloat16_would_gain_is_said_where_it_would(flags, said, monkeypatch, capsys):
+    monkeypatch.setattr(processor, "flags", lambda: frozenset(flags))
+    in_precision(resolve(LITE), arguments())
+    assert ("--precision bf16" in capsys.readouterr().err) == said
+    in_precision(resolve(LITE), arguments(precision="float32"))
+    assert not capsys.readouterr().err
