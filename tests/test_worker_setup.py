@@ -1,25 +1,34 @@
 """What keeps a worker from working for a run: each is one line that names host, cause and cure."""
 
+import bz2
 import os
 import socket
 import threading
 import time
+from base64 import b64decode
 from dataclasses import replace
 
+import apache_beam as beam
 import pytest
+from apache_beam.portability.api import beam_runner_api_pb2
 from stores import embed, photos, scenes
 
 from beam_flowers import files, workers
 from beam_flowers.backbones import processor
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.check_transforms import CheckWorkers
 from beam_flowers.errors import BackboneError, InputError, WorkerError
 from beam_flowers.images.find import find_images
+from beam_flowers.plan_transforms import RunPlan, ScorePlan
 from beam_flowers.records import Image
 from beam_flowers.runs import embed as embed_run
+from beam_flowers.store.commits import Section
 from beam_flowers.store.commits import versions as commits
 from beam_flowers.store.parts import Place
-from beam_flowers.store.plan import Outcome
+from beam_flowers.store.plan import Outcome, Plan
+from beam_flowers.store.schema import StoreRows
+from beam_flowers.store.units import Unit
 from beam_flowers.worker_setup import (
     expected_setup,
     processes_on_a_host,
@@ -195,3 +204,26 @@ def test_threads_that_are_no_number(monkeypatch, given):
     processor.cores.cache_clear()
     with pytest.raises(InputError, match=f"BEAM_FLOWERS_THREADS={given} is no number of threads"):
         processor.cores()
+
+
+def test_no_step_is_sent_as_bytecode(setup):
+    """Another version of Python could not read it, and so not say that it is another one."""
+    backbone, units = resolve("efficientnet-lite0"), (Unit("file", 0),)
+    section = Section(backbone.fingerprint, {})
+    plan = Plan(setup.place, 0, section, units, units, units, units)
+    kind = StoreRows(backbone.fingerprint, "name")
+    for transform in (
+        RunPlan(plan, kind, [backbone]),
+        ScorePlan(plan, [setup.place], kind),
+        CheckWorkers(setup.place, backbone, [None]),
+    ):
+        pipeline = beam.Pipeline()
+        pipeline | transform
+        steps = [
+            beam_runner_api_pb2.ParDoPayload.FromString(step.spec.payload).do_fn.payload
+            for step in pipeline.to_runner_api().components.transforms.values()
+            if step.spec.urn == "beam:transform:pardo:v1"
+        ]
+        assert len(steps) > 3
+        # What cloudpickle calls to build a function from its code.
+        assert not any(b"_make_function" in bz2.decompress(b64decode(step)) for step in steps)
