@@ -44,7 +44,7 @@ from beam_flowers.store.parts import (
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
 from beam_flowers.store.units import Unit, UnitWriter, write_sources
 
-_FEWEST_ROWS, _MOST_ROWS = 16, 8192
+_FEWEST_ROWS, _MOST_ROWS = 40, 8192
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,16 @@ class Plan:
 
     @property
     def units(self) -> int:
-        return sum(map(len, (self.compute, self.doubtful, self.rewrite, self.derive)))
+        return len(self._all_units)
+
+    @property
+    def files(self) -> int:
+        """Files whose rows the run writes: new ones, and those of parts that are written again."""
+        return sum(unit.rows for unit in self._all_units)
+
+    @property
+    def _all_units(self) -> tuple[Unit, ...]:
+        return self.compute + self.doubtful + self.rewrite + self.derive
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,8 @@ def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 def unit_rows(count: int, shards: int | None) -> int:
     """Rows of a unit for `count` files: 64 units, which also a small run spreads over workers.
 
-    16 rows at least, so that daily additions do not become a part each; 8192 at most, so that
-    fifty million files are six thousand parts of some 40 MB.
+    40 rows at least, since a Parquet file costs some 12 KB by itself (benchmarks/store_size.py);
+    8192 at most, so that fifty million files are six thousand parts of some 40 MB.
     """
     if shards:
         return max(1, -(-count // shards))
