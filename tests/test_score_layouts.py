@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from stores import cli, rows
@@ -120,11 +122,12 @@ class TestByLabel:
             score(base, tmp_path / change.get("output", "o"), models, partition_by_label=True)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".arrow", ".feather"])
 def test_separate_columns(base, model, tmp_path, suffix):
     path = tmp_path / f"o{suffix}"
     score(base, path, model, top_k=2, separate_columns=True)
     readers = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+    readers |= dict.fromkeys([".arrow", ".feather"], _arrow)
     first = readers[suffix](path)[0]
     ranks = ["label_1", "score_1", "label_2", "score_2"]
     assert list(first) == ["uri", "sha256", "label", "score", *ranks, "model_id", "label_id"]
@@ -139,6 +142,10 @@ def _csv(path):
 
 def _jsonl(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _arrow(path):
+    return pa.ipc.open_file(path).read_all().to_pylist()
 
 
 def _parquet(path):

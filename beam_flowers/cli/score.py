@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_flowers.cli.models import add_models, backbones_of, read_models, rule_of
+from beam_flowers.cli.models import add_models, backbones_of, fitted, read_models, rule_of
 from beam_flowers.cli.shared import (
     BEAM,
     IMAGES,
@@ -23,15 +23,18 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers score`."""
     parser.epilog = (
         f"{IMAGES}\nIMAGES may be a feature store: then no picture is read and no network runs."
-        "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv or .jsonl with OUTPUT.rejects "
-        "beside it, or a\nfolder of Parquet parts, which goes on where a killed run stopped. A "
-        "score is the softmax\nprobability of a label, not an accuracy: `train` measures that. "
-        "Another rule or list of models\nmakes the table anew: with --store that takes seconds."
+        "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv, .jsonl or .arrow (or .feather), "
+        "with\nOUTPUT.rejects beside it, or a folder of Parquet parts, which goes on where a "
+        "killed run\nstopped. A score is the softmax probability of a label, not an accuracy: "
+        "`train` measures that.\nAnother rule or list of models makes the table anew: with --store "
+        "that takes seconds."
         f"\n\n{BEAM}"
     )
     add_images(parser)
     add_models(parser)
-    parser.add_argument("--output", required=True, help=".parquet, .csv, .jsonl or a folder")
+    parser.add_argument(
+        "--output", required=True, help=".parquet, .csv, .jsonl, .arrow, .feather or a folder"
+    )
     parser.add_argument("--store", help="take vectors from this store; embed what it lacks")
     add_top_k(parser)
     _add_layout(parser)
@@ -81,7 +84,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     )
     bundles = list(read_models(arguments).values())
     from_store = len(job.images) == 1 and is_store(job.images[0])
-    networks = [] if from_store else backbones_of(bundles[0], arguments)
+    needed = arguments.precision or not from_store
+    networks = backbones_of(bundles[0], arguments) if needed else []
+    bundles = fitted(bundles, networks, arguments)
     summary = score_images(job, bundles, networks, run_options(arguments, beams), warn)
     print(f"{summary} (table: {arguments.output})")
     if summary.copied:

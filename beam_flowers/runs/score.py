@@ -23,6 +23,7 @@ from beam_flowers.runs.embed import (
     list_images,
     run_plan,
 )
+from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, score_stored, store_roots
 from beam_flowers.scores.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scores.output import rejects_name, scores_of, suffix, write_table
@@ -40,7 +41,7 @@ class Job:
 
     Attributes:
         images: folders, globs, list files, manifests or pictures; or one store.
-        output: a file (`.parquet`, `.csv`, `.jsonl`) or a folder of Parquet parts.
+        output: a file (see `scores.output.SUFFIXES`) or a folder of Parquet parts.
         store: what it lacks is embedded into it, the rest is taken from it.
         top_k: labels a row.
         rule: when a label is given.
@@ -96,6 +97,7 @@ def score_images(
     backbones: Backbones | None = None,
     options: RunOptions | None = None,
     warn: Warn = print,
+    progress: Progress | None = None,
 ) -> ScoreSummary:
     """Labels a collection into a table.
 
@@ -106,6 +108,7 @@ def score_images(
             by side, in that order; not needed where `job.images` is a store.
         options: see `RunOptions`.
         warn: takes a line for the user.
+        progress: is told how far the run is.
 
     Returns:
         What the run did; `reused` rows needed no network.
@@ -121,7 +124,10 @@ def score_images(
     _check(job, kind)
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
-    summary = _score(job, _table_run(job, kind, bundle, options, warn), bundle, networks, options)
+    table = replace(_table_run(job, kind, bundle, options, warn), progress=progress)
+    summary = _score(job, table, bundle, networks, options)
+    if progress:
+        progress.begin("writing")
     if suffix(job.output):
         _write_files(files.absolute(job.output), job.table, kind)
     copied = _copy(job, kind, warn) if job.copy_to else None
@@ -156,15 +162,23 @@ def _score(
     _require(networks, bundle)
     if job.store:
         runs = [
-            embed_images(job.images, job.store, network, options, False, table.warn)
+            embed_images(
+                job.images,
+                job.store,
+                network,
+                options,
+                relabel=False,
+                warn=table.warn,
+                progress=table.progress,
+            )
             for network in networks
         ]
         scored = score_stored(table, job.store, job.images, bundle, options)
         computed = min(max(run.embedded for run in runs), scored.rows)
         return replace(scored, embedded=computed, reused=scored.rows - computed)
     return table.bring_up_to_date(
-        lambda ledger: ledger.list_found(list_images(job.images, table.root)),
-        lambda plan, _: run_plan(plan, table.kind, networks, options.pipeline),
+        lambda ledger: ledger.list_found(list_images(job.images, table.root, table.progress)),
+        lambda plan, _: run_plan(plan, table.kind, networks, options.pipeline, table.progress),
     )
 
 

@@ -1,4 +1,4 @@
-"""Score tables as one file: Parquet, CSV or JSON lines, with their rejects beside them."""
+"""Score tables as one file: Parquet, CSV, JSON lines or Arrow, with their rejects beside them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import json
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
 
-SUFFIXES = (".parquet", ".csv", ".jsonl")
+SUFFIXES = (".parquet", ".csv", ".jsonl", ".arrow", ".feather")
+"""`.arrow` and `.feather` (its version 2) are the same: the file format of Arrow IPC."""
 _PRIVATE = ("bytes", "modified")
 
 
@@ -27,7 +29,7 @@ def suffix(output: str) -> str | None:
     for known in SUFFIXES:
         if name.endswith(known):
             return known
-    for other in (".json", ".tsv", ".txt", ".xlsx", ".arrow", ".feather", ".db"):
+    for other in (".json", ".tsv", ".txt", ".xlsx", ".arrows", ".db"):
         if name.endswith(other):
             raise InputError(
                 f"{output!r}: {other} is not written; use {', '.join(SUFFIXES)} or a folder name"
@@ -45,9 +47,8 @@ def write_table(output: str, rows: pa.Table) -> None:
     """Writes `rows`, by uri and model, to `output` as its suffix says, whole or not at all."""
     order = [name for name in ("uri", "model_id") if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order])
-    encode = {".parquet": _parquet, ".csv": _csv, ".jsonl": _json_lines}[suffix(output) or ""]
     files.make_folder(files.parent(output))
-    files.write_atomic(output, encode(rows))
+    files.write_atomic(output, _ENCODERS[suffix(output) or ""](rows))
 
 
 def scores_of(rows: pa.Table) -> pa.Table:
@@ -58,6 +59,14 @@ def scores_of(rows: pa.Table) -> pa.Table:
 def _parquet(rows: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(rows, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _arrow(rows: pa.Table) -> bytes:
+    # Not compressed, so that a reader may map the file into memory as it is.
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, rows.schema) as writer:
+        writer.write_table(rows)
     return sink.getvalue().to_pybytes()
 
 
@@ -95,3 +104,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+_ENCODERS = dict(zip(SUFFIXES, (_parquet, _csv, _json_lines, _arrow, _arrow), strict=True))

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.json
 import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.scores.output import rejects_name, suffix
+from beam_flowers.scores.output import SUFFIXES, rejects_name, suffix
 from beam_flowers.scores.rows import LABEL_TEXT
 from beam_flowers.scores.rule import UNKNOWN
 from beam_flowers.store.commits import latest
@@ -64,7 +65,7 @@ class ScoreTable:
 
 
 def read_scores(path: str, model: str | None = None) -> ScoreTable:
-    """Reads `.parquet`, `.csv` or `.jsonl`, or a folder of parts, and the rejects beside it.
+    """Reads one of the file kinds of `SUFFIXES`, or a folder of parts, and the rejects beside it.
 
     Args:
         path: the table.
@@ -138,12 +139,16 @@ def _read_files(where: str) -> tuple[pa.Table, pa.Table | None]:
 
 
 def _read_file(where: str) -> pa.Table:
-    read = {".parquet": pq.read_table, ".csv": _read_csv, ".jsonl": _read_json}
+    read = (pq.read_table, _read_csv, _read_json, _read_arrow, _read_arrow)
     try:
         with files.open_read(where) as source:
-            return read[suffix(where) or ""](source)
+            return dict(zip(SUFFIXES, read, strict=True))[suffix(where) or ""](source)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{where!r} cannot be read as a table of scores: {error}") from error
+
+
+def _read_arrow(source: BinaryIO) -> pa.Table:
+    return pa.ipc.open_file(pa.BufferReader(source.read())).read_all()
 
 
 def _read_csv(source: BinaryIO) -> pa.Table:
