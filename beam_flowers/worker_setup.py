@@ -19,8 +19,9 @@ from typing import Any
 
 from beam_flowers import files
 from beam_flowers.backbones import processor, weights
+from beam_flowers.backbones.engine import require_runnable
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import WorkerError
+from beam_flowers.errors import BackboneError, WorkerError
 from beam_flowers.records import Image
 from beam_flowers.store.parts import Place
 
@@ -147,9 +148,10 @@ def _problem(setup: Setup) -> str:
 
 
 def _other_versions(setup: Setup) -> Iterator[str]:
-    own = dict(versions())
+    own, used = dict(versions()), {backbone.engine for backbone in setup.backbones}
     for name, version in setup.versions:
-        if own.get(name) != version:
+        unused = name == "openvino" and name not in used
+        if own.get(name) != version and not unused:
             yield f"{name} is {own.get(name, 'unknown')} there and {version} here"
 
 
@@ -214,6 +216,10 @@ def _unread(setup: Setup) -> Iterator[str]:
 
 def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:
     """Weights elsewhere than on a disk here are checked when they are loaded."""
+    try:
+        require_runnable(backbone)
+    except BackboneError as error:
+        yield str(error)
     path, name = backbone.place, backbone.row.name
     if not files.exists(path):
         yield f"the weights of {name} are not at {path}; put them there"

@@ -14,7 +14,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from stores import embed, photos, scenes
 
 from beam_flowers import files, workers
-from beam_flowers.backbones import processor
+from beam_flowers.backbones import openvino_engine, processor
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.check_transforms import CheckWorkers
@@ -93,6 +93,23 @@ def test_weights_that_are_absent_or_others(setup, tmp_path):
     absent = replace(backbone, row=row, path=str(tmp_path / "weights.keras"))
     problem = replace(setup, backbones=(absent,)).problem()
     assert f"the weights of mine are not at {absent.path}" in problem
+
+
+def test_a_worker_without_the_engine_or_the_precision(setup, monkeypatch):
+    lite = resolve("efficientnet-lite0", engine="openvino", precision="bf16")
+    monkeypatch.setattr(processor, "flags", lambda: frozenset())
+    assert "has no bfloat16 arithmetic" in replace(setup, backbones=(lite,)).problem()
+    monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
+    lite = replace(lite, precision="float32")
+    assert "OpenVINO is not installed on" in replace(setup, backbones=(lite,)).problem()
+
+
+@pytest.mark.parametrize(("engine", "matters"), [("openvino", True), ("tensorflow", False)])
+def test_openvino_matters_where_it_is_used(setup, engine, matters):
+    versions = tuple((n, "9" if n == "openvino" else v) for n, v in setup.versions)
+    lite = resolve("efficientnet-lite0", engine=engine)
+    found = replace(setup, versions=versions, backbones=(lite,)).problem()
+    assert ("openvino is" in found) == matters
 
 
 def test_pictures_that_the_worker_does_not_see(tmp_path):
