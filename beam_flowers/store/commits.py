@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ AUGMENTED = "__augmented"
 
 _LAYOUT = 1
 _REMEMBERED = 8
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -218,18 +220,29 @@ def publish(root: str) -> None:
 
 
 def _move_parts(place: Place, names: set[str]) -> None:
-    for name in _present(place.work, names):
+    def move(name: str) -> None:
         files.make_folder(files.parent(place.published(name)))
         # Another publisher of the same commit may be faster.
         with contextlib.suppress(FileNotFoundError):
             files.move(place.work(name), place.published(name))
 
+    _for_each(move, _present(place.work, names), place.root)
+
 
 def _delete_parts(place: Place, names: set[str]) -> None:
     for locate in (place.published, place.work):
-        for name in _present(locate, names):
+
+        def delete(name: str, locate: Callable[[str], str] = locate) -> None:
             with contextlib.suppress(FileNotFoundError):
                 files.delete(locate(name))
+
+        _for_each(delete, _present(locate, names), place.root)
+
+
+def _for_each(act: Callable[[str], None], names: list[str], root: str) -> None:
+    """Object stores answer each request slowly, but many at a time."""
+    with ThreadPoolExecutor(1 if files.is_local(root) else _AT_ONCE) as pool:
+        list(pool.map(act, names))
 
 
 def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
