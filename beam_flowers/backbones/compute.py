@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,6 +58,33 @@ class Done(NamedTuple):
 Pending = list["Future[Done]"]
 
 
+class Tally(NamedTuple):
+    """Files that this process' threads have finished, and how many of them were rejected."""
+
+    files: int = 0
+    rejects: int = 0
+
+
+_tally = Tally()
+_counting = threading.Lock()
+
+
+def tally() -> Tally:
+    """The count so far, since the process began."""
+    return _tally
+
+
+def count(task: Future[Done]) -> None:
+    """Adds a task that has ended to the tally."""
+    global _tally
+    if task.cancelled() or task.exception():
+        return
+    outcomes = task.result().outcomes
+    rejects = sum(isinstance(outcome, Reject) for outcome in outcomes)
+    with _counting:
+        _tally = Tally(_tally.files + len(outcomes), _tally.rejects + rejects)
+
+
 @lru_cache(maxsize=1)
 def pool() -> ThreadPoolExecutor:
     """The process' threads, two a core: one waits for a disk or a decoder while one computes."""
@@ -67,7 +95,10 @@ def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
     """Hands the files to the pool, in small batches; equal bytes are computed once."""
     claims: dict[str, str] = {}
     batches = (images[i : i + engine.batch] for i in range(0, len(images), engine.batch))
-    return [pool().submit(_compute, batch, engine, limits, claims) for batch in batches]
+    pending = [pool().submit(_compute, batch, engine, limits, claims) for batch in batches]
+    for task in pending:
+        task.add_done_callback(count)
+    return pending
 
 
 def collect(pending: Pending) -> list[Bottleneck | Reject]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.progress import add_progress, print_object, shown
+from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared import IMAGES, add_images
 from beam_flowers.errors import InputError
 
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
     from beam_flowers.doctor.findings import Finding
 
 _EXAMPLES = 3
+_SEVERITIES = ("error", "warning", "note")
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +27,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "look alike are found with\nbeam-flowers[doctor]."
     )
     add_images(parser)
+    add_progress(parser)
     parser.add_argument("--output", help="JSON file for all findings with all their files")
     parser.add_argument(
         "--fail-on",
@@ -47,29 +53,34 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         percentage > 0
         for percentage in (arguments.validation_percentage, arguments.testing_percentage)
     )
-    diagnosis = diagnose(arguments.images, splits, arguments.output)
+    with shown(arguments.progress) as progress:
+        diagnosis = diagnose(arguments.images, splits, arguments.output, progress=progress)
     _print_counts(diagnosis.counts())
     for finding in diagnosis.findings:
         _print_finding(finding)
     bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(arguments.fail_on, set())
-    severities = [finding.severity for finding in diagnosis.findings]
-    named = [f"{severities.count(s)} {s}s" for s in ("error", "warning", "note")]
+    severities = Counter(str(finding.severity) for finding in diagnosis.findings)
+    named = [f"{severities[s]} {s}s" for s in _SEVERITIES]
     print(f"{len(diagnosis.files)} files, {diagnosis.hidden} hidden: {', '.join(named)}")
+    print(f"next: beam-flowers embed {shlex.join(arguments.images)} --store STORE")
+    if arguments.progress == "json":
+        found = {f"{s}s": severities[s] for s in _SEVERITIES}
+        print_object(event="summary", files=len(diagnosis.files), hidden=diagnosis.hidden, **found)
     return int(any(severity in bad for severity in severities))
 
 
 def _print_counts(rows: list[tuple[str, int, int, int]]) -> None:
     header = ("label", "pictures", "copies", "unusable")
-    width = max(len(header[0]), *(len(row[0] or "(none)") for row in rows))
+    width = max(len(header[0]), *(len(visible(row[0]) or "(none)") for row in rows))
     print(f"{header[0]:<{width}}  {header[1]:>8}  {header[2]:>6}  {header[3]:>8}")
     for label, usable, copies, unusable in rows:
-        print(f"{label or '(none)':<{width}}  {usable:>8}  {copies:>6}  {unusable:>8}")
+        print(f"{visible(label) or '(none)':<{width}}  {usable:>8}  {copies:>6}  {unusable:>8}")
 
 
 def _print_finding(finding: Finding) -> None:
     count = f" ({finding.files} file{'s' * (finding.files > 1)})" if finding.files else ""
-    print(f"{finding.severity}: {finding.message}{count}")
+    print(f"{finding.severity}: {visible(finding.message)}{count}")
     for group in finding.groups[:_EXAMPLES]:
-        print(f"    {' = '.join(group[:4])}{' = ...' if len(group) > 4 else ''}")
+        print(f"    {visible(' = '.join(group[:4]))}{' = ...' if len(group) > 4 else ''}")
     if len(finding.groups) > _EXAMPLES:
         print(f"    and {len(finding.groups) - _EXAMPLES} more")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from beam_flowers.cli.augment import HELP, add_augment, augmentation
+from beam_flowers.cli.progress import conclude, shown
 from beam_flowers.cli.shared import (
     BEAM,
     IMAGES,
@@ -18,6 +21,10 @@ from beam_flowers.cli.shared import (
     verdict,
     warn,
 )
+
+if TYPE_CHECKING:
+    from beam_flowers.runs.progress import Progress
+    from beam_flowers.runs.summary import Summary
 
 _BACKBONE = "efficientnet-lite0"
 
@@ -59,6 +66,23 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers embed`."""
+    with shown(arguments.progress) as progress:
+        summary, augmented = _embed(arguments, beams, progress)
+    store = arguments.store
+    places = {"store": store}
+    if summary.rejected:
+        places["rejects"] = f"{store.rstrip('/')}/__rejects"
+    following = f"beam-flowers train {shlex.quote(store)} --model MODEL"
+    conclude(arguments, summary, progress, places, following)
+    if augmented:
+        print(augmented)
+    return verdict(summary, arguments.max_bad_fraction)
+
+
+def _embed(
+    arguments: argparse.Namespace, beams: list[str], progress: Progress
+) -> tuple[Summary, str]:
+    """The pictures' vectors, then those of their copies, if any are wanted; what came of each."""
     from beam_flowers.runs.augment import augment_store
     from beam_flowers.runs.embed import embed_images
     from beam_flowers.store.augmented import augmented_root
@@ -66,18 +90,17 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     options, copies = run_options(arguments, beams), augmentation(arguments)
     backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
     backbone = replace(backbone, vectors=arguments.vectors)
+    store = arguments.store
     summary = embed_images(
         arguments.images,
-        arguments.store,
+        store,
         backbone,
         options,
         warn=warn,
         encoding=arguments.encoding,
+        progress=progress,
     )
-    print(f"{summary} (store: {arguments.store})")
-    if summary.details:
-        print(summary.details)
-    if copies:
-        augmented = augment_store(arguments.store, backbone, copies, options, warn)
-        print(f"{augmented} (store: {augmented_root(arguments.store)})")
-    return verdict(summary, arguments.max_bad_fraction)
+    if not copies:
+        return summary, ""
+    augmented = augment_store(store, backbone, copies, options, warn, progress)
+    return summary, f"{augmented} (store: {augmented_root(store)})"

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 
+from beam_flowers.cli import log, screen
 from beam_flowers.cli.flags import split_flags, without_secret
 from beam_flowers.cli.parser import COMMANDS, command_parser, make_parser
 from beam_flowers.errors import BeamFlowersError
@@ -15,16 +16,18 @@ from beam_flowers.errors import BeamFlowersError
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-_DEBUG = "BEAM_FLOWERS_DEBUG"
 _PYTHON_ERROR = re.compile(r"(?!java\.|org\.)[\w.]*(?:Error|Exception): ")
 
 
 def entry(arguments: Sequence[str] | None = None) -> int:
     """The console's entry point: `main`, with what native libraries print kept off the screen."""
-    if not os.environ.get(_DEBUG):
-        sys.stderr.flush()
-        sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="replace")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    wanted = log.wanted(arguments)
+    if not wanted.verbose:
+        try:
+            log.keep_off_the_screen(wanted.log_file)
+        except BeamFlowersError as error:
+            return _complain(str(error))
     return main(arguments)
 
 
@@ -36,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         than `--max-bad-fraction` allows, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    _quieten()
+    screen.write_by(screen.plain)
+    _quieten(log.wanted(arguments).verbose)
     try:
         return _run(arguments)
     except BeamFlowersError as error:
@@ -47,14 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
     except OSError as error:
-        logging.debug("file error", exc_info=True)
+        logging.info("file error", exc_info=True)
         return _complain(f"{error}; check that the path is there and may be read and written")
     except Exception as error:
         # Beam wraps a Ctrl-C that reaches a step.
         if "KeyboardInterrupt" in str(error):
             return _interrupted()
         # What a runner wraps has the cause in its last line; a traceback helps no user.
-        logging.debug("unexpected error", exc_info=True)
+        logging.info("unexpected error", exc_info=True)
         return _complain(_cause(error))
 
 
@@ -91,7 +95,7 @@ def _interrupted(about: str = "") -> int:
 
 
 def _complain(message: str) -> int:
-    print(f"beam-flowers: {message}", file=sys.stderr)
+    screen.say("error", message)
     return EXIT_ERROR
 
 
@@ -105,7 +109,8 @@ def _cause(error: BaseException) -> str:
     own = [line for line in lines if "beam_flowers.errors." in line]
     if own:
         return own[0].partition(": ")[2]
-    return f"{type(error).__name__}: {_telling(lines)} (BEAM_FLOWERS_DEBUG=1 shows where)"
+    where = f"{log.name()} says where" if log.name() else "--verbose shows where"
+    return f"{type(error).__name__}: {_telling(lines)} ({where})"
 
 
 def _telling(lines: Sequence[str]) -> str:
@@ -118,15 +123,17 @@ def _telling(lines: Sequence[str]) -> str:
     return java[-1]
 
 
-def _quieten() -> None:
-    """Keeps the libraries' own notes off the screen, unless BEAM_FLOWERS_DEBUG is set."""
-    if os.environ.get(_DEBUG):
+def _quieten(verbose: bool) -> None:
+    """Keeps the libraries' own notes off the screen; in the log, if there is one, they are."""
+    if verbose:
         logging.basicConfig(level=logging.DEBUG)
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.basicConfig(level=logging.ERROR, format="warning: %(message)s")
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    logging.getLogger("beam_flowers").setLevel(logging.WARNING)
+    logs = log.name() is not None
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if logs else "3")
+    handlers = [screen.Handler(), *([log.handler()] if logs else [])]
+    logging.basicConfig(level=logging.INFO if logs else logging.ERROR, handlers=handlers)
+    logging.getLogger("apache_beam").setLevel(logging.INFO if logs else logging.CRITICAL)
+    logging.getLogger("beam_flowers").setLevel(logging.INFO if logs else logging.WARNING)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from beam_flowers.cli import (
     train,
     vacuum,
 )
+from beam_flowers.cli.log import add_log
 
 COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "doctor": ("say what is wrong with a collection, before any network runs", doctor),
@@ -57,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         module.fill(command)
+        add_log(command)
     return parser
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from typing import TYPE_CHECKING
 
 from beam_flowers.cli.models import add_models, backbones_of, fitted, read_models, rule_of
+from beam_flowers.cli.progress import conclude, shown
 from beam_flowers.cli.shared import (
     BEAM,
     IMAGES,
@@ -17,6 +20,10 @@ from beam_flowers.cli.shared import (
     warn,
 )
 from beam_flowers.errors import InputError
+
+if TYPE_CHECKING:
+    from beam_flowers.runs.progress import Progress
+    from beam_flowers.runs.score import Job, ScoreSummary
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -64,15 +71,41 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers score`."""
-    from beam_flowers.runs.score import Job, score_images
-    from beam_flowers.runs.score_stored import is_store
-
     if arguments.move_to:
         raise InputError(
             "--move-to is refused: your pictures are never moved or deleted; "
             f"--copy-to {arguments.move_to} copies them into a folder for each label"
         )
-    job = Job(
+    with shown(arguments.progress) as progress:
+        summary = _score(arguments, beams, progress)
+    output = arguments.output
+    following = f"beam-flowers report {shlex.quote(output)} --output report.html"
+    conclude(arguments, summary, progress, {"table": output}, following)
+    if summary.copied:
+        print(f"{summary.copied} (folder: {arguments.copy_to})")
+        if summary.copied.failed:
+            return 1
+    return verdict(summary, arguments.max_bad_fraction)
+
+
+def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:
+    from beam_flowers.runs.score import score_images
+    from beam_flowers.runs.score_stored import is_store
+
+    job = _job(arguments)
+    bundles = list(read_models(arguments).values())
+    from_store = len(job.images) == 1 and is_store(job.images[0])
+    needed = arguments.precision or not from_store
+    networks = backbones_of(bundles[0], arguments) if needed else []
+    bundles = fitted(bundles, networks, arguments)
+    options = run_options(arguments, beams)
+    return score_images(job, bundles, networks, options, warn, progress)
+
+
+def _job(arguments: argparse.Namespace) -> Job:
+    from beam_flowers.runs.score import Job
+
+    return Job(
         tuple(arguments.images),
         arguments.output,
         arguments.store,
@@ -82,15 +115,3 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         bool(arguments.partition_by),
         arguments.copy_to,
     )
-    bundles = list(read_models(arguments).values())
-    from_store = len(job.images) == 1 and is_store(job.images[0])
-    needed = arguments.precision or not from_store
-    networks = backbones_of(bundles[0], arguments) if needed else []
-    bundles = fitted(bundles, networks, arguments)
-    summary = score_images(job, bundles, networks, run_options(arguments, beams), warn)
-    print(f"{summary} (table: {arguments.output})")
-    if summary.copied:
-        print(f"{summary.copied} (folder: {arguments.copy_to})")
-        if summary.copied.failed:
-            return 1
-    return verdict(summary, arguments.max_bad_fraction)

@@ -4,11 +4,12 @@ modules are imported where a command runs."""
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.progress import add_progress
+from beam_flowers.cli.screen import say, visible
 from beam_flowers.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """What every run over pictures takes: see `RunOptions`."""
+    add_progress(parser)
     parser.add_argument("--shards", type=int, help="units of work (default: by number of files)")
     parser.add_argument(
         "--retry-rejects", action="store_true", help="try files again that were rejected"
@@ -106,12 +108,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 def warn(message: str) -> None:
     """A line for the user that ends nothing."""
-    print(f"warning: {message}", file=sys.stderr, flush=True)
+    say("warning", message)
 
 
 def table_line(name: str, ranking: Sequence[tuple[str, float]], width: int = 0) -> str:
     """One picture's labels, best first."""
-    return f"{name:<{width}}  " + "  ".join(f"{label} {score:.4f}" for label, score in ranking)
+    scores = (f"{visible(label)} {score:.4f}" for label, score in ranking)
+    return f"{visible(name):<{width}}  " + "  ".join(scores)
 
 
 def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
@@ -170,10 +173,10 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
     if arguments.precision:
         return replace(backbone, precision=parse_precision(arguments.precision))
     if backbone.precision == "float32" and has_bfloat16():
-        print(
-            "note: this processor has bfloat16 arithmetic: --precision bf16 was three to five "
-            "times as fast where it was measured; its vectors are others, for heads of their own",
-            file=sys.stderr,
+        say(
+            "note",
+            "this processor has bfloat16 arithmetic: --precision bf16 was three to five times as "
+            "fast where it was measured; its vectors are others, for heads of their own",
         )
     return backbone
 

@@ -13,6 +13,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.distort import Augmentation, Distortions, in_words
 from beam_flowers.runs.embed import RunOptions, Warn, read_result, until_committed
+from beam_flowers.runs.progress import Progress, watched
 from beam_flowers.store.augmented import (
     AugmentedRows,
     augmented_root,
@@ -59,6 +60,7 @@ def augment_store(
     augmentation: Augmentation,
     options: RunOptions | None = None,
     warn: Warn = print,
+    progress: Progress | None = None,
 ) -> AugmentSummary:
     """Brings the distorted copies of a store's labelled pictures up to date.
 
@@ -72,6 +74,7 @@ def augment_store(
         augmentation: which copies.
         options: see `RunOptions`; a lost copy is always tried again.
         warn: takes a line for the user.
+        progress: is told how far the run is.
 
     Raises:
         InputError: if no picture of the store has a label.
@@ -79,7 +82,7 @@ def augment_store(
     """
     options = options or RunOptions()
     options.check()
-    run = _Run(files.absolute(store), backbone, augmentation, options, warn)
+    run = _Run(files.absolute(store), backbone, augmentation, options, warn, progress)
     require_table_place(run.table)
     counts, earlier = until_committed(run.table, run.attempt)
     earlier = min(earlier, counts["reused"])
@@ -109,6 +112,7 @@ class _Run:
     augmentation: Augmentation
     options: RunOptions
     warn: Warn
+    progress: Progress | None
 
     @property
     def table(self) -> str:
@@ -153,10 +157,11 @@ class _Run:
     def _carry_out(self, plan: Plan, kind: AugmentedRows, base: Manifest) -> dict[str, Any]:
         if is_done(plan, base):
             return {**plan.counts, "embedded": 0, "committed": True}
-        from beam_flowers.augment_transforms import AugmentPlan
-        from beam_flowers.runs.beam import run_pipeline
-
         distortions: Distortions = self.augmentation.distortions
-        made = AugmentPlan(plan, kind, self.backbone, distortions)
-        run_pipeline(made, plan.place, self.options.pipeline)
+        with watched(plan, self.progress):
+            from beam_flowers.augment_transforms import AugmentPlan
+            from beam_flowers.runs.beam import run_pipeline
+
+            made = AugmentPlan(plan, kind, self.backbone, distortions)
+            run_pipeline(made, plan.place, self.options.pipeline)
         return read_result(plan.place)

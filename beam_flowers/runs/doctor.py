@@ -18,6 +18,7 @@ from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import are_splits, is_hidden
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Hidden, Image, Reject
+from beam_flowers.runs.progress import Progress
 
 _BLOCK = 1024
 
@@ -57,7 +58,11 @@ class Diagnosis:
 
 
 def diagnose(
-    images: Sequence[str], splits: int = 3, output: str | None = None, limits: Limits | None = None
+    images: Sequence[str],
+    splits: int = 3,
+    output: str | None = None,
+    limits: Limits | None = None,
+    progress: Progress | None = None,
 ) -> Diagnosis:
     """Reads each picture once, on all cores; no network runs.
 
@@ -66,14 +71,19 @@ def diagnose(
         splits: number of splits that each class needs a picture in.
         output: JSON file for all of it.
         limits: what one picture may cost.
+        progress: is told how far the run is.
 
     Raises:
         InputError: if an input is missing or there is no file at all.
     """
-    found = list(dict.fromkeys(find_images(images)))
+    progress = progress or Progress()
+    progress.begin("listing")
+    found = list(dict.fromkeys(progress.counted(find_images(images))))
     rejects = [Facts(f.image, None, f[2], f[3]) for f in found if isinstance(f, Reject)]
     listed = list({f.uri: f for f in found if isinstance(f, Image)}.values())
-    facts = (*rejects, *_examined(listed, limits or Limits()))
+    progress.begin("reading", len(listed), len(rejects))
+    facts = (*rejects, *_examined(listed, limits or Limits(), progress))
+    progress.begin("comparing")
     if not facts:
         raise InputError(f"there is no file in {', '.join(images)}; name a folder of pictures")
     hidden = sum(isinstance(f, Hidden) for f in found)
@@ -85,10 +95,13 @@ def diagnose(
     return diagnosis
 
 
-def _examined(images: Sequence[Image], limits: Limits) -> Iterator[Facts]:
-    remaining = iter(images)
+def _examined(images: Sequence[Image], limits: Limits, progress: Progress) -> Iterator[Facts]:
+    remaining, done, rejects = iter(images), 0, progress.state().rejects
     while block := list(islice(remaining, _BLOCK)):
-        yield from pool().map(lambda image: examine(image, limits), block)
+        for facts in pool().map(lambda image: examine(image, limits), block):
+            done, rejects = done + 1, rejects + bool(facts.error_class)
+            progress.reach(done, rejects)
+            yield facts
 
 
 def _class_folders(images: Sequence[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from beam_flowers import files
@@ -15,6 +15,8 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
+from beam_flowers.runs.progress import Progress, watched
+from beam_flowers.runs.summary import Summary as Summary
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -63,58 +65,6 @@ class RunOptions:
             pipeline_options(self.pipeline)
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a run did: `embedded + reused + rejected + hidden = total` files.
-
-    Attributes:
-        embedded: rows whose vectors were computed now.
-        reused: rows whose vectors were there: known, moved, copied or doubled files.
-        rejected: files in the reject table.
-        hidden: files passed over.
-        total: files listed.
-        failures: rejects other than files that are no images.
-        dataset_hash: of the section written.
-        reasons: the rejected files by error class.
-        seconds: that threads were busy, by stage (see `records.Seconds`); empty where nothing
-            was computed.
-    """
-
-    embedded: int
-    reused: int
-    rejected: int
-    hidden: int
-    total: int
-    failures: int
-    dataset_hash: str
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict, compare=False)
-
-    @property
-    def rows(self) -> int:
-        return self.embedded + self.reused
-
-    @property
-    def bad_fraction(self) -> float:
-        """Failures among the files that are meant to be pictures."""
-        return self.failures / max(self.failures + self.rows, 1)
-
-    def __str__(self) -> str:
-        return (
-            f"embedded {self.embedded}, reused {self.reused}, rejected {self.rejected}, "
-            f"hidden {self.hidden}, of {self.total}"
-        )
-
-    @property
-    def details(self) -> str:
-        """Rejects by reason and seconds by stage, as far as there are any, each a line."""
-        reasons = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
-        seconds = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
-        lines = [f"rejected: {reasons}"] * bool(reasons)
-        lines += [f"seconds of all threads: {seconds}"] * bool(seconds)
-        return "\n".join(lines)
-
-
 def until_committed(
     root: str, attempt: Callable[[Manifest], dict[str, Any]]
 ) -> tuple[dict[str, Any], int]:
@@ -156,6 +106,7 @@ class TableRun:
         rules: of the join.
         shards: see `RunOptions`.
         warn: takes a line for the user.
+        progress: is told how far the run is.
     """
 
     root: str
@@ -165,6 +116,7 @@ class TableRun:
     rules: Rules
     shards: int | None = None
     warn: Warn = print
+    progress: Progress | None = None
 
     def bring_up_to_date(
         self,
@@ -196,7 +148,10 @@ class TableRun:
     ) -> dict[str, Any]:
         place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
         with closing(Ledger()) as ledger:
+            progress = self.progress or Progress()
+            progress.begin("listing")
             list_into(ledger)
+            progress.begin("planning")
             if ledger.is_empty():
                 raise InputError("there is no file to read; name a folder that has pictures in it")
             for name in fill_ledger(ledger, place, manifest):
@@ -252,6 +207,7 @@ def embed_images(
     relabel: bool = True,
     warn: Warn = print,
     encoding: str | None = None,
+    progress: Progress | None = None,
 ) -> Summary:
     """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
 
@@ -264,6 +220,7 @@ def embed_images(
         warn: takes a line for the user.
         encoding: of the vectors, one of `ENCODINGS`; parts that have another are written again.
             None for what the store has, `split` in a new one.
+        progress: is told how far the run is.
 
     Raises:
         InputError: if an input is missing or nothing in it is a picture.
@@ -284,10 +241,11 @@ def embed_images(
         Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel),
         options.shards,
         warn,
+        progress,
     )
     summary = run.bring_up_to_date(
-        lambda ledger: ledger.list_found(list_images(images, store)),
-        lambda plan, _: run_plan(plan, run.kind, [backbone], options.pipeline),
+        lambda ledger: ledger.list_found(list_images(images, store, progress)),
+        lambda plan, _: run_plan(plan, run.kind, [backbone], options.pipeline, progress),
     )
     if not summary.rows:
         raise InputError(
@@ -298,13 +256,18 @@ def embed_images(
 
 
 def run_plan(
-    plan: Plan, kind: RowKind, backbones: Sequence[ResolvedBackbone], options: Sequence[str]
+    plan: Plan,
+    kind: RowKind,
+    backbones: Sequence[ResolvedBackbone],
+    options: Sequence[str],
+    progress: Progress | None = None,
 ) -> None:
     """Runs the embed pipeline."""
-    from beam_flowers.plan_transforms import RunPlan
-    from beam_flowers.runs.beam import run_pipeline
+    with watched(plan, progress, kind.rows_each, len(backbones)):
+        from beam_flowers.plan_transforms import RunPlan
+        from beam_flowers.runs.beam import run_pipeline
 
-    run_pipeline(RunPlan(plan, kind, backbones), plan.place, options)
+        run_pipeline(RunPlan(plan, kind, backbones), plan.place, options)
 
 
 def read_result(place: Place) -> dict[str, Any]:
@@ -321,7 +284,9 @@ def read_result(place: Place) -> dict[str, Any]:
     return result
 
 
-def list_images(images: Sequence[str], table: str) -> Iterator[Found]:
+def list_images(
+    images: Sequence[str], table: str, progress: Progress | None = None
+) -> Iterator[Found]:
     """`find_images` without the files of the table that is written.
 
     Raises:
@@ -334,7 +299,8 @@ def list_images(images: Sequence[str], table: str) -> Iterator[Found]:
             raise InputError(
                 f"{table} lies in {source}, whose files are to be read; put it elsewhere"
             )
-    return (found for found in find_images(images) if not _uri(found).startswith(own))
+    listed = (found for found in find_images(images) if not _uri(found).startswith(own))
+    return progress.counted(listed) if progress else listed
 
 
 def _uri(found: Found) -> str:

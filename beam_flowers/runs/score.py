@@ -163,13 +163,7 @@ def _score(
     if job.store:
         runs = [
             embed_images(
-                job.images,
-                job.store,
-                network,
-                options,
-                relabel=False,
-                warn=table.warn,
-                progress=table.progress,
+                job.images, job.store, network, options, False, table.warn, None, table.progress
             )
             for network in networks
         ]

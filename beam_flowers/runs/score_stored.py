@@ -11,6 +11,7 @@ from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
+from beam_flowers.runs.progress import watched
 from beam_flowers.store.commits import COMMITS, Section
 from beam_flowers.store.features import open_store
 from beam_flowers.store.ledger import Ledger
@@ -70,18 +71,20 @@ def score_stored(
     table = replace(table, rules=table.rules._replace(retry=True))
 
     def list_into(ledger: Ledger) -> None:
-        ledger.list_found(list_images(images, table.root) if images else _stored(sources))
+        listed = list_images(images, table.root) if images else _stored(sources)
+        ledger.list_found(table.progress.counted(listed) if table.progress else listed)
         for number, (place, section) in enumerate(sources):
             parts = ((p.name, stored_rows(place, p.name)) for p in section.rows)
             ledger.add_source(number, parts, _rejects(place, section))
         ledger.reject_without_source()
 
     def carry_out(plan: Plan, _: Ledger) -> None:
-        from beam_flowers.plan_transforms import ScorePlan
-        from beam_flowers.runs.beam import run_pipeline
-
         places = [place for place, _ in sources]
-        run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
+        with watched(plan, table.progress, table.kind.rows_each):
+            from beam_flowers.plan_transforms import ScorePlan
+            from beam_flowers.runs.beam import run_pipeline
+
+            run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
 
     return table.bring_up_to_date(list_into, carry_out)
 

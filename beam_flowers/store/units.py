@@ -26,11 +26,13 @@ class Unit:
         index: its row group.
         source: name of the part the rows come from, where they come from one; of the parts of
             several sections, with `+` between them.
+        rows: of the row group.
     """
 
     file: str
     index: int
     source: str = ""
+    rows: int = 0
 
 
 class UnitWriter:
@@ -43,7 +45,7 @@ class UnitWriter:
         self._count = 0
 
     def add(self, rows: pa.Table, source: str = "") -> Unit:
-        unit = Unit(self._uri, self._count, source)
+        unit = Unit(self._uri, self._count, source, len(rows))
         self._writer.write_table(rows, row_group_size=max(len(rows), 1))
         self._count += 1
         return unit

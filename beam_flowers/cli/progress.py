@@ -1,0 +1,213 @@
+"""How far a run is, on standard error: a bar, lines or JSON; and what it came to in the end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from beam_flowers.cli import screen
+
+if TYPE_CHECKING:
+    from beam_flowers.runs.progress import Progress, State
+    from beam_flowers.runs.summary import Summary
+
+FORMS = ("auto", "bar", "lines", "json", "none")
+_TICK = 0.2
+_FIRST_LINE, _BETWEEN_LINES = 1.0, 10.0
+_BETWEEN_OBJECTS = 1.0
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """`--progress`."""
+    parser.add_argument(
+        "--progress",
+        choices=FORMS,
+        default="auto",
+        help="how far the run is, on standard error: a bar, a line every 10 s, or a JSON object a "
+        "line, with warnings, errors and the summary as objects as well (default auto: a bar on "
+        "a terminal, else lines)",
+    )
+
+
+def in_words(state: State) -> str:
+    """A state as a line."""
+    done = f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
+    words = [f"{state.stage}: {done}" if state.done or state.total else state.stage]
+    if state.rate:
+        words.append(f"{state.rate:,.1f}/s")
+    if state.remaining:
+        words.append(f"{duration(state.remaining)} left")
+    if state.rejects:
+        words.append(f"{state.rejects:,} rejected")
+    return ", ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `42 s`, `3:20 min` or `2:05 h`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d} min"
+    return f"{minutes // 60}:{minutes % 60:02d} h"
+
+
+def as_dict(state: State) -> dict[str, Any]:
+    """A state as JSON values; rates in files a second, times in seconds."""
+    numbers = {"rate": state.rate, "remaining": state.remaining, "seconds": state.seconds}
+    return {
+        "event": "progress",
+        "stage": state.stage,
+        "done": state.done,
+        "total": state.total,
+        "rejects": state.rejects,
+        **{name: value and round(value, 2) for name, value in numbers.items()},
+    }
+
+
+class Form(Protocol):
+    """How progress is shown."""
+
+    def show(self, state: State, seconds: float) -> None:
+        """Called often, `seconds` after the run's begin."""
+
+    def close(self) -> None: ...
+
+
+class Nothing:
+    """No progress."""
+
+    def show(self, state: State, seconds: float) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines:
+    """A line after a second, then one every ten."""
+
+    def __init__(self) -> None:
+        self._next = _FIRST_LINE
+
+    def show(self, state: State, seconds: float) -> None:
+        if seconds >= self._next:
+            self._next = seconds + _BETWEEN_LINES
+            print(in_words(state), file=sys.stderr, flush=True)
+
+    def close(self) -> None: ...
+
+
+class Objects:
+    """A JSON object for each new stage, and one a second."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._stage = ""
+        screen.write_by(lambda kind, message: print_object(event=kind, message=message))
+
+    def show(self, state: State, seconds: float) -> None:
+        if seconds >= self._next or state.stage != self._stage:
+            self._next, self._stage = seconds + _BETWEEN_OBJECTS, state.stage
+            print_object(**as_dict(state))
+
+    def close(self) -> None: ...
+
+
+def print_object(**values: Any) -> None:
+    """A line of JSON on standard error."""
+    print(json.dumps(values), file=sys.stderr, flush=True)
+
+
+class Bar:
+    """One line that changes, and leaves nothing behind."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        tqdm.monitor_interval = 0
+        self._bar = tqdm(file=sys.stderr, leave=False, dynamic_ncols=True, bar_format="{desc}")
+        screen.write_by(self._write)
+
+    def _write(self, kind: str, message: str) -> None:
+        self._bar.write(screen.line(kind, message), file=sys.stderr)
+
+    def show(self, state: State, seconds: float) -> None:
+        self._bar.total, self._bar.n = state.total, state.done
+        self._bar.bar_format = "{percentage:3.0f}%|{bar:20}| {desc}" if state.total else "{desc}"
+        self._bar.set_description_str(in_words(state))
+
+    def close(self) -> None:
+        screen.write_by(screen.plain)
+        self._bar.close()
+
+
+def _form(name: str) -> Form:
+    if name == "auto":
+        terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        name = "bar" if terminal else "lines"
+    forms: dict[str, Callable[[], Form]]
+    forms = {"bar": Bar, "lines": Lines, "json": Objects, "none": Nothing}
+    return forms[name]()
+
+
+@contextlib.contextmanager
+def shown(name: str) -> Iterator[Progress]:
+    """What the body tells the progress that it gets is shown in the form of that name."""
+    from beam_flowers.runs.progress import Progress
+
+    progress, form, ended = Progress(), _form(name), threading.Event()
+    showing = threading.Thread(target=_show, args=(progress, form, ended), daemon=True)
+    showing.start()
+    try:
+        yield progress
+    finally:
+        progress.begin("done")
+        ended.set()
+        showing.join()
+        form.close()
+
+
+def _show(progress: Progress, form: Form, ended: threading.Event) -> None:
+    seconds = 0.0
+    while True:
+        form.show(progress.state(), seconds)
+        if ended.wait(_TICK):
+            return
+        seconds += _TICK
+
+
+def conclude(
+    arguments: argparse.Namespace,
+    summary: Summary,
+    progress: Progress,
+    places: Mapping[str, str],
+    following: str,
+) -> None:
+    """Says what a run came to: counts, reasons, time, where all lies and what to run next.
+
+    Args:
+        arguments: with the flag of `add_progress`.
+        summary: of the run.
+        progress: of it, ended.
+        places: what was written, by kind.
+        following: command line.
+    """
+    lies = ", ".join(f"{kind}: {screen.visible(place)}" for kind, place in places.items())
+    seconds = {name: round(value, 2) for name, value in progress.seconds.items()}
+    computing = seconds.get("computing", 0.0)
+    speed = summary.embedded / computing if summary.embedded and computing else None
+    print(f"{summary} ({lies})")
+    if summary.details:
+        print(summary.details)
+    stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
+    print(f"seconds by the clock: {stages}" + (f"; {speed:.1f} pictures/s" if speed else ""))
+    print(f"next: {screen.visible(following)}")
+    if arguments.progress == "json":
+        counts = {n: v for n, v in vars(summary).items() if n not in ("seconds", "copied")}
+        told = {"seconds": seconds, "rate": speed and round(speed, 2), "next": following}
+        print_object(event="summary", **counts, **told, **places)

@@ -1,0 +1,58 @@
+"""Lines on standard error: escaped, and in harmony with a bar or a stream of JSON there."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unicodedata
+from collections.abc import Callable
+
+Writer = Callable[[str, str], None]
+_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+def visible(text: str) -> str:
+    r"""`text` as one line that moves no cursor: control characters become `\n`, `\x1b`, ..."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in _INVISIBLE else c
+        for c in text
+    )
+
+
+def line(kind: str, message: str) -> str:
+    """What stands on the screen for a message of that kind, `warning` or `error`."""
+    return f"{'beam-flowers' if kind == 'error' else kind}: {visible(message)}"
+
+
+def plain(kind: str, message: str) -> None:
+    """Writes a line."""
+    print(line(kind, message), file=sys.stderr, flush=True)
+
+
+_writer: Writer = plain
+
+
+def write_by(writer: Writer) -> None:
+    """Has all further lines written by `writer`."""
+    global _writer
+    _writer = writer
+
+
+def say(kind: str, message: str) -> None:
+    """A line for the user, about a `warning` or an `error`."""
+    _writer(kind, message)
+
+
+_LEVELS = {"beam_flowers": logging.WARNING, "apache_beam": logging.CRITICAL}
+
+
+class Handler(logging.Handler):
+    """What is grave of what is logged, as warnings."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= _LEVELS.get(record.name.partition(".")[0], logging.ERROR)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say("warning", record.getMessage())

@@ -1,0 +1,219 @@
+"""How far a run is: what it says of itself, and what its finished parts say of the workers'.
+
+A runner that blocks, or whose workers are on other hosts, tells its driver nothing. The parts that
+workers write can be counted by whoever sees the table: that is what is shown, as the parts of
+this run come; where the workers are this process, what its threads have finished comes sooner.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import Tally, tally
+from beam_flowers.errors import BeamFlowersError
+from beam_flowers.store.parts import Place, holds_rejects, open_part, work_parts
+from beam_flowers.store.plan import Plan
+
+T = TypeVar("T")
+_WINDOW = 60.0
+_SETTLED = 2.0
+_APART = 0.2
+_LOCAL_PAUSE, _REMOTE_PAUSE = 0.5, 5.0
+_BLOCK = 256
+
+
+class Sample(NamedTuple):
+    """So many files were done at a time, in seconds of `time.monotonic`."""
+
+    time: float
+    done: int
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a run is.
+
+    Attributes:
+        stage: `starting`, `listing`, `planning`, `computing`, `committing`, ...
+        done: files done in this stage.
+        total: of so many; None where nobody knows yet.
+        rejects: files rejected so far.
+        rate: files a second, of the last minute; None before there is one.
+        seconds: since the stage began.
+    """
+
+    stage: str = "starting"
+    done: int = 0
+    total: int | None = None
+    rejects: int = 0
+    rate: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds that the rest of the stage takes at this rate."""
+        if self.total is None or not self.rate:
+            return None
+        return max(self.total - self.done, 0) / self.rate
+
+
+def rate(samples: Sequence[Sample], now: float) -> float | None:
+    """Files a second by what was seen, oldest first; None where nothing was done yet.
+
+    The first sample is the beginning, when networks are still loaded and no unit is finished: it
+    counts as long as the others lie close together only.
+    """
+    if len(samples) > 1 and now - samples[1].time >= _SETTLED and len(samples) > 2:
+        samples = samples[1:]
+    done = samples[-1].done - samples[0].done if samples else 0
+    return done / max(now - samples[0].time, 1e-3) if done else None
+
+
+class Progress:
+    """What a run says of itself; safe to ask from other threads.
+
+    Attributes:
+        seconds: that the finished stages took, by name.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.RLock()
+        self._state = State()
+        self._samples = deque([Sample(time.monotonic(), 0)])
+        self._begun = time.monotonic()
+
+    def begin(self, stage: str, total: int | None = None, rejects: int = 0) -> None:
+        """The stage before has ended."""
+        with self._lock:
+            now = time.monotonic()
+            if self._state.stage != State.stage:
+                self.seconds[self._state.stage] += now - self._begun
+            self._begun = now
+            self._state = State(stage, 0, total, rejects)
+            self._samples = deque([Sample(now, 0)])
+
+    def reach(self, done: int, rejects: int = 0) -> None:
+        """So many are done in this stage; less than before changes nothing."""
+        with self._lock:
+            now, old = time.monotonic(), self._state
+            done = max(done if old.total is None else min(done, old.total), old.done)
+            self._state = State(old.stage, done, old.total, max(rejects, old.rejects))
+            if done != old.done:
+                self._add(Sample(now, done))
+
+    def _add(self, sample: Sample) -> None:
+        samples = self._samples
+        if len(samples) > 2 and sample.time - samples[-2].time < _APART:
+            samples.pop()
+        samples.append(sample)
+        while len(samples) > 3 and sample.time - samples[1].time > _WINDOW:
+            samples.popleft()
+
+    def state(self) -> State:
+        """Where the run is now."""
+        with self._lock:
+            now, at = time.monotonic(), self._state
+            speed = rate(list(self._samples), now)
+            return State(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
+
+    def counted(self, found: Iterable[T]) -> Iterator[T]:
+        """What is found, unchanged; each counts as done."""
+        done = 0
+        for done, item in enumerate(found, 1):
+            yield item
+            if done % _BLOCK == 0:
+                self.reach(done)
+        self.reach(done)
+
+
+@contextlib.contextmanager
+def watched(
+    plan: Plan, progress: Progress | None, rows_each: int = 1, networks: int = 1
+) -> Iterator[None]:
+    """Tells `progress` how much of a plan is done while the body carries it out.
+
+    Args:
+        plan: whose parts are counted.
+        progress: told; None for nobody.
+        rows_each: rows of a file; see `RowKind`.
+        networks: that compute each file.
+    """
+    if progress is None:
+        yield
+        return
+    rejects = plan.counts["rejected"]
+    progress.begin("computing", plan.files, rejects)
+    ended = threading.Event()
+    counts = _Counts(plan.place, rows_each, networks)
+    watching = threading.Thread(
+        target=_watch, args=(counts, progress, rejects, ended), name="progress", daemon=True
+    )
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join(_LOCAL_PAUSE)
+    if progress.state().stage == "computing":
+        progress.reach(plan.files)
+        progress.begin("committing", plan.files)
+    progress.reach(plan.files)
+
+
+class _Counts:
+    """What this run's new parts and this process' threads say."""
+
+    def __init__(self, place: Place, rows_each: int, networks: int) -> None:
+        self._place, self._rows_each, self._networks = place, rows_each, networks
+        self._old = tally()
+        self._seen = set(work_parts(place))
+        self.rows = self.rejects = 0
+
+    def look(self) -> None:
+        """Counts the parts that are new; one that is just being moved counts with the next look."""
+        for name in sorted(set(work_parts(self._place)) - self._seen):
+            with open_part(self._place, name) as part:
+                rows = part.metadata.num_rows
+            self._seen.add(name)
+            if holds_rejects(name):
+                self.rejects += rows
+            else:
+                self.rows += rows
+
+    @property
+    def written(self) -> int:
+        """Files in parts."""
+        return self.rows // self._rows_each + self.rejects
+
+    def threads(self) -> Tally:
+        """Files that the threads have finished since."""
+        done, rejects = (new - old for new, old in zip(tally(), self._old, strict=True))
+        return Tally(done // self._networks, rejects // self._networks)
+
+
+def _watch(counts: _Counts, progress: Progress, rejects: int, ended: threading.Event) -> None:
+    usual = _LOCAL_PAUSE if files.is_local(counts._place.root) else _REMOTE_PAUSE
+    next_look = 0.0
+    while not ended.wait(_LOCAL_PAUSE):
+        if (begun := time.monotonic()) >= next_look:
+            # A moment's trouble here is none of the job's.
+            with contextlib.suppress(OSError, BeamFlowersError):
+                counts.look()
+            # Looking takes a tenth of the time at most, however many parts there are.
+            took = time.monotonic() - begun
+            next_look = begun + max(usual, 10 * took) - 1e-3
+        threads = counts.threads()
+        done = max(counts.written, threads.files)
+        progress.reach(done, rejects + max(counts.rejects, threads.rejects))
+        total = progress.state().total
+        if counts.written == total and progress.state().stage == "computing":
+            progress.begin("committing", total, progress.state().rejects)
+            progress.reach(total, 0)

@@ -1,0 +1,57 @@
+"""What a run over pictures came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did: `embedded + reused + rejected + hidden = total` files.
+
+    Attributes:
+        embedded: rows whose vectors were computed now.
+        reused: rows whose vectors were there: known, moved, copied or doubled files.
+        rejected: files in the reject table.
+        hidden: files passed over.
+        total: files listed.
+        failures: rejects other than files that are no images.
+        dataset_hash: of the section written.
+        reasons: the rejected files by error class.
+        seconds: that threads were busy, by stage (see `records.Seconds`); empty where nothing
+            was computed.
+    """
+
+    embedded: int
+    reused: int
+    rejected: int
+    hidden: int
+    total: int
+    failures: int
+    dataset_hash: str
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict, compare=False)
+
+    @property
+    def rows(self) -> int:
+        return self.embedded + self.reused
+
+    @property
+    def bad_fraction(self) -> float:
+        """Failures among the files that are meant to be pictures."""
+        return self.failures / max(self.failures + self.rows, 1)
+
+    def __str__(self) -> str:
+        return (
+            f"embedded {self.embedded}, reused {self.reused}, rejected {self.rejected}, "
+            f"hidden {self.hidden}, of {self.total}"
+        )
+
+    @property
+    def details(self) -> str:
+        """Rejects by reason and seconds by stage, as far as there are any, each a line."""
+        reasons = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
+        seconds = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
+        lines = [f"rejected: {reasons}"] * bool(reasons)
+        lines += [f"seconds of all threads: {seconds}"] * bool(seconds)
+        return "\n".join(lines)
