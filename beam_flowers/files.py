@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 from beam_flowers.paths import Entry as Entry
 from beam_flowers.paths import FileStat as FileStat
+from beam_flowers.paths import is_member as is_member
 from beam_flowers.paths import join as join
 from beam_flowers.paths import parent as parent
 from beam_flowers.paths import scheme, temporary_name
@@ -30,6 +31,10 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 
 def _remote(uri: str) -> ModuleType:
     # These take seconds to import: a run on local files that finds nothing to do goes without.
+    if is_member(uri):
+        from beam_flowers.storage import members
+
+        return members
     if scheme(uri) == "s3":
         from beam_flowers.storage import s3
 
@@ -49,6 +54,8 @@ def absolute(path: str) -> str:
 
     Nothing is percent-decoded: `%20` in a name is those three characters.
     """
+    if is_member(path):
+        return path
     if not is_local(path):
         # Beam's HDFS without a server's name is hdfs://folder, Hadoop's is hdfs:///folder.
         return re.sub(r"^([^:]+://)/+", r"\1", path).rstrip("/")

@@ -44,6 +44,11 @@ def scheme(uri: str) -> str:
     return "" if found is None or found[1].lower() == "file" else found[1]
 
 
+def is_member(uri: str) -> bool:
+    """Whether `uri` names something inside of a file; see `storage.members`."""
+    return scheme(uri).partition("+")[0] in ("tar", "tfrecord")
+
+
 def join(folder: str, *names: str) -> str:
     """The address of a name below a folder; an empty last name gives the folder with a `/`."""
     return "/".join([folder.rstrip("/"), *names])

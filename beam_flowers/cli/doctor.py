@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import visible
-from beam_flowers.cli.shared import IMAGES, add_images
+from beam_flowers.cli.shared import IMAGES, add_images, sources
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         for percentage in (arguments.validation_percentage, arguments.testing_percentage)
     )
     with shown(arguments.progress) as progress:
-        diagnosis = diagnose(arguments.images, splits, arguments.output, progress=progress)
+        diagnosis = diagnose(sources(arguments), splits, arguments.output, progress=progress)
     _print_counts(diagnosis.counts())
     for finding in diagnosis.findings:
         _print_finding(finding)

@@ -18,6 +18,7 @@ from beam_flowers.cli.shared import (
     in_precision,
     resolve_backbone,
     run_options,
+    sources,
     verdict,
     warn,
 )
@@ -92,7 +93,7 @@ def _embed(
     backbone = replace(backbone, vectors=arguments.vectors)
     store = arguments.store
     summary = embed_images(
-        arguments.images,
+        sources(arguments),
         store,
         backbone,
         options,

@@ -16,6 +16,7 @@ from beam_flowers.cli.shared import (
     add_top_k,
     add_weights,
     run_options,
+    sources,
     verdict,
     warn,
 )
@@ -106,7 +107,7 @@ def _job(arguments: argparse.Namespace) -> Job:
     from beam_flowers.runs.score import Job
 
     return Job(
-        tuple(arguments.images),
+        tuple(sources(arguments)),
         arguments.output,
         arguments.store,
         arguments.top_k,

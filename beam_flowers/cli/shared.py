@@ -4,6 +4,10 @@ modules are imported where a command runs."""
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -23,9 +27,10 @@ IMAGES = """\
 IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
 all of train, val or validation, test are splits, with the labels one level deeper; files directly
 in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
-(.csv, .tsv, .parquet, .jsonl), a picture. Files are told by content, never by extension. What
-cannot be used is written to a reject table with the reason. Names that start with a dot are
-hidden: counted and passed over."""
+(.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar) or TFRecord file, by name or by
+glob (a folder's first name is the label, or what a WebDataset sibling says), a picture. Files are
+told by content, never by extension. What cannot be used is written to a reject table with the
+reason. Names that start with a dot are hidden: counted and passed over."""
 
 BEAM = """\
 Every other flag is handed to Beam unchanged: --runner (default: FnApiRunner, in this process),
@@ -44,7 +49,34 @@ training; "test", printed at the end, on pictures that had no part in it: the on
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """IMAGES."""
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="what to read: see below")
+    parser.add_argument("images", metavar="IMAGES", nargs="*", help="what to read: see below")
+    parser.add_argument(
+        "--files-from",
+        metavar="FILE",
+        help="read the files that FILE names, or with - standard input: one path a line, or a NUL "
+        "behind each, as of find -print0",
+    )
+
+
+def sources(arguments: argparse.Namespace) -> list[str]:
+    """What `add_images`' flags say to read.
+
+    Standard input is copied to a temporary file, which goes with `arguments`: a run may have to
+    list its files again.
+    """
+    from beam_flowers.images.find import FILES_FROM
+
+    listed = []
+    if arguments.files_from == "-":
+        arguments.standard_input = tempfile.NamedTemporaryFile(prefix="files-from-")  # noqa: SIM115
+        shutil.copyfileobj(sys.stdin.buffer, arguments.standard_input)
+        arguments.standard_input.flush()
+        listed = [FILES_FROM + arguments.standard_input.name]
+    elif arguments.files_from:
+        listed = [FILES_FROM + os.path.abspath(arguments.files_from)]
+    if not (arguments.images or listed):
+        raise InputError("name what to read: IMAGES, or a list of files by --files-from")
+    return [*arguments.images, *listed]
 
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:

@@ -9,11 +9,15 @@ from fnmatch import fnmatchcase
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
-from beam_flowers.images.manifest import is_manifest, read_manifest
+from beam_flowers.images.manifest import is_manifest, read_manifest, read_paths
+from beam_flowers.images.shards import find_in_shard, is_shard
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 Found = Image | Reject | Hidden | RootListed
 """What a listing is made of."""
+
+FILES_FROM = "files-from:"
+"""Before the name of a file that lists paths."""
 
 _WILDCARDS = frozenset("*?[")
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
@@ -23,10 +27,12 @@ def find_images(sources: Sequence[str]) -> Iterator[Found]:
     """Everything that the sources hold, folder by folder; each ends with a `RootListed`.
 
     A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
-    a manifest (see `read_manifest`) or one picture. Of a pattern the root is its longest part
-    without wildcards, and a folder that matches is gone through. What exists under a source's
-    own name is never taken for a pattern. A file that two sources hold comes twice. Files are
-    not opened: whether one is a picture is for its content to say.
+    a manifest (see `read_manifest`), a tar or TFRecord file (see `find_in_shard`), `files-from:`
+    with the name of a list (see `read_paths`) or one picture. Tars and TFRecord files that a
+    pattern matches, or a list names, are gone through; those in a folder are not. Of a pattern the
+    root is its longest part without wildcards, and a folder that matches is gone through. What
+    exists under a source's own name is never taken for a pattern. A file that two sources hold
+    comes twice. Pictures are not opened: whether a file is one is for its content to say.
 
     Raises:
         InputError: a source is not there, or a pattern matches nothing; the sources' names are
@@ -37,6 +43,8 @@ def find_images(sources: Sequence[str]) -> Iterator[Found]:
 
 
 def _open_source(source: str) -> Iterator[Found]:
+    if source.startswith(FILES_FROM):
+        return _find_listed(source.removeprefix(FILES_FROM))
     uri = files.absolute(source)
     if not source or not files.is_text(uri):
         raise InputError(f"{source!r} cannot be used as a path: empty, or not UTF-8; rename it")
@@ -44,7 +52,7 @@ def _open_source(source: str) -> Iterator[Found]:
         if files.is_folder(uri):
             return _find_in_tree(uri)
         if files.exists(uri):
-            return _find_in_manifest(uri) if is_manifest(uri) else _find_one(uri)
+            return _find_in_file(uri)
         root, pattern = _split_pattern(uri)
         if _WILDCARDS & set("".join(pattern)) and files.is_folder(root):
             return _find_by_pattern(root, pattern)
@@ -54,6 +62,25 @@ def _open_source(source: str) -> Iterator[Found]:
         f"{source!r} is not there (looked at {uri!r}); check the spelling, the working folder "
         "and whether you may read the folders above it"
     )
+
+
+def _find_in_file(uri: str) -> Iterator[Found]:
+    if is_manifest(uri):
+        return _find_in_manifest(uri)
+    return find_in_shard(uri) if is_shard(uri) else _find_one(uri)
+
+
+def _find_listed(path: str) -> Iterator[Found]:
+    for found in read_paths(path):
+        yield from _gone_through(found)
+    yield RootListed(files.absolute("."), complete=False)
+
+
+def _gone_through(found: Found) -> Iterator[Found]:
+    """What a name stands for: a file's members, or itself."""
+    if isinstance(found, Image) and is_shard(found.uri) and not files.is_member(found.uri):
+        return find_in_shard(found.uri)
+    return iter((found,))
 
 
 def _find_one(uri: str) -> Iterator[Found]:
@@ -94,7 +121,7 @@ def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
             found = _judge(entry, root, splits)
             if found is not None:
                 empty = False
-                yield found
+                yield from _gone_through(found)
     if empty:
         raise InputError(
             f"no file matches {files.join(root, *pattern)!r}; check its spelling, and in a shell "

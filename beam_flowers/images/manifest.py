@@ -6,11 +6,12 @@ import codecs
 import csv
 import itertools
 import json
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,7 +52,51 @@ def read_manifest(uri: str) -> Iterator[Image | Reject]:
     Raises:
         InputError: the file cannot be read as what its name says; with the line.
     """
-    rows = _READERS[_suffix(uri)](uri)
+    return _located(_READERS[_suffix(uri)](uri), uri)
+
+
+def read_paths(path: str) -> Iterator[Image | Reject]:
+    """The files that a list names: one path a line, or with a NUL behind each as `find -print0`.
+
+    Paths are taken as they are, bytes that are not UTF-8 as well, relative ones from the working
+    folder, which becomes `Image.root`. They have no labels.
+
+    Raises:
+        InputError: the list cannot be read.
+    """
+    root = files.absolute(".")
+    for found in _located(_paths(path, root), files.join(root, path)):
+        image = found.image if isinstance(found, Reject) else found
+        image = image._replace(root=root, relative_path=files.relative(image.uri, root))
+        yield found._replace(image=image) if isinstance(found, Reject) else image
+
+
+def _paths(path: str, root: str) -> Iterator[_Row]:
+    try:
+        with open(path, "rb") as source:
+            mark = b"\0" if b"\0" in source.peek(1) else b"\n"
+            for name in _split(source, mark):
+                if name:
+                    written = os.fsdecode(name)
+                    local = files.is_local(written)
+                    yield _Row(os.path.abspath(os.path.join(root, written)) if local else written)
+    except OSError as error:
+        raise InputError(f"{path!r} cannot be read: {error.strerror or error}") from error
+
+
+def _split(source: BinaryIO, mark: bytes) -> Iterator[bytes]:
+    """The pieces of a file between marks, of any length, without the file in memory."""
+    if mark == b"\n":
+        yield from (line.rstrip(b"\r\n") for line in source)
+        return
+    rest = b""
+    while block := source.read(1 << 16):
+        *whole, rest = (rest + block).split(mark)
+        yield from whole
+    yield rest
+
+
+def _located(rows: Iterator[_Row], uri: str) -> Iterator[Image | Reject]:
     with ThreadPoolExecutor(_THREADS) as pool:
         # Asking an object store for a size takes long, but little of this machine.
         while batch := list(itertools.islice(rows, _THREADS * _ROWS_A_TASK)):

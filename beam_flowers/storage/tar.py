@@ -1,0 +1,138 @@
+"""Members of a tar file, found without unpacking it."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+_BLOCK = 512
+_COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+
+
+class Damaged(Exception):
+    """Why the rest of a file cannot be used."""
+
+
+class Member(NamedTuple):
+    """One file in a tar.
+
+    Attributes:
+        name: with `/`, without `./` before it.
+        offset: of its content, in bytes.
+        size: likewise.
+        modified: in microseconds since the epoch.
+        link: what a hard link is another name of; "?" for what holds no content of its own.
+    """
+
+    name: str
+    offset: int
+    size: int
+    modified: int
+    link: str | None = None
+
+
+def refuse_compressed(file: BinaryIO) -> None:
+    """Raises Damaged for a compressed file; the file stands at its beginning again."""
+    start = file.read(8)
+    file.seek(0)
+    for magic, name in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise Damaged(
+                f"it is compressed with {name}, so that no picture in it can be read by itself; "
+                "unpack it first"
+            )
+
+
+def scan(file: BinaryIO, size: int) -> Iterator[Member]:
+    """The members that are whole, in their order.
+
+    Args:
+        file: a tar, seekable.
+        size: its bytes.
+
+    Raises:
+        Damaged: after the last one, if it ends too early or is no tar from there on.
+    """
+    refuse_compressed(file)
+    try:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
+            while (found := archive.next()) is not None:
+                archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
+                if found.offset_data + _stored(found) > size:
+                    raise Damaged(f"it is cut short within {found.name!r}")
+                if not found.isdir():
+                    yield _member(found)
+            _require_end(file, archive.offset, size)
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        raise Damaged(f"it is no tar, or is cut short: {error}") from error
+
+
+def _stored(found: tarfile.TarInfo) -> int:
+    return found.size if found.isreg() and not found.issparse() else 0
+
+
+def _member(found: tarfile.TarInfo) -> Member:
+    link = None
+    if found.islnk():
+        link = _plain(found.linkname)
+    elif not found.isreg() or found.issparse():
+        link = "?"
+    modified = max(0, int(found.mtime * 1_000_000))
+    return Member(_plain(found.name), found.offset_data, found.size, modified, link)
+
+
+def _plain(name: str) -> str:
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name.lstrip("/")
+
+
+def _require_end(file: BinaryIO, offset: int, size: int) -> None:
+    """A tar ends with blocks of zeros; tarfile takes whatever it does not know for an end."""
+    file.seek(offset)
+    rest = file.read(_BLOCK)
+    if len(rest) < _BLOCK:
+        raise Damaged(f"it is cut short: it ends after {size} bytes without the mark of the end")
+    if any(rest):
+        raise Damaged(f"it is damaged from byte {offset} on")
+    while block := file.read(1 << 20):
+        if block.strip(b"\0"):
+            raise Damaged("there is more behind its end: tars put together are read one by one")
+
+
+def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
+    """By name, hard links as what they lead to, and why there may be more.
+
+    Of two members of one name the later counts, as where a tar is unpacked.
+    """
+    found: dict[str, Member] = {}
+    problem = None
+    try:
+        for member in scan(file, size):
+            target = found.get(member.link) if member.link else None
+            if target:
+                member = member._replace(offset=target.offset, size=target.size, link=target.link)
+            found.pop(member.name, None)
+            found[member.name] = member
+    except Damaged as damage:
+        problem = str(damage)
+    return found, problem
+
+
+def places(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each member that has content."""
+    for member in members(file, size)[0].values():
+        if member.link is None:
+            yield member.name, member.offset, member.size
+
+
+def read(file: BinaryIO, offset: int, size: int) -> bytes:
+    """The first `size` bytes of the member at `offset`."""
+    file.seek(offset)
+    return file.read(size)
