@@ -29,7 +29,7 @@ def outcomes(plan, kind, backbones):
 def test_a_bundle_computed_twice_is_one_part(tmp_path, monkeypatch):
     folder, store = photos(tmp_path / "pictures"), tmp_path / "store"
 
-    def run_twice(plan, kind, backbones, options):
+    def run_twice(plan, kind, backbones, *_):
         first, second = (outcomes(plan, kind, backbones) for _ in range(2))
         assert [o.parts for o in first] == [o.parts for o in second]
         finish(plan, [*first, *second])
@@ -47,7 +47,7 @@ def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, mon
     folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
     results = []
 
-    def meet_another(plan, kind, backbones, options):
+    def meet_another(plan, kind, backbones, *_):
         monkeypatch.undo()
         made = outcomes(plan, kind, backbones)
         results.append(finish(plan, made))
