@@ -6,7 +6,9 @@ import argparse
 
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.shared import add_weights, backbone_of, warn
+from beam_flowers.errors import InputError
 
+_STORE_FORMATS = ("projector", "fiftyone")
 _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "card")
 
 
@@ -21,19 +23,29 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "keras        .keras, of plain layers; not for backbones that are SavedModels\n"
         "onnx         .onnx; needs pip install 'beam-flowers[onnx]'\n"
         "labels       one label a line, in class order\n"
-        "card         .md, what the model is, was trained and measured on, and its limits\n\n"
-        "Each export is loaded in a fresh process and compared with the model on up to 100 "
-        "pictures;\nwhat does not agree is not kept, and the exit code is 1. That measures "
-        "agreement, not accuracy:\n`train` measures that."
+        "card         .md, what the model is, was trained and measured on, and its limits\n"
+        "Of a store in the place of MODEL:\n"
+        "projector    folder for `tensorboard --logdir`: vectors, labels and small pictures; 100,000 "
+        "of a\n             larger store, by chance: TensorBoard shows no more\n"
+        "fiftyone     folder: a FiftyOneImageClassificationDataset that names the pictures where "
+        "they lie,\n             predictions.json (a second labels_path) with --scores, and "
+        "vectors.npy\n\n"
+        "Each export of a model is loaded in a fresh process and compared with the model on up to "
+        "100\npictures; what does not agree is not kept, and the exit code is 1. That measures "
+        "agreement, not\naccuracy: `train` measures that."
     )
-    parser.add_argument("model", metavar="MODEL", help="folder of the model")
-    parser.add_argument("--to", required=True, choices=_FORMATS, help="format: see below")
+    parser.add_argument("model", metavar="MODEL", help="folder of the model, or of the store")
+    parser.add_argument(
+        "--to", required=True, choices=_FORMATS + _STORE_FORMATS, help="format: see below"
+    )
     parser.add_argument("--output", required=True, help="what to write; never overwrites")
     parser.add_argument(
         "--store",
         help="compare, and calibrate, on pictures of this store "
         "(default: the photographs in the package)",
     )
+    parser.add_argument("--backbone", help="of a store: whose vectors, where it has several")
+    parser.add_argument("--scores", help="of a store: a table of scores, shown as predictions")
     add_weights(parser)
 
 
@@ -45,6 +57,12 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
     require_no_pipeline("export", beams)
     kind, output = arguments.to, arguments.output
+    if kind in _STORE_FORMATS:
+        return _export_store(arguments)
+    if arguments.scores or arguments.backbone:
+        raise InputError(
+            f"--scores and --backbone are for exports of a store: {', '.join(_STORE_FORMATS)}"
+        )
     bundle = read_bundle(files.absolute(arguments.model))
     backbone = None if kind in ("labels", "card") else backbone_of(bundle, arguments)
     agreement = export_model(bundle, backbone, kind, output, arguments.store, warn)
@@ -52,4 +70,19 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         where = "the store's pictures" if arguments.store else "the package's photographs"
         print(f"agreement with the model, on {where}: {agreement}")
     print(f"{kind}: {output}")
+    return 0
+
+
+def _export_store(arguments: argparse.Namespace) -> int:
+    from beam_flowers.runs.export_store import export_store
+
+    exported = export_store(
+        arguments.model,
+        arguments.to,
+        arguments.output,
+        arguments.backbone,
+        arguments.scores,
+        warn,
+    )
+    print(f"{arguments.to}: {arguments.output} ({exported.rows} of {exported.stored} rows)")
     return 0

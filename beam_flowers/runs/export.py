@@ -93,7 +93,7 @@ def export_model(
     if kind == "tflite-int8" and not others:
         warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
     examples = _scored(compared, bundle, backbone)
-    with _workplace(target) as made:
+    with workplace(target) as made:
         _write(kind, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
         agreement = measure(kind, made, examples, bundle.labels)
         require_agreement(kind, agreement)
@@ -123,20 +123,31 @@ def labels_beside(path: str) -> str:
 
 
 def _free(kind: str, output: str) -> str:
-    target, suffix = files.absolute(output), SUFFIXES[kind]
-    if not files.is_local(target):
-        raise InputError(f"{output!r} is not on this machine: export to a local path and copy it")
+    suffix = SUFFIXES[kind]
+    target = free_place(output)
     if not target.endswith(suffix):
         raise InputError(f"the output of --to {kind} ends in {suffix}, {output!r} does not")
-    written = [target] if not suffix else [target, labels_beside(target)]
-    for path in written:
-        if os.path.lexists(path):
-            raise InputError(f"{path!r} is there already: name another output, or delete it")
+    if suffix:
+        free_place(labels_beside(target))
+    return target
+
+
+def free_place(output: str) -> str:
+    """A local path, absolute, where nothing is yet.
+
+    Raises:
+        InputError: there is something, or it lies elsewhere.
+    """
+    target = files.absolute(output)
+    if not files.is_local(target):
+        raise InputError(f"{output!r} is not on this machine: export to a local path and copy it")
+    if os.path.lexists(target):
+        raise InputError(f"{target!r} is there already: name another output, or delete it")
     return target
 
 
 @contextmanager
-def _workplace(target: str) -> Iterator[str]:
+def workplace(target: str) -> Iterator[str]:
     """A path in a new folder beside `target`, of the same name; the folder goes in any case."""
     parent, name = os.path.split(target)
     os.makedirs(parent, exist_ok=True)
