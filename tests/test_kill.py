@@ -34,8 +34,8 @@ def test_kill_9_in_the_middle_of_embed(tmp_path):
     assert not list(store.glob("backbone=*"))
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert {row["uri"] for row in rows(store)} == visible(folder)
+    assert f"(store: {store})" in again.stdout
     words = again.stdout.split()
-    assert words[-1] == f"{store})"
     embedded, reused = int(words[1].strip(",")), int(words[3].strip(","))
     assert (embedded + reused, reused) == (200, done)
     assert 0 < reused < 200

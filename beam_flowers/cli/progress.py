@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,6 +22,8 @@ FORMS = ("auto", "bar", "lines", "json", "none")
 _TICK = 0.2
 _FIRST_LINE, _BETWEEN_LINES = 1.0, 10.0
 _BETWEEN_OBJECTS = 1.0
+_COLUMNS, _BAR = 80, 20
+_WITH_BAR = f"{{percentage:3.0f}}%|{{bar:{_BAR}}}| {{desc}}"
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +42,7 @@ def in_words(state: State) -> str:
     """A state as a line."""
     done = f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
     words = [f"{state.stage}: {done}" if state.done or state.total else state.stage]
-    if state.rate:
-        words.append(f"{state.rate:,.1f}/s")
+    words.append(f"{state.rate:,.1f}/s" if state.rate else f"{duration(state.seconds)} so far")
     if state.remaining:
         words.append(f"{duration(state.remaining)} left")
     if state.rejects:
@@ -130,7 +132,15 @@ class Bar:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0
-        self._bar = tqdm(file=sys.stderr, leave=False, dynamic_ncols=True, bar_format="{desc}")
+        # A width of its own: of a terminal that does not know its size tqdm shows nothing.
+        self._bar = tqdm(
+            file=sys.stderr,
+            disable=False,
+            leave=False,
+            ncols=_COLUMNS,
+            nrows=2,
+            bar_format="{desc}",
+        )
         screen.write_by(self._write)
 
     def _write(self, kind: str, message: str) -> None:
@@ -138,12 +148,20 @@ class Bar:
 
     def show(self, state: State, seconds: float) -> None:
         self._bar.total, self._bar.n = state.total, state.done
-        self._bar.bar_format = "{percentage:3.0f}%|{bar:20}| {desc}" if state.total else "{desc}"
-        self._bar.set_description_str(in_words(state))
+        self._bar.ncols = _columns()
+        self._bar.bar_format = _WITH_BAR if state.total else "{desc}"
+        beside = len("100%|| ") + _BAR if state.total else 0
+        self._bar.set_description_str(in_words(state)[: self._bar.ncols - beside - 1])
 
     def close(self) -> None:
         screen.write_by(screen.plain)
         self._bar.close()
+
+
+def _columns() -> int:
+    with contextlib.suppress(OSError):
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    return _COLUMNS
 
 
 def _form(name: str) -> Form:
@@ -173,12 +191,11 @@ def shown(name: str) -> Iterator[Progress]:
 
 
 def _show(progress: Progress, form: Form, ended: threading.Event) -> None:
-    seconds = 0.0
+    begun = time.monotonic()
     while True:
-        form.show(progress.state(), seconds)
+        form.show(progress.state(), time.monotonic() - begun)
         if ended.wait(_TICK):
             return
-        seconds += _TICK
 
 
 def conclude(

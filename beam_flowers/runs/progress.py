@@ -65,15 +65,15 @@ class State:
 
 
 def rate(samples: Sequence[Sample], now: float) -> float | None:
-    """Files a second by what was seen, oldest first; None where nothing was done yet.
+    """Files a second by what was seen, oldest first; None until there is something to tell.
 
     The first sample is the beginning, when networks are still loaded and no unit is finished: it
-    counts as long as the others lie close together only.
+    counts as long as there is only one other.
     """
-    if len(samples) > 1 and now - samples[1].time >= _SETTLED and len(samples) > 2:
-        samples = samples[1:]
-    done = samples[-1].done - samples[0].done if samples else 0
-    return done / max(now - samples[0].time, 1e-3) if done else None
+    if len(samples) < 2 or now - samples[1].time < _SETTLED:
+        return None
+    first = samples[1] if len(samples) > 2 else samples[0]
+    return (samples[-1].done - first.done) / (now - first.time)
 
 
 class Progress:
