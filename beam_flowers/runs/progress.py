@@ -13,13 +13,15 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from beam_flowers import files
-from beam_flowers.backbones.compute import Tally, tally
 from beam_flowers.errors import BeamFlowersError
 from beam_flowers.store.parts import Place, holds_rejects, open_part, work_parts
 from beam_flowers.store.plan import Plan
+
+if TYPE_CHECKING:
+    from beam_flowers.backbones.compute import Tally
 
 T = TypeVar("T")
 _WINDOW = 60.0
@@ -172,8 +174,11 @@ class _Counts:
     """What this run's new parts and this process' threads say."""
 
     def __init__(self, place: Place, rows_each: int, networks: int) -> None:
+        # A run that has nothing to do goes without Pillow.
+        from beam_flowers.backbones.compute import tally
+
         self._place, self._rows_each, self._networks = place, rows_each, networks
-        self._old = tally()
+        self._tally, self._old = tally, tally()
         self._seen = set(work_parts(place))
         self.rows = self.rejects = 0
 
@@ -195,8 +200,9 @@ class _Counts:
 
     def threads(self) -> Tally:
         """Files that the threads have finished since."""
-        done, rejects = (new - old for new, old in zip(tally(), self._old, strict=True))
-        return Tally(done // self._networks, rejects // self._networks)
+        new, old = self._tally(), self._old
+        done, rejects = new.files - old.files, new.rejects - old.rejects
+        return new._replace(files=done // self._networks, rejects=rejects // self._networks)
 
 
 def _watch(counts: _Counts, progress: Progress, rejects: int, ended: threading.Event) -> None:
