@@ -71,7 +71,8 @@ def _described(findings: Sequence[Finding], has_images: bool) -> str:
         can += f", {seconds:.2f} s each after {max(f.loading for f in good):.1f} s of loading"
         can += ", writes STORE" + ", reads IMAGES" * has_images
     return (
-        f"{first.host}: {len(processes)} process{'es' * (len(processes) > 1)}, {first.cores} cores,"
-        f" {first.threads} threads each, {max(f.megabytes for f in findings)} MB, {first.engine}\n"
+        f"{first.host}: {len(processes)} process{'es' * (len(processes) > 1)}, {first.cores} "
+        f"core{'s' * (first.cores > 1)} and {first.threads} threads each, "
+        f"{max(f.megabytes for f in findings)} MB, {first.engine}\n"
         f"  {', '.join(f'{name} {version}' for name, version in first.versions.items())}\n  {can}"
     )
