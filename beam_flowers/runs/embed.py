@@ -232,7 +232,7 @@ def embed_images(
     name = backbone.row.name
     place = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)
     encoding = encoding or encoding_in(committed(latest(store), place))
-    about = {"name": name, **backbone.about(), "encoding": encoding}
+    about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
     run = TableRun(
         store,
         place.section,
