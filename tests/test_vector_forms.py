@@ -49,7 +49,7 @@ def test_float16_is_what_plain_readers_see_and_float32_what_training_sees(halves
     np.testing.assert_array_equal(features.vectors, np.stack([seen[u] for u in features.uris]))
 
 
-def test_a_model_labels_pictures_with_vectors_rounded_as_it_was_trained(halves, tmp_path):
+def test_a_model_labels_pictures_with_vectors_in_form_it_was_trained(halves, tmp_path):
     assert cli("train", halves / "store", "--model", tmp_path / "model") == 0
     for name, source in (("stored", halves / "store"), ("fresh", halves / "pictures")):
         out = tmp_path / f"{name}.jsonl"
@@ -65,9 +65,9 @@ def test_the_two_kinds_of_vectors_have_two_fingerprints():
     plain = resolve("efficientnet-lite0")
     halved = replace(plain, vectors="float16")
     assert halved.fingerprint != plain.fingerprint
-    assert plain.rounded_as(halved.fingerprint) == halved
-    assert halved.rounded_as(plain.fingerprint) == plain
-    assert plain.rounded_as("of another") == plain
+    assert plain.in_form(halved.fingerprint) == halved
+    assert halved.in_form(plain.fingerprint) == plain
+    assert plain.in_form("of another") == plain
 
 
 def test_the_engine_rounds_and_what_is_too_large_becomes_infinite():
