@@ -49,7 +49,7 @@ def test_float16_is_what_plain_readers_see_and_float32_what_training_sees(halves
     np.testing.assert_array_equal(features.vectors, np.stack([seen[u] for u in features.uris]))
 
 
-def test_a_model_labels_pictures_with_vectors_in_form_it_was_trained(halves, tmp_path):
+def test_a_model_labels_pictures_with_vectors_rounded_as_it_was_trained(halves, tmp_path):
     assert cli("train", halves / "store", "--model", tmp_path / "model") == 0
     for name, source in (("stored", halves / "store"), ("fresh", halves / "pictures")):
         out = tmp_path / f"{name}.jsonl"
