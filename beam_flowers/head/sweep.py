@@ -144,9 +144,7 @@ def cross_validate(
         validating = (codes == (fold + 1) % folds) & watched
         training = prepared.training(examples, (codes >= 0) & ~held_out & ~validating)
         validation = prepared.where(examples.vectors, validating)
-        head = train_head(
-            training, len(prepared.labels), options, seed=seed, validation=validation
-        )
+        head = train_head(training, len(prepared.labels), options, seed=seed, validation=validation)
         measured.append(evaluate(head, prepared.where(examples.vectors, held_out)))
     return CrossValidation(len(inside), tuple(measured))
 
