@@ -25,6 +25,19 @@ print("tensorflow" in sys.modules)
 """
 
 
+_AT_ONCE = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from beam_flowers.backbones import engine, resolve
+lite = engine.load(resolve.resolve("efficientnet-lite0", engine="openvino"))
+ready = threading.Barrier(8)
+with ThreadPoolExecutor(8) as pool:
+    pictures = [np.zeros((1, 224, 224, 3), np.uint8)] * 8
+    list(pool.map(lambda picture: (ready.wait(), lite.embed(picture)), pictures))
+"""
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -61,6 +74,13 @@ def test_a_kept_network_needs_no_tensorflow(cache):
     starts = [subprocess.check_output([sys.executable, "-c", _START], text=True) for _ in "12"]
     assert [start.split()[-1] for start in starts] == ["True", "False"]
     assert len(list(cache.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_the_first_pictures_of_many_threads_do_not_wait_for_ever():
+    """One start in eight did, before the first inference was made alone."""
+    for _ in range(25):
+        subprocess.run([sys.executable, "-c", _AT_ONCE], check=True, timeout=30)
 
 
 @pytest.mark.parametrize("name", ["network.bin", "network.xml", "sha256"])

@@ -66,6 +66,9 @@ def compile_network(backbone: ResolvedBackbone) -> Compiled:
             local.request = compiled.create_infer_request()
         return np.array(local.request.infer([pixels])[0])
 
+    # Its first inference sets up the binding's NumPy; from several threads at once that can
+    # deadlock (5 of 40 starts with eight threads, OpenVINO 2026.4).
+    run(np.zeros((1, height, width, 3), np.uint8))
     return Compiled(run, height, width, model.output(0).shape[1])
 
 
