@@ -10,6 +10,7 @@ import time
 import gateway
 import pyarrow.parquet as pq
 import pytest
+import servers
 from proxy import BUSY, CUT, RESET, every, for_seconds
 from stores import cli, embed, junk, photos, rejects, rows, scenes
 
@@ -233,7 +234,7 @@ def test_wrong_settings_are_one_error_at_once(bucket, tmp_path, capsys):
 
 
 def test_a_wrong_address_is_said_soon(bucket, tmp_path):
-    nowhere = f"--s3_endpoint_url=http://127.0.0.1:{gateway.free_port()}"
+    nowhere = f"--s3_endpoint_url=http://127.0.0.1:{servers.free_port()}"
     began = time.monotonic()
     command = [*COMMAND, "embed", bucket.uri, "--store", str(tmp_path), *bucket.flags, nowhere]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Job servers and worker pools as processes of their own."""
+"""Servers that tests talk to, each a process of its own: Prism, worker pools, an S3 server."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from pathlib import Path
 
 import apache_beam
 
+from beam_flowers.paths import cache
+
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 PRISM = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
 
 
-def prism_program() -> str:
-    """Prism of the installed Beam's version: $BEAM_FLOWERS_PRISM, from PATH, or made with Go.
+def program(module: str) -> str:
+    """A Go program such as `.../prism@v2.77.0`: $BEAM_FLOWERS_PRISM, from PATH, or made with Go.
 
-    Made once, into the user's cache folder: a minute, 66 MB.
+    Made once, into the user's cache folder: of Prism a minute, 66 MB.
     """
-    given = os.environ.get("BEAM_FLOWERS_PRISM") or shutil.which("prism")
+    name, _, version = module.rpartition("/")[2].partition("@")
+    variable = f"BEAM_FLOWERS_{name.upper()}"
+    given = os.environ.get(variable) or shutil.which(name)
     if given:
         return given
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "beam-flowers" / f"prism-{apache_beam.__version__}"
-    if not (folder / "prism").exists():
+    folder = Path(cache(f"{name}-{version}")).expanduser()
+    if not (folder / name).exists():
         if shutil.which("go") is None:
             raise RuntimeError(
-                "Prism is missing: set BEAM_FLOWERS_PRISM to the program, or install Go, with "
-                f"which this test makes it (go install {PRISM})"
+                f"{name} is missing: set {variable} to the program, or install Go, with which "
+                f"this test makes it (go install {module})"
             )
         environment = {**os.environ, "GOBIN": str(folder)}
-        subprocess.run(["go", "install", PRISM], env=environment, check=True)
-    return str(folder / "prism")
+        subprocess.run(["go", "install", module], env=environment, check=True)
+    return str(folder / name)
 
 
 def external(job_server: str, pool: str) -> list[str]:
@@ -61,7 +64,7 @@ def free_port() -> int:
 def prism(log: Path) -> Iterator[str]:
     """A running Prism; gives its HOST:PORT."""
     port = free_port()
-    command = [prism_program(), "-job_port", str(port), "-serve_http=false"]
+    command = [program(PRISM), "-job_port", str(port), "-serve_http=false"]
     with serving(command, port, log) as endpoint:
         yield endpoint
 
