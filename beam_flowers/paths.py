@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from typing import NamedTuple
@@ -61,6 +62,11 @@ def parent(uri: str) -> str:
     if not slash:
         return uri
     return uri[:start] + head or "/"
+
+
+def cache(name: str) -> str:
+    """Folder of the user's cache for things of that kind; may start with `~`."""
+    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/beam-flowers/{name}"
 
 
 def temporary_name(uri: str) -> str:

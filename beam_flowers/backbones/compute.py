@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
@@ -74,8 +74,14 @@ def tally() -> Tally:
     return _tally
 
 
-def count(task: Future[Done]) -> None:
-    """Adds a task that has ended to the tally."""
+def submit(function: Callable[..., Done], *arguments: Any) -> Future[Done]:
+    """Hands a task to the pool; what it has done is in the tally once it has ended."""
+    task = pool().submit(function, *arguments)
+    task.add_done_callback(_count)
+    return task
+
+
+def _count(task: Future[Done]) -> None:
     global _tally
     if task.cancelled() or task.exception():
         return
@@ -95,10 +101,7 @@ def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
     """Hands the files to the pool, in small batches; equal bytes are computed once."""
     claims: dict[str, str] = {}
     batches = (images[i : i + engine.batch] for i in range(0, len(images), engine.batch))
-    pending = [pool().submit(_compute, batch, engine, limits, claims) for batch in batches]
-    for task in pending:
-        task.add_done_callback(count)
-    return pending
+    return [submit(_compute, batch, engine, limits, claims) for batch in batches]
 
 
 def collect(pending: Pending) -> list[Bottleneck | Reject]:

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from beam_flowers.backbones.compute import Done, Engine, Pending, count, pool, read_content
+from beam_flowers.backbones.compute import Done, Engine, Pending, read_content, submit
 from beam_flowers.errors import PictureError
 from beam_flowers.images.distort import Distortions, canvas_recipe, distort
 from beam_flowers.images.pixels import decode_whole
@@ -23,12 +23,7 @@ def start_copies(
 ) -> Pending:
     """Hands the copies to the pool; those of equal bytes, which lie together, as one task."""
     contents = groupby(copies, key=lambda copy: copy.sha256)
-    pending = [
-        pool().submit(_compute, list(same), engine, distortions, limits) for _, same in contents
-    ]
-    for task in pending:
-        task.add_done_callback(count)
-    return pending
+    return [submit(_compute, list(same), engine, distortions, limits) for _, same in contents]
 
 
 def collect_copies(pending: Pending) -> list[Result]:

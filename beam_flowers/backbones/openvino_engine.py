@@ -24,6 +24,7 @@ from beam_flowers.backbones import weights
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.processor import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.paths import cache
 
 _FILES = ("network.xml", "network.bin")
 _DIGEST = "sha256"
@@ -105,7 +106,7 @@ def _kept_in(backbone: ResolvedBackbone) -> Path:
     # The precision is not among them: it is chosen when the network is compiled.
     made_by = (openvino.__version__, beam_flowers.__version__)
     name = hashlib.sha256(repr((network, made_by)).encode()).hexdigest()[:32]
-    return Path(weights.cache("openvino")).expanduser() / name
+    return Path(cache("openvino")).expanduser() / name
 
 
 def _keep(save: Callable[[Path], None], backbone: ResolvedBackbone) -> None:

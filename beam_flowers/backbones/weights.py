@@ -16,6 +16,7 @@ from typing import Any, Literal
 from beam_flowers import files
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.errors import BackboneError
+from beam_flowers.paths import cache
 
 PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 """Environment variable: a folder of weights files and SavedModel folders."""
@@ -42,11 +43,6 @@ def places(row: Backbone) -> list[str]:
     folder_given = os.environ.get(PLACES_VARIABLE)
     own = [files.join(folder_given, name) for name in names] if folder_given else []
     return [files.absolute(path) for path in (*own, f"{last}/{names[0]}")]
-
-
-def cache(name: str) -> str:
-    """Folder of the user's cache for things of that kind; may start with `~`."""
-    return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/beam-flowers/{name}"
 
 
 def find(row: Backbone) -> str | None:

@@ -6,13 +6,19 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.shared import BEAM, add_weights, in_precision, resolve_backbone, warn
+from beam_flowers.cli.shared import (
+    BEAM,
+    DEFAULT_BACKBONE,
+    add_weights,
+    in_precision,
+    resolve_backbone,
+    warn,
+)
 
 if TYPE_CHECKING:
     from beam_flowers.check_transforms import Finding
 
 EXIT_WRONG = 1
-_BACKBONE = "efficientnet-lite0"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +35,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, help="what they shall be able to write")
     parser.add_argument(
         "--backbone",
-        default=_BACKBONE,
-        help=f"what they shall compute with (default {_BACKBONE})",
+        default=DEFAULT_BACKBONE,
+        help=f"what they shall compute with (default {DEFAULT_BACKBONE})",
     )
     parser.add_argument(
         "--shards", type=int, help="pictures (default 10); take several for each worker"

@@ -7,9 +7,8 @@ import importlib.resources
 from contextlib import ExitStack
 from pathlib import Path
 
-from beam_flowers.cli.shared import ACCURACY, table_line, warn
+from beam_flowers.cli.shared import ACCURACY, DEFAULT_BACKBONE, table_line, warn
 
-_BACKBONE = "efficientnet-lite0"
 _FOLDER = "beam-flowers-demo"
 
 _NEXT = """
@@ -42,11 +41,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     work = Path(arguments.folder).absolute()
     store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
     options = RunOptions(beams)
-    backbone = resolve(_BACKBONE)
+    backbone = resolve(DEFAULT_BACKBONE)
     with ExitStack() as stack:
         data = importlib.resources.files("beam_flowers") / "data" / "flowers"
         photos = stack.enter_context(importlib.resources.as_file(data))
-        print(f"working in {work}\n\n1. embed: photographs -> vectors, with {_BACKBONE}")
+        print(f"working in {work}\n\n1. embed: photographs -> vectors, with {DEFAULT_BACKBONE}")
         print(embed_images([str(photos / "labelled")], store, backbone, options, warn=warn))
         print("\n2. train: vectors -> softmax head")
         trained = train_model(store, model, LbfgsOptions(), SplitOptions())

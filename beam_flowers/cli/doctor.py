@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from beam_flowers.doctor.findings import Finding
 
 _EXAMPLES = 3
-_SEVERITIES = ("error", "warning", "note")
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +46,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers doctor`."""
     if beams:
         raise InputError(f"unknown flag {beams[0]!r}: doctor runs in this process")
+    from beam_flowers.doctor.findings import SEVERITIES
     from beam_flowers.runs.doctor import diagnose
 
     splits = 1 + sum(
@@ -60,11 +60,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         _print_finding(finding)
     bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(arguments.fail_on, set())
     severities = Counter(str(finding.severity) for finding in diagnosis.findings)
-    named = [f"{severities[s]} {s}s" for s in _SEVERITIES]
+    named = [f"{severities[s]} {s}s" for s in SEVERITIES]
     print(f"{len(diagnosis.files)} files, {diagnosis.hidden} hidden: {', '.join(named)}")
     print(f"next: beam-flowers embed {shlex.join(arguments.images)} --store STORE")
     if arguments.progress == "json":
-        found = {f"{s}s": severities[s] for s in _SEVERITIES}
+        found = {f"{s}s": severities[s] for s in SEVERITIES}
         print_object(event="summary", files=len(diagnosis.files), hidden=diagnosis.hidden, **found)
     return int(any(severity in bad for severity in severities))
 

@@ -11,6 +11,7 @@ from beam_flowers.cli.augment import HELP, add_augment, augmentation
 from beam_flowers.cli.progress import conclude, shown
 from beam_flowers.cli.shared import (
     BEAM,
+    DEFAULT_BACKBONE,
     IMAGES,
     add_images,
     add_run,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from beam_flowers.runs.progress import Progress
     from beam_flowers.runs.summary import Summary
 
-_BACKBONE = "efficientnet-lite0"
-
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers embed`."""
@@ -42,8 +41,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", required=True, help="folder of the feature store")
     parser.add_argument(
         "--backbone",
-        default=_BACKBONE,
-        help=f"name, SavedModel folder, .keras file or TF-Hub handle (default {_BACKBONE})",
+        default=DEFAULT_BACKBONE,
+        help=f"name, SavedModel folder, .keras file or TF-Hub handle (default {DEFAULT_BACKBONE})",
     )
     parser.add_argument(
         "--vectors",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_flowers.errors import InputError
+from beam_flowers.paths import cache
 
 DEBUG = "BEAM_FLOWERS_DEBUG"
 _MOST_BYTES = 8 * 2**20
@@ -105,8 +106,7 @@ def _open(path: Path) -> int:
 
 def _open_in_cache() -> int:
     with contextlib.suppress(OSError, RuntimeError, InputError):
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "beam-flowers" / "logs"
+        folder = Path(cache("logs")).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("run-*.log"))[: 1 - _MOST_FILES]:
             old.unlink(missing_ok=True)

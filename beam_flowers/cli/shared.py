@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from beam_flowers.head.bundle import Bundle
     from beam_flowers.runs.embed import RunOptions, Summary
 
+DEFAULT_BACKBONE = "efficientnet-lite0"
+
 EXIT_TOO_MANY_BAD = 3
 
 IMAGES = """\

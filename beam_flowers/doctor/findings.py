@@ -133,8 +133,7 @@ def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> It
 
 def _copies(usable: Sequence[Facts]) -> Iterator[Finding]:
     groups = [g for g in _grouped(usable, lambda f: f.sha256).values() if len(g) > 1]
-    torn = [g for g in groups if len({f.image.label for f in g}) > 1]
-    same = [g for g in groups if len({f.image.label for f in g}) == 1]
+    torn, same = _by_labels(groups)
     if torn:
         message = "the same bytes under two labels: one of them is wrong"
         yield Finding("two-labels", "warning", message, _uris(torn))
@@ -151,8 +150,7 @@ def _alike(usable: Sequence[Facts]) -> Iterator[Finding]:
     known = [fact for fact in usable if fact.look is not None]
     groups = [[known[i] for i in g] for g in groups_alike([f.look or 0 for f in known])]
     groups = [g for g in groups if len({fact.sha256 for fact in g}) > 1]
-    torn = [g for g in groups if len({f.image.label for f in g}) > 1]
-    same = [g for g in groups if len({f.image.label for f in g}) == 1]
+    torn, same = _by_labels(groups)
     if torn:
         message = "pictures that look alike under two labels: look whether one of them is wrong"
         yield Finding("alike-two-labels", "warning", message, _uris(torn))
@@ -162,6 +160,15 @@ def _alike(usable: Sequence[Facts]) -> Iterator[Finding]:
             "better than it is"
         )
         yield Finding("alike", "note", message, _uris(same))
+
+
+def _by_labels(groups: Iterable[list[Facts]]) -> tuple[list[list[Facts]], list[list[Facts]]]:
+    """The groups whose files have several labels, and those that have one."""
+    torn: list[list[Facts]] = []
+    same: list[list[Facts]] = []
+    for group in groups:
+        (torn if len({fact.image.label for fact in group}) > 1 else same).append(group)
+    return torn, same
 
 
 def _shapes(usable: Sequence[Facts]) -> Iterator[Finding]:

@@ -24,9 +24,10 @@ from beam_flowers.report.plane import sample_rows
 from beam_flowers.report.sections import Facts, Page, Section, Tile
 from beam_flowers.report.words import counted, listed, percent, settings
 from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
+from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scores.output import SUFFIXES
 from beam_flowers.scores.read import ScoreTable, is_score_folder, read_scores
-from beam_flowers.store.commits import COMMITS, latest
+from beam_flowers.store.commits import latest
 from beam_flowers.store.parts import Place, read_part
 
 THUMBNAILS = 600
@@ -97,7 +98,7 @@ def kind_of(source: str) -> str:
         return "scores"
     if files.exists(files.join(source, "model.json")):
         return "model"
-    if files.is_folder(files.join(source, COMMITS)):
+    if is_store(source):
         return "scores" if is_score_folder(source) else "store"
     there = "holds none of these" if files.exists(source) else "is not there"
     raise InputError(
@@ -307,16 +308,12 @@ def _store_facts(job: ReportJob, rows: Stored) -> list[tuple[str, str]]:
     facts = [
         ("Store", store),
         ("Pictures", f"{len(rows.examples.uris):,} with vectors of {rows.backbone}"),
-        ("Roots", listed(_roots(store))),
+        ("Roots", listed(store_roots(store))),
         ("Fingerprint", rows.fingerprint),
         ("Dataset hash", rows.dataset_hash),
     ]
     facts = [(name, value) for name, value in facts if value]
     return facts if job.labels is None else [*facts, ("Corrected labels", job.labels)]
-
-
-def _roots(store: str) -> list[str]:
-    return sorted({root for section in latest(store).sections.values() for root in section.roots})
 
 
 def _score_facts(table: ScoreTable) -> list[tuple[str, str]]:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.errors import StoreError
 from beam_flowers.store.augmented import augmented_root
-from beam_flowers.store.commits import Section, latest
+from beam_flowers.store.commits import Manifest, Section, latest, read_steadily
 from beam_flowers.store.features import read_vectors, section_name
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.vectors import Vectors
@@ -35,9 +35,13 @@ class CopyFeatures:
 
 def find_copies(root: str, plain: Section) -> tuple[Place, Section] | None:
     """Where the copies of the pictures of a store's section lie, and what they are."""
-    name = section_name(str(plain.about["name"]), plain.fingerprint)
     table = augmented_root(root)
-    section = latest(table).sections.get(name)
+    return _find(table, latest(table), plain)
+
+
+def _find(table: str, manifest: Manifest, plain: Section) -> tuple[Place, Section] | None:
+    name = section_name(str(plain.about["name"]), plain.fingerprint)
+    section = manifest.sections.get(name)
     if section is None or not section.rows or section.about["backbone"] != plain.fingerprint:
         return None
     return Place(table, name, section.fingerprint), section
@@ -54,20 +58,18 @@ def read_copies(root: str, plain: Section, sha256: Sequence[str]) -> CopyFeature
     Raises:
         StoreError: if the store has no copies of this backbone's pictures.
     """
-    while True:
-        version = latest(augmented_root(root)).version
-        found = find_copies(root, plain)
+    table = augmented_root(root)
+
+    def read(manifest: Manifest) -> CopyFeatures:
+        found = _find(table, manifest, plain)
         if found is None:
             raise StoreError(
                 f"{root} has no distorted copies for {plain.about['name']!r}; make them with"
                 " embed IMAGES --augment K, or train without --augmented"
             )
-        try:
-            return _read(*found, sha256)
-        except PartLostError:
-            # Another run may have replaced the part: then there is a newer version to read.
-            if latest(augmented_root(root)).version == version:
-                raise
+        return _read(*found, sha256)
+
+    return read_steadily(lambda: latest(table), read)
 
 
 def _read(place: Place, section: Section, sha256: Sequence[str]) -> CopyFeatures:

@@ -8,12 +8,14 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from beam_flowers import files
-from beam_flowers.errors import StoreError
+from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.parts import REJECTS, WORK, Part, Place
 from beam_flowers.store.schema import ENCODINGS
+
+T = TypeVar("T")
 
 COMMITS = "__commits"
 AUGMENTED = "__augmented"
@@ -159,6 +161,21 @@ def latest(root: str) -> Manifest:
     """The newest version; version 0 for a table that does not exist yet."""
     known = versions(root)
     return read_manifest(root, known[-1]) if known else Manifest()
+
+
+def read_steadily(opened: Callable[[], Manifest], read: Callable[[Manifest], T]) -> T:
+    """What `read` makes of the version that `opened` gives: parts may be replaced under its hands.
+
+    Raises:
+        PartLostError: a part is gone, and there is no newer version that would do without it.
+    """
+    while True:
+        manifest = opened()
+        try:
+            return read(manifest)
+        except PartLostError:
+            if opened().version == manifest.version:
+                raise
 
 
 def open_table(root: str) -> Manifest:

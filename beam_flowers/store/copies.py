@@ -13,6 +13,7 @@ from itertools import groupby
 from typing import Any
 
 from beam_flowers.records import Copy, Image
+from beam_flowers.store.ledger import packed
 
 _CACHE_KIB = 256 * 1024
 
@@ -108,10 +109,6 @@ class CopyLedger:
         """Number of rows whose vectors have to be computed."""
         return self._number("SELECT count(*) FROM made WHERE part IS NULL")
 
-    def kept(self) -> int:
-        """Number of rows that stay, as they are or with another label or place."""
-        return self._number("SELECT count(*) FROM states WHERE state <> 'gone'")
-
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
 
@@ -131,16 +128,8 @@ class CopyLedger:
     def computed(self, rows: int) -> Iterator[list[Copy]]:
         """Rows to compute, those of one content in one unit unless they alone are too many."""
         query = f"{_MADE} WHERE m.part IS NULL ORDER BY w.sha256, w.uri, m.k"
-        copies = map(_copy, self._db.execute(query))
-        unit: list[Copy] = []
-        for _, same in groupby(copies, key=lambda copy: copy.sha256):
-            for some in _cut(same, 8 * rows):
-                if unit and len(unit) + len(some) > rows:
-                    yield unit
-                    unit = []
-                unit += some
-        if unit:
-            yield unit
+        contents = groupby(map(_copy, self._db.execute(query)), key=lambda copy: copy.sha256)
+        return packed((some for _, same in contents for some in _cut(same, 8 * rows)), rows)
 
     def close(self) -> None:
         self._db.close()

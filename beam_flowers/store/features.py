@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_flowers.errors import PartLostError, StoreError
-from beam_flowers.store.commits import Manifest, Section, latest, open_table
+from beam_flowers.errors import StoreError
+from beam_flowers.store.commits import Manifest, Section, open_table, read_steadily
 from beam_flowers.store.parts import Place, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
@@ -75,14 +75,10 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
 
 def read_features(root: str, backbone: str | None = None) -> tuple[Section, Features]:
     """The vectors that the store's newest commit names, and the section they are of."""
-    while True:
-        manifest = open_store(root)
-        try:
-            return _read(root, *choose_section(root, manifest, backbone))
-        except PartLostError:
-            # Another run may have replaced the part: then there is a newer version to read.
-            if latest(root).version == manifest.version:
-                raise
+    return read_steadily(
+        lambda: open_store(root),
+        lambda manifest: _read(root, *choose_section(root, manifest, backbone)),
+    )
 
 
 def _read(root: str, key: str, section: Section) -> tuple[Section, Features]:

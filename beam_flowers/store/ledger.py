@@ -9,18 +9,31 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from beam_flowers.errors import InputError
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 from beam_flowers.store import ledger_sql as sql
 
 Found = Image | Reject | Hidden | RootListed
+T = TypeVar("T")
 _BLOCK = 10_000
 _CACHE_KIB = 256 * 1024
 _KNOWN = """FROM states t JOIN stored s ON s.rowid = t.row
 JOIN listed l ON l.uri = t.uri JOIN parts p ON p.id = s.part
 WHERE t.state IN ('kept', 'changed')"""
+
+
+def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
+    """Units of whole groups, of at most so many elements unless one group alone has more."""
+    unit: list[T] = []
+    for group in groups:
+        if unit and len(unit) + len(group) > most:
+            yield unit
+            unit = []
+        unit += group
+    if unit:
+        yield unit
 
 
 class StoredRow(NamedTuple):
@@ -160,16 +173,9 @@ class Ledger:
 
     def fresh_units(self, unit_rows: int) -> Iterator[list[Image]]:
         """Files to read, those of one size always in one unit."""
-        unit: list[Image] = []
         images = (Image(*row) for row in self._db.execute(sql.FRESH))
-        for _, same_size in groupby(images, key=lambda image: image.bytes):
-            group = list(same_size)
-            if unit and len(unit) + len(group) > unit_rows:
-                yield unit
-                unit = []
-            unit += group
-        if unit:
-            yield unit
+        sizes = groupby(images, key=lambda image: image.bytes)
+        return packed((list(same_size) for _, same_size in sizes), unit_rows)
 
     def doubtful_units(self, unit_rows: int) -> Iterator[list[Image]]:
         """Files to hash first, since others, here or in the store, are of the same size."""
