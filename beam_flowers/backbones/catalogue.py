@@ -13,6 +13,9 @@ from beam_flowers.images.recipe import PixelRecipe, Resample
 VECTORS = ("float32", "float16")
 """What the numbers of a stored vector may be."""
 
+IMPORTED = "imported"
+"""Begin of the backbone names of vectors that came from elsewhere: there is no such network."""
+
 Loader = Literal["efficientnet-lite", "keras-application", "any"]
 
 
@@ -146,6 +149,12 @@ def find_row(name: str) -> Backbone | None:
 
 def unknown(name: str) -> BackboneError:
     """The error for a name that is no row, no path and no handle."""
+    if name.partition("-")[0] == IMPORTED:
+        return BackboneError(
+            f"{name!r} are vectors taken over from retrain.py's text files; nobody knows which "
+            "weights and pixels made them, so that no picture can be computed alike. Score the "
+            "store that has them, or `embed` the pictures and train on that"
+        )
     names = [row.name for row in CATALOGUE]
     close = sorted(difflib.get_close_matches(name.lower(), names))
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""

@@ -100,7 +100,7 @@ def _find_in_manifest(uri: str) -> Iterator[Found]:
 
 
 def _find_in_tree(root: str) -> Iterator[Found]:
-    splits, complete = _has_splits(root), True
+    splits, complete = has_splits(root), True
     for entry in files.walk(root):
         found = _judge(entry, root, splits)
         if found is not None:
@@ -110,7 +110,7 @@ def _find_in_tree(root: str) -> Iterator[Found]:
 
 
 def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
-    splits, empty = _has_splits(root), True
+    splits, empty = has_splits(root), True
 
     def enter(folder: str) -> bool:
         return _may_hold(files.relative(folder, root).split("/"), pattern)
@@ -163,7 +163,8 @@ def _may_hold(folder: list[str], pattern: list[str]) -> bool:
     return fnmatchcase(folder[0], pattern[0]) and _may_hold(folder[1:], pattern[1:])
 
 
-def _has_splits(root: str) -> bool:
+def has_splits(root: str) -> bool:
+    """Whether the folders of a root are splits, and labels those below them."""
     # Asking for one name first spares most roots a second listing.
     if not files.is_folder(files.join(root, "train")):
         return False

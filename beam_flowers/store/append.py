@@ -47,9 +47,20 @@ def store_place(
 
 
 def append_parts(
-    place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[Part]
+    place: Place,
+    kind: StoreRows,
+    about: dict[str, Any],
+    parts: Sequence[Part],
+    rejects_of: str | None = None,
 ) -> int:
     """Commits `parts`, which lie in the table's `__work`; stored rows of the same uris go.
+
+    Args:
+        place: the section.
+        kind: of the rows.
+        about: description of the section.
+        parts: of rows or rejects.
+        rejects_of: a root whose stored rejects go as well.
 
     Returns:
         The number of rows added.
@@ -63,7 +74,7 @@ def append_parts(
         publish(place.root)
         base = latest(place.root)
         try:
-            done = base.run == place.run or _try(base, place, kind, about, parts)
+            done = base.run == place.run or _try(base, place, kind, about, parts, rejects_of)
         except PartLostError:
             # Replaced by another writer since `base`; if by none, it is lost indeed.
             if latest(place.root).version == base.version:
@@ -76,9 +87,17 @@ def append_parts(
 
 
 def _try(
-    base: Manifest, place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[Part]
+    base: Manifest,
+    place: Place,
+    kind: StoreRows,
+    about: dict[str, Any],
+    parts: Sequence[Part],
+    rejects_of: str | None,
 ) -> bool:
     known = committed(base, place)
+    if rejects_of is not None:
+        stay = (p for p in known.parts if not p.is_rejects or _root(place, p.name) != rejects_of)
+        known = replace(known, parts=tuple(stay))
     names = {p.name: p for p in (*_others(parts, known, place, kind), *parts)}
     section = Section(
         place.fingerprint,
@@ -88,6 +107,11 @@ def _try(
     )
     manifest = base.with_section(place.section, section)
     return commit(place.root, replace(manifest, version=base.version + 1, run=place.run, counts={}))
+
+
+def _root(place: Place, name: str) -> str:
+    """The root of the first file in a part; `import-bottlenecks` writes parts of one root."""
+    return next(stored_rows(place, name)).image.root
 
 
 def _others(parts: Sequence[Part], known: Section, place: Place, kind: StoreRows) -> Iterator[Part]:

@@ -1,0 +1,47 @@
+"""`import-bottlenecks`: retrain.py's text files → the store."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from beam_flowers.cli.flags import require_no_pipeline
+from beam_flowers.cli.progress import add_progress, conclude, shown
+
+_EPILOG = """\
+Reads DIR, retrain.py's --bottleneck_dir with its files <label>/<picture>_<module>.txt, and the
+pictures they are of, from its --image_dir; writes rows into STORE: label, sha256 and size are those
+of the picture, the vector that of the text. A text file that gives no row, since its picture is
+gone or its numbers are not, is in STORE/__rejects with the reason. The rows lie beside those of
+`embed`, as a backbone of their own: which weights and pixels made them, nobody knows any more. They
+can be trained on, evaluated and scored as a STORE; pictures cannot be scored with such a model.
+Measures no accuracy: `train` does."""
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers import-bottlenecks`."""
+    parser.epilog = _EPILOG
+    parser.add_argument("bottlenecks", metavar="DIR", help="folder of the text files")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="of the pictures")
+    parser.add_argument("--store", required=True, help="folder of the feature store")
+    parser.add_argument(
+        "--module", help="whose vectors, as the files' names have it, where DIR has several"
+    )
+    add_progress(parser)
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers import-bottlenecks`."""
+    from beam_flowers.runs.import_bottlenecks import ImportJob, import_bottlenecks
+
+    require_no_pipeline("import-bottlenecks", beams)
+    store = arguments.store
+    job = ImportJob(arguments.bottlenecks, arguments.images, store, arguments.module)
+    with shown(arguments.progress) as progress:
+        summary = import_bottlenecks(job, progress)
+    places = {"store": store, "backbone": summary.backbone}
+    if summary.rejected:
+        places["rejects"] = f"{store.rstrip('/')}/__rejects"
+    words = ("train", store, "--backbone", summary.backbone, "--model", "MODEL")
+    conclude(arguments, summary, progress, places, f"beam-flowers {shlex.join(words)}")
+    return 0

@@ -1,0 +1,260 @@
+"""`import-bottlenecks`: retrain.py's text files and their pictures → rows of the store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.errors import InputError, PictureError
+from beam_flowers.images.find import has_splits
+from beam_flowers.images.labels import is_hidden, label_and_split
+from beam_flowers.images.pixels import decode
+from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
+from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.runs.progress import Progress
+from beam_flowers.runs.summary import Summary
+from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.commits import latest
+from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
+from beam_flowers.store.plan import committed
+from beam_flowers.store.schema import StoreRows, rejects_table
+from beam_flowers.store.text_vectors import (
+    TextName,
+    backbone_of,
+    fingerprint_of,
+    parse_name,
+    parse_vector,
+)
+
+ROWS = 2000
+"""Rows of a part: 16 MB of Inception's 2048 numbers."""
+
+_HIDDEN, _STRAY = "/hidden", "/stray"
+"""Counted beside the modules, in whose names there is no `/`."""
+
+_SMALL = PixelRecipe(8, 8, None, "bilinear")
+"""Pictures are decoded to know their size, and that they are pictures; a JPEG at 1/8 of it."""
+
+
+@dataclass(frozen=True)
+class ImportJob:
+    """What to import.
+
+    Attributes:
+        bottlenecks: retrain.py's `--bottleneck_dir`.
+        images: its `--image_dir`.
+        store: folder of the feature store.
+        module: the network as the files' names have it; None where they name one only.
+    """
+
+    bottlenecks: str
+    images: str
+    store: str
+    module: str | None = None
+
+
+@dataclass(frozen=True)
+class ImportSummary(Summary):
+    """What an import did: `reused + rejected + others + hidden = total` files.
+
+    Attributes:
+        others: text files of other networks than the one imported.
+        backbone: what the store calls the vectors.
+    """
+
+    others: int = 0
+    backbone: str = ""
+
+    def __str__(self) -> str:
+        others = f"of other networks {self.others}, " if self.others else ""
+        return (
+            f"imported {self.reused}, rejected {self.rejected}, {others}hidden {self.hidden}, "
+            f"of {self.total}"
+        )
+
+
+def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> ImportSummary:
+    """Adds the vectors of retrain.py's text files to a store, as a section of their own.
+
+    Memory holds `ROWS` vectors at a time. A second import replaces the first one's rows and
+    rejects of the same files.
+
+    Raises:
+        InputError: a folder is not there or holds nothing to import, or `module` has to be named.
+        StoreError: the store cannot be written.
+    """
+    progress = progress or Progress()
+    progress.begin("listing")
+    source, images = (_folder(path) for path in (job.bottlenecks, job.images))
+    listed = Counter(progress.counted(_modules(source)))
+    hidden, strays = listed.pop(_HIDDEN, 0), listed.pop(_STRAY, 0)
+    module = _chosen(job, listed)
+    total = sum(listed.values()) + hidden + strays
+    progress.begin("reading", listed[module] + strays)
+    name, fingerprint = backbone_of(module), fingerprint_of(module)
+    place, kind = store_place(job.store, name, fingerprint)
+    reading = _Reading(images, has_splits(images), _stored_length(place))
+    parts = list(reading.parts(place, kind, _chosen_texts(source, module), progress))
+    progress.begin("committing")
+    about = {"imported": {"tool": "retrain.py", "module": module}}
+    append_parts(place, kind, about, parts, rejects_of=source)
+    rejected = sum(reading.reasons.values())
+    return ImportSummary(
+        embedded=0,
+        reused=sum(part.rows for part in parts if not part.is_rejects),
+        rejected=rejected,
+        hidden=hidden,
+        total=total,
+        failures=rejected,
+        dataset_hash=committed(latest(place.root), place).dataset_hash,
+        reasons=dict(reading.reasons),
+        others=sum(listed.values()) - listed[module],
+        backbone=name,
+    )
+
+
+def _folder(path: str) -> str:
+    uri = files.absolute(path)
+    if not files.is_folder(uri):
+        raise InputError(f"{path!r} is no folder (looked at {uri!r}); check the spelling")
+    return uri
+
+
+def _modules(source: str) -> Iterator[str]:
+    """Of every file the network that its name has, or that it is none of retrain.py's."""
+    for image in _texts(source):
+        name = parse_name(image.relative_path)
+        if is_hidden(image.relative_path):
+            yield _HIDDEN
+        else:
+            yield name.module if name else _STRAY
+
+
+def _texts(source: str) -> Iterator[Image]:
+    for entry in files.walk(source):
+        path = files.printable(files.relative(entry.uri, source))
+        uri = files.printable(entry.uri)
+        yield Image(uri, source, path, None, None, entry.bytes, entry.modified)
+
+
+def _chosen_texts(source: str, module: str) -> Iterator[tuple[Image, TextName | None]]:
+    """The files to import, and those that are none of retrain.py's, with what their names say."""
+    for image in _texts(source):
+        name = parse_name(image.relative_path)
+        if not is_hidden(image.relative_path) and (name is None or name.module == module):
+            yield image, name
+
+
+def _chosen(job: ImportJob, found: Counter[str]) -> str:
+    names = ", ".join(f"{name!r} ({count} files)" for name, count in found.most_common())
+    if not found:
+        raise InputError(
+            f"{job.bottlenecks!r} holds no text file of retrain.py, such as "
+            "roses/1.jpg_inception_v3.txt; name its --bottleneck_dir"
+        )
+    if job.module is None and len(found) > 1:
+        raise InputError(
+            f"{job.bottlenecks!r} holds vectors of several networks, which do not go together; "
+            f"choose one with --module: {names}"
+        )
+    module = job.module if job.module is not None else next(iter(found))
+    if module not in found:
+        raise InputError(f"no file in {job.bottlenecks!r} is of the module {module!r}; has {names}")
+    return module
+
+
+def _stored_length(place: Place) -> int | None:
+    """The numbers of a vector that the store has of this network; None if it has none."""
+    rows = committed(latest(place.root), place).rows
+    if not rows:
+        return None
+    with open_part(place, rows[0].name) as part:
+        length: int = part.schema_arrow.field("vector").type.list_size
+        return length
+
+
+class _Reading:
+    """Reads text files and pictures; counts the rejects by reason."""
+
+    def __init__(self, images: str, splits: bool, length: int | None) -> None:
+        self.reasons: Counter[str] = Counter()
+        self._images, self._splits, self._length = images, splits, length
+
+    def parts(
+        self,
+        place: Place,
+        kind: StoreRows,
+        texts: Iterator[tuple[Image, TextName | None]],
+        progress: Progress,
+    ) -> Iterator[Part]:
+        """The parts of all text files, written as they come."""
+        done = 0
+        while block := list(islice(texts, ROWS)):
+            outcomes = []
+            for outcome in pool().map(self._read, block):
+                outcomes.append(outcome)
+                progress.reach(done + len(outcomes), sum(self.reasons.values()))
+            done += len(block)
+            rows, rejects = self._sorted([text for text, _ in block], outcomes)
+            if rows:
+                yield write_part(place, kind, kind.table(rows))
+            if rejects:
+                self.reasons.update(reject.error_class for reject in rejects)
+                yield write_part(place, RejectRows(), rejects_table(rejects))
+
+    def _sorted(
+        self, texts: list[Image], outcomes: list[Bottleneck | Reject]
+    ) -> tuple[list[Bottleneck], list[Reject]]:
+        rows, rejects = [], [o for o in outcomes if isinstance(o, Reject)]
+        lengths = Counter(len(o.vector) for o in outcomes if isinstance(o, Bottleneck))
+        if self._length is None and lengths:
+            self._length = lengths.most_common(1)[0][0]
+        for text, outcome in zip(texts, outcomes, strict=True):
+            if not isinstance(outcome, Bottleneck):
+                continue
+            if len(outcome.vector) == self._length:
+                rows.append(outcome)
+            else:
+                message = f"{len(outcome.vector)} numbers, where others have {self._length}"
+                rejects.append(Reject(text, "read", "WrongLength", message))
+        return rows, rejects
+
+    def _read(self, file: tuple[Image, TextName | None]) -> Bottleneck | Reject:
+        text, name = file
+        if name is None:
+            message = "the name is not PICTURE_MODULE.txt, as retrain.py wrote it"
+            return Reject(text, "find", "NotABottleneck", message)
+        found = read_content(text, DEFAULT_LIMITS)
+        if isinstance(found, Reject):
+            return found
+        try:
+            vector = parse_vector(found[1])
+        except PictureError as error:
+            return Reject(text, "read", error.error_class, error.message, found[2])
+        row = self._picture(name.picture, vector)
+        return row if isinstance(row, Bottleneck) else Reject(text, *row, found[2])
+
+    def _picture(self, path: str, vector: np.ndarray) -> Bottleneck | tuple[str, str, str]:
+        """The row of a picture, or stage, class and message of a reject."""
+        label, split = label_and_split(path, self._splits)
+        image = Image(files.join(self._images, path), self._images, path, label, split)
+        try:
+            status = files.stat(image.uri)
+        except OSError:
+            return "find", "NoPicture", f"there is no picture {image.uri}"
+        image = image._replace(bytes=status.bytes, modified=status.modified)
+        content = read_content(image, DEFAULT_LIMITS)
+        if isinstance(content, Reject):
+            return "read", content.error_class, f"{image.uri}: {content.message}"
+        try:
+            picture = decode(content[1], _SMALL)
+        except PictureError as error:
+            return "decode", error.error_class, f"{image.uri}: {error.message}"
+        size = (picture.width, picture.height, picture.format)
+        return Bottleneck(image, content[2], *size, vector)

@@ -1,0 +1,216 @@
+"""retrain.py's text files become rows of a store; what cannot is a reject."""
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pictures import jpeg
+from stores import cli, photos, rows
+
+from beam_flowers.errors import InputError, PictureError
+from beam_flowers.runs import import_bottlenecks as module_under_test
+from beam_flowers.runs.import_bottlenecks import ImportJob, import_bottlenecks
+from beam_flowers.store.text_vectors import backbone_of, fingerprint_of, parse_name, parse_vector
+
+HUB = "https~tfhub.dev~google~imagenet~inception_v3~feature_vector~3"
+
+
+@pytest.mark.parametrize(
+    ("path", "picture", "module"),
+    [
+        ("roses/1.jpg.txt", "roses/1.jpg", ""),
+        ("roses/1.jpg_inception_v3.txt", "roses/1.jpg", "inception_v3"),
+        ("roses/1.JPG_mobilenet_1.0_224.txt", "roses/1.JPG", "mobilenet_1.0_224"),
+        (f"roses/1.png_{HUB}.txt", "roses/1.png", HUB),
+        ("roses/a.jpg_copy.jpeg_x.txt", "roses/a.jpg_copy.jpeg", "x"),
+        ("roses/a b [1]_nohash_2.jpg_x.txt", "roses/a b [1]_nohash_2.jpg", "x"),
+        ("1.jpg_x.txt", "1.jpg", "x"),
+    ],
+)
+def test_the_name_of_a_text_file(path, picture, module):
+    assert parse_name(path) == (picture, module)
+
+
+@pytest.mark.parametrize("path", ["roses/notes.txt", "roses/1.jpg", "roses/.jpg.txt", "1.jpg_.txt"])
+def test_names_that_retrain_did_not_write(path):
+    assert parse_name(path) is None
+
+
+def test_numbers_are_read_as_retrain_read_them():
+    text = "0.1,1e-05, 3.4028234e+38,0.0,16777217\n"
+    expected = np.array([float(word) for word in text.split(",")]).astype(np.float32)
+    assert parse_vector(text.encode()).tolist() == expected.tolist()
+    assert parse_vector(b"1").dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("data", "error_class", "message"),
+    [
+        (b"", "EmptyFile", "no number"),
+        (b" \n", "EmptyFile", "no number"),
+        (b"1,2,x3", "NotNumbers", "number 3 of 3 is 'x3'"),
+        (b"1,,2", "NotNumbers", "number 2 of 3 is ''"),
+        (b"1,2.", "", ""),
+        (b"1,\xff\x00", "NotNumbers", "number 2 of 2"),
+        (b"1,nan", "NotFinite", "number 2 of 2 is 'nan'"),
+        (b"1e99,2", "NotFinite", "number 1 of 2 is '1e99'"),
+    ],
+)
+def test_numbers_that_are_none(data, error_class, message):
+    if not error_class:
+        assert parse_vector(data).tolist() == [1, 2]
+        return
+    with pytest.raises(PictureError, match=f"{error_class}: .*{message}"):
+        parse_vector(data)
+
+
+def test_networks_have_names_and_fingerprints_of_their_own():
+    assert backbone_of("") == "imported"
+    assert backbone_of("a+b c") == "imported-a-b-c"
+    assert backbone_of(HUB) == f"imported-{HUB}"
+    assert len({fingerprint_of(m) for m in ("", "inception_v3", HUB)}) == 3
+
+
+def write_texts(pictures, folder, module="inception_v3", length=8):
+    """A text file for each picture; gives the vectors by the pictures' names."""
+    random, vectors = np.random.default_rng(0), {}
+    labels = sorted(p.name for p in pictures.iterdir())
+    for picture in sorted(pictures.glob("*/*")):
+        vector = random.random(length, np.float32)
+        vector[labels.index(picture.parent.name)] += 3
+        name = picture.name + (f"_{module}" if module else "")
+        (folder / picture.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / picture.parent.name / f"{name}.txt").write_text(",".join(map(str, vector)))
+        vectors[str(picture)] = vector
+    return vectors
+
+
+@pytest.fixture
+def given(tmp_path):
+    """Pictures, their text files and the vectors in them."""
+    pictures = photos(tmp_path / "pictures", 4)
+    return pictures, tmp_path / "texts", write_texts(pictures, tmp_path / "texts")
+
+
+def rejects(store):
+    found = pq.read_table(f"{store}/__rejects").to_pylist()
+    return {row["uri"].rpartition("/")[2]: (row["error_class"], row["message"]) for row in found}
+
+
+def test_rows_have_the_pictures_columns_and_the_texts_vectors(given, tmp_path):
+    pictures, texts, vectors = given
+    store = tmp_path / "s"
+    found = import_bottlenecks(ImportJob(str(texts), str(pictures), str(store)))
+    assert (found.reused, found.rejected, found.total) == (20, 0, 20)
+    imported = {row["uri"]: row for row in rows(store)}
+    assert {uri: row["vector"] for uri, row in imported.items()} == {
+        uri: vector.tolist() for uri, vector in vectors.items()
+    }
+    assert cli("embed", pictures, "--store", tmp_path / "own", "--progress", "none") == 0
+    for own in rows(tmp_path / "own"):
+        same = {k for k in own if k not in ("fingerprint", "vector")}
+        assert {k: imported[own["uri"]][k] for k in same} == {k: own[k] for k in same}
+        assert imported[own["uri"]]["fingerprint"] == fingerprint_of("inception_v3")
+
+
+def test_what_gives_no_row_is_rejected_with_its_reason(given, tmp_path):
+    pictures, texts, _ = given
+    names = sorted((texts / "roses").iterdir())
+    contents = {"empty": b"", "short": b"1,2,3", "word": b"1,2,3,4,5,6,7,oops", "nan": b"nan," * 8}
+    bad = dict(zip(contents, names, strict=True))
+    for kind, data in contents.items():
+        bad[kind].write_bytes(data)
+    tulips = sorted((texts / "tulips").iterdir())
+    (pictures / "tulips" / tulips[0].name.removesuffix("_inception_v3.txt")).unlink()
+    (pictures / "tulips" / tulips[1].name.removesuffix("_inception_v3.txt")).write_bytes(b"broken")
+    (texts / "tulips" / "notes.md").write_text("mine")
+    (texts / "tulips" / ".hidden_inception_v3.txt").write_text("1")
+    store = tmp_path / "s"
+    found = import_bottlenecks(ImportJob(str(texts), str(pictures), str(store)))
+    assert (found.reused, found.rejected, found.hidden, found.total) == (14, 7, 1, 22)
+    assert len(rows(store)) == found.reused
+    told = rejects(store)
+    assert len(told) == found.rejected == sum(found.reasons.values())
+    assert told[bad["empty"].name] == ("EmptyFile", "the text file holds no number")
+    assert told[bad["short"].name] == ("WrongLength", "3 numbers, where others have 8")
+    assert told[bad["word"].name] == ("NotNumbers", "number 8 of 8 is 'oops'")
+    assert told[bad["nan"].name][0] == "NotNumbers"
+    assert told[tulips[0].name][0] == "NoPicture"
+    assert told[tulips[0].name][1].endswith(tulips[0].name.removesuffix("_inception_v3.txt"))
+    assert told[tulips[1].name][0] == "NotAnImage"
+    assert told["notes.md"][0] == "NotABottleneck"
+
+
+def test_a_second_import_replaces_the_first(given, tmp_path):
+    pictures, texts, _ = given
+    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    gone = sorted((pictures / "roses").iterdir())[0]
+    gone.rename(tmp_path / "aside.jpg")
+    first = import_bottlenecks(job)
+    assert (first.reused, first.rejected) == (19, 1)
+    shutil.move(tmp_path / "aside.jpg", gone)
+    second = import_bottlenecks(job)
+    assert (second.reused, second.rejected) == (20, 0)
+    assert len(rows(tmp_path / "s")) == 20
+    assert not list((tmp_path / "s" / "__rejects").rglob("*.parquet"))
+    assert import_bottlenecks(job).dataset_hash == second.dataset_hash
+
+
+def test_parts_are_cut_and_the_length_is_that_of_the_store(given, tmp_path, monkeypatch):
+    pictures, texts, _ = given
+    monkeypatch.setattr(module_under_test, "ROWS", 6)
+    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    assert import_bottlenecks(job).reused == 20
+    assert len(list((tmp_path / "s").glob("backbone=*/*.parquet"))) == 4
+    write_texts(pictures, texts, length=9)
+    again = import_bottlenecks(job)
+    assert (again.reused, again.reasons) == (0, {"WrongLength": 20})
+
+
+def test_several_networks_have_to_be_chosen_from(given, tmp_path):
+    pictures, texts, _ = given
+    write_texts(pictures, texts, "mobilenet_1.0_224", 5)
+    write_texts(pictures, texts, "", 6)
+    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    with pytest.raises(InputError, match=r"--module: .*'inception_v3' .20 files.") as error:
+        import_bottlenecks(job)
+    assert "'mobilenet_1.0_224' (20 files)" in str(error.value)
+    assert "'' (20 files)" in str(error.value)
+    for name, length in {"mobilenet_1.0_224": 5, "": 6}.items():
+        store = tmp_path / f"store {name}"
+        found = import_bottlenecks(ImportJob(str(texts), str(pictures), str(store), name))
+        assert (found.reused, found.others, found.total) == (20, 40, 60)
+        assert {len(row["vector"]) for row in rows(store)} == {length}
+    with pytest.raises(InputError, match=r"is of the module 'x'; has .*'inception_v3'"):
+        import_bottlenecks(ImportJob(str(texts), str(pictures), str(tmp_path / "s"), "x"))
+
+
+def test_folders_without_anything_to_import(tmp_path):
+    (tmp_path / "empty").mkdir()
+    empty = str(tmp_path / "empty")
+    with pytest.raises(InputError, match=r"holds no text file of retrain.py, such as"):
+        import_bottlenecks(ImportJob(empty, empty, str(tmp_path / "s")))
+    with pytest.raises(InputError, match="'absent' is no folder"):
+        import_bottlenecks(ImportJob("absent", empty, str(tmp_path / "s")))
+    assert not (tmp_path / "s").exists()
+
+
+def test_imported_rows_are_trained_on_evaluated_and_scored_but_no_picture_is(
+    given, tmp_path, capsys
+):
+    pictures, texts, _ = given
+    (pictures / "roses" / "new.jpg").write_bytes(jpeg())
+    store, model = tmp_path / "s", tmp_path / "m"
+    assert cli("import-bottlenecks", texts, "--images", pictures, "--store", store) == 0
+    said = capsys.readouterr().out
+    assert "imported 20, rejected 0, hidden 0, of 20" in said
+    assert f"next: beam-flowers train {store} --backbone imported-inception_v3" in said
+    assert cli("train", store, "--backbone", "imported-inception_v3", "--model", model) == 0
+    assert cli("evaluate", store, "--model", model, "--output", tmp_path / "e", "--folds", 0) == 0
+    assert cli("score", store, "--model", model, "--output", tmp_path / "o.parquet") == 0
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 20
+    capsys.readouterr()
+    assert cli("score", pictures, "--model", model, "--output", tmp_path / "p.csv") == 1
+    assert "taken over from retrain.py's text files" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()
