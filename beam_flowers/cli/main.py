@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import logging
 import os
 import re
 import sys
 from collections.abc import Sequence
 
+from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.flags import split_flags, without_secret
-from beam_flowers.cli.parser import COMMANDS, command_parser, make_parser
+from beam_flowers.cli.parser import COMMANDS, command_parser, command_parsers, make_parser
 from beam_flowers.errors import BeamFlowersError
 
 EXIT_ERROR = 1
@@ -22,7 +25,7 @@ _PYTHON_ERROR = re.compile(r"(?!java\.|org\.)[\w.]*(?:Error|Exception): ")
 def entry(arguments: Sequence[str] | None = None) -> int:
     """The console's entry point: `main`, with what native libraries print kept off the screen."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    wanted = log.wanted(arguments)
+    wanted = _log_flags(arguments)
     if not wanted.verbose:
         try:
             log.keep_off_the_screen(wanted.log_file)
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     screen.write_by(screen.plain)
-    _quieten(log.wanted(arguments).verbose)
+    _quieten(_log_flags(arguments).verbose)
     try:
         return _run(arguments)
     except BeamFlowersError as error:
@@ -62,6 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(_cause(error))
 
 
+def _log_flags(arguments: Sequence[str]) -> log.Wanted:
+    """The flags of the log, from the command line or else from the configuration file."""
+    wanted, path = log.wanted(arguments), configs.config_named_in(arguments)
+    if path and arguments:
+        # What is wrong with the file is said by whoever reads all of it.
+        with contextlib.suppress(BeamFlowersError):
+            section = configs.read_config(path).sections.get(arguments[0], {})
+            settings = {key.replace("_", "-"): value for key, (value, _) in section.items()}
+            wanted.verbose = wanted.verbose or settings.get("verbose") is True
+            wanted.log_file = wanted.log_file or settings.get("log-file")
+    return wanted
+
+
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
     command = command_parser(parser, arguments[0]) if arguments else None
@@ -72,12 +88,24 @@ def _run(arguments: list[str]) -> int:
         ours, beams = split_flags(arguments[1:], command)
     except BeamFlowersError as error:
         command.error(str(error))
+    if path := configs.config_named_in(ours):
+        beams = _configure(path, parser, arguments[0], ours, beams)
     parsed = command.parse_args(ours)
     if beams:
         print("handed to Beam:", *map(without_secret, beams), flush=True)
         _set_filesystem_options(beams)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
     return code
+
+
+def _configure(
+    path: str, parser: argparse.ArgumentParser, name: str, ours: list[str], beams: list[str]
+) -> list[str]:
+    """Makes a file's settings the parser's defaults; Beam's flags with those of the file."""
+    config, commands = configs.read_config(path), command_parsers(parser)
+    configs.check_sections(config, commands)
+    configs.set_defaults(config, name, commands[name], configs.given_flags(ours))
+    return configs.beam_flags(config, name, commands[name], beams)
 
 
 def _set_filesystem_options(beams: list[str]) -> None:

@@ -9,17 +9,21 @@ from beam_flowers.cli import (
     backbones,
     check,
     classify,
+    completion,
     demo,
     doctor,
     embed,
     evaluate,
     export,
+    import_bottlenecks,
+    init,
     report,
     review,
     score,
     train,
     vacuum,
 )
+from beam_flowers.cli.config import add_config
 from beam_flowers.cli.log import add_log
 
 COMMANDS: dict[str, tuple[str, ModuleType]] = {
@@ -35,6 +39,9 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),
     "vacuum": ("clear what no commit of a store names", vacuum),
+    "import-bottlenecks": ("take over the text files that retrain.py kept", import_bottlenecks),
+    "init": ("write a configuration file with every flag, for --config", init),
+    "completion": ("write what lets a shell complete commands and flags", completion),
     "demo": ("embed, train and score the photographs that ship with the package", demo),
 }
 """Name → summary and the module whose `fill` adds the flags and whose `run` runs it."""
@@ -59,13 +66,18 @@ def make_parser() -> argparse.ArgumentParser:
         )
         module.fill(command)
         add_log(command)
+        add_config(command)
     return parser
+
+
+def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the commands by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 def command_parser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser | None:
     """The parser of one command."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found: argparse.ArgumentParser | None = action.choices.get(name)
-            return found
-    return None
+    return command_parsers(parser).get(name)

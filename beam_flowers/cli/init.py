@@ -1,0 +1,97 @@
+"""`init`: a configuration file with every flag, written from the parser itself."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+
+from beam_flowers.cli.config import BEAM, keys_of
+from beam_flowers.errors import InputError
+
+_FILE = "beam-flowers.yaml"
+_COLUMNS = 100
+
+_HEADER = """\
+# Flags for `beam-flowers COMMAND --config {path}`, a section for each command. Take the `#` away
+# from what you want to set; what stays behind one has its default. A list is [a, b]. Flags on the
+# command line win over this file. Relative paths are relative to the folder that you start in.
+"""
+
+_BEAM = """\
+  # Beam's own flags, each `name: value`: runner, temp_location, options of file systems, ...
+  #{key}:
+  #  runner: FnApiRunner
+"""
+
+_NO_PIPELINE = {"init", "completion"}
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers init`."""
+    parser.epilog = (
+        "Writes FILE: a section for each command, with all flags as comments, their defaults and\n"
+        "what `--help` says of them. Reads nothing, measures no accuracy. Never overwrites a file."
+    )
+    parser.add_argument(
+        "commands", metavar="COMMAND", nargs="*", help="commands to have in it (default: all)"
+    )
+    parser.add_argument("--output", metavar="FILE", default=_FILE, help=f"(default ./{_FILE})")
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers init`."""
+    from beam_flowers import files
+    from beam_flowers.cli.flags import require_no_pipeline
+    from beam_flowers.cli.parser import command_parsers, make_parser
+
+    require_no_pipeline("init", beams)
+    parsers = command_parsers(make_parser())
+    chosen = arguments.commands or [name for name in parsers if name not in _NO_PIPELINE]
+    if unknown := [name for name in chosen if name not in parsers]:
+        raise InputError(f"there is no command {unknown[0]!r}; choose of {', '.join(parsers)}")
+    path = arguments.output
+    text = template({name: parsers[name] for name in chosen}, path)
+    if not files.put_if_absent(files.absolute(path), text.encode()):
+        raise InputError(f"{path} is there and stays as it is; --output FILE names another one")
+    print(f"written: {path} ({', '.join(chosen)})")
+    print(f"next: edit it, then beam-flowers {chosen[0]} --config {path}")
+    return 0
+
+
+def template(commands: Mapping[str, argparse.ArgumentParser], path: str = _FILE) -> str:
+    """The file's text: nothing is set in it, and each setting is one `#` away."""
+    parts = [_HEADER.format(path=path)]
+    parts += ["".join(_section(name, command)) for name, command in commands.items()]
+    return "\n".join(parts)
+
+
+def _section(name: str, command: argparse.ArgumentParser) -> Iterator[str]:
+    yield f"# {command.description}\n{name}:\n"
+    keys: dict[argparse.Action, list[str]] = {}
+    for key, action in keys_of(command).items():
+        keys.setdefault(action, []).append(key)
+    for action, names in keys.items():
+        yield from (f"  # {line}\n" for line in _help(action, names[1:]))
+        yield f"  #{names[0]}: {_as_yaml(action)}".rstrip() + "\n"
+    yield _BEAM.format(key=BEAM)
+
+
+def _help(action: argparse.Action, others: Iterable[str]) -> list[str]:
+    words = [(action.help or "").replace("%%", "%")]
+    if action.choices:
+        words.append(f"one of {', '.join(map(str, action.choices))}")
+    if action.required and action.nargs != "*":
+        words.append("must be given, here or on the command line")
+    words += [f"also called {other}" for other in others]
+    return textwrap.wrap("; ".join(words), _COLUMNS - 4, break_on_hyphens=False)
+
+
+def _as_yaml(action: argparse.Action) -> str:
+    """The default as it would stand in the file; nothing where there is none."""
+    import yaml
+
+    default = False if action.nargs == 0 and action.default is None else action.default
+    if default is None:
+        return ""
+    return yaml.safe_dump(default, default_flow_style=True).removesuffix("\n...\n").strip()
