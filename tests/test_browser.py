@@ -6,7 +6,7 @@ import threading
 from itertools import pairwise
 
 import pytest
-from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store
+from report_cases import FOLDERS, HOSTILE, LABELS, make_model, make_scores, make_store
 from test_review import rows
 
 from beam_flowers.head.bundle import read_bundle
@@ -70,7 +70,22 @@ def folder(tmp_path_factory):
         ("scores.csv", {"store": store}),
     ):
         write_report(ReportJob(str(base / source), str(base / f"{source}.html"), **options))
+    make_collection(base)
     return base
+
+
+def make_collection(base):
+    """`doctor.html` about copies under two labels, a torn picture and many in print colours."""
+    from pictures import cmyk_jpeg, jpeg, scene
+    from stores import cli
+
+    for i in range(30):
+        for name, data in ((f"{i}.jpg", cmyk_jpeg(scene(80, 70, i))), ("same.jpg", jpeg(90, 80))):
+            path = base / "odd" / FOLDERS[i % 3] / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    (base / "odd" / FOLDERS[0] / "torn.jpg").write_bytes(jpeg()[:200])
+    assert not cli("doctor", base / "odd", "--output", base / "doctor.html")
 
 
 def expect(locator):
@@ -80,7 +95,7 @@ def expect(locator):
 
 
 @pytest.mark.parametrize("options", [DESK, DARK, PHONE], ids=["desk", "dark", "phone"])
-@pytest.mark.parametrize("source", ["model", "store", "scores.csv"])
+@pytest.mark.parametrize("source", ["model", "store", "scores.csv", "doctor"])
 def test_a_page_opens_from_a_disk_without_a_complaint(visit, folder, source, options):
     page = visit(f"file://{folder}/{source}.html", **options)
     image = page.locator(".cards img").first
@@ -144,6 +159,22 @@ def test_galleries_filter_and_extend(visit, folder):
     assert texts
     assert all(HOSTILE in text for text in texts)
     expect(section.get_by_role("status")).to_contain_text("picture")
+
+
+def test_the_doctor_s_findings_lead_to_their_pictures(visit, folder):
+    page = visit(f"file://{folder}/doctor.html", **PHONE)
+    link = page.get_by_role("link", name="Same bytes, two labels").last
+    link.focus()
+    page.keyboard.press("Enter")
+    section = page.locator("#same-bytes-two-labels")
+    expect(section.get_by_role("heading")).to_be_in_viewport()
+    group = section.get_by_role("list", name="3 pictures that belong together")
+    assert group.locator("b").all_inner_texts() == sorted(FOLDERS)
+    expect(page.locator("#unusable-files .frame")).to_contain_text("JPEG ends before")
+    many = page.locator("#cmyk")
+    expect(many.locator(".cards li")).to_have_count(24)
+    many.get_by_role("searchbox").fill(HOSTILE[:16])
+    expect(many.get_by_role("status")).to_have_text("10 pictures")
 
 
 def test_the_map_by_mouse_and_by_key(visit, folder):

@@ -1,14 +1,17 @@
 """What `doctor` finds in collections, and that it finds nothing in a sound one."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from pictures import bad_files, cmyk_jpeg, grey16, jpeg, oriented, saved, scene
+from PIL import Image
 from stores import cli, photos
 
 from beam_flowers.doctor import facts as doctor_facts
 from beam_flowers.doctor.near import MOST_BITS, groups_alike
+from beam_flowers.report.diagnosed import diagnosis_page
 from beam_flowers.runs.doctor import diagnose
 
 
@@ -51,6 +54,27 @@ def test_nothing_is_wrong_with_the_photographs(tmp_path):
 def test_a_picture_out_of_the_ordinary(tmp_path, kind, severity, data):
     found = kinds(write(tmp_path, a__plain_jpg=jpeg(200, 160, 7), a__odd_jpg=data))
     assert (found[kind].severity, names(found[kind])) == (severity, [["odd.jpg"]])
+
+
+def test_a_picture_of_one_colour_is_blank_and_like_no_other(tmp_path):
+    folder = write(
+        tmp_path,
+        a__1_jpg=saved(Image.new("RGB", (90, 90), "black"), "JPEG"),
+        a__2_png=saved(Image.new("RGB", (200, 90), "teal"), "PNG"),
+        a__3_jpg=jpeg(90, 90, 1),
+    )
+    found = kinds(folder)
+    assert names(found["blank"]) == [["1.jpg"], ["2.png"]]
+    assert "alike" not in found
+
+
+def test_a_stray_text_is_a_note_and_a_picture_that_is_none_a_warning(tmp_path):
+    folder = write(tmp_path, a__ok_jpg=jpeg(), a__page_jpg=b"<html>", a__notes_txt=b"to do")
+    unusable = [f for f in diagnose([str(folder)]).findings if f.kind == "unusable"]
+    assert [(f.severity, f.error_class, names(f)) for f in unusable] == [
+        ("warning", "NotAnImage", [["page.jpg"]]),
+        ("note", "NotAnImage", [["notes.txt"]]),
+    ]
 
 
 def test_sound_jpegs_have_no_traits(tmp_path):
@@ -128,6 +152,37 @@ def test_the_command(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     assert cli("doctor", tmp_path / "none") == 1
     assert "there is no file in" in capsys.readouterr().err
+
+
+def test_the_page_shows_each_finding_with_its_pictures(tmp_path, capsys):
+    pytest.importorskip("vl_convert", reason="the report's extra is not installed")
+    data, hostile = jpeg(300, 200, 1), "<script>alert(1)<"
+    folder = write(tmp_path / "p", a__1_jpg=data, a__2_jpg=data, b__3_jpg=jpeg(300, 200, 2))
+    write(folder, b__torn_jpg=jpeg()[:200], **{f"{hostile}__4_jpg": data})
+    page, found = tmp_path / "d.HTML", tmp_path / "d.json"
+    assert cli("doctor", folder, "--output", page, "--output", found, "--thumbnails", 3) == 0
+    assert f"page: {page}\nfindings: {found}\nnext: " in capsys.readouterr().out
+    html = page.read_text()
+    assert f"label {hostile}" not in html
+    shown = json.loads(re.search(r'id="data">(.*?)</script>', html, re.DOTALL)[1])
+    cards = shown["sections"]["same-bytes-two-labels"]
+    assert (len(cards["cards"]), cards["groups"]) == (3, [3])
+    assert {head for _, head, _ in cards["cards"]} == {"a", hostile}
+    pictures = {picture["name"].rpartition("/")[2]: picture for picture in shown["pictures"]}
+    assert pictures["1.jpg"]["thumb"].startswith("data:image/webp;base64,")
+    assert (pictures["torn.jpg"]["thumb"], pictures["torn.jpg"]["problem"][:4]) == (None, "JPEG")
+    assert html.count('href="#same-bytes-two-labels"') == 2
+
+
+def test_a_page_of_many_copies_shows_some_of_them(tmp_path):
+    pytest.importorskip("vl_convert", reason="the report's extra is not installed")
+    data = jpeg(90, 90)
+    copies = {f"a__{i}_jpg": data for i in range(20)}
+    found = diagnose([str(write(tmp_path / "p", b__x_jpg=jpeg(90, 90, 5), **copies))])
+    page = diagnosis_page(found.findings, found.files, found.counts(), [])
+    gallery = next(s for s in page.sections if s.id == "copies")
+    assert (len(gallery.cards), gallery.total, gallery.groups) == (12, 20, [12])
+    assert "Shown are 12 of 20" in gallery.note
 
 
 def test_alike_is_what_a_comparison_of_all_pairs_says():

@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared import IMAGES, add_images, sources
@@ -27,7 +28,20 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add_images(parser)
     add_progress(parser)
-    parser.add_argument("--output", help="JSON file for all findings with all their files")
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="all findings with all their files as JSON, or, if the name ends with .html, as one "
+        "page with thumbnails of them; may be given once for each",
+    )
+    parser.add_argument(
+        "--thumbnails",
+        type=int,
+        default=600,
+        help="most pictures to show on the page, 5 KB each (default 600)",
+    )
     parser.add_argument(
         "--fail-on",
         choices=("error", "warning"),
@@ -44,17 +58,29 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers doctor`."""
-    if beams:
-        raise InputError(f"unknown flag {beams[0]!r}: doctor runs in this process")
+    require_no_pipeline("doctor", beams)
     from beam_flowers.doctor.findings import SEVERITIES
-    from beam_flowers.runs.doctor import diagnose
+    from beam_flowers.report.page import require_packages
+    from beam_flowers.runs.doctor import diagnose, write_json, write_page
 
+    pages = [name for name in arguments.output if name.lower().endswith((".html", ".htm"))]
+    if arguments.thumbnails < 0:
+        raise InputError(f"--thumbnails is 0 or more, not {arguments.thumbnails}")
+    if pages:
+        require_packages()
     splits = 1 + sum(
         percentage > 0
         for percentage in (arguments.validation_percentage, arguments.testing_percentage)
     )
     with shown(arguments.progress) as progress:
-        diagnosis = diagnose(sources(arguments), splits, arguments.output, progress=progress)
+        images = sources(arguments)
+        diagnosis = diagnose(images, splits, progress=progress)
+        progress.begin("writing")
+        for name in arguments.output:
+            if name in pages:
+                write_page(diagnosis, name, images, splits, arguments.thumbnails)
+            else:
+                write_json(diagnosis, name)
     _print_counts(diagnosis.counts())
     for finding in diagnosis.findings:
         _print_finding(finding)
@@ -62,6 +88,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     severities = Counter(str(finding.severity) for finding in diagnosis.findings)
     named = [f"{severities[s]} {s}s" for s in SEVERITIES]
     print(f"{len(diagnosis.files)} files, {diagnosis.hidden} hidden: {', '.join(named)}")
+    for name in arguments.output:
+        print(f"{'page' if name in pages else 'findings'}: {name}")
     print(f"next: beam-flowers embed {shlex.join(arguments.images)} --store STORE")
     if arguments.progress == "json":
         found = {f"{s}s": severities[s] for s in SEVERITIES}

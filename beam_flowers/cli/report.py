@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_flowers.errors import InputError
+from beam_flowers.cli.flags import require_no_pipeline
 
 OUTPUT = "report.html"
 
@@ -61,8 +61,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers report`."""
     from beam_flowers.runs.report import ReportJob, write_report
 
-    if beams:
-        raise InputError(f"report runs no pipeline; leave out {' '.join(beams)}")
+    require_no_pipeline("report", beams)
     job = ReportJob(
         arguments.source,
         arguments.output,

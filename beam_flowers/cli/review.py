@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_flowers.errors import InputError
+from beam_flowers.cli.flags import require_no_pipeline
 
 OUTPUT = "corrections.csv"
 
@@ -35,8 +35,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers review`."""
     from beam_flowers.runs.review import ReviewJob, reviewing
 
-    if beams:
-        raise InputError(f"review runs no pipeline; leave out {' '.join(beams)}")
+    require_no_pipeline("review", beams)
     job = ReviewJob(arguments.scores, arguments.output, arguments.port, arguments.model_id)
     with reviewing(job) as found:
         print(f"review: {found.url}\nCtrl-C ends it", flush=True)

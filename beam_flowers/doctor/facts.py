@@ -19,6 +19,9 @@ from beam_flowers.records import Image, Picture, Reject
 _RECIPE = PixelRecipe(64, 64, None, "bilinear")
 """Enough for a perceptual hash, which looks at 32 x 32 pixels."""
 
+_ONE_COLOUR = 4
+"""Of 255 by how much the pixels of a picture of one colour differ: what JPEG makes of it."""
+
 
 class Facts(NamedTuple):
     """What is known of one file.
@@ -32,7 +35,9 @@ class Facts(NamedTuple):
         width: of the picture upright, in pixels; 0 for an unusable file.
         height: likewise.
         traits: of `rotated` (by EXIF), `cmyk`, `alpha`, `16-bit`, `animated`.
-        look: 64-bit perceptual hash (DCT); None without the package imagehash.
+        look: 64-bit perceptual hash (DCT); None without the package imagehash, and of a picture
+            of one colour, which has nothing to compare.
+        blank: whether it is of one colour.
     """
 
     image: Image
@@ -44,6 +49,7 @@ class Facts(NamedTuple):
     height: int = 0
     traits: tuple[str, ...] = ()
     look: int | None = None
+    blank: bool = False
 
 
 def examine(image: Image, limits: Limits) -> Facts:
@@ -57,12 +63,17 @@ def examine(image: Image, limits: Limits) -> Facts:
     except PictureError as error:
         return Facts(image, sha, error.error_class, error.message)
     size = (picture.format, picture.width, picture.height)
-    return Facts(image, sha, None, "", *size, _traits(data, picture.format), _look(picture))
+    traits, blank = _traits(data, picture.format), _blank(picture)
+    return Facts(image, sha, None, "", *size, traits, None if blank else _look(picture), blank)
 
 
 def looks_are_known() -> bool:
     """Whether the package that computes perceptual hashes is there."""
     return find_spec("imagehash") is not None
+
+
+def _blank(picture: Picture) -> bool:
+    return int(np.ptp(picture.pixels, axis=(0, 1)).max()) <= _ONE_COLOUR
 
 
 def _look(picture: Picture) -> int | None:

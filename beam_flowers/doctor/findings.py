@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from beam_flowers.doctor.facts import Facts, looks_are_known
 from beam_flowers.doctor.near import groups_alike
 from beam_flowers.images.labels import collisions
 from beam_flowers.records import NOT_AN_IMAGE
 
+K = TypeVar("K", bound=Hashable)
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 """`error`: training would fail or a class be lost; `warning`: results suffer; `note`: good to
@@ -33,6 +34,7 @@ _EXTENSIONS = {
     "TIFF": ("tif", "tiff"),
     "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
 }
+_ANY_EXTENSION = frozenset(e for known in _EXTENSIONS.values() for e in known)
 _TRAITS = {
     "rotated": "turned by their EXIF orientation; they are put upright before the network",
     "cmyk": "in print colours (CMYK), converted without their colour profile",
@@ -51,12 +53,14 @@ class Finding:
         severity: see `SEVERITIES`.
         message: what it is, and what to do.
         groups: the files, by uri; those that belong together, such as copies, in one group.
+        error_class: of files that will be rejected: as what.
     """
 
     kind: str
     severity: Severity
     message: str
     groups: tuple[tuple[str, ...], ...] = ()
+    error_class: str | None = None
 
     @property
     def files(self) -> int:
@@ -86,11 +90,16 @@ def find_problems(
 
 
 def _unusable(facts: Sequence[Facts]) -> Iterator[Finding]:
-    groups = _grouped([f for f in facts if f.error_class], lambda f: f.error_class)
-    for error_class, members in sorted(groups.items()):
-        severity: Severity = "note" if error_class == NOT_AN_IMAGE else "warning"
+    unusable = [fact for fact in facts if fact.error_class]
+    groups = _grouped(unusable, lambda f: (f.error_class or "", _named_as_picture(f)))
+    for (error_class, named), members in sorted(groups.items()):
+        # A stray text file is passed over in peace; a `.jpg` that is none is a picture lost.
+        stray = error_class == NOT_AN_IMAGE and not named
         message = f"will be rejected as {error_class}: {members[0].message}"
-        yield Finding("unusable", severity, message, _singles(members))
+        if error_class == NOT_AN_IMAGE and named:
+            message = f"named as pictures; {message}"
+        severity: Severity = "note" if stray else "warning"
+        yield Finding("unusable", severity, message, _singles(members), error_class)
 
 
 def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> Iterator[Finding]:
@@ -182,6 +191,11 @@ def _shapes(usable: Sequence[Facts]) -> Iterator[Finding]:
         )
         yield Finding("extreme-shape", "warning", message, _singles(extreme))
 
+    blank = [fact for fact in usable if fact.blank]
+    if blank:
+        message = "of one colour all over: an export that failed, or a covered lens"
+        yield Finding("blank", "warning", message, _singles(blank))
+
 
 def _names(usable: Sequence[Facts]) -> Iterator[Finding]:
     wrong = [fact for fact in usable if not _fits(fact)]
@@ -199,13 +213,19 @@ def _names(usable: Sequence[Facts]) -> Iterator[Finding]:
 
 
 def _fits(fact: Facts) -> bool:
-    return fact.image.uri.rpartition(".")[2].lower() in _EXTENSIONS[fact.format]
+    return _extension(fact) in _EXTENSIONS[fact.format]
 
 
-def _grouped(
-    facts: Iterable[Facts], key: Callable[[Facts], Hashable]
-) -> dict[Hashable, list[Facts]]:
-    groups: dict[Hashable, list[Facts]] = defaultdict(list)
+def _named_as_picture(fact: Facts) -> bool:
+    return _extension(fact) in _ANY_EXTENSION
+
+
+def _extension(fact: Facts) -> str:
+    return fact.image.uri.rpartition(".")[2].lower()
+
+
+def _grouped(facts: Iterable[Facts], key: Callable[[Facts], K]) -> dict[K, list[Facts]]:
+    groups: dict[K, list[Facts]] = defaultdict(list)
     for fact in facts:
         groups[key(fact)].append(fact)
     return groups

@@ -102,7 +102,9 @@ def render(page: Page, most: int) -> Rendered:
             script=script,
             script_hash=script_hash(script),
             data={
-                "pictures": [_picture(uri, found.get(uri), most) for uri in uris],
+                "pictures": [
+                    _picture(uri, found.get(uri), page.problems.get(uri), most) for uri in uris
+                ],
                 "sections": {s.id: _data(s, number) for s in page.sections},
             },
             thumbnails=_count(sides, found),
@@ -129,12 +131,15 @@ def _sides(page: Page, most: int) -> dict[str, int]:
     order = sorted(page.sections, key=lambda s: isinstance(s, Matrix))
     large = dict.fromkeys(c.uri for s in order if not isinstance(s, Map) for c in cards_of(s))
     small = [c.uri for s in order if isinstance(s, Map) for c in cards_of(s)] if most else []
-    sides = dict.fromkeys(list(large)[:most], _SIDE)
-    return {**dict.fromkeys(small, _MAP_SIDE), **sides}
+    shown = [uri for uri in large if uri not in page.problems]
+    return {**dict.fromkeys(small, _MAP_SIDE), **dict.fromkeys(shown[:most], _SIDE)}
 
 
-def _picture(uri: str, thumbnail: Thumbnail | None, most: int) -> dict[str, Any]:
-    problem = f"no thumbnail: only {most} are made" if thumbnail is None else thumbnail.problem
+def _picture(
+    uri: str, thumbnail: Thumbnail | None, problem: str | None, most: int
+) -> dict[str, Any]:
+    if problem is None:
+        problem = f"no thumbnail: only {most} are made" if thumbnail is None else thumbnail.problem
     return {
         "uri": uri,
         "name": short_name(uri),
@@ -158,7 +163,7 @@ def _data(section: Section, number: Mapping[str, int]) -> dict[str, Any]:
         return [[number[card.uri], card.head, card.detail] for card in cards]
 
     if isinstance(section, Gallery):
-        return {"cards": rows(section.cards)}
+        return {"cards": rows(section.cards), "groups": list(section.groups)}
     if isinstance(section, Matrix):
         return {"cells": {f"{r},{c}": rows(cards) for (r, c), cards in section.cards.items()}}
     if isinstance(section, Map):

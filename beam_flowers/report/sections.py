@@ -70,12 +70,14 @@ class Table(Section):
         columns: of each row.
         rows: values by column; None where there is none.
         more: a table that goes into the details.
+        links: ids of the sections that the rows lead to, empty for none; empty where no row does.
     """
 
     kind = "table"
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     more: Table | None = None
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,14 @@ class Gallery(Section):
     Attributes:
         cards: the first of them.
         total: how many there are.
+        groups: how many of the cards at a time belong together, such as copies of one picture;
+            empty where each stands for itself.
     """
 
     kind = "gallery"
     cards: Sequence[Card]
     total: int
+    groups: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,7 @@ class Page:
         warnings: what to know before quoting a number.
         sections: in their order.
         sha256: content that pictures must have to be shown, by uri.
+        problems: why there is nothing to show, by uri: such files are not read.
     """
 
     title: str
@@ -197,3 +203,4 @@ class Page:
     warnings: Sequence[str]
     sections: Sequence[Section]
     sha256: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)

@@ -12,12 +12,16 @@ from typing import Any
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool
 from beam_flowers.doctor.facts import Facts, examine
-from beam_flowers.doctor.findings import Finding, find_problems
+from beam_flowers.doctor.findings import EXTREME, TINY, Finding, find_problems
+from beam_flowers.doctor.near import MOST_BITS
 from beam_flowers.errors import InputError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import are_splits, is_hidden
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Hidden, Image, Reject
+from beam_flowers.report.diagnosed import diagnosis_page
+from beam_flowers.report.page import Rendered, render
+from beam_flowers.report.words import listed
 from beam_flowers.runs.progress import Progress
 
 _BLOCK = 1024
@@ -60,7 +64,6 @@ class Diagnosis:
 def diagnose(
     images: Sequence[str],
     splits: int = 3,
-    output: str | None = None,
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
@@ -69,7 +72,6 @@ def diagnose(
     Args:
         images: folders, globs, list files, manifests or pictures; see `find_images`.
         splits: number of splits that each class needs a picture in.
-        output: JSON file for all of it.
         limits: what one picture may cost.
         progress: is told how far the run is.
 
@@ -88,11 +90,42 @@ def diagnose(
         raise InputError(f"there is no file in {', '.join(images)}; name a folder of pictures")
     hidden = sum(isinstance(f, Hidden) for f in found)
     problems = find_problems(facts, _class_folders(images), splits)
-    diagnosis = Diagnosis(facts, hidden, tuple(problems))
-    if output is not None:
-        text = json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False)
-        files.write_atomic(files.absolute(output), text.encode())
-    return diagnosis
+    return Diagnosis(facts, hidden, tuple(problems))
+
+
+def write_json(diagnosis: Diagnosis, output: str) -> None:
+    """All findings with all their files."""
+    text = json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False)
+    files.write_atomic(files.absolute(output), text.encode())
+
+
+def write_page(
+    diagnosis: Diagnosis, output: str, images: Sequence[str], splits: int, thumbnails: int
+) -> Rendered:
+    """All findings with thumbnails, as one HTML file.
+
+    Args:
+        diagnosis: what was found.
+        output: the file.
+        images: as they were given to `diagnose`.
+        splits: likewise.
+        thumbnails: most pictures to show; 0 for none.
+
+    Raises:
+        InputError: if a package is missing.
+    """
+    done = [
+        ("Read", listed(images)),
+        ("Files", f"{len(diagnosis.files):,}, and {diagnosis.hidden:,} hidden"),
+        ("Splits asked for", f"{splits}, each with a picture of every label"),
+        ("Tiny", f"shorter side below {TINY} pixels"),
+        ("Extreme shapes", f"longer side {EXTREME:g} times the shorter one or more"),
+        ("Alike", f"perceptual hashes (DCT) that differ in {MOST_BITS} of 64 bits at most"),
+    ]
+    page = diagnosis_page(diagnosis.findings, diagnosis.files, diagnosis.counts(), done)
+    rendered = render(page, thumbnails)
+    files.write_atomic(files.absolute(output), rendered.html.encode("utf-8", "replace"))
+    return rendered
 
 
 def _examined(images: Sequence[Image], limits: Limits, progress: Progress) -> Iterator[Facts]:

@@ -16,8 +16,15 @@
     const item = make("li");
     const link = picture.href ? { class: "frame", href: picture.href, target: "_blank", rel: "noopener" } : { class: "frame" };
     const frame = make(picture.href ? "a" : "div", "", link);
-    if (picture.thumb) frame.append(make("img", "", { src: picture.thumb, alt: head + ", " + picture.name, decoding: "async" }));
-    else frame.append(make("span", picture.problem));
+    if (picture.thumb) {
+      const image = make("img", "", { src: picture.thumb, alt: head + ", " + picture.name, decoding: "async" });
+      // Of a long strip a square cut out of the middle shows nothing of its shape.
+      image.addEventListener("load", () => {
+        const sides = [image.naturalWidth, image.naturalHeight];
+        image.classList.toggle("strip", Math.max(...sides) > 2.5 * Math.min(...sides));
+      });
+      frame.append(image);
+    } else frame.append(make("span", picture.problem));
     item.append(frame, make("b", head));
     if (detail) item.append(make("span", detail));
     item.append(make("span", picture.name, { class: "name", title: picture.uri }));
@@ -26,29 +33,48 @@
 
   const plural = (count) => count.toLocaleString("en") + (count === 1 ? " picture" : " pictures");
 
-  const gallery = (section, { cards }) => {
+  // Cards that belong together, such as copies of one picture, stand in one frame.
+  const inGroups = (cards, sizes) => {
+    if (!sizes.length) return cards.map((one) => [one]);
+    let from = 0;
+    return sizes.map((size) => cards.slice(from, (from += size)));
+  };
+
+  const unit = (cards) => {
+    if (cards.length === 1) return card(cards[0]);
+    const item = make("li", "", { class: "group" });
+    const list = make("ul", "", { class: "cards", "aria-label": plural(cards.length) + " that belong together" });
+    list.append(...cards.map(card));
+    item.append(list);
+    return item;
+  };
+
+  const gallery = (section, { cards, groups }) => {
     const list = section.querySelector(".cards");
     if (!list) return;
     const filter = section.querySelector("input");
     const more = section.querySelector(".more");
     const status = section.querySelector("[role=status]");
-    const texts = cards.map(([n, head, detail]) => (head + " " + detail + " " + data.pictures[n].uri).toLowerCase());
-    let found = cards;
+    const text = ([n, head, detail]) => (head + " " + detail + " " + data.pictures[n].uri).toLowerCase();
+    const units = inGroups(cards, groups);
+    const texts = units.map((each) => each.map(text).join("\n"));
+    const size = (some) => some.reduce((sum, each) => sum + each.length, 0);
+    let found = units;
     const extend = () => {
       const first = list.children.length;
-      list.append(...found.slice(first, first + PAGE).map(card));
-      const left = found.length - list.children.length;
-      more.hidden = left <= 0;
+      list.append(...found.slice(first, first + PAGE).map(unit));
+      const left = size(found.slice(list.children.length));
+      more.hidden = !left;
       more.textContent = "Show more (" + left + " left)";
     };
     const show = () => {
-      const wanted = filter.value.trim().toLowerCase();
-      found = cards.filter((_, i) => texts[i].includes(wanted));
-      status.textContent = wanted ? plural(found.length) : "";
+      const wanted = filter ? filter.value.trim().toLowerCase() : "";
+      found = units.filter((_, i) => texts[i].includes(wanted));
+      if (status) status.textContent = wanted ? plural(size(found)) : "";
       list.replaceChildren();
       extend();
     };
-    filter.addEventListener("input", show);
+    filter?.addEventListener("input", show);
     more.addEventListener("click", () => {
       const first = list.children.length;
       extend();
