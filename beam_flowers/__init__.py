@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from beam_flowers.head.bundle import write_bundle as write_bundle
     from beam_flowers.images.find import find_images as find_images
     from beam_flowers.images.pixels import decode as decode
+    from beam_flowers.inference import BottleneckModelHandler as BottleneckModelHandler
+    from beam_flowers.inference import ScoreModelHandler as ScoreModelHandler
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
@@ -20,17 +22,18 @@ if TYPE_CHECKING:
     from beam_flowers.runs.score import score_images as score_images
     from beam_flowers.runs.train import train_model as train_model
     from beam_flowers.scores.ranking import Score as Score
-    from beam_flowers.transforms import BottleneckModelHandler as BottleneckModelHandler
+    from beam_flowers.streaming import WatchImages as WatchImages
     from beam_flowers.transforms import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms import FindImages as FindImages
     from beam_flowers.transforms import ReadImages as ReadImages
     from beam_flowers.transforms import ReadStore as ReadStore
     from beam_flowers.transforms import ScoreBottlenecks as ScoreBottlenecks
+    from beam_flowers.transforms import ScoreImages as ScoreImages
     from beam_flowers.transforms import WriteStore as WriteStore
 
 _HOMES = {
     "Bottleneck": "records",
-    "BottleneckModelHandler": "transforms",
+    "BottleneckModelHandler": "inference",
     "ComputeBottlenecks": "transforms",
     "FindImages": "transforms",
     "Image": "records",
@@ -39,6 +42,9 @@ _HOMES = {
     "Reject": "records",
     "Score": "scores.ranking",
     "ScoreBottlenecks": "transforms",
+    "ScoreImages": "transforms",
+    "ScoreModelHandler": "inference",
+    "WatchImages": "streaming",
     "WriteStore": "transforms",
     "decode": "images.pixels",
     "embed_images": "runs.embed",

@@ -7,33 +7,32 @@ This module only wires. Elements are the records of `beam_flowers.records` and `
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import apache_beam as beam
-import numpy as np
-from apache_beam.ml.inference.base import ModelHandler
-from apache_beam.pvalue import PBegin, PCollection
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
+from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import read_content
-from beam_flowers.backbones.engine import Engine, load
 from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.head.networks import networks_of, require_networks
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.ranking import TOP_K, Models, Score
+from beam_flowers.scores.ranking import TOP_K, Models, Score, bundles_of
 from beam_flowers.scores.rows import Layout, ScoreRows
 from beam_flowers.scores.rule import Rule
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, read_part, write_part
 from beam_flowers.store.schema import StoreRows, bottlenecks_of
+from beam_flowers.streaming import Spread
 
 REJECTS = "rejects"
 _BLOCK = 256
@@ -93,9 +92,7 @@ class ComputeBottlenecks(beam.PTransform):
     def expand(self, images: PCollection[Image]) -> Any:
         return (
             images
-            | "AddKey" >> beam.Map(_by_uri)
-            | "Spread" >> beam.GroupByKey()
-            | "DropKey" >> beam.FlatMap(_values)
+            | "Spread" >> Spread(_uri)
             | "Compute"
             >> beam.ParDo(_Compute(several(self.backbone), self.limits)).with_outputs(
                 REJECTS, main="bottlenecks"
@@ -169,89 +166,105 @@ class ScoreBottlenecks(beam.PTransform):
         return bottlenecks | "Score" >> beam.FlatMap(_score, kind=kind)
 
 
-class BottleneckModelHandler(ModelHandler[np.ndarray, np.ndarray, Engine]):
-    """For Beam's RunInference: uint8 [H, W, 3] pixels → float32 [D] vectors.
+class Scored(NamedTuple):
+    """What `ScoreImages` gives."""
 
-    The pixels are those that `decode(data, engine.recipe)` gives.
+    scores: PCollection[Score]
+    rejects: PCollection[Reject]
+
+
+@dataclass
+class ScoreImages(beam.PTransform):
+    """`Image`s → `Score`s, one for each model; a picture that gives none comes out as a `Reject`.
+
+    Attributes:
+        models: the model, or several of one backbone.
+        backbone: the one that they were trained on, or those whose vectors they take side by
+            side; by default, what this machine has under their names.
+        top_k: labels a score.
+        rule: when a label is given.
+        limits: of what is read.
     """
 
-    def __init__(self, backbone: ResolvedBackbone) -> None:
-        super().__init__()
-        self._backbone = backbone
+    models: Models
+    backbone: Backbones | None = None
+    top_k: int = TOP_K
+    rule: Rule | None = None
+    limits: Limits = field(default_factory=Limits)
 
-    def load_model(self) -> Engine:
-        return load(self._backbone)
-
-    def run_inference(
-        self,
-        batch: Sequence[np.ndarray],
-        model: Engine,
-        inference_args: dict[str, Any] | None = None,
-    ) -> Iterable[np.ndarray]:
-        return list(model.embed(np.stack(batch)))
-
-    def batch_elements_kwargs(self) -> dict[str, Any]:
-        # Beam's own limit of 10,000 pictures a batch would be gigabytes of pixels.
-        return {"min_batch_size": 1, "max_batch_size": 32}
+    def expand(self, images: PCollection[Image]) -> Scored:
+        bundle = bundles_of(self.models)[0]
+        networks = several(self.backbone) if self.backbone else networks_of(bundle)
+        require_networks(networks, bundle)
+        computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
+        scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
+        scores = computed.bottlenecks | "Label" >> scoring
+        return Scored(scores, computed.rejects)
 
 
 class _Compute(beam.DoFn):
+    """Elements wait for one another in a bundle; each result has the window and time of its own."""
+
     def __init__(self, backbones: Sequence[ResolvedBackbone], limits: Limits) -> None:
         self._backbones = backbones
         self._limits = limits
 
     def start_bundle(self) -> None:
-        self._block: list[Image] = []
+        self._block: list[WindowedValue] = []
 
-    def process(self, image: Image) -> Iterator[Any]:
-        self._block.append(image)
+    def process(
+        self,
+        image: Image,
+        timestamp: Any = beam.DoFn.TimestampParam,
+        window: Any = beam.DoFn.WindowParam,
+    ) -> Iterator[Any]:
+        self._block.append(WindowedValue(image, timestamp, [window]))
         if len(self._block) >= _BLOCK:
             yield from self._flush()
 
     def finish_bundle(self) -> Iterator[Any]:
-        yield from _in_global_window(self._flush())
+        yield from self._flush()
 
     def _flush(self) -> Iterator[Any]:
         block, self._block = self._block, []
-        if block:
-            results = collect_joined(start_each(block, self._backbones, self._limits))
-            yield from (_tagged(r) for r in results)
+        if not block:
+            return
+        images = [held.value for held in block]
+        results = collect_joined(start_each(images, self._backbones, self._limits))
+        for held, result in zip(block, results, strict=True):
+            value = held.with_value(result)
+            yield TaggedOutput(REJECTS, value) if isinstance(result, Reject) else value
 
 
 class _WriteParts(beam.DoFn):
+    """Rows → parts, of one window each: a window is a commit."""
+
     def __init__(self, place: Place, kind: StoreRows) -> None:
         self._place = place
         self._kind = kind
 
     def start_bundle(self) -> None:
-        self._block: list[Bottleneck] = []
+        self._blocks: defaultdict[Any, list[Bottleneck]] = defaultdict(list)
 
-    def process(self, bottleneck: Bottleneck) -> Iterator[Part]:
-        self._block.append(bottleneck)
-        if len(self._block) >= 16 * _BLOCK:
-            yield self._flush()
+    def process(
+        self, bottleneck: Bottleneck, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[WindowedValue]:
+        self._blocks[window].append(bottleneck)
+        if len(self._blocks[window]) >= 16 * _BLOCK:
+            yield self._flush(window)
 
-    def finish_bundle(self) -> Iterator[Any]:
-        if self._block:
-            yield from _in_global_window([self._flush()])
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for window in list(self._blocks):
+            yield self._flush(window)
 
-    def _flush(self) -> Part:
-        block, self._block = self._block, []
-        return write_part(self._place, self._kind, self._kind.table(block))
-
-
-def _in_global_window(elements: Iterable[Any]) -> Iterator[Any]:
-    window = [GlobalWindow()]
-    for element in elements:
-        if isinstance(element, beam.pvalue.TaggedOutput):
-            value = WindowedValue(element.value, MIN_TIMESTAMP, window)
-            yield beam.pvalue.TaggedOutput(element.tag, value)
-        else:
-            yield WindowedValue(element, MIN_TIMESTAMP, window)
+    def _flush(self, window: Any) -> WindowedValue:
+        rows = self._kind.table(self._blocks.pop(window))
+        part = write_part(self._place, self._kind, rows)
+        return WindowedValue(part, window.max_timestamp(), [window])
 
 
 def _tagged(result: Any) -> Any:
-    return beam.pvalue.TaggedOutput(REJECTS, result) if isinstance(result, Reject) else result
+    return TaggedOutput(REJECTS, result) if isinstance(result, Reject) else result
 
 
 def _find(sources: list[str]) -> Iterator[Any]:
@@ -263,12 +276,8 @@ def _read(image: Image, limits: Limits) -> Iterator[Any]:
     yield _tagged(content) if isinstance(content, Reject) else content[:2]
 
 
-def _by_uri(image: Image) -> tuple[str, Image]:
-    return image.uri, image
-
-
-def _values(keyed: tuple[str, Iterable[Image]]) -> Iterator[Image]:
-    yield from keyed[1]
+def _uri(image: Image) -> str:
+    return image.uri
 
 
 def _one_key(part: Part) -> tuple[int, Part]:
@@ -278,7 +287,11 @@ def _one_key(part: Part) -> tuple[int, Part]:
 def _append(
     keyed: tuple[int, Iterable[Part]], place: Place, kind: StoreRows, about: dict[str, Any]
 ) -> int:
-    return append_parts(place, kind, about, list(keyed[1]))
+    # Windows are commits of one run: each has a name of its own, and the same one if repeated.
+    parts = sorted(keyed[1], key=lambda part: part.name)
+    names = "".join(part.name for part in parts)
+    run = hashlib.sha256(f"{place.run}{names}".encode()).hexdigest()[:16]
+    return append_parts(replace(place, run=run), kind, about, parts)
 
 
 def _read_part(keyed: tuple[str, Iterable[str]], place: Place) -> Iterator[Bottleneck]:

@@ -36,6 +36,10 @@ SAME_LAYER = {
     "check_transforms": "transforms",
     "worker_setup": "workers",
     "augment_transforms": "transforms",
+    "streaming": "transforms",
+    "inference": "transforms",
+    "yaml_rows": "transforms",
+    "yaml_transforms": "transforms",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

@@ -4,21 +4,17 @@ import apache_beam as beam
 import numpy as np
 import pictures
 import pytest
-from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that, equal_to
 from stores import cli, embed, photos, rejects, rows, visible
 
-from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import StoreError
 from beam_flowers.head.bundle import model_id, read_bundle
-from beam_flowers.images.pixels import decode
 from beam_flowers.records import Image
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.transforms import (
-    BottleneckModelHandler,
     ComputeBottlenecks,
     FindImages,
     ReadImages,
@@ -150,22 +146,3 @@ def test_read_gives_the_bytes_and_rejects_what_cannot_be_read(folder):
         assert_that(contents, equal_to([("bad.txt", pictures.TEXT)]))
         reasons = read.rejects | beam.Map(lambda reject: reject.error_class)
         assert_that(reasons, equal_to(["FileNotFoundError"]), label="rejects")
-
-
-def test_the_model_handler_gives_the_vectors_of_the_store(store):
-    recipe = load(NETWORK).recipe
-    expected = read_features(store)[1]
-
-    def pixels(uri):
-        with open(uri, "rb") as file:
-            return uri, decode(file.read(), recipe).pixels
-
-    def check(found):
-        vectors = dict(found)
-        found = [vectors[uri] for uri in expected.uris]
-        np.testing.assert_array_equal(found, expected.vectors)
-
-    handler = KeyedModelHandler(BottleneckModelHandler(NETWORK))
-    with Pipeline() as pipeline:
-        uris = pipeline | beam.Create(expected.uris)
-        assert_that(uris | beam.Map(pixels) | RunInference(handler), check)

@@ -18,11 +18,11 @@ from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
 
 FORMAT = "beam-flowers model 1"
-_MODEL = "model.json"
+MODEL_FILE = "model.json"
 _LABELS = "labels.txt"
 _ARRAYS = ("weights", "bias", "hidden_weights", "hidden_bias")
 _HELD_OUT = "held_out.npy"
-_NAMES = (_MODEL, _LABELS, _HELD_OUT, *(f"{name}.npy" for name in _ARRAYS))
+_NAMES = (MODEL_FILE, _LABELS, _HELD_OUT, *(f"{name}.npy" for name in _ARRAYS))
 _OF_THE_HEAD = ("temperature", "multi_label")
 _IN_FILES = ("head", "held_out")
 _LATER = ("augmentation",)
@@ -139,7 +139,7 @@ def write_bundle(folder: str, bundle: Bundle) -> str:
     for name, data in side_files.items():
         files.write_atomic(files.join(folder, name), data)
     text = _to_json({**description, "model_id": identity}, indent=1) + "\n"
-    files.write_atomic(files.join(folder, _MODEL), text.encode())
+    files.write_atomic(files.join(folder, MODEL_FILE), text.encode())
     _delete_older_layers(folder, side_files)
     return identity
 
@@ -243,7 +243,7 @@ def _sha256(data: bytes) -> str:
 
 def _delete_older_layers(folder: str, side_files: Mapping[str, bytes]) -> None:
     """An older bundle in the folder may have had a hidden layer."""
-    for name in set(_NAMES) - {_MODEL, *side_files}:
+    for name in set(_NAMES) - {MODEL_FILE, *side_files}:
         if files.exists(files.join(folder, name)):
             files.delete(files.join(folder, name))
 
@@ -255,10 +255,10 @@ def refuse_foreign(folder: str) -> None:
     if not files.is_folder(folder):
         raise ModelError(f"{folder!r} is a file; name a folder for the model")
     names = {entry.name for entry in files.list_folder(folder)}
-    if _MODEL in names:
+    if MODEL_FILE in names:
         _read_description(folder)
     foreign = sorted(name for name in names - {*_NAMES} if not name.startswith("."))
-    if foreign and _MODEL not in names:
+    if foreign and MODEL_FILE not in names:
         raise ModelError(
             f"{folder!r} holds other things than a model ({foreign[0]!r}, {len(foreign)} in all);"
             " name a new or empty folder"
@@ -273,9 +273,9 @@ def _read(folder: str, name: str) -> bytes:
 
 
 def _read_description(folder: str) -> dict[str, Any]:
-    where = files.join(folder, _MODEL)
+    where = files.join(folder, MODEL_FILE)
     try:
-        described = json.loads(_read(folder, _MODEL))
+        described = json.loads(_read(folder, MODEL_FILE))
     except ValueError as error:
         raise ModelError(f"{where!r} is no JSON: {error}") from error
     found = described.get("format") if isinstance(described, dict) else None
@@ -295,7 +295,7 @@ def _read_checked(folder: str, name: str, hashes: Mapping[str, str]) -> bytes:
     if _sha256(data) != hashes.get(name):
         raise ModelError(
             f"{files.join(folder, name)!r} was changed or only half written: its sha256 is"
-            f" {_sha256(data)}, {_MODEL} says {hashes.get(name)}; train the model again"
+            f" {_sha256(data)}, {MODEL_FILE} says {hashes.get(name)}; train the model again"
         )
     return data
 

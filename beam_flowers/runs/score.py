@@ -13,7 +13,8 @@ from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError
-from beam_flowers.head.bundle import Bundle, require_backbone
+from beam_flowers.head.bundle import Bundle
+from beam_flowers.head.networks import require_networks
 from beam_flowers.runs.embed import (
     RunOptions,
     Summary,
@@ -159,7 +160,9 @@ def _score(
 ) -> Summary:
     if is_store(job.images[0]):
         return score_stored(table, job.images[0], None, bundle, options)
-    _require(networks, bundle)
+    if not networks:
+        raise InputError("pictures can only be scored with the backbone of the model")
+    require_networks(networks, bundle)
     if job.store:
         runs = [
             embed_images(
@@ -173,18 +176,6 @@ def _score(
     return table.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(job.images, table.root, table.progress)),
         lambda plan, _: run_plan(plan, table.kind, networks, options.pipeline, table.progress),
-    )
-
-
-def _require(networks: Sequence[ResolvedBackbone], bundle: Bundle) -> None:
-    if not networks:
-        raise InputError("pictures can only be scored with the backbone of the model")
-    pixels = {network.row.name: network.about()["pixels"] for network in networks}
-    require_backbone(
-        bundle,
-        "+".join(network.row.name for network in networks),
-        "+".join(network.fingerprint for network in networks),
-        pixels if len(networks) > 1 else pixels[networks[0].row.name],
     )
 
 

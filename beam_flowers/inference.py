@@ -1,0 +1,132 @@
+"""Model handlers for Beam's RunInference: pictures' pixels → vectors, vectors → labels.
+
+A head is small and is trained again often, a network is neither: so the head's handler takes a
+newer model while the pipeline runs, as RunInference's `watch_model_pattern` finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from apache_beam.ml.inference.base import ModelHandler
+
+from beam_flowers import files
+from beam_flowers.backbones.engine import Engine, load
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import BackboneError, ModelError
+from beam_flowers.head.bundle import MODEL_FILE, read_bundle
+from beam_flowers.records import Bottleneck
+from beam_flowers.scores.ranking import TOP_K, Labeller, Score
+from beam_flowers.scores.rule import Rule
+
+_BATCH = {"min_batch_size": 1, "max_batch_size": 32}
+"""Beam's own limit of 10,000 pictures a batch would be gigabytes of pixels."""
+
+
+class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.float32], Engine]):
+    """For Beam's RunInference: uint8 [H, W, 3] pixels → float32 [D] vectors.
+
+    The pixels are those that `decode(data, engine.recipe)` gives, `engine` being what
+    `load_model` returns.
+
+    Args:
+        backbone: the network.
+        options: batching and sharing, as `ModelHandler` has them.
+    """
+
+    def __init__(self, backbone: ResolvedBackbone, **options: Any) -> None:
+        super().__init__(**(_BATCH | options))
+        self._backbone = backbone
+
+    def load_model(self) -> Engine:
+        """The network; one a process, however many steps and threads ask."""
+        return load(self._backbone)
+
+    def run_inference(
+        self,
+        batch: Sequence[npt.NDArray[np.uint8]],
+        model: Engine,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[npt.NDArray[np.float32]]:
+        """A vector for each picture, bit for bit what it would be alone."""
+        return list(model.embed(np.stack(batch)))
+
+    def get_num_bytes(self, batch: Sequence[npt.NDArray[np.uint8]]) -> int:
+        """Bytes of a batch's pixels."""
+        return sum(pixels.nbytes for pixels in batch)
+
+    def update_model_path(self, model_path: str | None = None) -> None:
+        """Refuses another network: vectors of two can't be compared, and these carry no name.
+
+        Raises:
+            BackboneError: always, if there is a path.
+        """
+        if model_path:
+            raise BackboneError(
+                f"{model_path!r} cannot take the place of {self._backbone.row.name!r} while the "
+                "pipeline runs: vectors of two networks cannot be compared. Begin a new pipeline, "
+                "or watch for new heads, with ScoreModelHandler"
+            )
+
+
+class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
+    """For Beam's RunInference: `Bottleneck`s → `Score`s, by a model that may be replaced.
+
+    `watch_model_pattern="models/*/model.json"` finds newer models: that file is written last, so
+    that none is taken half written. Each has to be of the backbone of the first.
+
+    Args:
+        model: folder of the model to begin with.
+        top_k: labels a score.
+        rule: when a label is given.
+        options: batching and sharing, as `ModelHandler` has them.
+
+    Raises:
+        ModelError: the model can't be read, or takes vectors of another backbone.
+    """
+
+    def __init__(
+        self, model: str, top_k: int = TOP_K, rule: Rule | None = None, **options: Any
+    ) -> None:
+        super().__init__(**({"min_batch_size": 1, "max_batch_size": 1000} | options))
+        self._model = files.absolute(model)
+        self._top_k = top_k
+        self._rule = rule or Rule()
+        self._fingerprint = read_bundle(self._model).fingerprint
+
+    def load_model(self) -> Labeller:
+        """The model that was named last.
+
+        Raises:
+            ModelError: it can't be read, or takes vectors of another backbone.
+        """
+        bundle = read_bundle(self._model)
+        if bundle.fingerprint != self._fingerprint:
+            raise ModelError(
+                f"the model {self._model!r} takes vectors of {bundle.backbone} "
+                f"({bundle.fingerprint[:8]}), the pipeline makes those of {self._fingerprint[:8]}: "
+                "train it on these, or keep it out of the folder that is watched"
+            )
+        return Labeller.of(bundle, self._rule)
+
+    def run_inference(
+        self,
+        batch: Sequence[Bottleneck],
+        model: Labeller,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[Score]:
+        """A `Score` for each vector; `model_id` says which model gave it."""
+        return list(model.scores(batch, self._top_k))
+
+    def get_num_bytes(self, batch: Sequence[Bottleneck]) -> int:
+        """Bytes of a batch's vectors."""
+        return sum(bottleneck.vector.nbytes for bottleneck in batch)
+
+    def update_model_path(self, model_path: str | None = None) -> None:
+        """Takes another model: its folder, or the `model.json` in it."""
+        if model_path:
+            folder = model_path.removesuffix(f"/{MODEL_FILE}")
+            self._model = files.absolute(folder)
