@@ -1,18 +1,24 @@
 """The handlers for Beam's RunInference."""
 
+from dataclasses import replace
+
 import apache_beam as beam
 import numpy as np
 import pytest
-from apache_beam.ml.inference.base import KeyedModelHandler, RunInference
+from apache_beam.metrics import MetricsFilter
+from apache_beam.ml.inference.base import KeyedModelHandler, KeyModelMapping, RunInference
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that
-from stores import cli, embed, photos
+from stores import cli, embed, photos, rows
 
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.errors import BackboneError, ModelError
+from beam_flowers.head.bundle import model_id, read_bundle, write_bundle
 from beam_flowers.images.pixels import decode
-from beam_flowers.inference import BottleneckModelHandler
+from beam_flowers.inference import BottleneckModelHandler, ScoreModelHandler
 from beam_flowers.store.features import read_features
+from beam_flowers.transforms import ReadStore
 
 NETWORK = resolve("efficientnet-lite0")
 
@@ -45,3 +51,71 @@ def test_the_model_handler_gives_the_vectors_of_the_store(store):
     with Pipeline() as pipeline:
         uris = pipeline | beam.Create(expected.uris)
         assert_that(uris | beam.Map(pixels) | RunInference(handler), check)
+
+
+def test_scores_by_run_inference_are_those_of_the_table(store, tmp_path):
+    model = store.replace("store", "model-1")
+    cli("score", store, "--model", model, "--output", tmp_path / "out")
+    expected = {r["uri"]: (r["label"], r["model_id"]) for r in rows(tmp_path / "out")}
+
+    def check(scores):
+        assert {s.uri: (s.label, s.model_id) for s in scores} == expected
+        assert {len(s.top_k) for s in scores} == {2}
+
+    pipeline = Pipeline()
+    scored = pipeline | ReadStore(store) | RunInference(ScoreModelHandler(model, top_k=2))
+    assert_that(scored, check)
+    result = pipeline.run()
+    result.wait_until_finish()
+    counters = result.metrics().query(MetricsFilter().with_name("num_inferences"))["counters"]
+    assert [counter.result for counter in counters] == [10]
+
+
+def test_each_key_has_a_model_of_its_own(store):
+    models = {key: store.replace("store", f"model-{key}") for key in ("1", "2")}
+    ids = {key: model_id(read_bundle(model)) for key, model in models.items()}
+    handler = KeyedModelHandler(
+        [KeyModelMapping([key], ScoreModelHandler(model)) for key, model in models.items()]
+    )
+
+    def check(scores):
+        assert len(scores) == 20
+        assert all(score.model_id == ids[key] for key, score in scores)
+
+    with Pipeline() as pipeline:
+        vectors = pipeline | ReadStore(store)
+        keyed = vectors | beam.FlatMap(lambda b: [("1", b), ("2", b)])
+        assert_that(keyed | RunInference(handler), check)
+
+
+def test_a_network_is_loaded_once_for_several_steps(store):
+    handler = BottleneckModelHandler(NETWORK, max_batch_size=4)
+    assert handler.load_model() is handler.load_model()
+    assert handler.batch_elements_kwargs() == {"min_batch_size": 1, "max_batch_size": 4}
+
+
+def test_another_network_is_refused_while_a_pipeline_runs():
+    handler = BottleneckModelHandler(NETWORK)
+    handler.update_model_path("")  # What RunInference says as long as there is no other.
+    with pytest.raises(BackboneError, match="vectors of two networks cannot be compared"):
+        handler.update_model_path("other.keras")
+
+
+def test_a_newer_model_is_taken_by_its_folder_or_by_the_file_in_it(store):
+    first, second = (store.replace("store", f"model-{n}") for n in (1, 2))
+    handler = ScoreModelHandler(first)
+    handler.update_model_path("")
+    assert handler.load_model().model_id == model_id(read_bundle(first))
+    for path in (second, f"{second}/model.json"):
+        handler.update_model_path(first)
+        handler.update_model_path(path)
+        assert handler.load_model().model_id == model_id(read_bundle(second))
+
+
+def test_a_newer_model_of_another_backbone_is_refused(store, tmp_path):
+    bundle = read_bundle(store.replace("store", "model-1"))
+    write_bundle(str(tmp_path / "other"), replace(bundle, fingerprint="0" * 64))
+    handler = ScoreModelHandler(store.replace("store", "model-1"))
+    handler.update_model_path(str(tmp_path / "other"))
+    with pytest.raises(ModelError, match="takes vectors of efficientnet-lite0 \\(00000000\\)"):
+        handler.load_model()
