@@ -6,8 +6,17 @@ import argparse
 import importlib.resources
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from beam_flowers.cli.progress import add_progress, shown
+from beam_flowers.cli.screen import tell
 from beam_flowers.cli.shared import ACCURACY, DEFAULT_BACKBONE, table_line, warn
+
+if TYPE_CHECKING:
+    from beam_flowers.runs.progress import Progress
+
+INTERRUPTED = "the same command goes on from what is finished"
+"""What holds after Ctrl-C."""
 
 _FOLDER = "beam-flowers-demo"
 
@@ -26,10 +35,29 @@ def fill(parser: argparse.ArgumentParser) -> None:
         f"{ACCURACY}"
     )
     parser.add_argument("--folder", default=_FOLDER, help=f"where to work (default ./{_FOLDER})")
+    add_progress(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers demo`."""
+    work = Path(arguments.folder).absolute()
+    store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
+    with ExitStack() as stack:
+        data = importlib.resources.files("beam_flowers") / "data" / "flowers"
+        photos = stack.enter_context(importlib.resources.as_file(data))
+        progress = stack.enter_context(shown(arguments.progress))
+        tell(f"working in {work}")
+        _run(photos, store, model, table, beams, progress)
+    _print_table(table)
+    print(f"\nstore: {store}\nmodel: {model}\ntable: {table}")
+    print(_NEXT.format(store=store, model=model))
+    return 0
+
+
+def _run(
+    photos: Path, store: str, model: str, table: str, beams: list[str], progress: Progress
+) -> None:
+    """The three commands, each with its headline."""
     from beam_flowers.backbones.resolve import resolve
     from beam_flowers.cli.train import print_trained
     from beam_flowers.head.lbfgs import LbfgsOptions
@@ -38,25 +66,16 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.runs.score import Job, score_images
     from beam_flowers.runs.train import train_model
 
-    work = Path(arguments.folder).absolute()
-    store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
-    options = RunOptions(beams)
-    backbone = resolve(DEFAULT_BACKBONE)
-    with ExitStack() as stack:
-        data = importlib.resources.files("beam_flowers") / "data" / "flowers"
-        photos = stack.enter_context(importlib.resources.as_file(data))
-        print(f"working in {work}\n\n1. embed: photographs -> vectors, with {DEFAULT_BACKBONE}")
-        print(embed_images([str(photos / "labelled")], store, backbone, options, warn=warn))
-        print("\n2. train: vectors -> softmax head")
-        trained = train_model(store, model, LbfgsOptions(), SplitOptions())
-        print_trained(trained, model)
-        print("\n3. score: photographs that the head has not seen, most confident first")
-        job = Job((str(photos / "unseen"),), table)
-        score_images(job, trained.bundle, backbone, options, warn)
-    _print_table(table)
-    print(f"\nstore: {store}\nmodel: {model}\ntable: {table}")
-    print(_NEXT.format(store=store, model=model))
-    return 0
+    options, backbone = RunOptions(beams), resolve(DEFAULT_BACKBONE)
+    tell(f"\n1. embed: photographs -> vectors, with {DEFAULT_BACKBONE}")
+    source = [str(photos / "labelled")]
+    tell(str(embed_images(source, store, backbone, options, warn=warn, progress=progress)))
+    tell("\n2. train: vectors -> softmax head")
+    trained = train_model(store, model, LbfgsOptions(), SplitOptions(), progress=progress)
+    print_trained(trained, model)
+    tell("\n3. score: photographs that the head has not seen, most confident first")
+    job = Job((str(photos / "unseen"),), table)
+    score_images(job, trained.bundle, backbone, options, warn, progress)
 
 
 def _print_table(table: str) -> None:

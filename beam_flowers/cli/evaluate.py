@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_flowers.cli.flags import require_no_pipeline
+from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.shared import warn
+
+if TYPE_CHECKING:
+    from beam_flowers.runs.evaluate import Evaluated
+    from beam_flowers.runs.progress import Progress
 
 OUTPUT = "beam-flowers-evaluation"
 
@@ -49,13 +54,30 @@ def fill(parser: argparse.ArgumentParser) -> None:
         default=5,
         help="trainings in the search for wrong labels (default 5; 0 leaves it out)",
     )
+    add_progress(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers evaluate`."""
+    require_no_pipeline("evaluate", beams)
+    with shown(arguments.progress) as progress:
+        done = _evaluate(arguments, progress)
+    for line in done.report["measured"]["warnings"]:
+        warn(line)
+    print("\n".join(summary_lines(done.report)))
+    if not done.has_plot and not done.report["model"]["multi_label"]:
+        print("no confusion.png: pip install 'beam-flowers[plots]' gives the drawing library")
+    print(f"evaluation: {arguments.output} ({', '.join(done.written)})")
+    if arguments.progress == "json":
+        seconds = {name: round(value, 2) for name, value in progress.seconds.items()}
+        accuracy = done.report["accuracy"]["value"]
+        print_object(event="summary", seconds=seconds, accuracy=accuracy, output=arguments.output)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace, progress: Progress) -> Evaluated:
     from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
 
-    require_no_pipeline("evaluate", beams)
     job = EvaluationJob(
         arguments.store,
         arguments.model,
@@ -66,14 +88,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         arguments.neighbours,
         arguments.folds,
     )
-    done = evaluate_model(job)
-    for line in done.report["measured"]["warnings"]:
-        warn(line)
-    print("\n".join(summary_lines(done.report)))
-    if not done.has_plot and not done.report["model"]["multi_label"]:
-        print("no confusion.png: pip install 'beam-flowers[plots]' gives the drawing library")
-    print(f"evaluation: {arguments.output} ({', '.join(done.written)})")
-    return 0
+    return evaluate_model(job, progress)
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:

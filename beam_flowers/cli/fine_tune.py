@@ -6,12 +6,14 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.screen import tell
 from beam_flowers.cli.shared import add_weights, resolve_backbone, warn
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.split import SplitOptions
+    from beam_flowers.runs.progress import Progress
 
 HELP = """\
 --fine-tune trains the network itself, not a head on its vectors: all layers, on the pictures, for
@@ -68,9 +70,10 @@ def add_fine_tune(parser: argparse.ArgumentParser) -> None:
     add_weights(parser)
 
 
-def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions) -> int:
+def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: Progress) -> int:
     """`beam-flowers train --fine-tune`."""
     _check(arguments)
+    progress.begin("fine-tuning")
     from beam_flowers import files
     from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
     from beam_flowers.store.features import choose_section, open_store
@@ -91,13 +94,13 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions) -> int:
         seed=arguments.seed,
         labels=arguments.labels,
         model=arguments.model,
-        say=lambda line: print(line, flush=True),
+        say=tell,
         warn=warn,
     )
-    print(f"backbone: {tuned.backbone.path} (fingerprint {tuned.backbone.short})")
+    tell(f"backbone: {tuned.backbone.path} (fingerprint {tuned.backbone.short})")
     if tuned.model_id:
-        print(f"model: {arguments.model} (id {tuned.model_id[:12]})")
-    print(_next(arguments, tuned.backbone))
+        tell(f"model: {arguments.model} (id {tuned.model_id[:12]})")
+    tell(_next(arguments, tuned.backbone))
     return 0
 
 

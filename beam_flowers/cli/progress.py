@@ -142,6 +142,7 @@ class Bar:
             bar_format="{desc}",
         )
         screen.write_by(self._write)
+        screen.print_by(lambda text: self._bar.write(text, file=sys.stdout))
 
     def _write(self, kind: str, message: str) -> None:
         self._bar.write(screen.line(kind, message), file=sys.stderr)
@@ -155,6 +156,7 @@ class Bar:
 
     def close(self) -> None:
         screen.write_by(screen.plain)
+        screen.print_by(screen.plain_output)
         self._bar.close()
 
 

@@ -1,4 +1,4 @@
-"""Lines on standard error: escaped, and in harmony with a bar or a stream of JSON there."""
+"""Lines in harmony with a bar; those on standard error escaped, or in a stream of JSON there."""
 
 from __future__ import annotations
 
@@ -43,6 +43,25 @@ def write_by(writer: Writer) -> None:
 def say(kind: str, message: str) -> None:
     """A line for the user, about a `warning` or an `error`."""
     _writer(kind, message)
+
+
+def plain_output(text: str) -> None:
+    """Prints on standard output."""
+    print(text, flush=True)
+
+
+_printer: Callable[[str], None] = plain_output
+
+
+def print_by(printer: Callable[[str], None]) -> None:
+    """Has all further output of `tell` printed by `printer`."""
+    global _printer
+    _printer = printer
+
+
+def tell(text: str) -> None:
+    """Lines of a run's output, while its progress is shown."""
+    _printer(text)
 
 
 _LEVELS = {"beam_flowers": logging.WARNING, "apache_beam": logging.CRITICAL}

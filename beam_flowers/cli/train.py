@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.fine_tune import HELP, add_fine_tune, run_fine_tune
+from beam_flowers.cli.progress import add_progress, print_object, shown
+from beam_flowers.cli.screen import tell
 from beam_flowers.cli.shared import ACCURACY, BEAM, warn
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
     from beam_flowers.head.softmax import Step
+    from beam_flowers.head.split import SplitOptions
     from beam_flowers.head.sweep import Trial
+    from beam_flowers.runs.progress import Progress
     from beam_flowers.runs.train import Trained
 
 _SPLIT = """\
@@ -20,6 +24,9 @@ The split follows from a hash of each picture's content: copies stay on one side
 files changes nothing, and no class is left out of a side while it has pictures for it. --split
 retrain divides by path, bit for bit as retrain.py did. Splits that a manifest or train/val/test
 folders fix are kept."""
+
+INTERRUPTED = "store and model are as they were; the same command begins anew"
+"""What holds after Ctrl-C."""
 
 _RECIPE_FLAGS = (
     "how_many_training_steps",
@@ -66,6 +73,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_regularisation(parser)
     _add_steps(parser)
     _add_choice(parser)
+    add_progress(parser)
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
@@ -188,21 +196,29 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers train`."""
-    from beam_flowers.head.copies import copies_held
+    with shown(arguments.progress) as progress:
+        if arguments.fine_tune:
+            return run_fine_tune(arguments, _split(arguments), progress)
+        if not arguments.model:
+            raise InputError("name a folder to write the model to with --model")
+        trained = _train(arguments, progress)
+    print_trained(trained, arguments.model)
+    _note_copies(arguments, trained)
+    if arguments.progress == "json":
+        accuracies = {name: found.accuracy for name, found in trained.result.metrics.items()}
+        seconds = {name: round(value, 2) for name, value in progress.seconds.items()}
+        print_object(
+            event="summary", seconds=seconds, model_id=trained.model_id, accuracies=accuracies
+        )
+    return 0
+
+
+def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
     from beam_flowers.head.recipes import recipe
-    from beam_flowers.head.split import SplitOptions
     from beam_flowers.head.sweep import SweepOptions
     from beam_flowers.runs.train import TrainOptions, train_model
 
     settings = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
-    asked = {name: f"{name}_percentage" for name in ("validation", "testing")}
-    given = {name: flag for name, flag in asked.items() if getattr(arguments, flag) is not None}
-    percentages = {flag: getattr(arguments, flag) for flag in given.values()}
-    split = SplitOptions(arguments.split, **percentages)
-    if arguments.fine_tune:
-        return run_fine_tune(arguments, split)
-    if not arguments.model:
-        raise InputError("name a folder to write the model to with --model")
     sweeps = arguments.sweep or arguments.sweep_l1
     options = TrainOptions(
         arguments.labels,
@@ -211,7 +227,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         SweepOptions(arguments.folds, arguments.sweep_l1) if sweeps else None,
         arguments.min_accuracy,
         arguments.summaries_dir,
-        tuple(given),
+        tuple(_percentages(arguments)),
         arguments.augmented,
     )
     # L-BFGS reports each iteration, the others when it is time to.
@@ -220,30 +236,48 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         arguments.store,
         arguments.model,
         recipe(arguments.recipe, **settings),
-        split,
+        _split(arguments),
         arguments.backbone,
         arguments.seed,
         log.report,
         options,
         print_trial,
+        progress,
     )
     log.finish()
-    print_trained(trained, arguments.model)
+    return trained
+
+
+def _percentages(arguments: argparse.Namespace) -> dict[str, int]:
+    """The percentages that are given, by their splits."""
+    names = ("validation", "testing")
+    given = {name: getattr(arguments, f"{name}_percentage") for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _split(arguments: argparse.Namespace) -> SplitOptions:
+    from beam_flowers.head.split import SplitOptions
+
+    given = {f"{name}_percentage": value for name, value in _percentages(arguments).items()}
+    return SplitOptions(arguments.split, **given)
+
+
+def _note_copies(arguments: argparse.Namespace, trained: Trained) -> None:
+    from beam_flowers.head.copies import copies_held
+
     held = copies_held(arguments.store, trained.bundle.fingerprint)
     if held and not arguments.augmented:
         print(f"note: the store has {held} distorted copies a picture; --augmented trains on them")
-    return 0
 
 
 def print_trial(trial: Trial) -> None:
     """A line of the sweep's table."""
     penalties = f"l1 {trial.recipe.l1:<7g} l2 {trial.recipe.l2:<7g}"
     found = trial.result
-    print(
+    tell(
         f"{trial.backbone:<30} {penalties} accuracy {found.accuracy:.2%} "
         f"(deviation {found.deviation:.2%}), cross entropy {found.cross_entropy:.4f} "
-        f"({len(found.folds)} folds, {found.count} pictures)",
-        flush=True,
+        f"({len(found.folds)} folds, {found.count} pictures)"
     )
 
 
@@ -267,10 +301,9 @@ class StepLog:
             return
         validation = step.validation_accuracy
         middle = "" if validation is None else f"validation accuracy {validation:.1%}, "
-        print(
+        tell(
             f"step {step.step}: train accuracy {step.train_accuracy:.1%}, {middle}"
-            f"cross entropy {step.cross_entropy:.4f}",
-            flush=True,
+            f"cross entropy {step.cross_entropy:.4f}"
         )
 
 
@@ -280,17 +313,17 @@ def print_trained(trained: Trained, model: str) -> None:
         warn(line)
     if trained.bundle.sweep:
         chosen = trained.bundle.recipe
-        print(f"chosen: {trained.bundle.backbone}, l1 {chosen['l1']:g}, l2 {chosen['l2']:g}")
+        tell(f"chosen: {trained.bundle.backbone}, l1 {chosen['l1']:g}, l2 {chosen['l2']:g}")
     names = {"training": "train", "validation": "validation", "testing": "test"}
     for split, metrics in trained.result.metrics.items():
-        print(
+        tell(
             f"{names[split]} accuracy {metrics.accuracy:.1%} "
             f"(95 % interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}, "
             f"{metrics.count} pictures)"
         )
     if fitted := trained.result.calibration:
-        print(
+        tell(
             f"temperature {fitted.temperature:.3f}: cross entropy {fitted.cross_entropy_before:.4f}"
             f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} validation pictures"
         )
-    print(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")
+    tell(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")

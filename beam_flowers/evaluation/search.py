@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,16 @@ MOST_TRAINED = 100_000
 """Pictures that the head of a fold is trained on; of more, this part, drawn by content."""
 
 
-def find_suspects(examples: Examples, folds: int = FOLDS, seed: int = 0) -> dict[str, Any] | None:
-    """Labels in doubt among all labelled rows; None where that cannot be asked."""
+def find_suspects(
+    examples: Examples,
+    folds: int = FOLDS,
+    seed: int = 0,
+    told: Callable[[int, int], None] | None = None,
+) -> dict[str, Any] | None:
+    """Labels in doubt among all labelled rows; None where that cannot be asked.
+
+    `told` takes how many heads of how many are trained.
+    """
     rows = [row for row, label in enumerate(examples.labels) if label is not None]
     rows.sort(key=lambda row: (examples.sha256[row], str(examples.labels[row])))
     sets = {row: labels_of(str(examples.labels[row]), examples.separator) for row in rows}
@@ -52,15 +62,23 @@ def find_suspects(examples: Examples, folds: int = FOLDS, seed: int = 0) -> dict
     sample = Sample(examples.vectors, class_ids, np.array(rows, dtype=np.intp), membership)
     parts = assign_folds([examples.sha256[row] for row in rows], class_ids, folds, seed)
     uris = [examples.uris[row] for row in rows]
-    found = _suspects(labels, uris, sample, parts)
+    found = _suspects(labels, uris, sample, parts, told)
     left_out = {label: count for label, count in sorted(images.items()) if count == 1}
     return suspects_section(found, len(rows), left_out, folds)
 
 
 def _suspects(
-    labels: tuple[str, ...], uris: list[str], sample: Sample, folds: Indices
+    labels: tuple[str, ...],
+    uris: list[str],
+    sample: Sample,
+    folds: Indices,
+    told: Callable[[int, int], None] | None,
 ) -> list[Suspect] | list[Decision]:
+    trained, heads = count(), len(np.unique(folds))
+
     def train(training: Sample) -> Head:
+        if told:
+            told(next(trained), heads)
         # The rows are in the order of their contents' hashes: every n-th is drawn by chance.
         step = -(-len(training) // MOST_TRAINED)
         rows = None if training.rows is None else training.rows[::step]

@@ -53,6 +53,15 @@ def describe_recipe(options: Recipe) -> dict[str, Any]:
     return {"name": name, **asdict(options)}
 
 
+def steps_of(options: Recipe) -> int | None:
+    """The steps that a recipe reports at most, in its own unit; None where it ends by itself."""
+    if isinstance(options, LbfgsOptions):
+        return None
+    if isinstance(options, RetrainOptions):
+        return options.how_many_training_steps
+    return options.train_epochs
+
+
 def hidden_of(options: Recipe) -> int | None:
     """Width of the hidden layer that a recipe trains, or None."""
     return None if isinstance(options, LbfgsOptions) else options.hidden

@@ -15,7 +15,7 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.objective import common_scaling
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
 from beam_flowers.store.commits import Section
-from beam_flowers.store.features import Features, open_store, read_features
+from beam_flowers.store.features import Features, Told, open_store, read_features
 from beam_flowers.store.vectors import Vectors, allocate
 
 JOIN = "+"
@@ -63,7 +63,7 @@ class Stored:
         return tuple(lines)
 
 
-def read_examples(root: str, backbone: str | None = None) -> Stored:
+def read_examples(root: str, backbone: str | None = None, told: Told | None = None) -> Stored:
     """Reads the rows of one backbone, or of several: `a+b` sets their vectors side by side.
 
     Joined are the rows that all have, by uri and content, with the first one's labels. Each
@@ -75,8 +75,8 @@ def read_examples(root: str, backbone: str | None = None) -> Stored:
     """
     names = _names(root, backbone)
     if len(names) > 1:
-        return _join([read_features(root, name) for name in names])
-    section, features = read_features(root, names[0])
+        return _join([read_features(root, name, told) for name in names])
+    section, features = read_features(root, names[0], told)
     about = section.about
     return Stored(
         _examples(features),
@@ -87,7 +87,7 @@ def read_examples(root: str, backbone: str | None = None) -> Stored:
     )
 
 
-def read_examples_of(root: str, bundle: Bundle) -> Stored:
+def read_examples_of(root: str, bundle: Bundle, told: Told | None = None) -> Stored:
     """The rows of the backbones that a model was trained on, joined as it takes them, unscaled.
 
     Raises:
@@ -103,15 +103,15 @@ def read_examples_of(root: str, bundle: Bundle) -> Stored:
         )
     names = [keys[found].partition("=")[2] for found in bundle.fingerprints]
     if len(names) == 1:
-        return read_examples(root, names[0])
-    return _join([read_features(root, name) for name in names], scale=False)
+        return read_examples(root, names[0], told)
+    return _join([read_features(root, name, told) for name in names], scale=False)
 
 
-def each_backbone(root: str) -> Iterator[tuple[str, Stored]]:
+def each_backbone(root: str, told: Told | None = None) -> Iterator[tuple[str, Stored]]:
     """The rows of each backbone of a store, then of all joined where there are several."""
     names = [key.partition("=")[2] for key in sorted(open_store(root).sections)]
     for name in names if len(names) == 1 else [*names, JOIN.join(names)]:
-        yield name, read_examples(root, name)
+        yield name, read_examples(root, name, told)
 
 
 def _names(root: str, backbone: str | None) -> list[str | None]:

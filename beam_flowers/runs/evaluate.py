@@ -34,6 +34,8 @@ from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.softmax import Doubles, Head, Sample
 from beam_flowers.head.stored import Stored, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
+from beam_flowers.runs.progress import Progress
+from beam_flowers.store.features import Told
 
 _PNG = "confusion.png"
 
@@ -91,8 +93,10 @@ class Evaluated:
     has_plot: bool
 
 
-def evaluate_model(job: EvaluationJob) -> Evaluated:
+def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Evaluated:
     """Measures a model on the stored vectors and writes the report; reads no picture.
+
+    `progress` is told how far the run is.
 
     Raises:
         ModelError: if store and model do not fit.
@@ -101,7 +105,12 @@ def evaluate_model(job: EvaluationJob) -> Evaluated:
         TrainingError: if the store's pictures cannot be split as the model's were.
     """
     bundle = read_bundle(files.absolute(job.model))
-    report = measure(bundle, load(job, bundle), job)
+    progress = progress or Progress()
+    progress.begin("reading")
+    stored = load(job, bundle, progress.told("reading"))
+    progress.begin("measuring")
+    report = measure_pictures(bundle, stored, job, progress.told("searching wrong labels"))[0]
+    progress.begin("writing")
     pages = {
         "evaluation.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "evaluation.md": to_markdown(report),
@@ -115,7 +124,7 @@ def evaluate_model(job: EvaluationJob) -> Evaluated:
     return Evaluated(report, (*pages, _PNG) if has_plot else tuple(pages), has_plot)
 
 
-def load(job: EvaluationJob, bundle: Bundle) -> Stored:
+def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored:
     """The store's rows of the model's backbone, with corrected labels.
 
     Raises:
@@ -126,7 +135,7 @@ def load(job: EvaluationJob, bundle: Bundle) -> Stored:
             f"the model was trained on vectors of {bundle.backbone!r}, not of {job.backbone!r}; "
             "leave out --backbone, or name a model for it"
         )
-    stored = read_examples_of(files.absolute(job.store), bundle)
+    stored = read_examples_of(files.absolute(job.store), bundle, told)
     if job.labels is None:
         return stored
     corrections = read_corrections(job.labels)
@@ -137,15 +146,13 @@ def load(job: EvaluationJob, bundle: Bundle) -> Stored:
     )
 
 
-def measure(bundle: Bundle, stored: Stored, job: EvaluationJob) -> dict[str, Any]:
-    """The whole report, JSON."""
-    return measure_pictures(bundle, stored, job)[0]
-
-
 def measure_pictures(
-    bundle: Bundle, stored: Stored, job: EvaluationJob
+    bundle: Bundle, stored: Stored, job: EvaluationJob, told: Told | None = None
 ) -> tuple[dict[str, Any], Scored | Decided]:
-    """The whole report, JSON, and what the model says of each picture measured on."""
+    """The whole report, JSON, and what the model says of each picture measured on.
+
+    `told` takes how many heads are trained in the search for wrong labels.
+    """
     measured, sample, uris = choose_rows(bundle, stored, job.split)
     _check_finite(sample, uris)
     found: Scored | Decided
@@ -160,7 +167,7 @@ def measure_pictures(
         sections = build_sections(found)
     report = build_report(bundle, measured, sections)
     report["suspected_label_errors"] = find_suspects(
-        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed
+        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed, told
     )
     report["neighbours"] = (
         None if job.neighbours is None else neighbours(stored.examples, job.neighbours)

@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -125,6 +125,17 @@ class Progress:
             now, at = time.monotonic(), self._state
             speed = rate(list(self._samples), now)
             return State(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
+
+    def told(self, stage: str) -> Callable[[int, int], None]:
+        """What takes how many of how many are done, again and again; less than before: anew."""
+
+        def tell(done: int, total: int) -> None:
+            at = self.state()
+            if at.stage != stage or at.total != total or done < at.done:
+                self.begin(stage, total)
+            self.reach(done)
+
+        return tell
 
     def counted(self, found: Iterable[T]) -> Iterator[T]:
         """What is found, unchanged; each counts as done."""

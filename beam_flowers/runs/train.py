@@ -20,13 +20,15 @@ from beam_flowers.head.corrections import (
     read_corrections,
 )
 from beam_flowers.head.examples import Examples
-from beam_flowers.head.recipes import Recipe, describe_recipe
+from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, Step
 from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.stored import Stored, each_backbone, read_examples
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.train import TrainResult, train
+from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.summaries import Summaries
+from beam_flowers.store.features import Told
 
 _PACKAGES = ("beam-flowers", "numpy", "scipy", "tensorflow", "pillow")
 
@@ -89,6 +91,7 @@ def train_model(
     report: Callable[[Step], None] | None = None,
     options: TrainOptions | None = None,
     report_trial: Callable[[Trial], None] | None = None,
+    progress: Progress | None = None,
 ) -> Trained:
     """Trains a head on the newest version of `store` and writes the bundle to folder `model`.
 
@@ -103,14 +106,16 @@ def train_model(
         report: takes the steps as they come.
         options: see `TrainOptions`.
         report_trial: takes the sweep's trials as they come.
+        progress: is told how far the run is.
 
     Raises:
         StoreError: if the store cannot be read or the backbone has to be named.
         TrainingError: if no head can be trained on it, or it is not accurate enough.
         ModelError: if the model to begin from does not fit.
     """
-    options = options or TrainOptions()
-    source = _Source.of(store, options)
+    options, progress = options or TrainOptions(), progress or Progress()
+    progress.begin("reading")
+    source = _Source.of(store, options, progress)
     with ExitStack() as stack:
         summaries = (
             stack.enter_context(Summaries(options.summaries_dir, model))
@@ -118,20 +123,26 @@ def train_model(
             else None
         )
         rows = source.each(backbone)
-        trials = _sweep(rows, recipe, split, seed, options, report_trial)
+        trials = _sweep(rows, recipe, split, seed, options, _tried(progress, report_trial))
         if trials:
             backbone, recipe = best_trial(trials).backbone, best_trial(trials).recipe
         stored = source.read(backbone)
+        progress.begin("training", steps_of(recipe))
         result = _train(
             stored,
             recipe,
             split,
             seed,
-            _both(report, summaries.report if summaries else None),
+            _each(
+                lambda step: progress.reach(step.step),
+                report,
+                summaries.report if summaries else None,
+            ),
             options,
         )
         if summaries:
             summaries.add_weights(result.head)
+    progress.begin("writing")
     if options.min_accuracy is not None:
         _require_accuracy(result, options.min_accuracy)
     bundle = _bundle(stored, result, recipe, split, seed)
@@ -151,20 +162,27 @@ class _Source:
     corrections: Corrections | None
     separator: str | None
     augmented: bool
+    told: Told
 
     @classmethod
-    def of(cls, store: str, options: TrainOptions) -> _Source:
+    def of(cls, store: str, options: TrainOptions, progress: Progress) -> _Source:
         corrections = read_corrections(options.labels) if options.labels else None
-        return cls(files.absolute(store), corrections, options.label_separator, options.augmented)
+        return cls(
+            files.absolute(store),
+            corrections,
+            options.label_separator,
+            options.augmented,
+            progress.told("reading"),
+        )
 
     def read(self, backbone: str | None) -> Stored:
-        return self._labelled(read_examples(self.root, backbone))
+        return self._labelled(read_examples(self.root, backbone, self.told))
 
     def each(self, backbone: str | None) -> Iterator[tuple[str, Examples]]:
         if backbone:
             yield backbone, self.read(backbone).examples
             return
-        for name, stored in each_backbone(self.root):
+        for name, stored in each_backbone(self.root, self.told):
             yield name, self._labelled(stored).examples
 
     def _labelled(self, stored: Stored) -> Stored:
@@ -233,16 +251,28 @@ def _start(model: str, stored: Stored) -> tuple[Head, tuple[str, ...]]:
     return old.head.scaled(inverse.astype(np.float32)), old.labels
 
 
-def _both(
-    report: Callable[[Step], None] | None, other: Callable[[Step], None] | None
-) -> Callable[[Step], None] | None:
-    reports = [function for function in (report, other) if function]
-
+def _each(*reports: Callable[[Step], None] | None) -> Callable[[Step], None]:
     def report_all(step: Step) -> None:
         for function in reports:
-            function(step)
+            if function:
+                function(step)
 
-    return report_all if reports else None
+    return report_all
+
+
+def _tried(progress: Progress, report: Callable[[Trial], None] | None) -> Callable[[Trial], None]:
+    trials = 0
+
+    def tell(trial: Trial) -> None:
+        nonlocal trials
+        trials += 1
+        if progress.state().stage != "sweeping":
+            progress.begin("sweeping")
+        progress.reach(trials)
+        if report:
+            report(trial)
+
+    return tell
 
 
 def _require_accuracy(result: TrainResult, least: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,9 @@ from beam_flowers.store.commits import Manifest, Section, open_table, read_stead
 from beam_flowers.store.parts import Place, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
+
+Told = Callable[[int, int], None]
+"""What is told how many rows of how many are read."""
 
 _ROWS = 4096
 """Rows whose vectors are decoded at once."""
@@ -73,15 +77,17 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
     return fitting[0], manifest.sections[fitting[0]]
 
 
-def read_features(root: str, backbone: str | None = None) -> tuple[Section, Features]:
+def read_features(
+    root: str, backbone: str | None = None, told: Told | None = None
+) -> tuple[Section, Features]:
     """The vectors that the store's newest commit names, and the section they are of."""
     return read_steadily(
         lambda: open_store(root),
-        lambda manifest: _read(root, *choose_section(root, manifest, backbone)),
+        lambda manifest: _read(root, *choose_section(root, manifest, backbone), told),
     )
 
 
-def _read(root: str, key: str, section: Section) -> tuple[Section, Features]:
+def _read(root: str, key: str, section: Section, told: Told | None) -> tuple[Section, Features]:
     place = Place(root, key, section.fingerprint)
     if not section.rows:
         raise StoreError(f"{root} holds no vectors; every file was rejected: see {root}/__rejects")
@@ -93,7 +99,7 @@ def _read(root: str, key: str, section: Section) -> tuple[Section, Features]:
     uris, sha256 = (rows[name].to_pylist() for name in columns[:2])
     labels, splits = (_repeated(rows[name]) for name in columns[2:])
     del rows
-    vectors = read_vectors(place, section, order, by_content)
+    vectors = read_vectors(place, section, order, by_content, told)
     return section, Features(uris, sha256, labels, splits, vectors)
 
 
@@ -109,6 +115,7 @@ def read_vectors(
     section: Section,
     order: npt.NDArray[np.uint64],
     by_content: npt.NDArray[np.intp],
+    told: Told | None = None,
 ) -> Vectors:
     """The vectors of a section in the `order` of its rows, those of a file there by content."""
     target = np.empty(len(order), np.intp)
@@ -122,4 +129,6 @@ def read_vectors(
             end = start + len(batch)
             vectors[target[start:end]] = vectors_of(pa.Table.from_batches([batch]))
             start = end
+            if told:
+                told(end, len(order))
     return arranged(vectors, by_content)
