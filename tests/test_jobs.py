@@ -71,6 +71,17 @@ def test_how_to_cancel_a_flink_job(flink):
         (JOB, ["--job_endpoint=embed"], ""),
         (JOB, ["--job_endpoint=host:1", "--environment_type=LOOPBACK"], ""),
         (JOB, ["--job_endpoint=host:1"], f"the job {JOB} may go on .* the job server at host:1"),
+        (
+            JOB,
+            ["--job_endpoint=host:1"],
+            f"to cancel it: python -m beam_flowers.runs.jobs host:1 {JOB}",
+        ),
+        (
+            JOB,
+            ["--spark_master_url=spark://host:7077"],
+            "`kill` on the master's page, http://host:8",
+        ),
+        (JOB, ["--spark_master_url=local[4]"], "by itself$"),
         (JOB, ["--flink_master=localhost:1"], "http://localhost:1/jobs/ID.mode=cancel"),
     ],
 )

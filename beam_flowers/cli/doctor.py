@@ -16,6 +16,9 @@ from beam_flowers.errors import InputError
 if TYPE_CHECKING:
     from beam_flowers.doctor.findings import Finding
 
+INTERRUPTED = "nothing was written; the same command begins anew"
+"""What holds after Ctrl-C."""
+
 _EXAMPLES = 3
 
 

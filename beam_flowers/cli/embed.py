@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from beam_flowers.runs.progress import Progress
     from beam_flowers.runs.summary import Summary
 
+INTERRUPTED = "the same command goes on from what is finished"
+"""What holds after Ctrl-C."""
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers embed`."""

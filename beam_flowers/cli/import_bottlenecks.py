@@ -17,6 +17,9 @@ gone or its numbers are not, is in STORE/__rejects with the reason. The rows lie
 can be trained on, evaluated and scored as a STORE; pictures cannot be scored with such a model.
 Measures no accuracy: `train` does."""
 
+INTERRUPTED = "the store is as it was; the same command begins anew"
+"""What holds after Ctrl-C."""
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers import-bottlenecks`."""

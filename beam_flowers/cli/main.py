@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BeamFlowersError as error:
         return _complain(str(error))
     except KeyboardInterrupt as interrupt:
-        return _interrupted(str(interrupt))
+        return _interrupted(arguments, str(interrupt))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_ERROR
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Beam wraps a Ctrl-C that reaches a step.
         if "KeyboardInterrupt" in str(error):
-            return _interrupted()
+            return _interrupted(arguments)
         # What a runner wraps has the cause in its last line; a traceback helps no user.
         logging.info("unexpected error", exc_info=True)
         return _complain(_cause(error))
@@ -116,9 +116,11 @@ def _set_filesystem_options(beams: list[str]) -> None:
     FileSystems.set_options(PipelineOptions(beams))
 
 
-def _interrupted(about: str = "") -> int:
+def _interrupted(arguments: Sequence[str], about: str = "") -> int:
     """`about`: what goes on elsewhere."""
-    _complain(f"stopped; {about or 'the same command goes on from what is finished'}")
+    module = COMMANDS[arguments[0]][1] if arguments and arguments[0] in COMMANDS else None
+    left = getattr(module, "INTERRUPTED", "the same command begins anew")
+    _complain(f"stopped; {left}" + (f"; {about}" if about else ""))
     return EXIT_INTERRUPTED
 
 

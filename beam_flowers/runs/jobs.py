@@ -1,10 +1,15 @@
-"""What is known of a job that goes on without the process that started it."""
+"""What is known of a job that goes on without the process that started it, and its cancelling.
+
+`python -m beam_flowers.runs.jobs HOST:PORT JOB` cancels a job on any server of Beam's Job API.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 if TYPE_CHECKING:
@@ -26,8 +31,30 @@ def how_to_cancel(result: PipelineResult, options: Sequence[str]) -> str:
     if master and not master.startswith("["):
         url = _flink_job(master if "://" in master else f"http://{master}", job)
         return f"{said}; to cancel it: curl -X PATCH '{url}?mode=cancel'"
-    endpoint = flags.get("job_endpoint")
-    return f"{said}; the job server at {endpoint} has it" if endpoint else said
+    if endpoint := flags.get("job_endpoint"):
+        command = f"python -m beam_flowers.runs.jobs {endpoint} {job}"
+        return f"{said}; the job server at {endpoint} has it; to cancel it: {command}"
+    if host := urlsplit(flags.get("spark_master_url", "")).hostname:
+        return f"{said}; to cancel it: `kill` on the master's page, http://{host}:8080 by default"
+    return said
+
+
+def cancel(endpoint: str, job: str) -> str:
+    """Has a job server (Prism, Flink's, Spark's) cancel a job; returns the state it is in then.
+
+    Raises:
+        grpc.RpcError: nobody answers there, or there is no such job.
+    """
+    import grpc
+    from apache_beam.portability.api import beam_job_api_pb2 as api
+    from apache_beam.portability.api import beam_job_api_pb2_grpc as services
+
+    with grpc.insecure_channel(endpoint) as channel:
+        service = services.JobServiceStub(channel)
+        service.Cancel(api.CancelJobRequest(job_id=job), timeout=_SECONDS)
+        state = service.GetState(api.GetJobStateRequest(job_id=job), timeout=_SECONDS).state
+    name: str = api.JobState.Enum.Name(state)
+    return name
 
 
 def _flink_job(master: str, job: str) -> str:
@@ -40,3 +67,7 @@ def _flink_job(master: str, job: str) -> str:
     running = [j["jid"] for j in jobs if j["state"] not in ("FINISHED", "FAILED", "CANCELED")]
     named = [j["jid"] for j in jobs if j["jid"] in running and job.startswith(j["name"])]
     return f"{master}/jobs/{(named or running or ['ID'])[0]}"
+
+
+if __name__ == "__main__":
+    print(cancel(*sys.argv[1:]))

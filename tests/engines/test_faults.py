@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 
@@ -16,6 +17,7 @@ from beam_flowers.worker_setup import PATIENCE
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 COUNT = 120
+GOES_ON = "stopped; the same command goes on from what is finished; "
 
 
 @pytest.fixture
@@ -108,6 +110,21 @@ def test_ctrl_c_leaves_the_job_and_says_so(embedding):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"stopped; the job job-001\S* may go on and commit by itself", said), said
+    assert re.search(GOES_ON + r"the job job-001\S* may go on and commit by itself", said), said
     wait(lambda: versions(str(store)) == [1])
     assert f"embedded 0, reused {COUNT}" in assert_whole(command, folder, store)
+
+
+def test_the_command_that_ctrl_c_prints_cancels_the_job(embedding):
+    command, folder, store = embedding
+    scenes(folder / "more", 10 * COUNT)
+    process = begun(command, store)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    cancel = re.search(r"to cancel it: python (-m beam_flowers.runs.jobs \S+ job-001\S*)", said)
+    assert cancel, said
+    done = subprocess.run([sys.executable, *cancel[1].split()], capture_output=True, text=True)
+    assert done.stdout.strip() in ("CANCELLING", "CANCELLED"), done.stderr
+    time.sleep(3)
+    assert versions(str(store)) == []
+    assert "reused 0" not in assert_whole(command, folder, store)
