@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import resolve as resolve
     from beam_flowers.head.bundle import read_bundle as read_bundle
     from beam_flowers.head.bundle import write_bundle as write_bundle
+    from beam_flowers.head.image_classifier import ImageClassifierOptions as ImageClassifierOptions
+    from beam_flowers.head.lbfgs import LbfgsOptions as LbfgsOptions
+    from beam_flowers.head.retrain import RetrainOptions as RetrainOptions
+    from beam_flowers.head.split import SplitOptions as SplitOptions
     from beam_flowers.images.find import find_images as find_images
     from beam_flowers.images.pixels import decode as decode
     from beam_flowers.inference import BottleneckModelHandler as BottleneckModelHandler
@@ -18,10 +22,17 @@ if TYPE_CHECKING:
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
+    from beam_flowers.runs.classify import classify_pictures as classify_pictures
+    from beam_flowers.runs.embed import RunOptions as RunOptions
     from beam_flowers.runs.embed import embed_images as embed_images
+    from beam_flowers.runs.evaluate import EvaluationJob as EvaluationJob
+    from beam_flowers.runs.evaluate import evaluate_model as evaluate_model
+    from beam_flowers.runs.score import Job as Job
     from beam_flowers.runs.score import score_images as score_images
+    from beam_flowers.runs.train import TrainOptions as TrainOptions
     from beam_flowers.runs.train import train_model as train_model
     from beam_flowers.scores.ranking import Score as Score
+    from beam_flowers.scores.rule import Rule as Rule
     from beam_flowers.streaming import WatchImages as WatchImages
     from beam_flowers.transforms import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms import FindImages as FindImages
@@ -35,19 +46,30 @@ _HOMES = {
     "Bottleneck": "records",
     "BottleneckModelHandler": "inference",
     "ComputeBottlenecks": "transforms",
+    "EvaluationJob": "runs.evaluate",
     "FindImages": "transforms",
     "Image": "records",
+    "ImageClassifierOptions": "head.image_classifier",
+    "Job": "runs.score",
+    "LbfgsOptions": "head.lbfgs",
     "ReadImages": "transforms",
     "ReadStore": "transforms",
     "Reject": "records",
+    "RetrainOptions": "head.retrain",
+    "Rule": "scores.rule",
+    "RunOptions": "runs.embed",
     "Score": "scores.ranking",
     "ScoreBottlenecks": "transforms",
     "ScoreImages": "transforms",
     "ScoreModelHandler": "inference",
+    "SplitOptions": "head.split",
+    "TrainOptions": "runs.train",
     "WatchImages": "streaming",
     "WriteStore": "transforms",
+    "classify_pictures": "runs.classify",
     "decode": "images.pixels",
     "embed_images": "runs.embed",
+    "evaluate_model": "runs.evaluate",
     "find_images": "images.find",
     "read_bundle": "head.bundle",
     "resolve": "backbones.resolve",

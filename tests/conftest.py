@@ -1,11 +1,16 @@
 """Collections that several tests look at."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from stores import embed, photos
 
+import beam_flowers
 from beam_flowers.backbones.network import tensorflow
+from beam_flowers.cli.main import main
+
+FLOWERS = Path(beam_flowers.__file__).parent / "data" / "flowers"
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +29,39 @@ def work(original):
     yield original
     shutil.rmtree(original)
     kept.rename(original)
+
+
+@pytest.fixture(scope="session")
+def pages(tmp_path_factory):
+    """Two folders: in `work` the blocks of the docs run, in `ready` lie the store and the model
+    that many pages begin with."""
+    base = tmp_path_factory.mktemp("pages")
+    photographs(base / "work")
+    store, model = str(base / "ready" / "store"), str(base / "ready" / "model")
+    assert main(["embed", str(base / "work" / "photos"), "--store", store]) == 0
+    assert main(["train", store, "--model", model]) == 0
+    return base
+
+
+@pytest.fixture
+def reader(pages, monkeypatch):
+    """The working folder, as a reader of the docs has it at the top of a page."""
+    shutil.rmtree(pages / "work")
+    photographs(pages / "work")
+    monkeypatch.chdir(pages / "work")
+    return pages / "work"
+
+
+def photographs(folder):
+    """What a reader has: photographs by label, a broken one, further ones, two on their own."""
+    for label in sorted((FLOWERS / "labelled").iterdir()):
+        (folder / "photos" / label.name).mkdir(parents=True)
+        for photo in sorted(label.iterdir())[:12]:
+            shutil.copy2(photo, folder / "photos" / label.name)
+    (folder / "photos" / "roses" / "broken.jpg").write_bytes(photo.read_bytes()[:9000])
+    shutil.copytree(FLOWERS / "unseen", folder / "more-photos")
+    shutil.copy2(photo, folder / "one.jpg")
+    shutil.copy2(photo, folder / "another.png")
 
 
 @pytest.fixture(scope="session")

@@ -76,6 +76,13 @@ def _where(page: Path, token: Any) -> str:
     return f"{page.relative_to(ROOT)}:{token.map[0] + 1}"
 
 
+def run_page(page: Path) -> None:
+    """Runs all blocks of a page that run, in the working folder."""
+    names: dict[str, Any] = {}
+    for block in blocks(page):
+        run(block, names)
+
+
 def run(block: Block, names: dict[str, Any]) -> None:
     """Runs a block in the working folder; `names` are those of the page's Python blocks."""
     if block.kind == "file":

@@ -6,7 +6,7 @@ import contextlib
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_flowers.errors import BeamFlowersError, InputError, WorkerError
@@ -72,7 +72,8 @@ def run_pipeline(step: beam.PTransform, place: Place, options: Sequence[str]) ->
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=pipeline_options(options))
-    pipeline | "Run" >> step
+    with _no_cell():
+        pipeline | "Run" >> step
     try:
         result = pipeline.run()
         _wait(result, place, options)
@@ -83,6 +84,23 @@ def run_pipeline(step: beam.PTransform, place: Place, options: Sequence[str]) ->
     problems = problems_of(result)
     if problems:
         raise unfit(problems)
+
+
+@contextlib.contextmanager
+def _no_cell() -> Iterator[None]:
+    """Lets Beam build a pipeline in a notebook as everywhere else.
+
+    There it names steps after cells, and to do so imports its data frames, which beside pandas 3
+    fails (Beam 2.77).
+    """
+    from apache_beam.utils import interactive_utils
+
+    kept = interactive_utils.is_in_ipython
+    interactive_utils.is_in_ipython = lambda: False
+    try:
+        yield
+    finally:
+        interactive_utils.is_in_ipython = kept
 
 
 def problems_of(result: PipelineResult) -> list[str]:
