@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import urllib.request
 
 import numpy as np
@@ -16,6 +19,7 @@ from beam_flowers.export.projector import tile_side
 from beam_flowers.runs import export_store as runs
 from beam_flowers.runs.export_store import export_store
 from beam_flowers.runs.score import Job, score_images
+from beam_flowers.scores.read import read_scores
 
 
 @pytest.fixture
@@ -141,3 +145,37 @@ def test_tensorboard_serves_the_folder(original, tmp_path):
     assert len(np.frombuffer(get(f"tensor?{which}"), np.float32)) == 10 * 1280
     assert get(f"metadata?{which}") == (out / "metadata.tsv").read_bytes()
     assert get(f"sprite_image?{which}") == (out / "sprite.png").read_bytes()
+
+
+FIFTYONE = """\
+import json, sys
+from fiftyone.utils.data.importers import FiftyOneImageClassificationDatasetImporter as Importer
+found = []
+folder = sys.argv[1]
+for name in ("labels", "predictions"):
+    with Importer(data_path=f"{folder}/data.json", labels_path=f"{folder}/{name}.json") as rows:
+        found.append([(path, label.label, label.confidence) for path, _, label in rows])
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.readers
+@pytest.mark.timeout(300)
+def test_fiftyone_s_own_reader_finds_pictures_labels_and_predictions(original, scores, tmp_path):
+    """Its reader of files alone: a dataset of FiftyOne's lies in MongoDB, which Debian lacks."""
+    python = os.environ.get("BEAM_FLOWERS_FIFTYONE_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import fiftyone"], capture_output=True).returncode:
+        pytest.skip("pip install fiftyone, here or for BEAM_FLOWERS_FIFTYONE_PYTHON")
+    out = tmp_path / "out"
+    assert export(original / "store", "fiftyone", out, "--scores", scores) == 0
+    done = subprocess.run([python, "-c", FIFTYONE, out], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    labels, predictions = json.loads(done.stdout.splitlines()[-1])
+    stored = {row["uri"]: row for row in rows(original / "store")}
+    assert {uri: label for uri, label, _ in labels} == {u: r["label"] for u, r in stored.items()}
+    for (uri, _, _), vector in zip(labels, np.load(out / "vectors.npy"), strict=True):
+        np.testing.assert_array_equal(vector, np.float32(stored[uri]["vector"]))
+    table = read_scores(str(scores))
+    given = dict(zip(table.uris, zip(table.given, table.scores, strict=True), strict=True))
+    for uri, label, confidence in predictions:
+        assert (label, confidence) == (given[uri][0], pytest.approx(float(given[uri][1])))
