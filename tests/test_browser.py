@@ -229,6 +229,21 @@ def test_everything_has_a_name_for_a_screen_reader(visit, folder):
     assert page.locator("th:not([scope])").count() == 0
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("source", ["model", "scores.csv", "doctor", "review"])
+def test_axe_finds_nothing_in_the_way_of_people(chromium, folder, review, source, scheme):
+    """Contrast, names, roles, landmarks: what Deque's axe-core can see."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="pip install 'beam-flowers[browser]'"
+    )
+    # The page's own policy would let no script of ours in.
+    page = chromium.new_context(**{**DESK, "color_scheme": scheme, "bypass_csp": True}).new_page()
+    page.goto(review[0] if source == "review" else f"file://{folder}/{source}.html")
+    expect(page.locator("img").first).to_be_visible()
+    found = axe.Axe().run(page).response["violations"]
+    assert [(v["id"], [node["html"] for node in v["nodes"]]) for v in found] == []
+
+
 def big_table(count):
     import numpy as np
 

@@ -22,6 +22,8 @@ PALETTE = 10
 """Labels that have a colour of their own, `--label-0` and so on."""
 
 _LONG = re.compile(r"(\d\.\d)\d+")
+# Vega names its marks for screen readers, without a word of what they are; the figure says it.
+_ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
 
 _AXIS = {
     "domain": False,
@@ -184,4 +186,4 @@ def _svg(spec: Mapping[str, Any]) -> str:
         **spec,
     }
     drawn: str = vl_convert.vegalite_to_svg(whole)
-    return re.sub("<[^>]*>", lambda tag: _LONG.sub(r"\1", tag[0]), drawn)
+    return re.sub("<[^>]*>", lambda tag: _ROLES.sub("", _LONG.sub(r"\1", tag[0])), drawn)
