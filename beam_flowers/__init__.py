@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beam_flowers.images.find import find_images as find_images
     from beam_flowers.images.pixels import decode as decode
     from beam_flowers.inference import BottleneckModelHandler as BottleneckModelHandler
+    from beam_flowers.inference import NewestModelHandler as NewestModelHandler
     from beam_flowers.inference import ScoreModelHandler as ScoreModelHandler
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
@@ -52,6 +53,7 @@ _HOMES = {
     "ImageClassifierOptions": "head.image_classifier",
     "Job": "runs.score",
     "LbfgsOptions": "head.lbfgs",
+    "NewestModelHandler": "inference",
     "ReadImages": "transforms",
     "ReadStore": "transforms",
     "Reject": "records",

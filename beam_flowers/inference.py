@@ -1,12 +1,15 @@
 """Model handlers for Beam's RunInference: pictures' pixels → vectors, vectors → labels.
 
 A head is small and is trained again often, a network is neither: so the head's handler takes a
-newer model while the pipeline runs, as RunInference's `watch_model_pattern` finds it.
+newer model while the pipeline runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +25,12 @@ from beam_flowers.records import Bottleneck
 from beam_flowers.scores.ranking import TOP_K, Labeller, Score
 from beam_flowers.scores.rule import Rule
 
-_BATCH = {"min_batch_size": 1, "max_batch_size": 32}
+_PIXELS = {"min_batch_size": 1, "max_batch_size": 32}
 """Beam's own limit of 10,000 pictures a batch would be gigabytes of pixels."""
+
+_VECTORS = {"min_batch_size": 1, "max_batch_size": 1000}
+
+_LOG = logging.getLogger(__name__)
 
 
 class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.float32], Engine]):
@@ -38,7 +45,7 @@ class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.
     """
 
     def __init__(self, backbone: ResolvedBackbone, **options: Any) -> None:
-        super().__init__(**(_BATCH | options))
+        super().__init__(**(_PIXELS | options))
         self._backbone = backbone
 
     def load_model(self) -> Engine:
@@ -75,8 +82,9 @@ class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.
 class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
     """For Beam's RunInference: `Bottleneck`s → `Score`s, by a model that may be replaced.
 
-    `watch_model_pattern="models/*/model.json"` finds newer models: that file is written last, so
-    that none is taken half written. Each has to be of the backbone of the first.
+    Newer models come by RunInference's `model_metadata_pcoll`, or `watch_model_pattern=
+    "models/*/model.json"` on runners that have triggers for side inputs, as Prism has not: that
+    file is written last, so that no model is taken half written. All are of one backbone.
 
     Args:
         model: folder of the model to begin with.
@@ -91,7 +99,7 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
     def __init__(
         self, model: str, top_k: int = TOP_K, rule: Rule | None = None, **options: Any
     ) -> None:
-        super().__init__(**({"min_batch_size": 1, "max_batch_size": 1000} | options))
+        super().__init__(**(_VECTORS | options))
         self._model = files.absolute(model)
         self._top_k = top_k
         self._rule = rule or Rule()
@@ -103,10 +111,14 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
         Raises:
             ModelError: it can't be read, or takes vectors of another backbone.
         """
-        bundle = read_bundle(self._model)
+        return self.read_model(self._model)
+
+    def read_model(self, model: str) -> Labeller:
+        """What labels with the model of that folder; see `load_model`."""
+        bundle = read_bundle(model)
         if bundle.fingerprint != self._fingerprint:
             raise ModelError(
-                f"the model {self._model!r} takes vectors of {bundle.backbone} "
+                f"the model {model!r} takes vectors of {bundle.backbone} "
                 f"({bundle.fingerprint[:8]}), the pipeline makes those of {self._fingerprint[:8]}: "
                 "train it on these, or keep it out of the folder that is watched"
             )
@@ -130,3 +142,104 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
         if model_path:
             folder = model_path.removesuffix(f"/{MODEL_FILE}")
             self._model = files.absolute(folder)
+
+
+class Newest:
+    """The newest model of a folder.
+
+    Args:
+        folder: each model in it is a folder of its own.
+        interval: seconds between two looks.
+        read: folder of a model → what labels with it.
+    """
+
+    def __init__(self, folder: str, interval: float, read: Callable[[str], Labeller]) -> None:
+        self._folder = folder
+        self._interval = interval
+        self._read = read
+        self._lock = threading.Lock()
+        self._model = newest_model(folder)
+        self._labeller = read(self._model)
+        self._looked = time.monotonic()
+
+    def current(self) -> Labeller:
+        """The newest model; what cannot be read is said in the log, and the older one stays."""
+        with self._lock:
+            if time.monotonic() - self._looked >= self._interval:
+                self._looked = time.monotonic()
+                try:
+                    self._look()
+                except (ModelError, OSError) as error:
+                    _LOG.warning("goes on with %s: %s", self._model, error)
+            return self._labeller
+
+    def _look(self) -> None:
+        found = newest_model(self._folder)
+        if found != self._model:
+            self._labeller = self._read(found)
+            self._model = found
+            _LOG.info("labels with %s from now on", found)
+
+
+class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
+    """As `ScoreModelHandler`, by the newest model of a folder: one retrained overnight takes over.
+
+    It needs no side input and so works on every runner; a job that begins again begins with the
+    newest. A model that can't be read or is of another backbone is passed over, with a warning.
+
+    Args:
+        folder: each model in it is a folder of its own, written once.
+        interval: seconds between two looks.
+        top_k: labels a score.
+        rule: when a label is given.
+        options: batching and sharing, as `ModelHandler` has them.
+
+    Raises:
+        ModelError: there is no model, or the newest can't be read.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        interval: float = 60.0,
+        top_k: int = TOP_K,
+        rule: Rule | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**(_VECTORS | options))
+        self._folder = files.absolute(folder)
+        self._interval = interval
+        self._by = ScoreModelHandler(newest_model(self._folder), top_k, rule)
+
+    def load_model(self) -> Newest:
+        """What looks for the newest model."""
+        return Newest(self._folder, self._interval, self._by.read_model)
+
+    def run_inference(
+        self,
+        batch: Sequence[Bottleneck],
+        model: Newest,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[Score]:
+        """A `Score` for each vector; `model_id` says which model gave it."""
+        return self._by.run_inference(batch, model.current())
+
+    def get_num_bytes(self, batch: Sequence[Bottleneck]) -> int:
+        """Bytes of a batch's vectors."""
+        return self._by.get_num_bytes(batch)
+
+
+def newest_model(folder: str) -> str:
+    """The model in `folder` whose description was written last.
+
+    Raises:
+        ModelError: there is none.
+    """
+    written = []
+    for entry in files.list_folder(folder):
+        description = files.join(entry.uri, MODEL_FILE)
+        if entry.kind == "folder" and files.exists(description):
+            written.append((files.stat(description).modified or 0, entry.uri))
+    if not written:
+        raise ModelError(f"no model lies in {folder!r}: train one into a folder below it")
+    return max(written)[1]

@@ -6,17 +6,23 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.metrics import MetricsFilter
-from apache_beam.ml.inference.base import KeyedModelHandler, KeyModelMapping, RunInference
+from apache_beam.ml.inference.base import (
+    KeyedModelHandler,
+    KeyModelMapping,
+    ModelMetadata,
+    RunInference,
+)
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that
 from stores import cli, embed, photos, rows
+from vectors import bottlenecks
 
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError, ModelError
 from beam_flowers.head.bundle import model_id, read_bundle, write_bundle
 from beam_flowers.images.pixels import decode
-from beam_flowers.inference import BottleneckModelHandler, ScoreModelHandler
+from beam_flowers.inference import BottleneckModelHandler, NewestModelHandler, ScoreModelHandler
 from beam_flowers.store.features import read_features
 from beam_flowers.transforms import ReadStore
 
@@ -110,6 +116,53 @@ def test_a_newer_model_is_taken_by_its_folder_or_by_the_file_in_it(store):
         handler.update_model_path(first)
         handler.update_model_path(path)
         assert handler.load_model().model_id == model_id(read_bundle(second))
+
+
+def test_a_model_that_comes_as_a_side_input_gives_the_labels(store):
+    first, second = (store.replace("store", f"model-{n}") for n in (1, 2))
+    expected = model_id(read_bundle(second))
+
+    def check(scores):
+        assert [score.model_id for _, score in scores] == [expected] * 10
+
+    with Pipeline() as pipeline:
+        # As WatchFilePattern gives it.
+        newer = pipeline | beam.Create([ModelMetadata(f"{second}/model.json", "model")])
+        keyed = pipeline | ReadStore(store) | beam.Map(lambda b: (b.image.uri, b))
+        handler = KeyedModelHandler(ScoreModelHandler(first))
+        assert_that(keyed | RunInference(handler, model_metadata_pcoll=newer), check)
+
+
+def test_the_newest_model_of_a_folder_takes_over_and_a_bad_one_does_not(store, tmp_path, caplog):
+    vectors = list(bottlenecks(range(2), 1280))
+    first, second = (read_bundle(store.replace("store", f"model-{n}")) for n in (1, 2))
+    write_bundle(str(tmp_path / "first"), first)
+    handler = NewestModelHandler(str(tmp_path), interval=0)
+    model = handler.load_model()
+
+    def current():
+        return {score.model_id for score in handler.run_inference(vectors, model)}
+
+    assert current() == {model_id(first)}
+    write_bundle(str(tmp_path / "second"), second)
+    assert current() == {model_id(second)}
+    write_bundle(str(tmp_path / "third"), replace(first, fingerprint="0" * 64))
+    assert current() == {model_id(second)}
+    assert "takes vectors of efficientnet-lite0 (00000000)" in caplog.text
+
+
+def test_a_folder_is_not_looked_at_more_often_than_asked_for(store, tmp_path):
+    first, second = (read_bundle(store.replace("store", f"model-{n}")) for n in (1, 2))
+    write_bundle(str(tmp_path / "first"), first)
+    model = NewestModelHandler(str(tmp_path), interval=3600).load_model()
+    write_bundle(str(tmp_path / "second"), second)
+    assert model.current().model_id == model_id(first)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="no model lies in"):
+        NewestModelHandler(str(tmp_path))
 
 
 def test_a_newer_model_of_another_backbone_is_refused(store, tmp_path):

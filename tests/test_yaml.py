@@ -2,16 +2,23 @@
 
 import json
 from pathlib import Path
+from textwrap import dedent
 
 import pictures
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from stores import cli, embed, photos, rows
 
 pytest.importorskip("docstring_parser", reason="pip install 'beam-flowers[yaml]'")
 pytest.importorskip("jsonschema", reason="pip install 'beam-flowers[yaml]'")
 
 from apache_beam.yaml import main as yaml_main
+
+from beam_flowers.errors import InputError
+from beam_flowers.records import Bottleneck, Image
+from beam_flowers.yaml_rows import bottleneck_of, bottleneck_row, image_of
+from beam_flowers.yaml_transforms import with_errors
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "label_pictures.yaml"
 TYPES = (
@@ -44,7 +51,7 @@ def run(text, **variables):
     spec = {"providers": [{"type": "python", "config": {}, "transforms": providers}]}
     yaml_main.run(
         [
-            f"--yaml_pipeline={text}\n{json.dumps(spec)[1:-1]}",
+            f"--yaml_pipeline={dedent(text)}\n{yaml.safe_dump(spec)}",
             f"--jinja_variables={json.dumps({k: str(v) for k, v in variables.items()})}",
             "--runner=FnApiRunner",
         ]
@@ -75,3 +82,100 @@ def test_the_example_writes_labels_and_what_gave_none(base, tmp_path):
         Path(u).name: r["error_class"] for u, r in table(tmp_path / "rejects.parquet").items()
     }
     assert rejects == {"truncated.jpg": "Truncated", "notes.txt": "NotAnImage"}
+
+
+def test_vectors_are_written_read_and_labelled(base, tmp_path):
+    run(
+        """
+        pipeline:
+          type: chain
+          transforms:
+            - type: Create
+              config:
+                elements: [{uri: "{{ one }}", label: Rosa}, {uri: "{{ two }}", label: Bellis}]
+            - type: ComputeBottlenecks
+            - type: WriteStore
+              config: {store: "{{ base }}/store"}
+            - type: AssertEqual
+              config:
+                elements: [{rows: 2}]
+        """,
+        one=(one := sorted((base / "pictures" / "roses").iterdir())[0]),
+        two=(two := sorted((base / "pictures" / "daisy").glob("1*.jpg"))[0]),
+        base=tmp_path,
+    )
+    stored = {row["uri"]: row for row in rows(tmp_path / "store")}
+    expected = {row["uri"]: row for row in rows(base / "store")}
+    assert {uri: row["label"] for uri, row in stored.items()} == {
+        str(one): "Rosa",
+        str(two): "Bellis",
+    }
+    for uri, row in stored.items():
+        np.testing.assert_array_equal(row["vector"], expected[uri]["vector"])
+    run(
+        """
+        pipeline:
+          type: chain
+          transforms:
+            - type: ReadStore
+              config: {store: "{{ base }}/store"}
+            - type: ScoreBottlenecks
+              config: {model: "{{ model }}", top_k: 1}
+            - type: WriteToParquet
+              config: {path: "{{ base }}/labels"}
+        """,
+        base=tmp_path,
+        model=base / "model",
+    )
+    labels = {Path(uri).name: row["label"] for uri, row in table(tmp_path / "labels").items()}
+    assert labels == {one.name: "roses", two.name: "daisy"}
+
+
+def test_without_error_handling_a_reject_ends_the_pipeline_and_says_what_to_do(base):
+    with pytest.raises(
+        Exception, match=r"truncated.jpg' gives no row: Truncated \(decode\)"
+    ) as found:
+        run(
+            """
+            pipeline:
+              type: chain
+              transforms:
+                - type: FindImages
+                  config: {sources: "{{ sources }}"}
+                - type: ScoreImages
+                  config: {model: "{{ model }}"}
+            """,
+            sources=base / "pictures" / "daisy" / "truncated.jpg",
+            model=base / "model",
+        )
+    assert "With `error_handling: {output: rejects}` the step goes on" in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ([beam.Row(path="/a.jpg")], r"needs the text field 'uri', here is \['path'\]"),
+        ([beam.Row(uri="")], "needs the text field 'uri'"),
+    ],
+)
+def test_rows_that_name_no_picture_are_refused(rows, error):
+    with pytest.raises(InputError, match=error):
+        image_of(rows[0])
+
+
+def test_what_a_table_lacks_is_lacking_in_the_row():
+    image = image_of(beam.Row(uri="/a/b.jpg", label=float("nan")))
+    assert image == Image("/a/b.jpg", "/a", "b.jpg")
+
+
+def test_vectors_of_another_backbone_are_refused():
+    bottleneck = Bottleneck(Image("/a", "/", "a"), "00", 1, 1, "JPEG", np.ones(3, np.float32))
+    row = bottleneck_row(bottleneck, "a" * 64)
+    assert bottleneck_of(row, "a" * 64).image == bottleneck.image
+    with pytest.raises(InputError, match="is of the backbone aaaaaaaa, not of bbbbbbbb"):
+        bottleneck_of(row, "b" * 64)
+
+
+def test_other_settings_of_error_handling_are_refused():
+    with pytest.raises(InputError, match=r"takes `output: NAME` and nothing else: \['threshold'\]"):
+        with_errors(None, None, {"output": "rejects", "threshold": 0.1})
