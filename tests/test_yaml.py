@@ -40,7 +40,8 @@ def base(tmp_path_factory):
     base = tmp_path_factory.mktemp("yaml")
     folder = photos(base / "pictures", 2)
     embed(folder, base / "store")
-    cli("train", base / "store", "--model", base / "model", "--validation-percentage", "0")
+    on_all = ("--validation-percentage", "0", "--testing-percentage", "0")
+    cli("train", base / "store", "--model", base / "model", *on_all)
     first = sorted((folder / "daisy").iterdir())[0]
     (folder / "daisy" / "truncated.jpg").write_bytes(pictures.truncated(first.read_bytes()))
     (folder / "notes.txt").write_bytes(pictures.TEXT)

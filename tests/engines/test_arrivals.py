@@ -17,6 +17,7 @@ from stores import PHOTOS, cli, embed, photos
 from beam_flowers.head.bundle import model_id, read_bundle
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
+ON_ALL = ("--validation-percentage", "0", "--testing-percentage", "0")
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -30,7 +31,7 @@ def base(tmp_path_factory):
 
 
 def train(base, name, seed):
-    flags = ("--model", base / "models" / name, "--seed", seed, "--validation-percentage", "0")
+    flags = ("--model", base / "models" / name, "--seed", seed, *ON_ALL)
     assert cli("train", base / "store", *flags) == 0
     return model_id(read_bundle(str(base / "models" / name)))
 
@@ -43,12 +44,13 @@ def arrive(photo, folder, name):
 
 
 @contextmanager
-def running(name, *arguments):
+def running(log, name, *arguments):
     """An example on Prism, which is over when the test is."""
     prism = servers.program(servers.PRISM)
     flags = ["--runner=PrismRunner", f"--prism_location={prism}", "--streaming", "--seconds=2"]
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments), *flags]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    with log.open("wb") as file:
+        process = subprocess.Popen(command, start_new_session=True, stderr=file)
     try:
         yield process
     finally:
@@ -71,7 +73,8 @@ def test_pictures_are_labelled_as_they_come_and_a_broken_one_is_a_reject(base, t
     incoming, output = tmp_path / "in", tmp_path / "out"
     incoming.mkdir()
     roses, tulips = (sorted((PHOTOS / name).iterdir())[0] for name in ("roses", "tulips"))
-    with running("label_arrivals", incoming, base / "models" / "first", output) as process:
+    command = ("label_arrivals", incoming, base / "models" / "first", output)
+    with running(tmp_path / "log", *command) as process:
         arrive(roses, incoming, "one.jpg")
         assert line_of(process, output, "one.jpg")["label"] == "roses"
         (tmp_path / "cut.jpg").write_bytes(pictures.truncated(tulips.read_bytes()))
@@ -87,7 +90,8 @@ def test_a_model_trained_meanwhile_takes_over(base, tmp_path):
     incoming.mkdir()
     first = model_id(read_bundle(str(base / "models" / "first")))
     photo = sorted((PHOTOS / "roses").iterdir())[0]
-    with running("refresh_model", incoming, base / "models", output / "labels") as process:
+    command = ("refresh_model", incoming, base / "models", output / "labels")
+    with running(tmp_path / "log", *command) as process:
         arrive(photo, incoming / "a", "one.jpg")
         found = line_of(process, output, "one.jpg")
         assert (found["folder"], found["model_id"]) == ("a", first)
