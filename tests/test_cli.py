@@ -36,6 +36,8 @@ def split(*arguments):
         (["--runner=FlinkRunner", "p"], ["p"], ["--runner=FlinkRunner"]),
         (["--runner", "FlinkRunner", "p"], ["p"], ["--runner=FlinkRunner"]),
         (["--direct-num-workers", "2", "p"], ["p"], ["--direct_num_workers=2"]),
+        (["--pixel-range", "-1,1", "p"], ["--pixel-range=-1,1", "p"], []),
+        (["--verify", "-1.jpg"], ["--verify", "-1.jpg"], []),
         (["--streaming", "p"], ["p"], ["--streaming"]),
         (["--faster_copy=true", "p"], ["p"], ["--faster_copy=true"]),
         (["--", "--odd.jpg"], ["--", "--odd.jpg"], []),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from beam_flowers.errors import InputError
+
+_NEGATIVE = re.compile(r"-[\d.]")
 
 
 class Split(NamedTuple):
@@ -29,7 +32,7 @@ def split_flags(arguments: Sequence[str], parser: argparse.ArgumentParser) -> Sp
         InputError: for a flag that looks like one of ours misspelt, or that is nobody's and
             leaves open whether the next argument belongs to it.
     """
-    own = {name for action in parser._actions for name in action.option_strings}
+    own = {name: action for action in parser._actions for name in action.option_strings}
     split = Split([], [])
     rest = list(arguments)
     while rest:
@@ -42,6 +45,9 @@ def split_flags(arguments: Sequence[str], parser: argparse.ArgumentParser) -> Sp
         if not name.startswith("--"):
             split.ours.append(argument)
         elif dashed in own:
+            # argparse would take `-1,1` for a flag.
+            if not equals and own[dashed].nargs is None and rest and _NEGATIVE.match(rest[0]):
+                equals, value = "=", rest.pop(0)
             split.ours.append(dashed + equals + value)
         else:
             split.beams.append(_beam_flag(name, equals + value, rest, own))
