@@ -93,7 +93,9 @@ def _run(arguments: list[str]) -> int:
     parsed = command.parse_args(ours)
     if beams:
         print("handed to Beam:", *map(without_secret, beams), flush=True)
-        _set_filesystem_options(beams)
+        from beam_flowers.runs.beam import reach_files
+
+        reach_files(beams)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
     return code
 
@@ -106,14 +108,6 @@ def _configure(
     configs.check_sections(config, commands)
     configs.set_defaults(config, name, commands[name], configs.given_flags(ours))
     return configs.beam_flags(config, name, commands[name], beams)
-
-
-def _set_filesystem_options(beams: list[str]) -> None:
-    """Lets what is read and written outside of a pipeline know keys, endpoints and the like."""
-    from apache_beam.io.filesystems import FileSystems
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    FileSystems.set_options(PipelineOptions(beams))
 
 
 def _interrupted(arguments: Sequence[str], about: str = "") -> int:

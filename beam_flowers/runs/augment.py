@@ -81,7 +81,7 @@ def augment_store(
         StoreError: if there is no such store, or none of the backbone's vectors in it.
     """
     options = options or RunOptions()
-    options.check()
+    options.apply()
     run = _Run(files.absolute(store), backbone, augmentation, options, warn, progress)
     require_table_place(run.table)
     counts, earlier = until_committed(run.table, run.attempt)

@@ -58,6 +58,17 @@ def pipeline_options(options: Sequence[str]) -> PipelineOptions:
     return parsed
 
 
+def reach_files(options: Sequence[str]) -> None:
+    """Lets what is read and written outside of a pipeline know keys, endpoints and the like.
+
+    Raises:
+        InputError: as `pipeline_options`.
+    """
+    from apache_beam.io.filesystems import FileSystems
+
+    FileSystems.set_options(pipeline_options(options))
+
+
 def run_pipeline(step: beam.PTransform, place: Place, options: Sequence[str]) -> None:
     """Runs the pipeline that consists of `step`, to its end.
 

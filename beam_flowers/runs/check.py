@@ -45,7 +45,7 @@ def check_workers(
     from beam_flowers.runs.beam import run_pipeline
 
     options = options or RunOptions()
-    options.check()
+    options.apply()
     store = files.absolute(store)
     require_table_place(store)
     is_new = not files.exists(store)

@@ -56,13 +56,17 @@ class RunOptions:
         if self.shards is not None and self.shards < 1:
             raise InputError(f"shards must be 1 or more, not {self.shards!r}")
 
-    def check(self) -> None:
-        """Raises InputError for pipeline options that Beam does not take, before any work."""
+    def apply(self) -> None:
+        """Lets this process reach files with the pipeline's options, before any work.
+
+        Raises:
+            InputError: Beam does not take one of them.
+        """
         if self.pipeline:
             # Beam takes two seconds to import; a run that has nothing to do goes without.
-            from beam_flowers.runs.beam import pipeline_options
+            from beam_flowers.runs.beam import reach_files
 
-            pipeline_options(self.pipeline)
+            reach_files(self.pipeline)
 
 
 def until_committed(
@@ -227,7 +231,7 @@ def embed_images(
         StoreError: if `store` is no store.
     """
     options = options or RunOptions()
-    options.check()
+    options.apply()
     store = files.absolute(store)
     name = backbone.row.name
     place = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)

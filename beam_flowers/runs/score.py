@@ -120,7 +120,7 @@ def score_images(
     """
     options = options or RunOptions()
     warn = functools.cache(warn)  # `--store` makes two runs over the same files.
-    options.check()
+    options.apply()
     kind = ScoreRows.of(models, job.rule, job.layout)
     _check(job, kind)
     bundle = bundles_of(models)[0]

@@ -104,6 +104,13 @@ def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
     assert len(vectors(bucket.folder / "store")) == 17
 
 
+def test_a_library_caller_needs_no_more_than_the_pipelines_options(bucket, tmp_path):
+    pictures = upload(photos(tmp_path / "pictures"), bucket)
+    store = files.join(bucket.uri, "store")
+    assert embed(pictures, store, pipeline=bucket.flags).embedded == 10
+    assert len(rows(bucket.folder / "store")) == 10
+
+
 def test_secrets_are_not_shown(bucket, tmp_path, capsys):
     cli("embed", bucket.uri, "--store", tmp_path / "store", *bucket.flags)
     said = "".join(capsys.readouterr())
