@@ -6,11 +6,14 @@ listed in order, and the store knows nothing about patterns.
 
 import errno
 import io
+from collections import Counter
 
 import requests
 from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
 
 OBJECTS: dict[str, bytes] = {}
+BUSY: Counter[str] = Counter()
+"""How often an object is still not given out."""
 MODIFIED = 1_700_000_000.25
 
 
@@ -34,6 +37,8 @@ class MemoryFileSystem(FileSystem):
         return False
 
     def _list(self, dir_or_prefix):
+        if dir_or_prefix.startswith("mem://silent/"):
+            raise requests.ConnectionError("Max retries exceeded")
         if dir_or_prefix.startswith("mem://broken/"):
             raise BeamIOError("List operation failed", {dir_or_prefix: "no route"})
         for path in sorted(OBJECTS):
@@ -50,7 +55,8 @@ class MemoryFileSystem(FileSystem):
         return path in OBJECTS
 
     def open(self, path, mime_type="", compression_type=""):
-        if path.startswith("mem://silent/"):
+        if path.startswith("mem://silent/") or BUSY[path]:
+            BUSY[path] -= 1
             raise requests.ConnectionError("Max retries exceeded")
         if path not in OBJECTS:
             raise KeyError(path)  # Clients of real stores raise their own classes, too.

@@ -8,10 +8,11 @@ import sys
 import threading
 
 import pytest
-from memory_files import MODIFIED, OBJECTS
+from memory_files import BUSY, MODIFIED, OBJECTS
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, StoreError, UnreachableError
+from beam_flowers.storage import beam
 
 
 @pytest.fixture(params=["local", "mem"])
@@ -207,9 +208,34 @@ def test_remote_listing_that_fails_is_reported():
     assert [entry.kind for entry in files.walk("mem://broken/x")] == ["unreadable"]
 
 
+def impatient(server):
+    """Lets requests to a server be given up soon."""
+    beam._retries.cache_clear()
+    beam._retries(server).first_patience = beam._retries(server).patience = 0.6
+
+
 def test_a_server_that_does_not_answer_is_no_fault_of_the_file():
-    with pytest.raises(UnreachableError, match=r"mem://silent/a.*Max retries exceeded"):
+    impatient("mem://silent")
+    with pytest.raises(
+        UnreachableError, match=r"mem://silent has not.*silent/a: Max retries"
+    ):
         files.read_bytes("mem://silent/a")
+
+
+def test_other_stores_than_s3_are_asked_again_and_it_is_said(caplog):
+    beam._retries.cache_clear()
+    OBJECTS["mem://bucket/a"], BUSY["mem://bucket/a"] = b"12", 2
+    assert files.read_bytes("mem://bucket/a") == b"12"
+    (said,) = caplog.messages
+    assert said.startswith("mem://bucket/a: Max retries exceeded; trying again for up to 15 sec")
+
+
+def test_one_object_that_is_never_given_out_is_an_error_of_that_object():
+    impatient("mem://bucket")
+    OBJECTS["mem://bucket/a"], BUSY["mem://bucket/b"] = b"12", 1000
+    with pytest.raises(OSError, match=r"Max retries exceeded \(again and again\).*mem://bucket/b"):
+        files.read_bytes("mem://bucket/b")
+    assert files.read_bytes("mem://bucket/a") == b"12"
 
 
 def test_folder_markers_are_no_files():

@@ -1,17 +1,19 @@
 """`gs://`, `azfs://`, `hdfs://` and other addresses through Beam's file systems.
 
 What fails raises an OSError (Beam's own `BeamIOError` is one), an address whose file system is
-not installed an InputError.
+not installed an InputError. What a server does not answer is asked again, as on S3; the clients'
+own tries, which say nothing, come before.
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Concatenate, ParamSpec, TypeVar
 
 import requests
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -20,6 +22,7 @@ from apache_beam.io.filesystems import FileSystems
 from beam_flowers.errors import BeamFlowersError, InputError, StoreError, UnreachableError
 from beam_flowers.paths import Entry, FileStat, join, parent, scheme, temporary_name
 from beam_flowers.storage.options import beam_options
+from beam_flowers.storage.retries import Retries
 
 # Beam registers some file systems without their client library, which then fail by an assert.
 _CLIENTS = {
@@ -32,22 +35,42 @@ _CLIENTS = {
 _NO_ANSWER = {"RetryError", "ServiceRequestError", "ServiceResponseError", "TransportError"}
 
 
+_Arguments = ParamSpec("_Arguments")
+_Answer = TypeVar("_Answer")
+_Request = Callable[Concatenate[str, _Arguments], _Answer]
+
+
+def _asked(request: _Request[_Arguments, _Answer]) -> _Request[_Arguments, _Answer]:
+    """Makes a request, whose first argument is an address, again while its server is away."""
+
+    @functools.wraps(request)
+    def ask(uri: str, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Answer:
+        def once() -> _Answer:
+            with _as_os_error(uri):
+                return request(uri, *arguments, **named)
+
+        return _retries(_server(uri)).ask(uri, once)
+
+    return ask
+
+
 def has_folders(uri: str) -> bool:
     """Whether the file system has folders of its own, as HDFS, or only names with `/` in them."""
     return bool(_filesystem(uri).has_dirs())
 
 
+@_asked
 def open_read(uri: str) -> BinaryIO:
     """The bytes as they are: `.gz` is not unpacked."""
-    with _as_os_error(uri):
-        filesystem = _filesystem(uri)
-        file: BinaryIO = filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
-        return file
+    filesystem = _filesystem(uri)
+    file: BinaryIO = filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+    return file
 
 
+@_asked
 def read_bytes(uri: str, limit: int | None) -> bytes:
     """The file's content, or its first `limit` bytes."""
-    with _as_os_error(uri), open_read(uri) as file:
+    with open_read(uri) as file:
         return file.read() if limit is None else file.read(limit)
 
 
@@ -64,21 +87,21 @@ def exists(uri: str) -> bool:
     return True
 
 
+@_asked
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
-    with _as_os_error(uri):
-        if scheme(uri) == "hdfs":
-            client, path = _hdfs(uri)
-            status = client.status(path, strict=False)
-            return status is not None and status["type"] == "DIRECTORY"
-        return next(iter(_filesystem(uri)._list(uri.rstrip("/") + "/")), None) is not None
+    if scheme(uri) == "hdfs":
+        client, path = _hdfs(uri)
+        status = client.status(path, strict=False)
+        return status is not None and status["type"] == "DIRECTORY"
+    return next(iter(_filesystem(uri)._list(uri.rstrip("/") + "/")), None) is not None
 
 
+@_asked
 def stat(uri: str) -> FileStat:
     """Size and last change of a file."""
-    with _as_os_error(uri):
-        found = _filesystem(uri).metadata(uri)
-        return FileStat(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6))
+    found = _filesystem(uri).metadata(uri)
+    return FileStat(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6))
 
 
 def list_folder(folder: str) -> Iterator[Entry]:
@@ -121,61 +144,61 @@ def list_objects(folder: str) -> Iterator[Entry]:
                 yield Entry(found.path, name, "file", found.size_in_bytes, modified)
 
 
+@_asked
 def make_folder(uri: str) -> None:
     """Makes a folder and those above it where there are such things."""
-    with _as_os_error(uri):
-        if not has_folders(uri) or exists(uri):
-            return
-        try:
-            _filesystem(uri).mkdirs(uri)
-        except BeamIOError:  # Another writer may have made it since.
-            if not exists(uri):
-                raise
+    if not has_folders(uri) or exists(uri):
+        return
+    try:
+        _filesystem(uri).mkdirs(uri)
+    except BeamIOError:  # Another writer may have made it since.
+        if not exists(uri):
+            raise
 
 
+@_asked
 def write_atomic(uri: str, data: bytes) -> None:
     """Writes a whole file or nothing: one object is whole by itself, on HDFS it is renamed."""
-    with _as_os_error(uri):
-        if has_folders(uri):
-            move(_write_temporary(uri, data), uri)
-        else:
-            _write(uri, data)
+    if has_folders(uri):
+        move(_write_temporary(uri, data), uri)
+    else:
+        _write(uri, data)
 
 
+@_asked
 def move(source: str, target: str) -> None:
     """Moves a file over one that may be there; in object stores a copy and a deletion."""
-    with _as_os_error(source):
-        if native := _native(source):
-            native.copy(source, target)
-            native.delete(source)
-            return
-        make_folder(parent(target))
-        try:
-            FileSystems.rename([source], [target])
-        except BeamIOError:
-            if not exists(source):
-                raise FileNotFoundError(errno.ENOENT, "it is not there", source) from None
-            # HDFS does not rename over a file.
-            delete(target)
-            FileSystems.rename([source], [target])
+    if native := _native(source):
+        native.copy(source, target)
+        delete(source)  # Asked for by itself: a copy of what is deleted would fail.
+        return
+    make_folder(parent(target))
+    try:
+        FileSystems.rename([source], [target])
+    except BeamIOError:
+        if not exists(source):
+            raise FileNotFoundError(errno.ENOENT, "it is not there", source) from None
+        # HDFS does not rename over a file.
+        delete(target)
+        FileSystems.rename([source], [target])
 
 
+@_asked
 def delete(uri: str) -> None:
     """Deletes a file; nothing there is no error."""
-    with _as_os_error(uri):
-        if native := _native(uri):
-            native.delete(uri)
-        else:
-            _filesystem(uri).delete([uri])
+    if native := _native(uri):
+        native.delete(uri)
+    else:
+        _filesystem(uri).delete([uri])
 
 
+@_asked
 def put_if_absent(uri: str, data: bytes) -> bool:
     """See `files.put_if_absent`."""
-    with _as_os_error(uri):
-        if native := _native(uri):
-            return bool(native.put_if_absent(uri, data))
-        if scheme(uri) == "hdfs":
-            return _put_hdfs(uri, data)
+    if native := _native(uri):
+        return bool(native.put_if_absent(uri, data))
+    if scheme(uri) == "hdfs":
+        return _put_hdfs(uri, data)
     raise StoreError(
         f"{uri!r}: no atomic put-if-absent is known for {scheme(uri)}://; put the store in a local "
         f"folder or under {', '.join(f'{name}://' for name in ('s3', *_CLIENTS))}"
@@ -238,6 +261,39 @@ def _hdfs(uri: str) -> tuple[Any, str]:
     return filesystem._hdfs_client, filesystem._parse_url(uri)[1]
 
 
+def _server(uri: str) -> str:
+    """The bucket, the account or the name node."""
+    while (above := parent(uri)) != uri:
+        uri = above
+    return uri
+
+
+@functools.lru_cache(maxsize=64)
+def _retries(server: str) -> Retries:
+    def is_there() -> bool:
+        try:
+            with _as_os_error(server):
+                next(iter(_filesystem(server)._list(f"{server}/")), None)
+        except (OSError, BeamFlowersError) as error:
+            return not _is_passing(error)
+        return True
+
+    return Retries(server, _is_passing, lambda error: _reason(error.__cause__ or error), is_there)
+
+
+def _is_passing(error: Exception) -> bool:
+    return isinstance(error, _SilenceError)
+
+
+def _reason(error: BaseException) -> str:
+    texts = (" ".join(str(cause).split()) for cause in _causes(error))
+    return "; ".join(dict.fromkeys(texts))
+
+
+class _SilenceError(UnreachableError):
+    """A server did not answer once."""
+
+
 @contextmanager
 def _as_os_error(uri: str) -> Iterator[None]:
     """Beam lets through what the clients of object stores raise, whatever its class."""
@@ -246,12 +302,13 @@ def _as_os_error(uri: str) -> Iterator[None]:
     except BeamFlowersError:
         raise
     except Exception as error:
-        causes = list(_causes(error))
-        reason = "; ".join(dict.fromkeys(" ".join(str(cause).split()) for cause in causes))
+        causes, reason = list(_causes(error)), _reason(error)
+        if any(isinstance(cause, _SilenceError) for cause in causes):  # Was asked again already.
+            raise
         if any(map(_is_absent, causes)):
             raise FileNotFoundError(errno.ENOENT, "it is not there", uri) from error
         if any(map(_is_silence, causes)):
-            raise UnreachableError(f"{uri!r}: no answer: {reason}; run this again") from error
+            raise _SilenceError(f"{uri!r}: no answer: {reason}; run this again") from error
         if isinstance(error, OSError):
             raise
         raise OSError(errno.EIO, f"{type(error).__name__}: {reason}", uri) from error
@@ -283,4 +340,4 @@ def _is_absent(error: BaseException) -> bool:
 
 def _is_silence(error: BaseException) -> bool:
     named = type(error).__name__ in _NO_ANSWER or isinstance(error, requests.ConnectionError)
-    return named or _status(error) >= 500
+    return named or _status(error) >= 500 or _status(error) == 429
