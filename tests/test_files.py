@@ -216,9 +216,7 @@ def impatient(server):
 
 def test_a_server_that_does_not_answer_is_no_fault_of_the_file():
     impatient("mem://silent")
-    with pytest.raises(
-        UnreachableError, match=r"mem://silent has not.*silent/a: Max retries"
-    ):
+    with pytest.raises(UnreachableError, match=r"mem://silent has not.*silent/a: Max retries"):
         files.read_bytes("mem://silent/a")
 
 
