@@ -44,7 +44,7 @@ def _asked(request: _Request[_Arguments, _Answer]) -> _Request[_Arguments, _Answ
     """Makes a request, whose first argument is an address, again while its server is away."""
 
     @functools.wraps(request)
-    def ask(uri: str, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Answer:
+    def ask(uri: str, /, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Answer:
         def once() -> _Answer:
             with _as_os_error(uri):
                 return request(uri, *arguments, **named)
