@@ -80,7 +80,7 @@ def run(folder, *flags):
 
 
 def test_the_testing_side_is_the_one_of_the_training(trained, capsys):
-    assert run(trained) == 0
+    assert run(trained, "--progress", "none") == 0
     report = json.loads((trained / "output" / "evaluation.json").read_text())
     metrics = read_bundle(str(trained / "model")).metrics["testing"]
     assert report["accuracy"]["value"] == pytest.approx(metrics["accuracy"], abs=1e-6)

@@ -133,11 +133,7 @@ def train_model(
             recipe,
             split,
             seed,
-            _each(
-                lambda step: progress.reach(step.step),
-                report,
-                summaries.report if summaries else None,
-            ),
+            _each(progress, report, summaries),
             options,
         )
         if summaries:
@@ -251,13 +247,17 @@ def _start(model: str, stored: Stored) -> tuple[Head, tuple[str, ...]]:
     return old.head.scaled(inverse.astype(np.float32)), old.labels
 
 
-def _each(*reports: Callable[[Step], None] | None) -> Callable[[Step], None]:
-    def report_all(step: Step) -> None:
-        for function in reports:
-            if function:
-                function(step)
+def _each(
+    progress: Progress, report: Callable[[Step], None] | None, summaries: Summaries | None
+) -> Callable[[Step], None]:
+    def tell(step: Step) -> None:
+        progress.reach(step.step)
+        if report:
+            report(step)
+        if summaries:
+            summaries.report(step)
 
-    return report_all
+    return tell
 
 
 def _tried(progress: Progress, report: Callable[[Trial], None] | None) -> Callable[[Trial], None]:
