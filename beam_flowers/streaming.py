@@ -74,8 +74,8 @@ def require_streaming(found: PCollection[Any]) -> None:
     if not found.is_bounded and (embedded or in_process):
         raise InputError(
             f"{type(runner).__name__} stops after the first look at a source without an end: run "
-            "with --runner=PrismRunner (a program that Beam downloads, or --prism_location names), "
-            "or on Flink, and with --streaming"
+            "with --runner=PrismRunner --streaming (a program that Beam downloads, or that "
+            "--prism_location names), or on a cluster that streams"
         )
 
 

@@ -101,7 +101,9 @@ def image_of(row: Any) -> Image:
     uri = files.absolute(fields["uri"])
     root = fields.get("root") or files.parent(uri)
     path = fields.get("relative_path") or files.relative(uri, root)
-    return Image(uri, root, path, *(_known(fields.get(name)) for name in Image._fields[3:]))
+    label, *others = (_known(fields.get(name)) for name in Image._fields[3:])
+    # A reader of CSV makes numbers of labels that look like some.
+    return Image(uri, root, path, None if label is None else str(label), *others)
 
 
 def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:

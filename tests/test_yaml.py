@@ -169,6 +169,7 @@ def test_rows_that_name_no_picture_are_refused(rows, error):
 def test_what_a_table_lacks_is_lacking_in_the_row():
     image = image_of(beam.Row(uri="/a/b.jpg", label=float("nan")))
     assert image == Image("/a/b.jpg", "/a", "b.jpg")
+    assert image_of(beam.Row(uri="/a/b.jpg", label=7)).label == "7"
 
 
 def test_vectors_of_another_backbone_are_refused():
