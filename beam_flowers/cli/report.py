@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from beam_flowers.cli.flags import require_no_pipeline
+from beam_flowers.cli.progress import add_progress, shown
 
 OUTPUT = "report.html"
 
@@ -55,6 +56,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--map-points", type=int, default=1000, help="most points of the map (default 1000)"
     )
+    add_progress(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
@@ -75,7 +77,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         arguments.map_points,
         arguments.model_id,
     )
-    done = write_report(job)
+    with shown(arguments.progress) as progress:
+        done = write_report(job, progress)
     print(
         f"report: {arguments.output} ({len(done.html.encode()) / 1e6:.1f} MB, "
         f"{done.thumbnails} thumbnails)"

@@ -24,6 +24,7 @@ from beam_flowers.report.plane import sample_rows
 from beam_flowers.report.sections import Facts, Page, Section, Tile
 from beam_flowers.report.words import counted, listed, percent, settings
 from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
+from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scores.output import SUFFIXES
 from beam_flowers.scores.read import ScoreTable, is_score_folder, read_scores
@@ -72,8 +73,12 @@ class ReportJob:
             raise InputError(f"a report is an .html file, not {self.output!r}")
 
 
-def write_report(job: ReportJob) -> Rendered:
+def write_report(job: ReportJob, progress: Progress | None = None) -> Rendered:
     """Writes the report; the pictures that it shows are read, none is changed.
+
+    Args:
+        job: what to report on.
+        progress: is told the stages.
 
     Raises:
         InputError: if the source is none of the three, or a package is missing.
@@ -81,8 +86,11 @@ def write_report(job: ReportJob) -> Rendered:
         StoreError: if the store cannot be read.
     """
     require_packages()
+    progress = progress or Progress()
+    progress.begin("reading")
     source = files.absolute(job.source)
     page = {"model": model_page, "store": store_page, "scores": scores_page}[kind_of(source)](job)
+    progress.begin("drawing")
     rendered = render(page, job.thumbnails)
     files.write_atomic(files.absolute(job.output), rendered.html.encode("utf-8", "replace"))
     return rendered
