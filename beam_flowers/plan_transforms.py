@@ -165,16 +165,14 @@ class ScorePlan(beam.PTransform):
 
     plan: Plan
     sources: Sequence[Place]
-    kind: RowKind
+    kind: workers.VectorKind
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
         plan = self.plan
         stores = {files.join(source.root, COMMITS) for source in self.sources}
         beams = pbegin.pipeline.options.get_all_options()
         setup = expected_setup(plan.place, beams, readable=sorted(stores))
-        score = step(
-            setup, workers.score_unit, sources=self.sources, place=plan.place, kind=self.kind
-        )
+        score = beam.ParDo(workers.ScoreUnits(setup, self.kind, self.sources))
         scored = pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score
         rewritten = pbegin | "Rewrite" >> RewriteParts(plan, self.kind, setup)
         return (scored, rewritten) | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)

@@ -6,19 +6,25 @@ import socket
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 from apache_beam.metrics import Metrics
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_flowers.backbones.compute import Hashed, hash_files
-from beam_flowers.backbones.joined import collect_joined, side_by_side, spent_joined, start_each
-from beam_flowers.errors import BackboneError, WorkerError
+from beam_flowers.backbones.compute import Hashed, hash_files, pool
+from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
+from beam_flowers.backbones.processor import cores
+from beam_flowers.errors import BackboneError, StoreError, WorkerError
+from beam_flowers.head.threads import one_blas_thread
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Seconds
 from beam_flowers.store.parts import (
@@ -32,9 +38,16 @@ from beam_flowers.store.parts import (
     write_parts,
 )
 from beam_flowers.store.plan import Outcome, derive_parts
-from beam_flowers.store.schema import bottlenecks_of, images_of, images_table, rejects_table
+from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.units import Unit, partition, read_sources, read_unit
 from beam_flowers.worker_setup import Setup, require_seen
+
+
+class VectorKind(RowKind, Protocol):
+    """Rows that follow from the vectors of a store."""
+
+    def stored(self, images: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table: ...
+
 
 OUTCOMES = "outcomes"
 MOVED = "moved"
@@ -123,13 +136,13 @@ def write_results(
     return Outcome(tuple(parts), computed, reused, reasons=reasons, seconds=seconds)
 
 
-class EmbedUnits(beam.DoFn):
-    """Lists of files → outcomes. One unit is written while the next is on the threads."""
+class Overlapping(beam.DoFn):
+    """Units → outcomes: while one is finished, the next `ahead` are on the threads."""
 
-    def __init__(self, setup: Setup, kind: RowKind, limits: Limits) -> None:
+    ahead = 1
+
+    def __init__(self, setup: Setup) -> None:
         self.expected = setup
-        self.kind = kind
-        self.limits = limits
 
     def start_bundle(self) -> None:
         self._started: deque[Any] = deque()
@@ -143,21 +156,37 @@ class EmbedUnits(beam.DoFn):
     def _next(self, unit: Any) -> Iterator[Outcome]:
         # The engines are loaded here and not in setup(): a run without new pictures needs none.
         self._started.append(self.start(unit))
-        if len(self._started) > 1:
-            yield self._finish_oldest()
+        if len(self._started) > self.ahead:
+            yield self.finish(self._started.popleft())
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         while self._started:
-            yield WindowedValue(self._finish_oldest(), MIN_TIMESTAMP, [GlobalWindow()])
-
-    def _finish_oldest(self) -> Outcome:
-        started = self._started.popleft()
-        results = self.collect(started)
-        return write_results(self.expected.place, self.kind, results, self.spent(started))
+            outcome = self.finish(self._started.popleft())
+            yield WindowedValue(outcome, MIN_TIMESTAMP, [GlobalWindow()])
 
     def start(self, unit: Any) -> Any:
         """Hands a unit to the threads."""
+        raise NotImplementedError
+
+    def finish(self, started: Any) -> Outcome:
+        """Waits for what `start` returned."""
+        raise NotImplementedError
+
+
+class EmbedUnits(Overlapping):
+    """Lists of files → outcomes."""
+
+    def __init__(self, setup: Setup, kind: RowKind, limits: Limits) -> None:
+        super().__init__(setup)
+        self.kind = kind
+        self.limits = limits
+
+    def start(self, unit: Any) -> Any:
         return start_each(unit, self.expected.backbones, self.limits)
+
+    def finish(self, started: Any) -> Outcome:
+        results = self.collect(started)
+        return write_results(self.expected.place, self.kind, results, self.spent(started))
 
     def collect(self, started: Any) -> list[Bottleneck | Reject]:
         """Waits for what `start` returned."""
@@ -221,14 +250,41 @@ def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:
     yield Outcome(derive_parts(place, kind, unit.source, read_unit(unit), "uri"))
 
 
-def score_unit(
-    unit: Unit, sources: Sequence[Place], place: Place, kind: RowKind
-) -> Iterator[Outcome]:
-    """Writes rows of kind `kind` from vectors of another table's sections, side by side."""
-    uris = read_unit(unit)["uri"]
-    blocks = []
-    for source, name in zip(sources, unit.source.split("+"), strict=True):
-        rows = read_part(source, name)
-        blocks.append(bottlenecks_of(rows.take(find_rows(rows, uris, "uri"))))
-    scored = [result for result in side_by_side(blocks) if isinstance(result, Bottleneck)]
-    yield Outcome(write_parts(place, kind, kind.table(scored)), reused=len(scored))
+class ScoreUnits(Overlapping):
+    """Units of stored rows → rows of kind `kind` from their vectors, several units at a time."""
+
+    def __init__(self, setup: Setup, kind: VectorKind, sources: Sequence[Place]) -> None:
+        super().__init__(setup)
+        self.rows = kind
+        self.sources = sources
+
+    def start_bundle(self) -> None:
+        super().start_bundle()
+        self.ahead = cores()
+
+    def start(self, unit: Unit) -> Future[Outcome]:
+        return pool().submit(score_unit, unit, self.sources, self.expected.place, self.rows)
+
+    def finish(self, started: Future[Outcome]) -> Outcome:
+        return started.result()
+
+
+@one_blas_thread
+def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorKind) -> Outcome:
+    """Writes rows of kind `kind` from vectors of another table's sections, side by side.
+
+    Raises:
+        StoreError: the sections differ by now.
+    """
+    names = zip(sources, unit.source.split("+"), strict=True)
+    tables = [_rows_of(unit, read_part(source, name)) for source, name in names]
+    images, vectors = tables[0], [vectors_of(table) for table in tables]
+    if any(not table["sha256"].equals(images["sha256"]) for table in tables):
+        raise StoreError(f"the rows of {unit.source} changed under this run; run it again")
+    beside = vectors[0] if len(vectors) == 1 else np.concatenate(vectors, axis=1)
+    return Outcome(write_parts(place, kind, kind.stored(images, beside)), reused=len(images))
+
+
+def _rows_of(unit: Unit, part: pa.Table) -> pa.Table:
+    """The rows of a part that a unit names, in its order; all of them if it names none."""
+    return part.take(find_rows(part, read_unit(unit)["uri"], "uri")) if unit.file else part

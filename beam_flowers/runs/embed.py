@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,7 @@ from beam_flowers.store.ledger import Found, Ledger, Rules
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
+from beam_flowers.store.whole import is_new
 from beam_flowers.worker_setup import unfit
 
 Warn = Callable[[str], None]
@@ -125,17 +126,28 @@ class TableRun:
     def bring_up_to_date(
         self,
         list_into: Callable[[Ledger], None],
-        carry_out: Callable[[Plan, Ledger], None],
+        carry_out: Callable[[Plan], None],
+        whole: Callable[[Place, Manifest], Plan] | None = None,
     ) -> Summary:
         """Plans and carries out until a plan is committed or has nothing to do.
 
         A plan fails to commit only when another writer was first; then what it computed lies
         in the table's `__work` and the next plan finds it there.
+
+        Args:
+            list_into: fills in what the table shall have.
+            carry_out: runs a plan.
+            whole: makes the plan without a listing, where the table has nothing yet.
         """
         self._require_own_kind()
-        return self._summary(
-            *until_committed(self.root, lambda base: self._try(base, list_into, carry_out))
-        )
+
+        def attempt(base: Manifest) -> dict[str, Any]:
+            place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
+            if whole and is_new(place, base):
+                return self._carry_out(whole(place, base), base, carry_out)
+            return self._join(place, base, list_into, carry_out)
+
+        return self._summary(*until_committed(self.root, attempt))
 
     def _require_own_kind(self) -> None:
         require_table_place(self.root)
@@ -144,13 +156,13 @@ class TableRun:
             kind = "a table of scores" if "" in held else "a feature store"
             raise StoreError(f"{self.root} is {kind}; give this run another folder")
 
-    def _try(
+    def _join(
         self,
-        manifest: Manifest,
+        place: Place,
+        base: Manifest,
         list_into: Callable[[Ledger], None],
-        carry_out: Callable[[Plan, Ledger], None],
+        carry_out: Callable[[Plan], None],
     ) -> dict[str, Any]:
-        place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
         with closing(Ledger()) as ledger:
             progress = self.progress or Progress()
             progress.begin("listing")
@@ -158,23 +170,33 @@ class TableRun:
             progress.begin("planning")
             if ledger.is_empty():
                 raise InputError("there is no file to read; name a folder that has pictures in it")
-            for name in fill_ledger(ledger, place, manifest):
+            for name in fill_ledger(ledger, place, base):
                 self.warn(f"{place.published(name)} is gone; what of it is listed is made again")
             plan = make_plan(
-                ledger, place, manifest, self.kind, self.described, self.rules, self.shards
+                ledger, place, base, self.kind, self.described, self.rules, self.shards
             )
-            result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
-            if not is_done(plan, manifest):
-                carry_out(plan, ledger)
-                result = read_result(place)
-            files.delete_tree(place.run_file())
+            result = self._carry_out(plan, base, carry_out)
             if result["committed"]:
                 self._warn_of_labels(ledger, place, plan)
         return result
 
-    def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
-        for names in collisions(ledger.label_names()):
+    def _carry_out(
+        self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
+        if not is_done(plan, base):
+            carry_out(plan)
+            result = read_result(plan.place)
+        files.delete_tree(plan.place.run_file())
+        return result
+
+    def warn_of_collisions(self, labels: Iterable[str]) -> None:
+        """Names the labels that become one when they are normalised."""
+        for names in collisions(labels):
             self.warn(f"labels that differ in writing only: {', '.join(map(repr, names))}")
+
+    def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
+        self.warn_of_collisions(ledger.label_names())
         if not isinstance(self.kind, StoreRows):
             return
         now = {p.name for p in latest(self.root).sections[place.section].rows}
@@ -249,7 +271,7 @@ def embed_images(
     )
     summary = run.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(images, store, progress)),
-        lambda plan, _: run_plan(plan, run.kind, [backbone], options.pipeline, progress),
+        lambda plan: run_plan(plan, run.kind, [backbone], options.pipeline, progress),
     )
     if not summary.rows:
         raise InputError(

@@ -12,11 +12,12 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
 from beam_flowers.runs.progress import watched
-from beam_flowers.store.commits import COMMITS, Section
+from beam_flowers.store.commits import COMMITS, Manifest, Section
 from beam_flowers.store.features import open_store
 from beam_flowers.store.ledger import Ledger
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.plan import Plan, stored_rows
+from beam_flowers.store.whole import plan_whole, stored_labels
 
 Source = tuple[Place, Section]
 
@@ -78,7 +79,7 @@ def score_stored(
             ledger.add_source(number, parts, _rejects(place, section))
         ledger.reject_without_source()
 
-    def carry_out(plan: Plan, _: Ledger) -> None:
+    def carry_out(plan: Plan) -> None:
         places = [place for place, _ in sources]
         with watched(plan, table.progress, table.kind.rows_each):
             from beam_flowers.plan_transforms import ScorePlan
@@ -86,7 +87,13 @@ def score_stored(
 
             run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
 
-    return table.bring_up_to_date(list_into, carry_out)
+    def whole(place: Place, base: Manifest) -> Plan:
+        ((source, stored),) = sources
+        table.warn_of_collisions(stored_labels(source, stored))
+        return plan_whole(place, base, table.described, source, stored)
+
+    is_whole = images is None and len(sources) == 1
+    return table.bring_up_to_date(list_into, carry_out, whole if is_whole else None)
 
 
 def _stored(sources: Sequence[Source]) -> Iterator[Image]:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
-from beam_flowers.head.softmax import Floats, Head
+from beam_flowers.head.softmax import Floats, Head, Indices
 from beam_flowers.records import Bottleneck
 from beam_flowers.scores.rule import UNKNOWN, Bar, Rule
 
 TOP_K = 5
 """Labels a row by default, as label_image printed."""
+
+_BLOCK = 256
+"""Rows that are ranked at once: their numbers in double precision stay in the cache."""
 
 Models = Bundle | Sequence[Bundle]
 
@@ -50,6 +54,31 @@ class Score(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
+class Ranking(NamedTuple):
+    """Classes by their scores, best first, of N pictures.
+
+    Attributes:
+        classes: intp [N, C].
+        scores: float32 [N, C].
+        given: bool [N, C], which labels are given.
+    """
+
+    classes: Indices
+    scores: Floats
+    given: npt.NDArray[np.bool_]
+
+    @classmethod
+    def joined(cls, rankings: Sequence[Ranking]) -> Ranking:
+        """The pictures of several, one after the other."""
+        return cls(*(np.concatenate(column) for column in zip(*rankings, strict=True)))
+
+    @property
+    def first(self) -> Indices:
+        """intp [N], the place of the label that stands for the picture: the best that is given,
+        the very best where none is."""
+        return self.given.argmax(axis=1)
+
+
 @dataclass(frozen=True)
 class Labeller:
     """One model with the rule that its labels have to meet.
@@ -71,22 +100,36 @@ class Labeller:
         """A model bundle under a rule; see `Rule.bar` for errors."""
         return cls(bundle.head, bundle.labels, model_id(bundle), rule.bar(bundle))
 
-    def scores(self, bottlenecks: Sequence[Bottleneck], top_k: int) -> Iterator[Score]:
-        """One `Score` a bottleneck, in their order.
+    def rank(self, vectors: Floats) -> Ranking:
+        """The classes of vectors, float32 [N, D].
 
         Equal scores are ordered by class, so that a table never depends on chance.
         """
-        scores: Floats = self.head.scores(np.stack([b.vector for b in bottlenecks]))
+        blocks = range(0, len(vectors), _BLOCK) or [0]
+        return Ranking.joined([self._rank(vectors[start : start + _BLOCK]) for start in blocks])
+
+    def _rank(self, vectors: Floats) -> Ranking:
+        scores: Floats = self.head.scores(vectors)
         order = np.argsort(-scores, axis=1, kind="stable")
         given = np.take_along_axis(self.bar.given(scores, order), order, axis=1)
-        for bottleneck, row, classes, passed in zip(bottlenecks, scores, order, given, strict=True):
-            best = tuple(Ranked(self.labels[c], float(row[c])) for c in classes[:top_k])
-            held = classes[passed]
-            label = self.labels[held[0]] if len(held) else UNKNOWN
-            score = float(row[held[0] if len(held) else classes[0]])
-            names = tuple(self.labels[c] for c in held)
+        return Ranking(order, np.take_along_axis(scores, order, axis=1), given)
+
+    def scores(self, bottlenecks: Sequence[Bottleneck], top_k: int) -> Iterator[Score]:
+        """One `Score` a bottleneck, in their order."""
+        ranking = self.rank(np.stack([b.vector for b in bottlenecks]))
+        firsts = ranking.first.tolist()
+        for bottleneck, first, *row in zip(bottlenecks, firsts, *ranking, strict=True):
+            classes, scores, given = (column.tolist() for column in row)
+            names = [self.labels[c] for c in classes]
+            held = tuple(name for name, is_given in zip(names, given, strict=True) if is_given)
             yield Score(
-                bottleneck.image.uri, bottleneck.sha256, label, score, best, self.model_id, names
+                bottleneck.image.uri,
+                bottleneck.sha256,
+                held[0] if held else UNKNOWN,
+                scores[first],
+                tuple(map(Ranked, names[:top_k], scores[:top_k])),
+                self.model_id,
+                held,
             )
 
 

@@ -8,21 +8,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_flowers.errors import InputError
+from beam_flowers.head.softmax import Floats
 from beam_flowers.records import Bottleneck
+from beam_flowers.scores.columns import (
+    RANKED,
+    best_column,
+    given_column,
+    label_column,
+    ranked_column,
+)
 from beam_flowers.scores.folders import partition_folder
-from beam_flowers.scores.ranking import TOP_K, Labeller, Models, Score, make_labellers
+from beam_flowers.scores.ranking import TOP_K, Labeller, Models, Ranking, Score, make_labellers
 from beam_flowers.scores.rule import UNKNOWN, Rule
-from beam_flowers.store.schema import add_digests
+from beam_flowers.store.schema import add_digests, images_table
 
 LABEL_TEXT = "label_text"
 """The column of the label in partitioned tables. Their readers make the column `label` of the
 folders' names, and a number of names such as `007`: this column keeps the text."""
-
-_RANKED = pa.struct([("label", pa.string()), ("score", pa.float32())])
 
 
 @dataclass(frozen=True)
@@ -150,7 +157,7 @@ class ScoreRows:
 
     def _ranking_fields(self) -> Iterator[pa.Field]:
         if not self.layout.separate_columns:
-            yield pa.field("top_k", pa.list_(_RANKED))
+            yield pa.field("top_k", pa.list_(RANKED))
             return
         for rank in self._ranks:
             yield pa.field(f"label_{rank}", pa.string())
@@ -172,31 +179,48 @@ class ScoreRows:
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
         """The rows of `bottlenecks` (at least one), in their order."""
-        class_ids = {name: i for i, name in enumerate(self.class_names)}
-        rules = {labeller.model_id: labeller.bar.rule for labeller in self.labellers}
-        images = (b.image for b in bottlenecks for _ in self.labellers)
-        rows = [
-            {
-                **score._asdict(),
-                **self._ranking(score),
-                LABEL_TEXT: score.label,
-                "label_id": class_ids[score.label],
-                "rule": rules[score.model_id],
-                "bytes": image.bytes,
-                "modified": image.modified,
-            }
-            for image, score in zip(images, self.scores(bottlenecks), strict=True)
-        ]
-        return pa.Table.from_pylist(rows, self.schema())
+        vectors = np.stack([b.vector for b in bottlenecks])
+        images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
+        return self.stored(images, vectors)
 
-    def _ranking(self, score: Score) -> dict[str, Any]:
-        if not self.layout.separate_columns:
-            return {"top_k": [ranked._asdict() for ranked in score.top_k]}
-        return {
-            f"{name}_{rank}": value
-            for rank, ranked in enumerate(score.top_k, 1)
-            for name, value in ranked._asdict().items()
+    def stored(self, images: pa.Table, vectors: Floats) -> pa.Table:
+        """The rows of stored pictures, in their order; those of one picture stand together.
+
+        Args:
+            images: columns `uri, sha256, bytes, modified`, N rows; others are ignored.
+            vectors: float32 [N, D].
+        """
+        columns = {name: images[name] for name in ("uri", "sha256", "bytes", "modified")}
+        tables = [self._labelled(columns, own, own.rank(vectors)) for own in self.labellers]
+        rows = np.arange(len(tables) * len(vectors)).reshape(len(tables), -1).T.ravel()
+        return pa.concat_tables(tables).take(rows) if len(tables) > 1 else tables[0]
+
+    def _labelled(self, columns: dict[str, Any], labeller: Labeller, ranking: Ranking) -> pa.Table:
+        names = best_column(labeller, ranking)
+        schema, n = self.schema(), len(ranking.classes)
+        columns = {
+            **columns,
+            "score": ranking.scores[np.arange(n), ranking.first],
+            **self._ranking(labeller, ranking),
+            self._label_column: names,
+            "label_id": pc.index_in(names, pa.array(self.class_names)),
+            "model_id": pa.repeat(labeller.model_id, n),
+            "labels": given_column(labeller, ranking),
+            "rule": pa.repeat(labeller.bar.rule, n),
         }
+        return pa.table([columns[name] for name in schema.names], schema.names).cast(schema)
+
+    def _ranking(self, labeller: Labeller, ranking: Ranking) -> dict[str, Any]:
+        top_k = self.layout.top_k
+        classes, scores = ranking.classes[:, :top_k], ranking.scores[:, :top_k]
+        if not self.layout.separate_columns:
+            return {"top_k": ranked_column(labeller, classes, scores)}
+        absent = pa.nulls(len(classes))
+        columns = {f"{name}_{rank}": absent for rank in self._ranks for name in RANKED.names}
+        for place in range(classes.shape[1]):
+            columns[f"label_{place + 1}"] = label_column(labeller, classes[:, place])
+            columns[f"score_{place + 1}"] = scores[:, place]
+        return columns
 
     def derived(self, rows: pa.Table) -> pa.Table:
         """`rows`: nothing in a score follows from the file's name."""

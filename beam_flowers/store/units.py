@@ -22,7 +22,7 @@ class Unit:
     """One piece of work, small enough to travel: the rows lie in a row group of a file.
 
     Attributes:
-        file: Parquet file of a `UnitWriter`.
+        file: Parquet file of a `UnitWriter`; none where all rows of `source` are meant.
         index: its row group.
         source: name of the part the rows come from, where they come from one; of the parts of
             several sections, with `+` between them.

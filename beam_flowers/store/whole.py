@@ -1,0 +1,63 @@
+"""The plan of a new table that is made of all rows of a store: no join, and nothing to list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pyarrow.compute as pc
+
+from beam_flowers.store.commits import Manifest, Section
+from beam_flowers.store.parts import Part, Place, RejectRows, read_part, work_parts, write_part
+from beam_flowers.store.plan import Plan, committed
+from beam_flowers.store.units import Unit
+
+
+def is_new(place: Place, manifest: Manifest) -> bool:
+    """Whether a table has nothing yet, not even unfinished work, that a plan had to heed."""
+    return not committed(manifest, place).parts and not work_parts(place)
+
+
+def plan_whole(
+    place: Place, base: Manifest, section: Section, source: Place, stored: Section
+) -> Plan:
+    """Each part of a store becomes one of the table, its rejects become the table's.
+
+    Args:
+        place: the section to write, of a table that `is_new`.
+        base: the table's version.
+        section: its fingerprint and description; parts and roots are ignored.
+        source: where the store's section lies.
+        stored: the store's section.
+    """
+    rejects = list(_copied_rejects(place, source, stored))
+    reasons: Counter[str] = Counter()
+    for part in stored.rejects:
+        reasons.update(read_part(source, part.name, ["error_class"])["error_class"].to_pylist())
+    units = tuple(Unit("", 0, part.name, part.rows) for part in stored.rows)
+    fresh, rejected = sum(unit.rows for unit in units), sum(part.rows for part in rejects)
+    counts = {
+        "listed": fresh + rejected,
+        "hidden": 0,
+        "fresh": fresh,
+        "reused": 0,
+        "rejected": rejected,
+        "failures": sum(part.failures for part in rejects),
+        "reasons": dict(reasons),
+    }
+    section = replace(section, parts=tuple(rejects), roots=())
+    return Plan(place, base.version, section, derive=units, counts=counts)
+
+
+def _copied_rejects(place: Place, source: Place, stored: Section) -> Iterator[Part]:
+    for part in stored.rejects:
+        yield write_part(place, RejectRows(), read_part(source, part.name))
+
+
+def stored_labels(source: Place, stored: Section) -> list[str]:
+    """The labels of a store's rows."""
+    found: set[str] = set()
+    for part in stored.rows:
+        found.update(pc.unique(read_part(source, part.name, ["label"])["label"]).to_pylist())
+    return sorted(label for label in found - {None} if label)

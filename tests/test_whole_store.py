@@ -1,0 +1,89 @@
+"""A new table of a whole store takes its parts as they are; one that exists, or that is made by a
+list of pictures, is joined. Both are the same table."""
+
+import pictures
+import pytest
+from stores import cli, embed, photos, rejects, rows
+
+from beam_flowers.head.bundle import read_bundle
+from beam_flowers.runs import score_stored
+from beam_flowers.runs.score import Job, score_images
+from beam_flowers.store.commits import latest
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Folder of `pictures` (20 good, 2 bad), a `store` of them in four parts, `model`."""
+    base = tmp_path_factory.mktemp("whole")
+    folder = photos(base / "pictures", 4)
+    (folder / "bad.txt").write_bytes(pictures.TEXT)
+    (folder / "tulips" / "cut.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    embed(folder, base / "store", shards=4)
+    assert cli("train", base / "store", "--model", base / "model") == 0
+    return base
+
+
+@pytest.fixture
+def score(base, tmp_path):
+    def score(name, said=None):
+        warn = pytest.fail if said is None else said.append
+        job = Job((str(base / "store"),), str(tmp_path / name))
+        return score_images(job, read_bundle(str(base / "model")), warn=warn)
+
+    return score
+
+
+@pytest.fixture
+def joined(monkeypatch, score):
+    """The table as a join makes it."""
+    with monkeypatch.context() as patched:
+        patched.setattr("beam_flowers.runs.embed.is_new", lambda place, manifest: False)
+        return score("joined")
+
+
+def test_the_table_is_that_of_a_join(score, joined, tmp_path):
+    whole = score("whole")
+    assert str(whole) == str(joined) == "embedded 0, reused 20, rejected 2, hidden 0, of 22"
+    assert (whole.dataset_hash, whole.reasons) == (joined.dataset_hash, joined.reasons)
+    assert rows(tmp_path / "whole") == rows(tmp_path / "joined")
+    assert rejects(tmp_path / "whole") == rejects(tmp_path / "joined")
+    assert len(rejects(tmp_path / "whole")) == 2
+
+
+def test_no_row_is_listed(score, monkeypatch):
+    monkeypatch.setattr(score_stored, "stored_rows", None)
+    assert score("whole").rows == 20
+
+
+def test_again_there_is_nothing_to_do(score, tmp_path):
+    first = score("whole")
+    version = latest(str(tmp_path / "whole")).version
+    assert score("whole").dataset_hash == first.dataset_hash
+    assert latest(str(tmp_path / "whole")).version == version
+
+
+def test_work_that_a_killed_run_left_is_taken_up(score, monkeypatch, tmp_path):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("beam_flowers.store.plan._commit", die)
+        with pytest.raises(BaseException, match=r".*"):
+            score("whole")
+    assert latest(str(tmp_path / "whole")).sections == {}
+    made = {p.name for p in (tmp_path / "whole").rglob("part-*.parquet")}
+    assert len(made) == 4
+    assert score("whole").rows == 20
+    assert {p.name for p in (tmp_path / "whole").glob("part-*.parquet")} == made
+
+
+def test_labels_that_become_one_are_named(base, tmp_path):
+    folder = photos(tmp_path / "pictures", 1)
+    for name in ("Rosa canina", "rosa-canina"):
+        (folder / name).mkdir()
+        (folder / name / "a.jpg").write_bytes(pictures.jpeg(seed=len(name) + ord(name[0])))
+    cli("embed", folder, "--store", tmp_path / "store")
+    said = []
+    job = Job((str(tmp_path / "store"),), str(tmp_path / "out"))
+    score_images(job, read_bundle(str(base / "model")), warn=said.append)
+    assert said == ["labels that differ in writing only: 'Rosa canina', 'rosa-canina'"]
