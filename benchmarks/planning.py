@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -32,6 +33,8 @@ from beam_flowers.store.plan import Outcome, fill_ledger, finish, make_plan
 from beam_flowers.store.schema import StoreRows
 
 PART = 8192
+STEPS: dict[str, tuple[float, float, float]] = {}
+"""Seconds, CPU seconds and the peak of memory so far in MB, by step."""
 ROOT = "/archive/pictures"
 FINGERPRINT = hashlib.sha256(b"made up").hexdigest()
 VECTOR = np.zeros(1, np.float32)
@@ -82,6 +85,7 @@ def step(name: str) -> Iterator[None]:
     yield
     wall, cpu = time.perf_counter() - began, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    STEPS[name] = (wall, cpu, peak)
     print(f"| {name} | {wall:,.1f} | {cpu:,.1f} | {peak:,.0f} |", flush=True)
 
 
@@ -132,6 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--folder", help="where the store is made (default: a temporary one)")
+    parser.add_argument("--json", action="store_true", help="the steps once more, as JSON")
     arguments = parser.parse_args()
     folder = arguments.folder or tempfile.mkdtemp(prefix="beam-flowers-")
     store = f"{folder}/store"
@@ -140,6 +145,8 @@ def main() -> None:
     with step("(make the store)"):
         make_store(store, arguments.rows)
     plan(store, arguments.rows)
+    if arguments.json:
+        print(json.dumps(STEPS))
     if not arguments.folder:
         shutil.rmtree(folder)
 

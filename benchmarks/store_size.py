@@ -6,7 +6,9 @@ The accuracy is that of 5-fold cross-validation in the same folds.
 """
 
 import argparse
+import json
 import sys
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,41 +36,55 @@ def parquet_bytes(tables: list[pa.Table], name: str, vectors: str, encoding: str
     return sum(sizes) / sum(len(table) for table in tables)
 
 
-def accuracy(root: str, key: str, numbers: str) -> str:
+def accuracy(root: str, key: str, numbers: str) -> float:
     """Mean held-out accuracy with the vectors rounded to `numbers`."""
     _, features = read_features(root, key.partition("=")[2])
     vectors = features.vectors.astype(numbers).astype(np.float32)
     rows = (features.uris, features.sha256, features.labels, features.splits)
     found = cross_validate(Examples(*rows, vectors), splits=("training", "validation", "testing"))
-    return f"{found.accuracy:.2%}"
+    return found.accuracy
 
 
-def report(root: str, key: str, section: Section) -> None:
-    """Prints one backbone's table."""
+def measure(root: str, key: str, section: Section) -> dict[str, Any]:
+    """Bytes a row of each form, in the parts as they are cut and in one, and its accuracy."""
     place, name = Place(root, key, section.fingerprint), str(section.about["name"])
     tables = [read_part(place, part.name) for part in section.rows]
     vectors = np.concatenate([[b.vector for b in bottlenecks_of(table)] for table in tables])
-    text = text_bytes(vectors)
-    print(f"\n{name}, {len(vectors)} rows of {vectors.shape[1]} numbers\n")
-    parts = f"{len(tables)} parts"
+    cuts = (tables, [pa.concat_tables(tables)])
+    forms = {
+        f"{numbers}, {encoding}": [
+            *(parquet_bytes(cut, name, numbers, encoding) for cut in cuts),
+            accuracy(root, key, numbers),
+        ]
+        for numbers, encoding in FORMS
+    }
+    about = {"backbone": name, "rows": len(vectors), "length": vectors.shape[1]}
+    return {**about, "parts": len(tables), "text": text_bytes(vectors), "forms": forms}
+
+
+def report(found: dict[str, Any]) -> None:
+    """Prints one backbone's table."""
+    text = found["text"]
+    print(f"\n{found['backbone']}, {found['rows']} rows of {found['length']} numbers\n")
+    parts = f"{found['parts']} parts"
     print(f"| form | bytes a row in {parts} | of the text | in one part | of the text | accuracy |")
     print("|---|---|---|---|---|---|")
     print(f"| retrain.py's text | {text:,.0f} | 1 | {text:,.0f} | 1 | |")
-    for numbers, encoding in FORMS:
-        cells = [f"{numbers}, {encoding}"]
-        for cut in (tables, [pa.concat_tables(tables)]):
-            size = parquet_bytes(cut, name, numbers, encoding)
-            cells += [f"{size:,.0f}", f"1/{text / size:.2f}"]
-        print("|", " | ".join([*cells, accuracy(root, key, numbers)]), "|", flush=True)
+    for name, (cut, whole, share) in found["forms"].items():
+        sizes = " | ".join(f"{size:,.0f} | 1/{text / size:.2f}" for size in (cut, whole))
+        print(f"| {name} | {sizes} | {share:.2%} |", flush=True)
 
 
 def main() -> int:
-    """Prints the tables as Markdown."""
+    """Prints the tables as Markdown, or what is in them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("store")
-    root = files.absolute(parser.parse_args().store)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    root = files.absolute(arguments.store)
     for key, section in open_store(root).sections.items():
-        report(root, key, section)
+        found = measure(root, key, section)
+        print(json.dumps(found)) if arguments.json else report(found)
     return 0
 
 

@@ -21,12 +21,23 @@ def write_keras(path: str, bundle: Bundle, backbone: ResolvedBackbone, recipe: P
     Raises:
         ModelError: the backbone is a SavedModel, which has no layers.
     """
+    vectors = vectors_model(backbone, recipe)
+    scores = _head(vectors.output, bundle.head)
+    keras_library().Model(vectors.input, scores, name="beam_flowers").save(path)
+
+
+def vectors_model(backbone: ResolvedBackbone, recipe: PixelRecipe) -> Any:
+    """A Keras model of [N, height, width, 3] pixels, 0..255, RGB → float32 [N, D] vectors.
+
+    Raises:
+        ModelError: the backbone is a SavedModel, which has no layers.
+    """
     keras = keras_library()
     low, high = backbone.row.pixel_range
     pixels = keras.Input((recipe.height, recipe.width, 3), name="pixels")
     scaled = keras.layers.Rescaling((high - low) / 255, low, name="pixel_range")(pixels)
     vectors = keras.layers.Flatten(name="vectors")(_network(scaled, backbone))
-    keras.Model(pixels, _head(vectors, bundle.head), name="beam_flowers").save(path)
+    return keras.Model(pixels, vectors, name=backbone.row.name.replace("/", "_"))
 
 
 def _network(x: Any, backbone: ResolvedBackbone) -> Any:

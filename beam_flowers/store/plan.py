@@ -44,7 +44,7 @@ from beam_flowers.store.parts import (
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
 from beam_flowers.store.units import Unit, UnitWriter, write_sources
 
-_FEWEST_ROWS, _MOST_ROWS = 40, 8192
+_FEWEST_ROWS, _MOST_ROWS = 128, 8192
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,8 @@ def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 def unit_rows(count: int, shards: int | None) -> int:
     """Rows of a unit for `count` files: 64 units, which also a small run spreads over workers.
 
-    40 rows at least, since a Parquet file costs some 12 KB by itself (benchmarks/store_size.py);
+    128 rows at least, since a Parquet file costs some 12 KB by itself: of 1280 float16 in files of
+    40 rows a seventh (benchmarks/store_size.py);
     8192 at most, so that fifty million files are six thousand parts of some 40 MB.
     """
     if shards:

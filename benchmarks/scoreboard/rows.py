@@ -1,0 +1,271 @@
+"""The rows of the scoreboard: each a ratio of runs that stood side by side in one round."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from benchmarks.scoreboard.cases import GROWTH, LARGE, OURS, PLANNED, STEADY, STORED
+from benchmarks.scoreboard.processes import Run
+
+BEST = "ours, OpenVINO"
+
+
+class Runs:
+    """All runs by the key of their case, in the order of the rounds."""
+
+    def __init__(self, runs: dict[str, list[Run]]) -> None:
+        self._runs = runs
+
+    def of(self, group: str, name: str, count: int = 1) -> list[Run]:
+        """The rounds of one case.
+
+        Raises:
+            KeyError: it was not run.
+        """
+        return self._runs[f"{group}/{name}/{count}"]
+
+    def names(self, group: str) -> list[str]:
+        """Who ran in a group."""
+        found = (key.removeprefix(group + "/") for key in self._runs if key.startswith(group + "/"))
+        return list(dict.fromkeys(name.rpartition("/")[0] for name in found))
+
+    def rate(self, group: str, name: str, counts: tuple[int, ...]) -> list[float]:
+        """Pictures a second from the smaller count to the larger, in each round."""
+        few, many = (self.of(group, name, count) for count in counts)
+        return [(counts[1] - counts[0]) / (b.wall - a.wall) for a, b in zip(few, many, strict=True)]
+
+    def wall(self, group: str, name: str, count: int = 1) -> list[float]:
+        return [run.wall for run in self.of(group, name, count)]
+
+    def memory(self, group: str, name: str, count: int) -> list[float]:
+        return [run.memory for run in self.of(group, name, count)]
+
+    def said(self, group: str, name: str, count: int = 1) -> list[Any]:
+        """What self-measuring cases printed last, as JSON."""
+        return [json.loads(run.said.splitlines()[-1]) for run in self.of(group, name, count)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a row.
+
+    Attributes:
+        text: what is compared.
+        values: of each round.
+        must: what the value must reach; the least, or the most where `falling`.
+        aim: what it should.
+        unit: behind the number.
+        falling: small values are good.
+        note: what stands beside it.
+    """
+
+    text: str
+    values: list[float]
+    must: float | None = None
+    aim: float | None = None
+    unit: str = "×"
+    falling: bool = False
+    note: str = ""
+
+    @property
+    def value(self) -> float:
+        return median(self.values)
+
+    @property
+    def verdict(self) -> str:
+        """`reached`, `short`, or nothing where nothing was asked for."""
+        if self.must is None:
+            return ""
+        short = self.value > self.must if self.falling else self.value < self.must
+        return "**short**" if short else "reached"
+
+
+def ratios(above: list[float], below: list[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def _against(
+    runs: Runs, network: str, baseline: str, must: float, aim: float, names: tuple[str, ...]
+) -> Iterator[Line]:
+    group, counts = f"steady/{network}", STEADY[network]
+    theirs = runs.rate(group, baseline, counts)
+    for name in names:
+        own = runs.rate(group, name, counts)
+        note = f"{median(own):.1f} against {median(theirs):.1f} pictures/s"
+        yield Line(
+            f"{network}: {name}, steady, vs {baseline}", ratios(own, theirs), must, aim, note=note
+        )
+
+
+def p1(runs: Runs) -> Iterator[Line]:
+    yield from _against(runs, "inception", "predict, one at a time", 2.3, 3, tuple(OURS))
+
+
+def p2(runs: Runs) -> Iterator[Line]:
+    yield from _against(runs, "inception", "predict(32)", 1.3, 1.45, tuple(OURS))
+
+
+def p3(runs: Runs) -> Iterator[Line]:
+    baseline = "stock RunInference"
+    yield from _against(runs, "inception", baseline, 2.2, 2.6, tuple(OURS))
+    most = STEADY["inception"][1]
+    theirs = runs.memory("steady/inception", baseline, most)
+    for name in OURS:
+        own = runs.memory("steady/inception", name, most)
+        note = f"{median(own):,.0f} against {median(theirs):,.0f} MB at {most} pictures"
+        yield Line(f"{name}, peak memory", ratios(own, theirs), 1 / 4, 1 / 8, "", True, note)
+
+
+def _wall(peer: str, must: float, aim: float) -> Callable[[Runs], Iterator[Line]]:
+    def row(runs: Runs) -> Iterator[Line]:
+        for network, counts in STEADY.items():
+            for count in counts:
+                theirs = runs.wall(f"steady/{network}", peer, count)
+                for name in OURS:
+                    own = runs.wall(f"steady/{network}", name, count)
+                    note = f"{median(own):.1f} against {median(theirs):.1f} s"
+                    asked = (must, aim) if count >= 500 else (None, None)
+                    text = f"{network}, {count} pictures: {name} vs {peer}, wall"
+                    yield Line(text, ratios(theirs, own), *asked, note=note)
+
+    return row
+
+
+def p6(runs: Runs) -> Iterator[Line]:
+    theirs = runs.rate("large", "predict(32)", LARGE)
+    for name in OURS:
+        own = runs.rate("large", name, LARGE)
+        note = f"{median(own):.2f} against {median(theirs):.2f} pictures/s"
+        yield Line(
+            f"12 megapixels: {name} vs predict(32)", ratios(own, theirs), 3.2, 3.6, note=note
+        )
+    own, theirs = (runs.rate("decode", name, LARGE) for name in ("ours", "OpenCV in full"))
+    note = f"{median(own):.1f} against {median(theirs):.1f} pictures/s"
+    yield Line("decoding alone vs an img2dataset-like loop", ratios(own, theirs), note=note)
+
+
+def p7(runs: Runs) -> Iterator[Line]:
+    for name, must, aim in zip(OURS, (1.6, 2.2), (3, 5), strict=True):
+        yield from _against(runs, "lite0", "predict(32)", must, aim, (name,))
+
+
+def p7b(runs: Runs) -> Iterator[Line]:
+    for network, must, aim in (("inception", 4, 8), ("lite0", 3, 5)):
+        names = tuple(n for n in runs.names(f"steady/{network}") if n.endswith("bf16"))
+        yield from _against(runs, network, "predict(32)", must, aim, names)
+    accuracies = [
+        [found["forms"]["float32, split"][2] for found in runs.said("size", name)]
+        for name in ("f32", "bf16")
+    ]
+    lost = [100 * (a - b) for a, b in zip(*accuracies, strict=True)]
+    note = "{:.2%} in float32, {:.2%} in bf16, 5 folds".format(*map(median, accuracies))
+    yield Line("lite0: held-out accuracy lost", lost, 0.3, 0, " points", True, note)
+
+
+def p8(runs: Runs, gflop: float) -> Iterator[Line]:
+    peak = [float(run.said.split()[1]) for run in runs.of("peak", "FMA")]
+    counts = STEADY["inception"]
+    for name in OURS:
+        own = runs.rate("steady/inception", name, counts)
+        share = [100 * rate * gflop / p for rate, p in zip(own, peak, strict=True)]
+        most = f"{median(peak) / gflop:.1f} pictures/s, {median(peak):.0f} GFLOP/s"
+        note = f"{median(own):.1f} of {most}"
+        yield Line(f"{name}: share of the FMA peak", share, 75, 80, " %", note=note)
+
+
+def p9(runs: Runs) -> Iterator[Line]:
+    for network in STEADY:
+        pipeline, plain = (runs.wall(f"beam/{network}", n, 2000) for n in ("Beam", "without"))
+        share = [100 * (1 - b / a) for a, b in zip(pipeline, plain, strict=True)]
+        note = f"{median(pipeline):.1f} against {median(plain):.1f} s, start-up on both sides"
+        yield Line(
+            f"{network}, 2,000 pictures: Beam's share of the time", share, 6, 4, " %", True, note
+        )
+
+
+def p10(runs: Runs) -> Iterator[Line]:
+    found = runs.said("head", "both")
+    (_, ours, loss), (_, theirs, their_loss) = found[-1]
+    note = (
+        f"{ours:.1f} against {theirs:.0f} CPU s; held-out loss {loss:.4f} against {their_loss:.4f}"
+    )
+    yield Line(
+        "CPU seconds vs retrain.py's recipe", [b[1] / a[1] for a, b in found], 100, note=note
+    )
+
+
+def p11(runs: Runs) -> Iterator[Line]:
+    found = runs.said("size", "f32")
+    for numbers, must in (("float32", 1 / 3), ("float16", 1 / 6)):
+        for place, cut in enumerate((f"{found[0]['parts']} parts", "one part")):
+            size = [f["forms"][f"{numbers}, split"][place] for f in found]
+            share = [s / f["text"] for s, f in zip(size, found, strict=True)]
+            accuracy = found[-1]["forms"][f"{numbers}, split"][2]
+            note = f"{size[-1]:,.0f} of {found[-1]['text']:,.0f} bytes, accuracy {accuracy:.2%}"
+            text = f"bytes a row, {numbers}, {found[0]['rows']} rows in {cut}, of the text's"
+            yield Line(text, share, must, None, "", True, note)
+
+
+def p12(runs: Runs) -> Iterator[Line]:
+    rows = runs.rate("stored", "score", STORED)
+    for name in OURS:
+        pixels = runs.rate("steady/inception", name, STEADY["inception"])
+        note = f"{1e6 / median(rows):.0f} µs a row against {1e3 / median(pixels):.1f} ms a picture"
+        yield Line(
+            f"a row from the store vs from pixels by {name}", ratios(rows, pixels), 2000, note=note
+        )
+
+
+def p13(runs: Runs) -> Iterator[Line]:
+    found = runs.said("increment", "both")
+    share = [100 * f["calls"] / f["before"] for f in found]
+    same = all(f["same"] for f in found)
+    note = f"{found[-1]['added']} more; the store is {'' if same else 'NOT '}that of a full run"
+    yield Line("backbone calls for 1 % more pictures", share, 1.5, None, " %", True, note)
+
+
+def p14(runs: Runs) -> Iterator[Line]:
+    less, more = (runs.memory("growth", "embed", count) for count in GROWTH[1:])
+    note = f"{median(more):,.0f} MB at {GROWTH[2]:,} against {median(less):,.0f} at {GROWTH[1]:,}"
+    yield Line(
+        "peak memory of the process tree", ratios(more, less), 1.1, 1.05, falling=True, note=note
+    )
+
+
+def p15(runs: Runs) -> Iterator[Line]:
+    early, late = (runs.rate("growth", "embed", GROWTH[i : i + 2]) for i in (0, 1))
+    note = f"{median(early):,.0f} pictures/s from 1k to 10k, {median(late):,.0f} from 10k to 100k"
+    yield Line("rate from 10k to 100k vs from 1k to 10k", ratios(late, early), 0.9, note=note)
+    found = runs.said("planning", "both", PLANNED)
+    steps = [{k: v for k, v in f.items() if not k.startswith("(")} for f in found]
+    seconds = [sum(wall for wall, _, _ in own.values()) for own in steps]
+    memory = median(max(peak for _, _, peak in own.values()) for own in steps)
+    note = f"{memory:,.0f} MB at most"
+    text = f"planning {PLANNED:,} names against {PLANNED:,} rows, and the commit"
+    yield Line(text, seconds, unit=" s", falling=True, note=note)
+
+
+ROWS: dict[str, tuple[str, Callable[..., Iterator[Line]]]] = {
+    "P1": ("Inception v3 against one picture at a time", p1),
+    "P2": ("Inception v3 against Keras' predict(32)", p2),
+    "P3": ("Inception v3 against stock RunInference", p3),
+    "P4": ("against Ray Data", _wall("ray", 1.2, 1.5)),
+    "P5": ("against Spark's predict_batch_udf", _wall("spark", 1.2, 2)),
+    "P5b": ("against Daft", _wall("daft", 1.0, 1.3)),
+    "P6": ("large pictures", p6),
+    "P7": ("EfficientNet-Lite0 against Keras' predict(32)", p7),
+    "P7b": ("bfloat16 against Keras' predict(32) in float32", p7b),
+    "P8": ("Inception v3, share of what the processor can do", p8),
+    "P9": ("what Beam costs", p9),
+    "P10": ("the head", p10),
+    "P11": ("the store's size", p11),
+    "P12": ("a new head over known pictures", p12),
+    "P13": ("a few pictures more", p13),
+    "P14": ("memory as work grows", p14),
+    "P15": ("cost as work grows", p15),
+}

@@ -1,0 +1,46 @@
+"""One picture in a hundred more: `IMAGES FOLDER`. Prints as JSON the vectors that were computed, by
+the engine's own count, and whether the store is the one that a full run makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from beam_flowers.backbones import compute
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.runs.embed import embed_images
+
+BACKBONE = resolve("efficientnet-lite0")
+
+
+def embed(images: Path, store: Path) -> tuple[int, str]:
+    """The pictures that went through the pool, and the hash of the store."""
+    before = compute.tally().files
+    summary = embed_images([str(images)], str(store), BACKBONE)
+    return compute.tally().files - before, summary.dataset_hash
+
+
+def main() -> None:
+    """First all but one in 101, then all; then all into a new store."""
+    images, folder = Path(sys.argv[1]), Path(sys.argv[2])
+    pictures = sorted(images.rglob("*.jpg"))
+    grown = folder / "grown"
+    late = pictures[::101]
+    for picture in pictures:
+        place = grown / picture.relative_to(images)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if picture not in late:
+            os.link(picture, place)
+    first, _ = embed(grown, folder / "store")
+    for picture in late:
+        os.link(picture, grown / picture.relative_to(images))
+    second, in_two = embed(grown, folder / "store")
+    _, at_once = embed(grown, folder / "full")
+    calls = {"before": first, "added": len(late), "calls": second, "same": in_two == at_once}
+    print(json.dumps(calls))
+
+
+if __name__ == "__main__":
+    main()
