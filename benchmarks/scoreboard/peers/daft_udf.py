@@ -14,6 +14,7 @@ import numpy as np
 from common import THREADS, arguments, load_frozen, read
 
 os.environ[THREADS] = "1"
+os.environ["PYTHONPATH"] = os.path.dirname(__file__)  # Its processes import `common`, too.
 BATCH = 8
 
 
@@ -23,24 +24,19 @@ def main() -> None:
     from daft import DataType, col
 
     names, network, size, output = arguments()
-    cores = os.cpu_count() or 1
     fields = {name: DataType.string() for name in ("uri", "label", "sha256", "format")}
     fields |= {name: DataType.int64() for name in ("bytes", "width", "height")}
     fields["vector"] = DataType.list(DataType.float32())
 
-    @daft.udf(
-        return_dtype=DataType.struct(fields),
-        batch_size=BATCH,
-        concurrency=cores,
-        num_cpus=1,
-    )
+    @daft.cls(max_concurrency=os.cpu_count(), use_process=True)
     class Embed:
-        def __init__(self) -> None:
-            self._run = load_frozen(network)
+        def __init__(self, network: str, size: int) -> None:
+            self._run, self._size = load_frozen(network), size
 
+        @daft.method.batch(return_dtype=DataType.struct(fields), unnest=True, batch_size=BATCH)
         def __call__(self, uris: Any, contents: Any) -> list[dict[str, Any]]:
             found = [
-                read(name, size, content)
+                read(name, self._size, content)
                 for name, content in zip(uris.to_pylist(), contents.to_pylist(), strict=True)
             ]
             vectors = self._run(np.stack([pixels for _, pixels in found]))
@@ -48,11 +44,8 @@ def main() -> None:
                 {**row, "vector": vector} for (row, _), vector in zip(found, vectors, strict=True)
             ]
 
-    rows = daft.from_pydict({"uri": names}).with_column("content", col("uri").url.download())
-    embedded = rows.select(Embed(col("uri"), col("content")).alias("row"))
-    embedded.select(*(col("row").struct.get(name).alias(name) for name in fields)).write_parquet(
-        output
-    )
+    rows = daft.from_pydict({"uri": names}).with_column("content", col("uri").download())
+    rows.select(Embed(network, size)(col("uri"), col("content"))).write_parquet(output)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def main() -> None:
         .config("spark.sql.files.openCostInBytes", str(64 << 10))
         .getOrCreate()
     )
+    session.sparkContext.addPyFile(str(Path(__file__).with_name("common.py")))
     embed = predict_batch_udf(make_predict(network, size), return_type=columns, batch_size=BATCH)
     folder = str(Path(os.path.commonpath(names)))
     files = session.read.format("binaryFile").option("recursiveFileLookup", "true").load(folder)
