@@ -13,6 +13,12 @@ from beam_flowers.cli.main import main
 FLOWERS = Path(beam_flowers.__file__).parent / "data" / "flowers"
 
 
+@pytest.fixture(autouse=True)
+def silent_processor(monkeypatch):
+    """What commands say does not depend on the processor: none has bfloat16 to speak of."""
+    monkeypatch.setattr("beam_flowers.cli.shared.has_bfloat16", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def original(tmp_path_factory):
     """A folder `pictures` of ten photographs and the folder `store` made of them."""

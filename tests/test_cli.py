@@ -110,8 +110,6 @@ def test_errors_are_one_line_and_an_exit_code(
     arguments, code, message, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    # Where a processor has it, a note says so: no part of the error.
-    monkeypatch.setattr("beam_flowers.backbones.processor.has_bfloat16", lambda: False)
     assert main(arguments) == code
     error = capsys.readouterr().err
     assert message in error

@@ -60,6 +60,7 @@ def test_another_network_is_refused_in_any_precision():
 @pytest.mark.parametrize(("flags", "said"), [({"avx512_bf16"}, True), ({"avx2"}, False)])
 def test_what_bfloat16_would_gain_is_said_where_it_would(flags, said, monkeypatch, capsys):
     monkeypatch.setattr(processor, "flags", lambda: frozenset(flags))
+    monkeypatch.setattr("beam_flowers.cli.shared.has_bfloat16", processor.has_bfloat16)
     in_precision(resolve(LITE), arguments())
     assert ("--precision bf16" in capsys.readouterr().err) == said
     in_precision(resolve(LITE), arguments(precision="float32"))

@@ -21,11 +21,24 @@ def several(backbones: Backbones) -> tuple[ResolvedBackbone, ...]:
     return (backbones,) if isinstance(backbones, ResolvedBackbone) else tuple(backbones)
 
 
+_Work = tuple[tuple[Image, ...], tuple[ResolvedBackbone, ...], Limits]
+_early: dict[_Work, list[Pending]] = {}
+
+
 def start_each(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> list[Pending]:
     """Hands the files to the pool, once for each backbone: they differ in the pixels they want."""
-    return [start(images, load(backbone), limits) for backbone in backbones]
+    # What was started early is somebody's own, once: a bundle that is repeated computes again.
+    early = _early.pop((tuple(images), tuple(backbones), limits), None) if _early else None
+    return early or [start(images, load(backbone), limits) for backbone in backbones]
+
+
+def start_early(
+    images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
+) -> None:
+    """`start_each` before the one who will ask for it is ready to; in this process alone."""
+    _early[tuple(images), tuple(backbones), limits] = start_each(images, backbones, limits)
 
 
 def collect_joined(pending: Sequence[Pending]) -> list[Result]:

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,11 @@ class Compiled(NamedTuple):
 def is_installed() -> bool:
     """Whether OpenVINO can be imported; without importing it."""
     return importlib.util.find_spec("openvino") is not None
+
+
+def is_kept(backbone: ResolvedBackbone) -> bool:
+    """Whether the network starts without TensorFlow; it may yet turn out to be damaged."""
+    return is_installed() and _kept_in(backbone).is_dir()
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
@@ -99,12 +105,10 @@ def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
 
 
 def _kept_in(backbone: ResolvedBackbone) -> Path:
-    import openvino
-
     row = backbone.row
     network = (row.name, backbone.weights_sha256, repr(row.pixel_range), str(row.input_size))
     # The precision is not among them: it is chosen when the network is compiled.
-    made_by = (openvino.__version__, beam_flowers.__version__)
+    made_by = (metadata.version("openvino"), beam_flowers.__version__)
     name = hashlib.sha256(repr((network, made_by)).encode()).hexdigest()[:32]
     return Path(cache("openvino")).expanduser() / name
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from beam_flowers.backbones.processor import has_bfloat16
 from beam_flowers.cli.progress import add_progress
 from beam_flowers.cli.screen import say, visible
 from beam_flowers.errors import InputError, ModelError
@@ -201,7 +202,6 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
 
 def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> ResolvedBackbone:
     """The backbone in the precision asked for, if any is; says what another one would gain."""
-    from beam_flowers.backbones.processor import has_bfloat16
     from beam_flowers.backbones.resolve import parse_precision
 
     if arguments.precision:

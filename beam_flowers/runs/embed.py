@@ -15,6 +15,7 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
+from beam_flowers.runs.head_start import head_start
 from beam_flowers.runs.progress import Progress, watched
 from beam_flowers.runs.summary import Summary as Summary
 from beam_flowers.store.commits import (
@@ -289,7 +290,10 @@ def run_plan(
     progress: Progress | None = None,
 ) -> None:
     """Runs the embed pipeline."""
-    with watched(plan, progress, kind.rows_each, len(backbones)):
+    with (
+        watched(plan, progress, kind.rows_each, len(backbones)),
+        head_start(plan, backbones, options),
+    ):
         from beam_flowers.plan_transforms import RunPlan
         from beam_flowers.runs.beam import run_pipeline
 

@@ -222,10 +222,8 @@ def complaint(capsys, *arguments):
     return line
 
 
-def test_wrong_settings_are_one_error_at_once(bucket, tmp_path, capsys, monkeypatch):
+def test_wrong_settings_are_one_error_at_once(bucket, tmp_path, capsys):
     """Few requests stand for little time: none is made again."""
-    # Where a processor has it, a note says so: no part of the error.
-    monkeypatch.setattr("beam_flowers.backbones.processor.has_bfloat16", lambda: False)
     pictures = upload(scenes(tmp_path / "pictures", 1), bucket)
     store = ["--store", str(tmp_path / "store")]
     wrong = [flag.replace(gateway.SECRET, "wrong") for flag in bucket.flags]

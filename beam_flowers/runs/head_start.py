@@ -1,0 +1,55 @@
+"""Work for the threads while Beam is imported and the pipeline is built.
+
+That takes one core a second or more, in which the others had nothing to do: of two thousand
+pictures and a fast network a tenth of the time (benchmarks/RESULTS.md, P9).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import BeamFlowersError
+from beam_flowers.images.recipe import Limits
+from beam_flowers.store.plan import Plan
+from beam_flowers.store.schema import images_of
+from beam_flowers.store.units import Unit, read_unit
+
+_UNITS = 2
+
+
+@contextlib.contextmanager
+def head_start(
+    plan: Plan, backbones: Sequence[ResolvedBackbone], options: Sequence[str]
+) -> Iterator[None]:
+    """Starts a plan's first units, where they will be computed in this process.
+
+    TensorFlow is not imported here: beside another import that may block for ever.
+    """
+    thread = None
+    if not options and plan.compute and all(_starts_alone(backbone) for backbone in backbones):
+        units = plan.compute[:_UNITS]
+        thread = threading.Thread(target=_start, args=(units, backbones), name="head start")
+        thread.start()
+    try:
+        yield
+    finally:
+        if thread:
+            thread.join()
+
+
+def _starts_alone(backbone: ResolvedBackbone) -> bool:
+    from beam_flowers.backbones.openvino_engine import is_kept
+
+    return backbone.engine == "openvino" and is_kept(backbone)
+
+
+def _start(units: Sequence[Unit], backbones: Sequence[ResolvedBackbone]) -> None:
+    from beam_flowers.backbones.joined import start_early
+
+    # What is wrong is found again, and told, by the pipeline.
+    with contextlib.suppress(BeamFlowersError, OSError):
+        for unit in units:
+            start_early(images_of(read_unit(unit)), backbones, Limits())
