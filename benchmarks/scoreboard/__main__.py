@@ -34,7 +34,7 @@ def measure(case: Case, work: Path) -> Run:
         if case.prepare:
             machine.call([word.replace("{out}", out) for word in case.prepare])
         command = [word.replace("{out}", out) for word in case.command]
-        return run(command, case.variables)
+        return run(command)
     finally:
         shutil.rmtree(folder)
 
@@ -45,7 +45,7 @@ def measure_all(cases: list[Case], record: Record, rounds: int, work: Path) -> N
     for number in range(rounds):
         for case in cases:
             side = case.key.rpartition("/")[0]
-            if len(record.runs.get(case.key, ())) > number:
+            if len(record.runs.get(case.key, ())) > (0 if case.once else number):
                 continue
             if side not in warm and side.partition("/")[0] in WARMED:
                 measure(case, work)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import psutil
@@ -32,7 +31,7 @@ class Run(NamedTuple):
     said: str
 
 
-def run(command: Sequence[str], variables: Mapping[str, str], timeout: float = 3600) -> Run:
+def run(command: Sequence[str], timeout: float = 3600) -> Run:
     """Runs a command to its end.
 
     Raises:
@@ -45,7 +44,6 @@ def run(command: Sequence[str], variables: Mapping[str, str], timeout: float = 3
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, **variables},
     ) as process:
         watch = _Watch(process.pid)
         said, errors = process.communicate(timeout=timeout)
