@@ -18,9 +18,6 @@ from beam_flowers.scores.rule import UNKNOWN, Bar, Rule
 TOP_K = 5
 """Labels a row by default, as label_image printed."""
 
-_BLOCK = 256
-"""Rows that are ranked at once: their numbers in double precision stay in the cache."""
-
 Models = Bundle | Sequence[Bundle]
 
 
@@ -67,11 +64,6 @@ class Ranking(NamedTuple):
     scores: Floats
     given: npt.NDArray[np.bool_]
 
-    @classmethod
-    def joined(cls, rankings: Sequence[Ranking]) -> Ranking:
-        """The pictures of several, one after the other."""
-        return cls(*(np.concatenate(column) for column in zip(*rankings, strict=True)))
-
     @property
     def first(self) -> Indices:
         """intp [N], the place of the label that stands for the picture: the best that is given,
@@ -105,10 +97,6 @@ class Labeller:
 
         Equal scores are ordered by class, so that a table never depends on chance.
         """
-        blocks = range(0, len(vectors), _BLOCK) or [0]
-        return Ranking.joined([self._rank(vectors[start : start + _BLOCK]) for start in blocks])
-
-    def _rank(self, vectors: Floats) -> Ranking:
         scores: Floats = self.head.scores(vectors)
         order = np.argsort(-scores, axis=1, kind="stable")
         given = np.take_along_axis(self.bar.given(scores, order), order, axis=1)
