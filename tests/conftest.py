@@ -1,6 +1,7 @@
 """Collections that several tests look at."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,11 @@ from beam_flowers.backbones.network import tensorflow
 from beam_flowers.cli.main import main
 
 FLOWERS = Path(beam_flowers.__file__).parent / "data" / "flowers"
+
+
+def pytest_configure():
+    """Ctrl-C reaches the commands that tests start, also where a shell ignores it for this one."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

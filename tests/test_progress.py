@@ -1,5 +1,6 @@
 """How far a run is: rates, lines, JSON, the bar on a terminal; and where libraries' notes go."""
 
+import codecs
 import io
 import json
 import os
@@ -148,10 +149,10 @@ def on_a_terminal(command, interrupt=""):
     terminal, stderr = pty.openpty()
     run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
     os.close(stderr)
-    shown = ""
+    decoder, shown = codecs.getincrementaldecoder("utf-8")(), ""
     while True:
         try:
-            shown += os.read(terminal, 65536).decode()
+            shown += decoder.decode(os.read(terminal, 65536))
         except OSError:  # The other end is closed.
             break
         if interrupt and interrupt in shown:

@@ -1,5 +1,6 @@
 """How far training and evaluation are, and what Ctrl-C leaves of each command."""
 
+import codecs
 import contextlib
 import io
 import json
@@ -110,10 +111,10 @@ def stopped(command, shows):
     terminal, end = pty.openpty()
     run = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=end)
     os.close(end)
-    shown = ""
+    decoder, shown = codecs.getincrementaldecoder("utf-8")(), ""
     with contextlib.suppress(OSError):  # The other end is closed.
         while True:
-            shown += os.read(terminal, 65536).decode()
+            shown += decoder.decode(os.read(terminal, 65536))
             if re.search(shows, shown):
                 run.send_signal(signal.SIGINT)
                 shows = r"\Z\A."

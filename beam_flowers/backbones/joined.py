@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,22 +24,36 @@ def several(backbones: Backbones) -> tuple[ResolvedBackbone, ...]:
 
 _Work = tuple[tuple[Image, ...], tuple[ResolvedBackbone, ...], Limits]
 _early: dict[_Work, list[Pending]] = {}
+_handing_out = threading.Lock()
 
 
 def start_each(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> list[Pending]:
     """Hands the files to the pool, once for each backbone: they differ in the pixels they want."""
-    # What was started early is somebody's own, once: a bundle that is repeated computes again.
-    early = _early.pop((tuple(images), tuple(backbones), limits), None) if _early else None
-    return early or [start(images, load(backbone), limits) for backbone in backbones]
+    with _handing_out:
+        # What was started early is given out once: a bundle that is repeated computes again.
+        early = _early.pop((tuple(images), tuple(backbones), limits), None) if _early else None
+    return early or _start(images, backbones, limits)
 
 
 def start_early(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> None:
     """`start_each` before the one who will ask for it is ready to; in this process alone."""
-    _early[tuple(images), tuple(backbones), limits] = start_each(images, backbones, limits)
+    with _handing_out:
+        _early[tuple(images), tuple(backbones), limits] = _start(images, backbones, limits)
+
+
+def forget_early() -> None:
+    """Lets go of what was started early and nobody has asked for."""
+    _early.clear()
+
+
+def _start(
+    images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
+) -> list[Pending]:
+    return [start(images, load(backbone), limits) for backbone in backbones]
 
 
 def collect_joined(pending: Sequence[Pending]) -> list[Result]:

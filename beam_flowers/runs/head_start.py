@@ -28,6 +28,8 @@ def head_start(
 
     TensorFlow is not imported here: beside another import that may block for ever.
     """
+    from beam_flowers.backbones.joined import forget_early
+
     thread = None
     if not options and plan.compute and all(_starts_alone(backbone) for backbone in backbones):
         units = plan.compute[:_UNITS]
@@ -38,6 +40,7 @@ def head_start(
     finally:
         if thread:
             thread.join()
+            forget_early()
 
 
 def _starts_alone(backbone: ResolvedBackbone) -> bool:
