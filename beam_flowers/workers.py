@@ -49,6 +49,8 @@ class VectorKind(RowKind, Protocol):
     def stored(self, images: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table: ...
 
 
+_MOST_AHEAD = 4
+
 OUTCOMES = "outcomes"
 MOVED = "moved"
 PROBLEMS = "beam_flowers.problems"
@@ -260,7 +262,8 @@ class ScoreUnits(Overlapping):
 
     def start_bundle(self) -> None:
         super().start_bundle()
-        self.ahead = cores()
+        # A unit is a whole part, in memory; more at a time would not be read faster.
+        self.ahead = min(cores(), _MOST_AHEAD)
 
     def start(self, unit: Unit) -> Future[Outcome]:
         return pool().submit(score_unit, unit, self.sources, self.expected.place, self.rows)

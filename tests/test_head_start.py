@@ -34,9 +34,9 @@ def test_the_pipeline_takes_what_was_started_early(folder, tmp_path, kept, monke
     started = []
     real = joined.start_early
 
-    def start_early(images, *others):
-        started.append(len(images))
-        real(images, *others)
+    def start_early(units, *others):
+        started.extend(map(len, units))
+        real(units, *others)
 
     monkeypatch.setattr(joined, "start_early", start_early)
     before = compute.tally().files
@@ -49,7 +49,7 @@ def test_the_pipeline_takes_what_was_started_early(folder, tmp_path, kept, monke
 
 def test_work_that_was_started_early_is_given_out_once(folder):
     images = [found for found in find_images([str(folder)]) if isinstance(found, Image)]
-    joined.start_early(images, [NETWORK], Limits())
+    joined.start_early([images], [NETWORK], Limits())
     early = joined.start_each(images, [NETWORK], Limits())
     again = joined.start_each(images, [NETWORK], Limits())
     assert early is not again

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -38,11 +38,13 @@ def start_each(
 
 
 def start_early(
-    images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
+    units: Iterable[Sequence[Image]], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> None:
-    """`start_each` before the one who will ask for it is ready to; in this process alone."""
+    """`start_each` of units before the one who will ask for them is ready to; in this process
+    alone. Who asks meanwhile waits, so that nothing is computed twice."""
     with _handing_out:
-        _early[tuple(images), tuple(backbones), limits] = _start(images, backbones, limits)
+        for images in units:
+            _early[tuple(images), tuple(backbones), limits] = _start(images, backbones, limits)
 
 
 def forget_early() -> None:

@@ -52,9 +52,19 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
+def _version() -> str:
+    """Of OpenVINO; without importing it, where it was installed as a package of that name."""
+    try:
+        return metadata.version("openvino")
+    except metadata.PackageNotFoundError:
+        import openvino
+
+        return str(openvino.__version__)
+
+
 def is_kept(backbone: ResolvedBackbone) -> bool:
-    """Whether the network starts without TensorFlow; it may yet turn out to be damaged."""
-    return is_installed() and _kept_in(backbone).is_dir()
+    """Whether the network starts without TensorFlow."""
+    return is_installed() and _is_whole(_kept_in(backbone))
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
@@ -108,7 +118,7 @@ def _kept_in(backbone: ResolvedBackbone) -> Path:
     row = backbone.row
     network = (row.name, backbone.weights_sha256, repr(row.pixel_range), str(row.input_size))
     # The precision is not among them: it is chosen when the network is compiled.
-    made_by = (metadata.version("openvino"), beam_flowers.__version__)
+    made_by = (_version(), beam_flowers.__version__)
     name = hashlib.sha256(repr((network, made_by)).encode()).hexdigest()[:32]
     return Path(cache("openvino")).expanduser() / name
 
@@ -128,12 +138,14 @@ def _keep(save: Callable[[Path], None], backbone: ResolvedBackbone) -> None:
 def _read_kept(core: Any, backbone: ResolvedBackbone) -> Any:
     """The kept network, or None where there is none or it is damaged."""
     folder = _kept_in(backbone)
+    return core.read_model(folder / _FILES[0]) if _is_whole(folder) else None
+
+
+def _is_whole(folder: Path) -> bool:
     try:
-        if (folder / _DIGEST).read_text() == _digest(folder):
-            return core.read_model(folder / _FILES[0])
+        return (folder / _DIGEST).read_text() == _digest(folder)
     except OSError:
-        pass
-    return None
+        return False
 
 
 def _digest(folder: Path) -> str:

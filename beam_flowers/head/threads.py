@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
@@ -10,6 +12,10 @@ from threadpoolctl import threadpool_limits
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_counting = threading.Lock()
+_inside = 0
+_limit: threadpool_limits | None = None
 
 
 def one_blas_thread(function: Callable[P, R]) -> Callable[P, R]:
@@ -21,7 +27,24 @@ def one_blas_thread(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def limited(*args: P.args, **kwargs: P.kwargs) -> R:
-        with threadpool_limits(limits=1, user_api="blas"):
+        with _limited():
             return function(*args, **kwargs)
 
     return limited
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    """The limit is the process's: of functions that overlap the first sets, the last lifts it."""
+    global _inside, _limit
+    with _counting:
+        if not _inside:
+            _limit = threadpool_limits(limits=1, user_api="blas")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _inside -= 1
+            if not _inside and _limit:
+                _limit.restore_original_limits()

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import BeamFlowersError
 from beam_flowers.images.recipe import Limits
 from beam_flowers.store.plan import Plan
 from beam_flowers.store.schema import images_of
@@ -31,7 +30,7 @@ def head_start(
     from beam_flowers.backbones.joined import forget_early
 
     thread = None
-    if not options and plan.compute and all(_starts_alone(backbone) for backbone in backbones):
+    if not options and plan.compute and all(b.engine == "openvino" for b in backbones):
         units = plan.compute[:_UNITS]
         thread = threading.Thread(target=_start, args=(units, backbones), name="head start")
         thread.start()
@@ -43,16 +42,11 @@ def head_start(
             forget_early()
 
 
-def _starts_alone(backbone: ResolvedBackbone) -> bool:
-    from beam_flowers.backbones.openvino_engine import is_kept
-
-    return backbone.engine == "openvino" and is_kept(backbone)
-
-
 def _start(units: Sequence[Unit], backbones: Sequence[ResolvedBackbone]) -> None:
     from beam_flowers.backbones.joined import start_early
+    from beam_flowers.backbones.openvino_engine import is_kept
 
-    # What is wrong is found again, and told, by the pipeline.
-    with contextlib.suppress(BeamFlowersError, OSError):
-        for unit in units:
-            start_early(images_of(read_unit(unit)), backbones, Limits())
+    # Whatever is wrong, the pipeline finds it again and tells.
+    with contextlib.suppress(Exception):
+        if all(map(is_kept, backbones)):
+            start_early([images_of(read_unit(unit)) for unit in units], backbones, Limits())
