@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from apache_beam.ml.inference.base import ModelHandler
 from beam_flowers import files
 from beam_flowers.backbones.engine import Engine, load
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import BackboneError, ModelError
+from beam_flowers.errors import BackboneError, BeamFlowersError, ModelError
 from beam_flowers.head.bundle import MODEL_FILE, read_bundle
 from beam_flowers.records import Bottleneck
 from beam_flowers.scores.ranking import TOP_K, Labeller, Score
@@ -31,6 +31,8 @@ _PIXELS = {"min_batch_size": 1, "max_batch_size": 32}
 _VECTORS = {"min_batch_size": 1, "max_batch_size": 1000}
 
 _LOG = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.float32], Engine]):
@@ -145,12 +147,15 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
 
 
 class Newest:
-    """The newest model of a folder.
+    """The newest model of a folder that can be read; those passed over are said in the log.
 
     Args:
         folder: each model in it is a folder of its own.
         interval: seconds between two looks.
         read: folder of a model → what labels with it.
+
+    Raises:
+        ModelError: there is none.
     """
 
     def __init__(self, folder: str, interval: float, read: Callable[[str], Labeller]) -> None:
@@ -158,34 +163,35 @@ class Newest:
         self._interval = interval
         self._read = read
         self._lock = threading.Lock()
-        self._model = newest_model(folder)
-        self._labeller = read(self._model)
+        self._model, self._labeller = _read_newest(newest_first(folder), read)
         self._looked = time.monotonic()
 
     def current(self) -> Labeller:
-        """The newest model; what cannot be read is said in the log, and the older one stays."""
+        """The newest model; where no newer one can be read, that of the last look stays."""
         with self._lock:
             if time.monotonic() - self._looked >= self._interval:
                 self._looked = time.monotonic()
                 try:
                     self._look()
-                except (ModelError, OSError) as error:
+                except (BeamFlowersError, OSError) as error:
                     _LOG.warning("goes on with %s: %s", self._model, error)
             return self._labeller
 
     def _look(self) -> None:
-        found = newest_model(self._folder)
-        if found != self._model:
-            self._labeller = self._read(found)
-            self._model = found
-            _LOG.info("labels with %s from now on", found)
+        models = newest_first(self._folder)
+        if self._model in models:
+            models = models[: models.index(self._model)]
+        if models:
+            self._model, self._labeller = _read_newest(models, self._read)
+            _LOG.info("labels with %s from now on", self._model)
 
 
 class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
     """As `ScoreModelHandler`, by the newest model of a folder: one retrained overnight takes over.
 
     It needs no side input and so works on every runner; a job that begins again begins with the
-    newest. A model that can't be read or is of another backbone is passed over, with a warning.
+    newest. A model that can't be read is passed over, with a warning; so is one of another backbone
+    than the model that the handler was made with, the newest at that time.
 
     Args:
         folder: each model in it is a folder of its own, written once.
@@ -195,7 +201,7 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         options: batching and sharing, as `ModelHandler` has them.
 
     Raises:
-        ModelError: there is no model, or the newest can't be read.
+        ModelError: there is no model that can be read.
     """
 
     def __init__(
@@ -209,7 +215,8 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         super().__init__(**(_VECTORS | options))
         self._folder = files.absolute(folder)
         self._interval = interval
-        self._by = ScoreModelHandler(newest_model(self._folder), top_k, rule)
+        models = newest_first(self._folder)
+        self._by = _read_newest(models, lambda model: ScoreModelHandler(model, top_k, rule))[1]
 
     def load_model(self) -> Newest:
         """What looks for the newest model."""
@@ -229,8 +236,8 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         return self._by.get_num_bytes(batch)
 
 
-def newest_model(folder: str) -> str:
-    """The model in `folder` whose description was written last.
+def newest_first(folder: str) -> list[str]:
+    """The models in `folder`, first the one whose description was written last.
 
     Raises:
         ModelError: there is none.
@@ -242,4 +249,16 @@ def newest_model(folder: str) -> str:
             written.append((files.stat(description).modified or 0, entry.uri))
     if not written:
         raise ModelError(f"no model lies in {folder!r}: train one into a folder below it")
-    return max(written)[1]
+    return [model for _, model in sorted(written, reverse=True)]
+
+
+def _read_newest(models: list[str], read: Callable[[str], T]) -> tuple[str, T]:
+    """The first of the models that `read` can read, and what it gives."""
+    errors = []
+    for model in models:
+        try:
+            return model, read(model)
+        except (BeamFlowersError, OSError) as error:
+            _LOG.warning("passes over the model %s: %s", model, error)
+            errors.append(error)
+    raise ModelError(f"no model can be taken; of the newest: {errors[0]}") from errors[0]

@@ -1,5 +1,6 @@
 """The handlers for Beam's RunInference."""
 
+import os
 from dataclasses import replace
 
 import apache_beam as beam
@@ -149,6 +150,28 @@ def test_the_newest_model_of_a_folder_takes_over_and_a_bad_one_does_not(store, t
     write_bundle(str(tmp_path / "third"), replace(first, fingerprint="0" * 64))
     assert current() == {model_id(second)}
     assert "takes vectors of efficientnet-lite0 (00000000)" in caplog.text
+
+
+def test_broken_models_are_passed_over_at_the_start_and_at_a_look(store, tmp_path, caplog):
+    first, second = (read_bundle(store.replace("store", f"model-{n}")) for n in (1, 2))
+
+    def write(name, bundle, seconds, broken=False):
+        write_bundle(str(tmp_path / name), bundle)
+        os.utime(tmp_path / name / "model.json", (seconds, seconds))
+        if broken:
+            (tmp_path / name / "weights.npy").unlink()
+
+    write("broken-1", first, 1, broken=True)
+    with pytest.raises(ModelError, match=r"no model can be taken; .*weights.npy"):
+        NewestModelHandler(str(tmp_path))
+    write("good-2", first, 2)
+    write("broken-3", first, 3, broken=True)
+    model = NewestModelHandler(str(tmp_path), interval=0).load_model()
+    assert model.current().model_id == model_id(first)
+    assert f"passes over the model {tmp_path / 'broken-3'}" in caplog.text
+    write("good-4", second, 4)
+    write("broken-5", second, 5, broken=True)
+    assert model.current().model_id == model_id(second)
 
 
 def test_a_folder_is_not_looked_at_more_often_than_asked_for(store, tmp_path):
