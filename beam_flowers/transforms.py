@@ -7,10 +7,9 @@ This module only wires. Elements are the records of `beam_flowers.records` and `
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -28,7 +27,7 @@ from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.scores.ranking import TOP_K, Models, Score, bundles_of
 from beam_flowers.scores.rows import Layout, ScoreRows
 from beam_flowers.scores.rule import Rule
-from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.append import append_window, store_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, read_part, write_part
 from beam_flowers.store.schema import StoreRows, bottlenecks_of
@@ -104,6 +103,9 @@ class ComputeBottlenecks(beam.PTransform):
 class WriteStore(beam.PTransform):
     """`Bottleneck`s → rows of a feature store, in one commit; rows of the same uri are replaced.
 
+    In windows and without an end, of several rows of one uri that of the file modified last is
+    kept; elsewhere they are an error.
+
     Returns of `expand`: the number of rows written, once, after the commit.
     """
 
@@ -114,12 +116,13 @@ class WriteStore(beam.PTransform):
         place, kind = store_place(
             self.store, self.backbone.row.name, self.backbone.fingerprint, self.backbone.vectors
         )
+        newest = not bottlenecks.is_bounded or not bottlenecks.windowing.is_default()
         return (
             bottlenecks
             | "WriteParts" >> beam.ParDo(_WriteParts(place, kind))
             | "OneKey" >> beam.Map(_one_key)
             | "Gather" >> beam.GroupByKey()
-            | "Commit" >> beam.Map(_append, place=place, kind=kind, about=self.backbone.about())
+            | "Commit" >> beam.Map(_append, place, kind, self.backbone.about(), newest)
         )
 
 
@@ -285,13 +288,13 @@ def _one_key(part: Part) -> tuple[int, Part]:
 
 
 def _append(
-    keyed: tuple[int, Iterable[Part]], place: Place, kind: StoreRows, about: dict[str, Any]
+    keyed: tuple[int, Iterable[Part]],
+    place: Place,
+    kind: StoreRows,
+    about: dict[str, Any],
+    newest: bool,
 ) -> int:
-    # Windows are commits of one run: each has a name of its own, and the same one if repeated.
-    parts = sorted(keyed[1], key=lambda part: part.name)
-    names = "".join(part.name for part in parts)
-    run = hashlib.sha256(f"{place.run}{names}".encode()).hexdigest()[:16]
-    return append_parts(replace(place, run=run), kind, about, parts)
+    return append_window(place, kind, about, sorted(keyed[1], key=lambda part: part.name), newest)
 
 
 def _read_part(keyed: tuple[str, Iterable[str]], place: Place) -> Iterator[Bottleneck]:

@@ -13,10 +13,10 @@ from beam_flowers import files
 from beam_flowers.errors import StoreError
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.store import commits
-from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.append import append_parts, append_window, store_place
 from beam_flowers.store.commits import Manifest, Section
 from beam_flowers.store.features import read_features
-from beam_flowers.store.parts import RejectRows, derive, read_part, write_part
+from beam_flowers.store.parts import RejectRows, derive, read_part, work_parts, write_part
 from beam_flowers.store.schema import (
     bottlenecks_of,
     images_table,
@@ -139,6 +139,50 @@ def test_two_new_rows_of_one_uri_are_an_error(place_and_kind):
     part = write_part(place, kind, kind.table([bottleneck("a", seed=1), bottleneck("a", seed=2)]))
     with pytest.raises(StoreError, match="one uri"):
         append_parts(place, kind, {}, [part])
+
+
+def changed(name, seconds, seed):
+    row = bottleneck(name, seed=seed)
+    return row._replace(image=row.image._replace(modified=seconds * 1_000_000))
+
+
+def window(place, kind, *blocks):
+    parts = [write_part(place, kind, kind.table(list(rows))) for rows in blocks]
+    return sorted(parts, key=lambda part: part.name)
+
+
+def test_of_a_file_that_changed_within_a_window_the_newest_row_is_kept(place_and_kind):
+    place, kind = place_and_kind
+    first = [changed("a", 3, 1), changed("a", 5, 2), changed("b", 5, 3)]
+    parts = window(place, kind, first, [changed("a", 4, 4), changed("c", 1, 5)])
+    assert append_window(place, kind, {}, parts) == 3
+    _, features = read_features(place.root)
+    assert features.uris == ["/r/a", "/r/b", "/r/c"]
+    np.testing.assert_array_equal(features.vectors[0], changed("a", 5, 2).vector)
+    assert not work_parts(place)
+    assert append_window(place, kind, {}, parts) == 3
+    # As if the first try had been killed before it cleared them away.
+    window(place, kind, first, [changed("a", 4, 4), changed("c", 1, 5)])
+    assert append_window(place, kind, {}, parts) == 3
+    assert not work_parts(place)
+    assert commits.versions(place.root) == [1]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_a_window_that_is_repeated_after_a_later_one_is_known_to_be_done(place_and_kind, twice):
+    place, kind = place_and_kind
+    rows = [changed("a", 3, 1), changed("a" if twice else "b", 5, 2)]
+    early = window(place, kind, rows)
+    assert append_window(place, kind, {}, early) == len({row.image.uri for row in rows})
+    late = window(place, kind, [changed("a", 7, 3), changed("b", 7, 4)])
+    assert append_window(place, kind, {}, late) == 2
+    # The parts were left where the first try was killed before it cleared them away.
+    if twice:
+        window(place, kind, rows)
+    assert append_window(place, kind, {}, early) == len({row.image.uri for row in rows})
+    assert commits.versions(place.root) == [1, 2]
+    _, features = read_features(place.root)
+    np.testing.assert_array_equal(features.vectors[0], changed("a", 7, 3).vector)
 
 
 def test_the_second_writer_of_a_version_loses(tmp_path):

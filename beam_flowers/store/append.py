@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,15 +18,21 @@ from beam_flowers.store.commits import (
     encoding_in,
     latest,
     publish,
+    read_manifest,
     require_table_place,
+    versions,
 )
 from beam_flowers.store.features import section_name
 from beam_flowers.store.ledger import Ledger, Rules
-from beam_flowers.store.parts import Part, Place, RejectRows, holds_rejects
+from beam_flowers.store.parts import Part, Place, RejectRows, holds_rejects, read_part, write_part
 from beam_flowers.store.plan import committed, derive_part, stored_rows, stored_table
-from beam_flowers.store.schema import StoreRows
+from beam_flowers.store.schema import StoreRows, images_of
 
 _TRIES = 20
+
+
+class TwoRowsError(StoreError):
+    """New rows of one uri."""
 
 
 def store_place(
@@ -44,6 +51,73 @@ def store_place(
     place = Place(root, section_name(backbone, fingerprint), fingerprint, secrets.token_hex(8))
     encoding = encoding_in(committed(latest(root), place))
     return place, StoreRows(fingerprint, backbone, vectors, encoding)
+
+
+def append_window(
+    place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[Part], newest: bool = True
+) -> int:
+    """`append_parts` for a window, which is one of several commits of a run and may be repeated.
+
+    Args:
+        place: the section, and the run that wrote the parts.
+        kind: of the rows.
+        about: description of the section.
+        parts: of rows, sorted by name.
+        newest: whether of several rows of one uri that of the newest `modified` is kept: a file
+            that changed between two looks has two in a window.
+
+    Returns:
+        The number of rows added.
+
+    Raises:
+        TwoRowsError: two of the rows have one uri, and not `newest`.
+    """
+    # Each window has a name of its own, and the same one if repeated.
+    names = "".join(part.name for part in parts)
+    run = hashlib.sha256(f"{place.run}{names}".encode()).hexdigest()[:16]
+    window = replace(place, run=run)
+    if all(files.exists(place.work(part.name)) for part in parts):
+        with suppress(*[TwoRowsError] if newest else []):
+            return append_parts(window, kind, about, parts)
+    # There may be very many commits: only now one of them can have taken these parts already.
+    done = _commit_of(window)
+    if done is None:
+        changed = replace(window, run=f"{run}-newest")
+        added = append_parts(changed, kind, about, list(_newest(changed, kind, parts)))
+    else:
+        publish(place.root)
+        added = int(done.counts["rows"])
+    for part in parts:  # What was committed lies there no more.
+        files.delete(place.work(part.name))
+    return added
+
+
+def _commit_of(place: Place) -> Manifest | None:
+    """What the place's run committed, all rows or the newest, whoever committed since."""
+    known = (read_manifest(place.root, version) for version in reversed(versions(place.root)))
+    return next((manifest for manifest in known if manifest.run.startswith(place.run)), None)
+
+
+def _newest(place: Place, kind: StoreRows, parts: Sequence[Part]) -> Iterator[Part]:
+    """The parts without rows whose file has a newer one; those that lose some are written anew."""
+    for part, rows in zip(parts, _newest_rows(place, parts), strict=True):
+        if len(rows) == part.rows:
+            yield part
+        elif rows:
+            yield write_part(place, kind, read_part(place, part.name).take(rows))
+
+
+def _newest_rows(place: Place, parts: Sequence[Part]) -> list[list[int]]:
+    """For each part its rows whose file has no newer one in any; of equals the last stays."""
+    newest: dict[str, tuple[int, int, int]] = {}
+    for i, part in enumerate(parts):
+        for j, image in enumerate(images_of(read_part(place, part.name, ["uri", "modified"]))):
+            found = (image.modified or 0, i, j)
+            newest[image.uri] = max(found, newest.get(image.uri, found))
+    stay: list[list[int]] = [[] for _ in parts]
+    for _, i, j in sorted(newest.values(), key=lambda found: found[1:]):
+        stay[i].append(j)
+    return stay
 
 
 def append_parts(
@@ -66,7 +140,8 @@ def append_parts(
         The number of rows added.
 
     Raises:
-        StoreError: if two of the new rows have one uri.
+        TwoRowsError: two of the new rows have one uri.
+        StoreError: other writers were first each time.
     """
     if not parts:
         return 0
@@ -106,7 +181,10 @@ def _try(
         known.roots,
     )
     manifest = base.with_section(place.section, section)
-    return commit(place.root, replace(manifest, version=base.version + 1, run=place.run, counts={}))
+    counts = {"rows": sum(p.rows for p in parts)}
+    return commit(
+        place.root, replace(manifest, version=base.version + 1, run=place.run, counts=counts)
+    )
 
 
 def _root(place: Place, name: str) -> str:
@@ -123,7 +201,7 @@ def _others(parts: Sequence[Part], known: Section, place: Place, kind: StoreRows
             ledger.add_part(part.name, stored_rows(place, part.name), part.is_rejects, True)
         ledger.join(Rules(verify=True))
         if ledger.listed() != sum(p.rows for p in parts):
-            raise StoreError(f"{place.root}: two of the new rows have one uri; keep one of them")
+            raise TwoRowsError(f"{place.root}: two of the new rows have one uri; keep one of them")
         names, partly = ledger.part_names()
         whole = set(names)
         yield from (p for p in known.parts if p.name in whole)
