@@ -17,7 +17,8 @@ from apache_beam.runners.portability.portable_runner import PortableRunner
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
-from beam_flowers.images.labels import is_hidden, label_and_split
+from beam_flowers.images.find import has_splits
+from beam_flowers.images.labels import SPLITS, is_hidden, label_and_split
 from beam_flowers.records import Image
 
 
@@ -27,10 +28,12 @@ class WatchImages(beam.PTransform):
 
     A file that changes comes again. Hidden files are passed over: write under a name that starts
     with a dot, then rename, and no picture is looked at half written. An `Image`'s event time is
-    that of the look that found it.
+    that of the look that found it. Labels and splits are those of `FindImages`; whether the
+    folders are splits is looked at once, when the pipeline is made.
 
     Attributes:
-        folder: an existing folder, local or not; all below it is watched.
+        folder: an existing folder, local or not, without `*`, `?` and `[` in its path; all below it
+            is watched.
         interval: seconds between two looks.
     """
 
@@ -41,6 +44,11 @@ class WatchImages(beam.PTransform):
         root = files.absolute(self.folder)
         if not files.is_folder(root):
             raise InputError(f"{root!r} is no folder that could be watched; make it first")
+        if set("*?[") & set(root):
+            raise InputError(
+                f"{root!r} cannot be watched: Beam would take the *, ? or [ in it for a pattern; "
+                "rename the folder, or watch one above it that has none of them"
+            )
         matches = MatchContinuously(
             files.join(root, "**"),
             interval=self.interval,
@@ -49,16 +57,18 @@ class WatchImages(beam.PTransform):
         )
         found = pbegin | "Watch" >> matches
         require_streaming(found)
-        return found | "Arrived" >> beam.FlatMap(arrived, root=root)
+        return found | "Arrived" >> beam.FlatMap(arrived, root=root, splits=has_splits(root))
 
 
-def arrived(match: FileMetadata, root: str) -> Iterator[Image]:
-    """The `Image` of a file below `root`, unless it is hidden."""
-    path = files.relative(match.path, root)
+def arrived(match: FileMetadata, root: str, splits: bool = False) -> Iterator[Image]:
+    """The `Image` of a file below `root`, whose folders may be splits, unless it is hidden."""
+    uri = files.printable(match.path)
+    path = files.relative(uri, root)
     if not is_hidden(path):
-        label, _ = label_and_split(path, splits=False)
+        # A folder that came later may be no split, whatever the others are.
+        label, split = label_and_split(path, splits and path.split("/")[0] in SPLITS)
         modified = int(match.last_updated_in_seconds * 1_000_000)
-        yield Image(match.path, root, path, label, None, match.size_in_bytes, modified)
+        yield Image(uri, root, path, label, split, match.size_in_bytes, modified)
 
 
 def require_streaming(found: PCollection[Any]) -> None:

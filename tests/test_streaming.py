@@ -62,6 +62,16 @@ def test_each_window_is_a_commit_of_its_own(images, tmp_path):
     assert [r["uri"] for r in rows(store)] == [r["uri"] for r in rows(tmp_path / "expected")]
 
 
+def test_a_file_that_changed_within_a_window_is_written_once(images, tmp_path):
+    first = images[0].value
+    twice = [images[0], TimestampedValue(first._replace(modified=first.modified + 1), 60)]
+    with Pipeline() as pipeline:
+        windowed = pipeline | beam.Create(twice) | beam.WindowInto(FixedWindows(120))
+        vectors = (windowed | ComputeBottlenecks(NETWORK)).bottlenecks
+        assert_that(vectors | WriteStore(str(tmp_path / "store"), NETWORK), equal_to([1]))
+    assert [r["uri"] for r in rows(tmp_path / "store")] == [first.uri]
+
+
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_a_runner_that_stops_after_the_first_look_is_refused(name, tmp_path):
     pipeline = beam.Pipeline(options=PipelineOptions(IN_PROCESS[name]))
@@ -94,3 +104,38 @@ def test_what_arrives_has_label_size_and_date_and_hidden_files_are_passed_over()
         "/in/roses/a [1].jpg", "/in", "roses/a [1].jpg", "roses", None, 7, 1_500_000
     )
     assert not list(arrived(FileMetadata("/in/roses/.a.jpg.part", 7, 1.5), "/in"))
+
+
+def test_what_arrives_in_splits_has_the_label_below_them():
+    names = ("train/rose/a.jpg", "late/rose/a.jpg", "a.jpg")
+    found = [next(arrived(FileMetadata(f"/in/{n}", 7, 1.5), "/in", splits=True)) for n in names]
+    assert [(i.label, i.split) for i in found] == [
+        ("rose", "training"),
+        ("late", None),
+        (None, None),
+    ]
+
+
+def test_whether_a_watched_root_holds_splits_is_looked_at(tmp_path):
+    for folder in ("train", "val", "roses/train"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+
+    def splits(root):
+        arrivals = beam.Pipeline(runner="PrismRunner") | WatchImages(str(root))
+        return arrivals.producer.transform.kwargs["splits"]
+
+    assert not splits(tmp_path)
+    (tmp_path / "roses" / "train").rmdir()
+    (tmp_path / "roses").rmdir()
+    assert splits(tmp_path)
+
+
+def test_a_name_that_is_not_utf_8_is_written_so_that_it_can_be_stored():
+    assert next(arrived(FileMetadata("/in/a\udcff.jpg", 7, 1.5), "/in")).uri == "/in/a\\xff.jpg"
+
+
+@pytest.mark.parametrize("name", ["a [1]", "a*", "what?"])
+def test_a_folder_that_beam_would_take_for_a_pattern_is_refused(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputError, match=r"cannot be watched: .* rename the folder, or watch one"):
+        beam.Pipeline(runner="PrismRunner") | WatchImages(str(tmp_path / name))
