@@ -11,6 +11,7 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
+from beam_flowers.images.labels import parse_split
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.scores.ranking import Score
 
@@ -90,20 +91,20 @@ def image_of(row: Any) -> Image:
     """The file that a row with at least the field `uri` names.
 
     Raises:
-        InputError: there is no such field, or nothing in it.
+        InputError: there is no such field, or nothing in it; or a split that is none.
     """
-    fields = row._asdict()
-    if not isinstance(fields.get("uri"), str) or not fields["uri"]:
+    given = row._asdict()
+    fields = {name: _known(given.get(name)) for name in Image._fields}
+    if not isinstance(fields["uri"], str) or not fields["uri"]:
         raise InputError(
-            f"a row of pictures needs the text field 'uri', here is {sorted(fields)}: "
+            f"a row of pictures needs the text field 'uri', here is {sorted(given)}: "
             "rename with MapToFields"
         )
     uri = files.absolute(fields["uri"])
-    root = fields.get("root") or files.parent(uri)
-    path = fields.get("relative_path") or files.relative(uri, root)
-    label, *others = (_known(fields.get(name)) for name in Image._fields[3:])
-    # A reader of CSV makes numbers of labels that look like some.
-    return Image(uri, root, path, None if label is None else str(label), *others)
+    root = fields["root"] or files.parent(uri)
+    path = fields["relative_path"] or files.relative(uri, root)
+    label, split = _text(fields["label"]), parse_split(_text(fields["split"]) or "")
+    return Image(uri, root, path, label, split, fields["bytes"], fields["modified"])
 
 
 def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:
@@ -144,3 +145,14 @@ def reject_row(reject: Reject) -> RejectRow:
 def _known(value: Any) -> Any:
     """`value`; None for the NaN that tables read by pandas have in its place."""
     return None if value != value else value
+
+
+def _text(value: Any) -> str | None:
+    """A cell's text; None for an empty one.
+
+    A reader of CSV makes numbers of text that looks like some, with a fraction where the column
+    has blanks.
+    """
+    if isinstance(value, float | np.floating) and value.is_integer():
+        value = int(value)
+    return None if value is None else str(value) or None

@@ -94,6 +94,12 @@ def test_settings_may_be_shared_by_anchors():
         ("- embed", "line 1: here must be a section for each command"),
         ("embed:\n  store: !!python/name:os.system x", "line 2: no YAML: could not determine"),
         ("embed:\n  store: \x00", "no YAML"),
+        ("embed: {{ all }}", "line 1: a name must be text, not a list or a mapping"),
+        ("{{ all }}: x", "line 1: a name must be text"),
+        ("? [a]\n: x", "line 1: a name must be text"),
+        ("embed:\n  backbone: 2024-13-45", "line 2: this value cannot be read: month must be"),
+        ("embed:\n  verify: !!bool maybe", "line 2: this value cannot be read: 'maybe'"),
+        ("embed:\n  backbone: {[a]: b}", "line 2: no YAML: found unhashable key"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(text, message):
@@ -147,6 +153,16 @@ def test_the_log_may_be_named_in_the_file(tmp_path):
     command = [sys.executable, "-m", "beam_flowers.cli.main", "backbones", "--config", file]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert log.read_text().startswith("# log of beam-flowers")
+
+
+@pytest.mark.parametrize("value", ["[a]", "7"])
+def test_a_log_that_is_no_text_is_an_error_with_its_line(value, tmp_path):
+    file = tmp_path / "c.yaml"
+    file.write_text(f"backbones:\n  log_file: {value}\n")
+    command = [sys.executable, "-m", "beam_flowers.cli.main", "backbones", "--config", file]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert re.fullmatch(r".*c.yaml, line 2: log_file .* must be text, .*\n", run.stderr)
 
 
 def uncommented(text):

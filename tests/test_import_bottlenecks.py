@@ -163,9 +163,36 @@ def test_parts_are_cut_and_the_length_is_that_of_the_store(given, tmp_path, monk
     job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
     assert import_bottlenecks(job).reused == 20
     assert len(list((tmp_path / "s").glob("backbone=*/*.parquet"))) == 4
+    others = photos(tmp_path / "other", 1)
+    write_texts(others, tmp_path / "other texts", length=9)
+    further = import_bottlenecks(ImportJob(str(tmp_path / "other texts"), str(others), job.store))
+    assert (further.reused, further.reasons) == (0, {"WrongLength": 5})
+    assert len(rows(job.store)) == 20
+
+
+def test_corrected_texts_of_another_length_replace_the_rows_they_correct(given, tmp_path):
+    pictures, texts, _ = given
+    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    import_bottlenecks(job)
     write_texts(pictures, texts, length=9)
-    again = import_bottlenecks(job)
-    assert (again.reused, again.reasons) == (0, {"WrongLength": 20})
+    assert (import_bottlenecks(job).reused, len(rows(job.store))) == (20, 20)
+    assert {len(row["vector"]) for row in rows(job.store)} == {9}
+
+
+def test_a_text_that_went_bad_takes_its_old_row_along(given, tmp_path):
+    pictures, texts, _ = given
+    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    import_bottlenecks(job)
+    bad, *_ = sorted((texts / "roses").iterdir())
+    bad.write_text("oops")
+    gone, *_ = sorted((pictures / "tulips").iterdir())
+    gone.unlink()
+    assert import_bottlenecks(job).rejected == 2
+    assert len(rejects(job.store)) == 2
+    left = {row["uri"] for row in rows(job.store)}
+    kept = str(pictures / "roses" / bad.name.removesuffix("_inception_v3.txt"))
+    assert len(left) == 18
+    assert not left & {str(gone), kept}
 
 
 def test_several_networks_have_to_be_chosen_from(given, tmp_path):

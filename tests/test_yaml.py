@@ -169,7 +169,33 @@ def test_rows_that_name_no_picture_are_refused(rows, error):
 def test_what_a_table_lacks_is_lacking_in_the_row():
     image = image_of(beam.Row(uri="/a/b.jpg", label=float("nan")))
     assert image == Image("/a/b.jpg", "/a", "b.jpg")
-    assert image_of(beam.Row(uri="/a/b.jpg", label=7)).label == "7"
+    nothing = beam.Row(uri="/a/b.jpg", root=float("nan"), relative_path=float("nan"), label="")
+    assert image_of(nothing) == image
+
+
+@pytest.mark.parametrize(
+    ("written", "label", "split"),
+    [
+        ("train", "3.0", "training"),
+        ("val", "a", "validation"),
+        ("Testing", "a", "testing"),
+        ("", "a", None),
+        (float("nan"), "a", None),
+    ],
+)
+def test_splits_of_a_table_are_those_of_a_manifest(written, label, split):
+    image = image_of(beam.Row(uri="/a/b.jpg", label=label, split=written))
+    assert (image.label, image.split) == (label, split)
+
+
+@pytest.mark.parametrize(("number", "label"), [(3, "3"), (3.0, "3"), (2.5, "2.5")])
+def test_numbers_of_a_table_become_labels(number, label):
+    assert image_of(beam.Row(uri="/a/b.jpg", label=number)).label == label
+
+
+def test_a_split_that_is_none_is_refused():
+    with pytest.raises(InputError, match="split is 'holdout'; write one of"):
+        image_of(beam.Row(uri="/a/b.jpg", split="holdout"))
 
 
 def test_vectors_of_another_backbone_are_refused():

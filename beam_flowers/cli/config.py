@@ -126,15 +126,27 @@ def _mapping(node: yaml.Node, loader: yaml.SafeLoader, config: Config, depth: in
             empty = value.tag.endswith(":null")
             content: Any = {} if empty else _mapping(value, loader, config, depth + 1)
         else:
-            content = loader.construct_object(value, deep=True)
+            content = _content(value, loader, config)
         found[name] = content if depth == 0 else Setting(content, key.start_mark.line + 1)
     return found
 
 
+def _content(node: yaml.Node, loader: yaml.SafeLoader, config: Config) -> Any:
+    """What a value says; YAML's own errors apart, PyYAML lets those of Python through."""
+    try:
+        return loader.construct_object(node, deep=True)
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        message = f"this value cannot be read: {error}; for text, put it between quotes"
+        raise config.error(node.start_mark.line + 1, message) from error
+
+
 def _refuse_twice(node: yaml.MappingNode, config: Config) -> None:
+    """Also refuses keys that are lists or mappings, such as `{{ name }}` of a template."""
     seen: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
+        if not isinstance(key.value, str):
+            raise config.error(line, "a name must be text, not a list or a mapping")
         if key.value in seen and key.value != "<<":
             first = seen[key.value]
             raise config.error(line, f"{key.value!r} stands here and in line {first}; keep one")

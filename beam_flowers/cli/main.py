@@ -74,7 +74,8 @@ def _log_flags(arguments: Sequence[str]) -> log.Wanted:
             section = configs.read_config(path).sections.get(arguments[0], {})
             settings = {key.replace("_", "-"): value for key, (value, _) in section.items()}
             wanted.verbose = wanted.verbose or settings.get("verbose") is True
-            wanted.log_file = wanted.log_file or settings.get("log-file")
+            if isinstance(file := settings.get("log-file"), str):
+                wanted.log_file = wanted.log_file or file
     return wanted
 
 

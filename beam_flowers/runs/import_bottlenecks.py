@@ -22,7 +22,7 @@ from beam_flowers.runs.summary import Summary
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import latest
 from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
-from beam_flowers.store.plan import committed
+from beam_flowers.store.plan import committed, stored_rows
 from beam_flowers.store.schema import StoreRows, rejects_table
 from beam_flowers.store.text_vectors import (
     TextName,
@@ -82,8 +82,8 @@ class ImportSummary(Summary):
 def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> ImportSummary:
     """Adds the vectors of retrain.py's text files to a store, as a section of their own.
 
-    Memory holds `ROWS` vectors at a time. A second import replaces the first one's rows and
-    rejects of the same files.
+    Memory holds `ROWS` vectors at a time. A second import replaces the rows that the store has of
+    these pictures' folder and network, and the rejects that it has of the folder of texts.
 
     Raises:
         InputError: a folder is not there or holds nothing to import, or `module` has to be named.
@@ -99,11 +99,11 @@ def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> Impo
     progress.begin("reading", listed[module] + strays)
     name, fingerprint = backbone_of(module), fingerprint_of(module)
     place, kind = store_place(job.store, name, fingerprint)
-    reading = _Reading(images, has_splits(images), _stored_length(place))
+    reading = _Reading(images, has_splits(images), _stored_length(place, images))
     parts = list(reading.parts(place, kind, _chosen_texts(source, module), progress))
     progress.begin("committing")
     about = {"imported": {"tool": "retrain.py", "module": module}}
-    append_parts(place, kind, about, parts, rejects_of=source)
+    append_parts(place, kind, about, parts, roots=(source, images))
     rejected = sum(reading.reasons.values())
     return ImportSummary(
         embedded=0,
@@ -169,14 +169,14 @@ def _chosen(job: ImportJob, found: Counter[str]) -> str:
     return module
 
 
-def _stored_length(place: Place) -> int | None:
-    """The numbers of a vector that the store has of this network; None if it has none."""
-    rows = committed(latest(place.root), place).rows
-    if not rows:
-        return None
-    with open_part(place, rows[0].name) as part:
-        length: int = part.schema_arrow.field("vector").type.list_size
-        return length
+def _stored_length(place: Place, images: str) -> int | None:
+    """The numbers of a vector in this network's rows of other folders than `images`, or None."""
+    for stored in committed(latest(place.root), place).rows:
+        if any(row.image.root != images for row in stored_rows(place, stored.name)):
+            with open_part(place, stored.name) as part:
+                length: int = part.schema_arrow.field("vector").type.list_size
+                return length
+    return None
 
 
 class _Reading:

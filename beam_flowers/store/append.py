@@ -11,6 +11,7 @@ from typing import Any
 
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.records import RootListed
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -125,7 +126,7 @@ def append_parts(
     kind: StoreRows,
     about: dict[str, Any],
     parts: Sequence[Part],
-    rejects_of: str | None = None,
+    roots: Sequence[str] = (),
 ) -> int:
     """Commits `parts`, which lie in the table's `__work`; stored rows of the same uris go.
 
@@ -134,7 +135,7 @@ def append_parts(
         kind: of the rows.
         about: description of the section.
         parts: of rows or rejects.
-        rejects_of: a root whose stored rejects go as well.
+        roots: folders of which all stored rows and rejects go, whatever their uris.
 
     Returns:
         The number of rows added.
@@ -149,7 +150,7 @@ def append_parts(
         publish(place.root)
         base = latest(place.root)
         try:
-            done = base.run == place.run or _try(base, place, kind, about, parts, rejects_of)
+            done = base.run == place.run or _try(base, place, kind, about, parts, roots)
         except PartLostError:
             # Replaced by another writer since `base`; if by none, it is lost indeed.
             if latest(place.root).version == base.version:
@@ -167,13 +168,11 @@ def _try(
     kind: StoreRows,
     about: dict[str, Any],
     parts: Sequence[Part],
-    rejects_of: str | None,
+    roots: Sequence[str],
 ) -> bool:
     known = committed(base, place)
-    if rejects_of is not None:
-        stay = (p for p in known.parts if not p.is_rejects or _root(place, p.name) != rejects_of)
-        known = replace(known, parts=tuple(stay))
-    names = {p.name: p for p in (*_others(parts, known, place, kind), *parts)}
+    others = _others(parts, known, place, kind, roots)
+    names = {p.name: p for p in (*others, *parts)}
     section = Section(
         place.fingerprint,
         {"name": kind.backbone, **about, "encoding": kind.encoding},
@@ -187,14 +186,16 @@ def _try(
     )
 
 
-def _root(place: Place, name: str) -> str:
-    """The root of the first file in a part; `import-bottlenecks` writes parts of one root."""
-    return next(stored_rows(place, name)).image.root
-
-
-def _others(parts: Sequence[Part], known: Section, place: Place, kind: StoreRows) -> Iterator[Part]:
-    """The known parts, rows and rejects, without files that are in the new parts."""
+def _others(
+    parts: Sequence[Part],
+    known: Section,
+    place: Place,
+    kind: StoreRows,
+    roots: Sequence[str],
+) -> Iterator[Part]:
+    """The known parts, rows and rejects, without files of `roots` or in the new parts."""
     with closing(Ledger()) as ledger:
+        ledger.list_found(RootListed(root, True) for root in roots)
         for part in parts:
             ledger.list_found(row.image for row in stored_rows(place, part.name))
         for part in known.parts:
