@@ -35,5 +35,6 @@ def test_the_notebook_runs(notebook, tmp_path, monkeypatch):
     assert sum("image/png" in out.get("data", {}) for out in printed) == 2
     assert any("embedded 200, reused 0" in out.get("text", "") for out in printed)
     warned = "".join(out.text for out in printed if out.get("name") == "stderr")
-    # Beam complains once of what it lacks for BigQuery.
-    assert not [line for line in warned.splitlines() if line.strip() and "apitools" not in line]
+    # Beam complains once of what it lacks for BigQuery; how far a command is, is no warning.
+    told = [line for line in warned.splitlines() if line.strip() and "apitools" not in line]
+    assert not [line for line in told if not line.endswith("so far")]
