@@ -1,7 +1,7 @@
 """One BLAS thread while any of the functions runs that want it, all of them afterwards.
 
-In a process of its own: once the main thread has set a number, OpenBLAS 0.3.31 no longer lets another
-thread lower it, so that the limit then holds in the main thread alone.
+In a process of its own: once the main thread has set a number, OpenBLAS 0.3.31 no longer lets
+another thread lower it, so that the limit then holds in the main thread alone.
 """
 
 import subprocess
