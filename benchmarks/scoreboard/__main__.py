@@ -20,7 +20,7 @@ from benchmarks.scoreboard.processes import Run, run
 from benchmarks.scoreboard.results import Record, page
 from benchmarks.scoreboard.rows import ROWS
 
-WARMED = ("steady", "large", "beam", "stored", "growth")
+WARMED = ("steady", "large", "stored")
 """Groups whose sides read pictures, networks or stores that the system then keeps in memory."""
 
 RESULTS = Path(__file__).parent.parent / "RESULTS.md"
