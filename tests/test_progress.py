@@ -1,11 +1,7 @@
 """How far a run is: rates, lines, JSON, the bar on a terminal; and where libraries' notes go."""
 
-import codecs
-import io
 import json
 import os
-import pty
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +9,7 @@ import time
 import pytest
 from pictures import jpeg
 from stores import cli, rows, scenes, visible
+from terminals import Stamped, on_a_terminal
 
 from beam_flowers.backbones.compute import compute_bottlenecks, tally
 from beam_flowers.backbones.engine import load
@@ -120,16 +117,6 @@ def test_json_is_monotone_and_ends_with_a_summary(tmp_path, capsys):
     assert "absent" in last["message"]
 
 
-class Stamped(io.StringIO):
-    """Remembers when the first line came."""
-
-    first = float("inf")
-
-    def write(self, text):
-        self.first = min(self.first, time.monotonic())
-        return super().write(text)
-
-
 def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
     folder, stderr = scenes(tmp_path / "pictures", 150), Stamped()
     monkeypatch.setattr(sys, "stderr", stderr)
@@ -144,28 +131,10 @@ def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypa
     assert "pictures/s" in said
 
 
-def on_a_terminal(command, interrupt=""):
-    """(exit code, what the terminal got); Ctrl-C as soon as it shows `interrupt`."""
-    terminal, stderr = pty.openpty()
-    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=stderr)
-    os.close(stderr)
-    decoder, shown = codecs.getincrementaldecoder("utf-8")(), ""
-    while True:
-        try:
-            shown += decoder.decode(os.read(terminal, 65536))
-        except OSError:  # The other end is closed.
-            break
-        if interrupt and interrupt in shown:
-            run.send_signal(signal.SIGINT)
-            interrupt = ""
-    os.close(terminal)
-    return run.wait(), shown
-
-
 def test_ctrl_c_under_the_bar_leaves_a_store_to_go_on_from(tmp_path):
     folder, store = scenes(tmp_path / "pictures", 300), tmp_path / "store"
     command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "60"]
-    code, shown = on_a_terminal(command, interrupt="| computing: 1")
+    code, shown = on_a_terminal(command, interrupt=r"\| computing: 1")
     assert code == 130
     *drawn, last = shown.replace("\r\n", "\n").rstrip("\n").split("\r")
     assert any("%|" in text and " of 300" in text for text in drawn)

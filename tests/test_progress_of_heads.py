@@ -1,19 +1,14 @@
 """How far training and evaluation are, and what Ctrl-C leaves of each command."""
 
-import codecs
-import contextlib
 import io
 import json
-import os
-import pty
 import re
-import signal
-import subprocess
 import sys
 import time
 
 import pytest
 from stores import cli, rows, scenes, visible
+from terminals import Stamped, on_a_terminal
 from vectors import make_store
 
 from beam_flowers.cli import screen
@@ -108,18 +103,8 @@ def test_lines_of_a_run_stand_above_the_bar(monkeypatch, capsys):
 
 def stopped(command, shows):
     """(exit code, last line) of a command that gets a Ctrl-C when its terminal shows that."""
-    terminal, end = pty.openpty()
-    run = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=end)
-    os.close(end)
-    decoder, shown = codecs.getincrementaldecoder("utf-8")(), ""
-    with contextlib.suppress(OSError):  # The other end is closed.
-        while True:
-            shown += decoder.decode(os.read(terminal, 65536))
-            if re.search(shows, shown):
-                run.send_signal(signal.SIGINT)
-                shows = r"\Z\A."
-    os.close(terminal)
-    return run.wait(), re.split(r"[\r\n]+", shown.rstrip())[-1]
+    code, shown = on_a_terminal(command, shows)
+    return code, re.split(r"[\r\n]+", shown.rstrip())[-1]
 
 
 def test_ctrl_c_in_a_training_leaves_the_old_model(store, tmp_path):
@@ -158,16 +143,6 @@ def test_ctrl_c_in_doctor_says_that_nothing_was_written(tmp_path):
     assert code == 130
     assert last == "beam-flowers: stopped; nothing was written; the same command begins anew"
     assert not output.exists()
-
-
-class Stamped(io.StringIO):
-    """Remembers when the first line came."""
-
-    first = float("inf")
-
-    def write(self, text):
-        self.first = min(self.first, time.monotonic())
-        return super().write(text)
 
 
 def test_a_line_of_a_training_within_two_seconds(store, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow.compute as pc
@@ -31,10 +30,12 @@ def plan_whole(
         source: where the store's section lies.
         stored: the store's section.
     """
-    rejects = list(_copied_rejects(place, source, stored))
+    rejects: list[Part] = []
     reasons: Counter[str] = Counter()
     for part in stored.rejects:
-        reasons.update(read_part(source, part.name, ["error_class"])["error_class"].to_pylist())
+        rows = read_part(source, part.name)
+        rejects.append(write_part(place, RejectRows(), rows))
+        reasons.update(rows["error_class"].to_pylist())
     units = tuple(Unit("", 0, part.name, part.rows) for part in stored.rows)
     fresh, rejected = sum(unit.rows for unit in units), sum(part.rows for part in rejects)
     counts = {
@@ -48,11 +49,6 @@ def plan_whole(
     }
     section = replace(section, parts=tuple(rejects), roots=())
     return Plan(place, base.version, section, derive=units, counts=counts)
-
-
-def _copied_rejects(place: Place, source: Place, stored: Section) -> Iterator[Part]:
-    for part in stored.rejects:
-        yield write_part(place, RejectRows(), read_part(source, part.name))
 
 
 def stored_labels(source: Place, stored: Section) -> list[str]:
