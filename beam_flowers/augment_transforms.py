@@ -16,7 +16,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.distort import Distortions
 from beam_flowers.images.recipe import Limits
 from beam_flowers.plan_transforms import CommitPlan, SpreadUnits, step
-from beam_flowers.records import Bottleneck, Copy, Reject, Seconds
+from beam_flowers.records import Bottleneck, Reject, Seconds
 from beam_flowers.store.augmented import AugmentedRows, copies_of, derive_copies
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
@@ -26,7 +26,7 @@ from beam_flowers.workers import EmbedUnits
 
 
 class DistortUnits(EmbedUnits):
-    """Lists of copies, those of one content together → outcomes."""
+    """Units of copies, those of one content together → outcomes."""
 
     def __init__(
         self, setup: Setup, kind: AugmentedRows, limits: Limits, distortions: Distortions
@@ -34,9 +34,11 @@ class DistortUnits(EmbedUnits):
         super().__init__(setup, kind, limits)
         self.distortions = distortions
 
-    def start(self, unit: list[Copy]) -> Pending:
+    def start(self, unit: Unit) -> Pending:
         """Hands a unit to the threads."""
-        return start_copies(unit, load(self.expected.backbones[0]), self.distortions, self.limits)
+        copies = copies_of(read_unit(unit))
+        require_seen([copy.image for copy in copies])
+        return start_copies(copies, load(self.expected.backbones[0]), self.distortions, self.limits)
 
     def collect(self, started: Pending) -> list[Bottleneck | Reject]:
         """Waits for what `start` returned."""
@@ -64,7 +66,6 @@ class AugmentPlan(beam.PTransform):
         computed = (
             pbegin
             | "SpreadCopies" >> SpreadUnits(plan.compute)
-            | "ReadCopies" >> step(setup, _read_copies)
             | "DistortUnits" >> beam.ParDo(distort)
         )
         derived = (
@@ -72,13 +73,7 @@ class AugmentPlan(beam.PTransform):
             | "SpreadDerived" >> SpreadUnits(plan.derive)
             | "DeriveCopies" >> step(setup, _derive, place=plan.place, kind=self.kind)
         )
-        return (computed, derived) | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)
-
-
-def _read_copies(unit: Unit) -> Iterator[list[Copy]]:
-    copies = copies_of(read_unit(unit))
-    require_seen([copy.image for copy in copies])
-    yield copies
+        return (computed, derived) | CommitPlan(plan, setup)
 
 
 def _derive(unit: Unit, place: Place, kind: AugmentedRows) -> Iterator[Outcome]:

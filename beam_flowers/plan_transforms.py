@@ -103,11 +103,7 @@ class RunPlan(beam.PTransform):
         setup = expected_setup(
             plan.place, beams, self.backbones if plan.compute or plan.doubtful else ()
         )
-        files = [
-            pbegin
-            | "SpreadFiles" >> SpreadUnits(plan.compute)
-            | "ReadUnits" >> step(setup, workers.read_images)
-        ]
+        units = pbegin | "SpreadFiles" >> SpreadUnits(plan.compute)
         # A branch costs a tenth of a second to build, in this process as on a cluster's driver.
         outcomes = []
         if plan.rewrite:
@@ -115,11 +111,11 @@ class RunPlan(beam.PTransform):
         if plan.doubtful:
             doubtful = pbegin | "SpreadDoubtful" >> SpreadUnits(plan.doubtful)
             fresh, settled = doubtful | SettleDoubtful(plan, self.kind, self.limits, setup)
-            files.append(fresh)
+            units = (units, fresh) | "Files" >> beam.Flatten()
             outcomes.append(settled)
         embed = workers.EmbedUnits(setup, self.kind, self.limits)
-        outcomes.append(files | "Files" >> beam.Flatten() | "EmbedUnits" >> beam.ParDo(embed))
-        return outcomes | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)
+        outcomes.append(units | "EmbedUnits" >> beam.ParDo(embed))
+        return tuple(outcomes) | CommitPlan(plan, setup)
 
 
 @dataclass
@@ -129,16 +125,16 @@ class CommitPlan(beam.PTransform):
     plan: Plan
     setup: Setup
 
-    def expand(self, outcomes: PCollection[Outcome]) -> PCollection[dict[str, Any]]:
+    def expand(self, outcomes: tuple[PCollection[Outcome], ...]) -> PCollection[dict[str, Any]]:
         # The empty outcome sees to it that a run which writes nothing is committed as well.
         nothing = (
-            outcomes.pipeline
+            outcomes[0].pipeline
             | "Once" >> beam.Impulse()
             | "NoOutcome" >> beam.ParDo(_Listed([Outcome(())]))
         )
         return (
-            (outcomes, nothing)
-            | "AllOutcomes" >> beam.Flatten()
+            (*outcomes, nothing)
+            | "Outcomes" >> beam.Flatten()
             | "OneKey" >> beam.FlatMap(_keyed)
             | "Gather" >> beam.GroupByKey()
             | "Commit" >> step(self.setup, _commit, plan=self.plan)
@@ -178,7 +174,7 @@ class ScorePlan(beam.PTransform):
         score = beam.ParDo(workers.ScoreUnits(setup, self.kind, self.sources))
         scored = pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score
         rewritten = pbegin | "Rewrite" >> RewriteParts(plan, self.kind, setup)
-        return (scored, rewritten) | "Outcomes" >> beam.Flatten() | CommitPlan(plan, setup)
+        return (scored, rewritten) | CommitPlan(plan, setup)
 
 
 def step(setup: Setup, function: Callable[..., Iterable[Any]], **arguments: Any) -> beam.PTransform:

@@ -39,7 +39,7 @@ from beam_flowers.store.parts import (
 )
 from beam_flowers.store.plan import Outcome, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
-from beam_flowers.store.units import Unit, partition, read_sources, read_unit
+from beam_flowers.store.units import Unit, pack, partition, read_sources, read_unit, rows_of
 from beam_flowers.worker_setup import Setup, require_seen
 
 
@@ -109,11 +109,15 @@ def attempted(
         yield Outcome((), problem=problem)
 
 
-def read_images(unit: Unit) -> Iterator[list[Image]]:
-    """The files of a unit."""
-    images = images_of(read_unit(unit))
+def read_images(unit: Unit | bytes) -> list[Image]:
+    """The files of a unit.
+
+    Raises:
+        WorkerError: this worker does not see them.
+    """
+    images = images_of(rows_of(unit))
     require_seen(images)
-    yield images
+    return images
 
 
 def write_results(
@@ -176,7 +180,7 @@ class Overlapping(beam.DoFn):
 
 
 class EmbedUnits(Overlapping):
-    """Lists of files → outcomes."""
+    """Units of files → outcomes."""
 
     def __init__(self, setup: Setup, kind: RowKind, limits: Limits) -> None:
         super().__init__(setup)
@@ -184,7 +188,7 @@ class EmbedUnits(Overlapping):
         self.limits = limits
 
     def start(self, unit: Any) -> Any:
-        return start_each(unit, self.expected.backbones, self.limits)
+        return start_each(read_images(unit), self.expected.backbones, self.limits)
 
     def finish(self, started: Any) -> Outcome:
         results = self.collect(started)
@@ -201,9 +205,9 @@ class EmbedUnits(Overlapping):
 
 def hash_unit(
     unit: Unit, place: Place, kind: RowKind, partitions: int, limits: Limits
-) -> Iterator[tuple[int, list[Hashed]] | TaggedOutput]:
+) -> Iterator[tuple[int, bytes] | TaggedOutput]:
     """Files of doubtful content → (partition of the digest, files), rejects → an outcome."""
-    results = [found for images in read_images(unit) for found in hash_files(images, limits)]
+    results = hash_files(read_images(unit), limits)
     rejects = [r for r in results if isinstance(r, Reject)]
     if rejects:
         yield TaggedOutput(OUTCOMES, write_results(place, kind, rejects))
@@ -211,16 +215,17 @@ def hash_unit(
     for result in results:
         if isinstance(result, Hashed):
             blocks[partition(result.sha256, partitions)].append(result)
-    yield from blocks.items()
+    for index, hashed in blocks.items():
+        yield index, pack(_hashed_table(hashed))
 
 
 def settle_partition(
-    keyed: tuple[int, Iterable[Sequence[Hashed]]], place: Place, unit_rows: int
-) -> Iterator[list[Image] | TaggedOutput]:
+    keyed: tuple[int, Iterable[bytes]], place: Place, unit_rows: int
+) -> Iterator[bytes | TaggedOutput]:
     """Hashed files → files still to embed, copies together; (part, files) of known content."""
     index, blocks = keyed
     sources = read_sources(place, index)
-    hashed = sorted((h for block in blocks for h in block), key=lambda h: (h.sha256, h.image.uri))
+    hashed = sorted(_hashed_of(blocks), key=lambda h: (h.sha256, h.image.uri))
     known: dict[str, list[Hashed]] = defaultdict(list)
     unit: list[Image] = []
     for sha, group in groupby(hashed, key=lambda h: h.sha256):
@@ -229,22 +234,29 @@ def settle_partition(
             continue
         unit.extend(h.image for h in group)
         if len(unit) >= unit_rows:
-            yield unit
+            yield pack(images_table(unit))
             unit = []
     if unit:
-        yield unit
-    for item in known.items():
-        yield TaggedOutput(MOVED, item)
+        yield pack(images_table(unit))
+    for part, moved in known.items():
+        yield TaggedOutput(MOVED, (part, pack(_hashed_table(moved))))
 
 
-def copy_rows(
-    keyed: tuple[str, Iterable[Sequence[Hashed]]], place: Place, kind: RowKind
-) -> Iterator[Outcome]:
+def copy_rows(keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind) -> Iterator[Outcome]:
     """Writes rows of moved or copied files with the vectors that `keyed[0]`, a part, has."""
     source, blocks = keyed
-    hashed = sorted((h for block in blocks for h in block), key=lambda h: h.image.uri)
-    images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
+    hashed = sorted(_hashed_of(blocks), key=lambda h: h.image.uri)
+    images = _hashed_table(hashed)
     yield Outcome(derive_parts(place, kind, source, images, "sha256"), reused=len(hashed))
+
+
+def _hashed_table(hashed: Sequence[Hashed]) -> pa.Table:
+    return images_table([h.image for h in hashed], [h.sha256 for h in hashed])
+
+
+def _hashed_of(blocks: Iterable[bytes]) -> Iterator[Hashed]:
+    for table in map(rows_of, blocks):
+        yield from map(Hashed, images_of(table), table["sha256"].to_pylist())
 
 
 def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:

@@ -65,6 +65,39 @@ def test_engines_agree_on_every_file(tmp_path):
             assert mine == other
 
 
+def test_a_picture_among_others_gives_what_it_gives_alone():
+    lite = load()
+    pictures = np.random.default_rng(1).integers(0, 256, (7, 224, 224, 3), np.uint8)
+    alone = np.concatenate([lite.embed(picture[np.newaxis]) for picture in pictures])
+    for count in range(1, 8):
+        np.testing.assert_array_equal(lite.embed(pictures[:count]), alone[:count])
+    np.testing.assert_array_equal(lite.embed(pictures[::-1]), alone[::-1])
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_a_network_in_which_the_place_tells_gets_one_picture_at_a_time(even):
+    def run(pixels):
+        means = pixels.mean((1, 2), dtype=np.float32)
+        return means if even else means + np.spacing(means) * np.arange(len(means))[:, np.newaxis]
+
+    assert openvino_engine._is_even(openvino_engine.Compiled(run, 8, 8, 3, 4)) == even
+
+
+@pytest.mark.parametrize(("count", "batch"), [(None, openvino_engine._BATCH), (1, 1)])
+def test_a_network_of_one_picture_stays_one(tmp_path, count, batch):
+    tf = pytest.importorskip("tensorflow")
+    module = tf.Module()
+    module.__call__ = tf.function(
+        lambda x: tf.reshape(tf.reduce_mean(x, [1, 2]), [count or -1, 3]),
+        input_signature=[tf.TensorSpec([count, 8, 8, 3], tf.float32)],
+    )
+    tf.saved_model.save(module, str(tmp_path / "net"))
+    network = engine.load(resolve(str(tmp_path / "net"), engine="openvino", pixel_range=(0, 255)))
+    pixels = np.arange(5 * 8 * 8 * 3).reshape(5, 8, 8, 3).astype(np.uint8)
+    assert network.batch == batch
+    np.testing.assert_allclose(network.embed(pixels), pixels.mean((1, 2)), rtol=1e-6)
+
+
 def test_the_engine_is_no_part_of_the_fingerprint():
     prints = {resolve("efficientnet-lite0", engine=e).fingerprint for e in ("openvino", "auto")}
     assert prints == {resolve("efficientnet-lite0", engine="tensorflow").fingerprint}

@@ -21,8 +21,7 @@ def outcomes(plan, kind, backbones):
     step.start_bundle()
     made = []
     for unit in plan.compute:
-        for images in workers.read_images(unit):
-            made += step.process(images)
+        made += step.process(unit)
     return made + [element.value for element in step.finish_bundle()]
 
 

@@ -11,15 +11,16 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError
 
 
-def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
+def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int | None = 1) -> Any:
     """The network with its weights as constants, to be run or to be built into other graphs.
 
     Args:
         backbone: from `resolve`.
         dtype: of the pixels, which are 0..255 in any case.
+        count: N, pictures at a time; None leaves it open, which not every network allows.
 
     Returns:
-        A concrete function: `dtype` [1, height, width, 3] → float32 [1, D].
+        A concrete function: `dtype` [N, height, width, 3] → float32 [N, D].
 
     Raises:
         BackboneError: the weights are gone, have changed, or are no network as described.
@@ -30,7 +31,8 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
             _require_unchanged(local, path, backbone)
             network = _read(local, backbone)
             size = _input_size(network, backbone.row, path)
-            function = _freeze(network, size, backbone.row.pixel_range, path, dtype)
+            pixels = tensorflow().TensorSpec([count, *size, 3], dtype)
+            function = _freeze(network, pixels, backbone.row.pixel_range, path)
     except BackboneError:
         raise
     except Exception as error:  # Of Keras, TensorFlow and h5py, with no common base.
@@ -82,22 +84,19 @@ def _input_size(network: Network, row: Backbone, path: str) -> Size:
     return size
 
 
-def _freeze(
-    network: Network, size: Size, pixel_range: tuple[float, float], path: str, dtype: str
-) -> Any:
-    """`dtype` [1, height, width, 3] → float32 [1, D], without variables.
+def _freeze(network: Network, pixels: Any, pixel_range: tuple[float, float], path: str) -> Any:
+    """Pixels as specified → float32 [N, D], without variables.
 
     Only with constants does TensorFlow fold batch norms into kernels.
     """
     tf = tensorflow()
     low, high = pixel_range
 
-    def vectors(pixels: Any) -> Any:
-        scaled = tf.cast(pixels, tf.float32) / (255 / (high - low)) + low
-        return vector_of(network.call(scaled), repr(path))
+    def vectors(values: Any) -> Any:
+        scaled = tf.cast(values, tf.float32) / (255 / (high - low)) + low
+        return vector_of(network.call(scaled), repr(path), pixels.shape[0] or -1)
 
-    signature = tf.TensorSpec([1, *size, 3], dtype)
-    function = tf.function(vectors, autograph=False).get_concrete_function(signature)
+    function = tf.function(vectors, autograph=False).get_concrete_function(pixels)
     if not function.captured_inputs:
         return function
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2

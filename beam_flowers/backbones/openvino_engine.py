@@ -25,26 +25,33 @@ from beam_flowers.backbones import weights
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.processor import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import BackboneError
 from beam_flowers.paths import cache
 
 _FILES = ("network.xml", "network.bin")
 _DIGEST = "sha256"
+_BATCH = 4
+"""Pictures at a time. Against one, with the decoding beside it, on two cores: EfficientNet-Lite0
+and Inception v3 a tenth faster, eight no faster than four."""
 
 
 class Compiled(NamedTuple):
     """A network on OpenVINO.
 
     Attributes:
-        run: uint8 [1, height, width, 3] → float32 [1, D]; safe to call from many threads.
+        run: uint8 [N, height, width, 3] → float32 [N, D], N being 1 or `batch`; safe to call
+            from many threads.
         height: of the pixels.
         width: of the pixels.
         vector_length: D.
+        batch: how many pictures at a time give, to the bit, what each gives alone.
     """
 
     run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
     height: int
     width: int
     vector_length: int
+    batch: int
 
 
 def is_installed() -> bool:
@@ -73,8 +80,17 @@ def compile_network(backbone: ResolvedBackbone) -> Compiled:
 
     core = openvino.Core()
     model = _read_kept(core, backbone) or _convert(core, backbone)
+    if model.is_dynamic():
+        several = _compile(core, model, backbone, _BATCH)
+        if _is_even(several):
+            return several
+        model.reshape([1, several.height, several.width, 3])
+    return _compile(core, model, backbone, 1)
+
+
+def _compile(core: Any, model: Any, backbone: ResolvedBackbone, batch: int) -> Compiled:
     compiled = core.compile_model(model, "CPU", _settings(backbone))
-    _, height, width, _ = model.input(0).shape
+    height, width = (model.input(0).partial_shape[axis].get_length() for axis in (1, 2))
     local = threading.local()
 
     def run(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -86,7 +102,21 @@ def compile_network(backbone: ResolvedBackbone) -> Compiled:
     # Its first inference sets up the binding's NumPy; from several threads at once that can
     # deadlock (5 of 40 starts with eight threads, OpenVINO 2026.4).
     run(np.zeros((1, height, width, 3), np.uint8))
-    return Compiled(run, height, width, model.output(0).shape[1])
+    return Compiled(run, height, width, model.output(0).partial_shape[1].get_length(), batch)
+
+
+def _is_even(network: Compiled) -> bool:
+    """Whether a picture's vector depends neither on its place in a batch nor on the others.
+
+    Only the order of sums can tell, which the shapes decide and not the values: so one try does.
+    """
+    shape = (network.batch, network.height, network.width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    alone = [network.run(picture[np.newaxis]) for picture in noise]
+    try:
+        return np.array_equal(network.run(noise), np.concatenate(alone))
+    except RuntimeError:  # A shape inside of the network is that of one picture.
+        return False
 
 
 def _settings(backbone: ResolvedBackbone) -> dict[str, Any]:
@@ -106,12 +136,19 @@ def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
 
     with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
         frozen = Path(folder, "network.pb")
-        frozen.write_bytes(constant_graph(backbone).graph.as_graph_def().SerializeToString())
+        frozen.write_bytes(_graph(backbone).graph.as_graph_def().SerializeToString())
         model = core.read_model(frozen)
         with contextlib.suppress(OSError):
             _keep(lambda place: openvino.save_model(model, place, compress_to_fp16=False), backbone)
         # Reading is lazy: the file must last until the weights are in memory.
         return model.clone()
+
+
+def _graph(backbone: ResolvedBackbone) -> Any:
+    with contextlib.suppress(BackboneError):
+        return constant_graph(backbone, count=None)
+    # A SavedModel may insist on one picture. Whatever else is wrong comes again.
+    return constant_graph(backbone)
 
 
 def _kept_in(backbone: ResolvedBackbone) -> Path:

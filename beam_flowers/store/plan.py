@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -150,15 +151,18 @@ def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def unit_rows(count: int, shards: int | None) -> int:
-    """Rows of a unit for `count` files: 64 units, which also a small run spreads over workers.
+    """Rows of a unit for `count` files: as many as there are units then.
 
+    A worker holds some fifteen times a unit's vectors, of which one is computed while the one
+    before is encoded and written; the driver holds the list of units. Neither grows faster than
+    the root of the work.
     128 rows at least, since a Parquet file costs some 12 KB by itself: of 1280 float16 in files of
     40 rows a seventh (benchmarks/store_size.py);
-    8192 at most, so that fifty million files are six thousand parts of some 40 MB.
+    8192 at most, so that fifty million files are seven thousand parts of some 40 MB.
     """
     if shards:
         return max(1, -(-count // shards))
-    return max(_FEWEST_ROWS, min(_MOST_ROWS, count // 64))
+    return max(_FEWEST_ROWS, min(_MOST_ROWS, math.isqrt(count)))
 
 
 def make_plan(

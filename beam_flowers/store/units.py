@@ -62,6 +62,24 @@ def read_unit(unit: Unit) -> pa.Table:
         return file.read_row_group(unit.index)
 
 
+def pack(rows: pa.Table) -> bytes:
+    """Rows as one small element: 100,000 files take 3 MB so, and 20 MB as pickled objects, of
+    which the in-process runner holds four copies."""
+    buffer = io.BytesIO()
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(buffer, rows.schema, options=options) as writer:
+        writer.write_table(rows)
+    return buffer.getvalue()
+
+
+def rows_of(unit: Unit | bytes) -> pa.Table:
+    """The rows of a unit, or of what `pack` made."""
+    if isinstance(unit, Unit):
+        return read_unit(unit)
+    with pa.ipc.open_stream(unit) as reader:
+        return reader.read_all()
+
+
 def partition(sha256: str, partitions: int) -> int:
     """Which of `partitions` ranges a digest falls into; ascending with the digest."""
     return (int(sha256[:8], 16) * partitions) >> 32
