@@ -101,6 +101,24 @@ def test_a_network_is_loaded_once_for_several_steps(store):
     assert handler.batch_elements_kwargs() == {"min_batch_size": 1, "max_batch_size": 4}
 
 
+def test_steps_with_a_model_identifier_label_by_their_own_models(store):
+    models = [store.replace("store", f"model-{n}") for n in (1, 2)]
+
+    def check(model):
+        expected = [model_id(read_bundle(model))] * 10
+
+        def same(scores):
+            assert [score.model_id for score in scores] == expected
+
+        return same
+
+    with Pipeline() as pipeline:
+        vectors = pipeline | ReadStore(store)
+        for name, model in zip("ab", models, strict=True):
+            infer = RunInference(ScoreModelHandler(model), model_identifier=f"flowers {name}")
+            assert_that(vectors | f"Infer {name}" >> infer, check(model), label=f"Check {name}")
+
+
 def test_another_network_is_refused_while_a_pipeline_runs():
     handler = BottleneckModelHandler(NETWORK)
     handler.update_model_path("")  # What RunInference says as long as there is no other.
@@ -131,7 +149,8 @@ def test_a_model_that_comes_as_a_side_input_gives_the_labels(store):
         newer = pipeline | beam.Create([ModelMetadata(f"{second}/model.json", "model")])
         keyed = pipeline | ReadStore(store) | beam.Map(lambda b: (b.image.uri, b))
         handler = KeyedModelHandler(ScoreModelHandler(first))
-        assert_that(keyed | RunInference(handler, model_metadata_pcoll=newer), check)
+        infer = RunInference(handler, model_metadata_pcoll=newer, model_identifier="flowers")
+        assert_that(keyed | infer, check)
 
 
 def test_the_newest_model_of_a_folder_takes_over_and_a_bad_one_does_not(store, tmp_path, caplog):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from beam_flowers.head.softmax import Doubles, Floats, Head, Indices, Sample
+from beam_flowers.head.softmax import CHUNK_ROWS, Doubles, Floats, Head, Indices, Sample
 
 
 class Scaling(NamedTuple):
@@ -25,12 +25,6 @@ class Scaling(NamedTuple):
 
     mean: Floats
     inverse: np.float32
-
-    def apply(self, vectors: Floats) -> Floats:
-        """Scales float32 [n, D] vectors in place."""
-        vectors -= self.mean
-        vectors *= self.inverse
-        return vectors
 
     def fold(self, weights: Doubles, bias: Doubles) -> Head:
         """The head over plain vectors that equals this one over scaled vectors."""
@@ -67,12 +61,17 @@ def common_scaling(sample: Sample) -> Scaling:
     for vectors, _ in sample.chunks():
         total += vectors.sum(axis=0, dtype=np.float64)
     mean = (total / len(sample)).astype(np.float32)
-    squares = 0.0
+    squares, room = 0.0, _room(sample)
     for vectors, _ in sample.chunks():
-        vectors -= mean
-        squares += float(np.square(vectors, out=vectors).sum(dtype=np.float64))
+        centred = np.subtract(vectors, mean, out=room[: len(vectors)])
+        squares += float(np.square(centred, out=centred).sum(dtype=np.float64))
     deviation = np.sqrt(squares / (len(sample) * len(mean)))
     return Scaling(mean, np.float32(1 / deviation if deviation else 0))
+
+
+def _room(sample: Sample) -> Floats:
+    """For one chunk; to ask the system for it each time would take as long as to fill it."""
+    return np.empty((min(len(sample), CHUNK_ROWS), sample.vectors.shape[1]), np.float32)
 
 
 def evaluate_softmax(
@@ -93,16 +92,20 @@ def evaluate_softmax(
     targets = targets or Targets(len(bias), membership=sample.membership)
     loss, right = 0.0, 0
     weights_gradient, bias_gradient = np.zeros(weights.shape), np.zeros(bias.shape)
+    # The scale goes into the weights and the gradient, which are smaller than the vectors. The
+    # mean does not: taken off the products it would cost digits.
+    room, scaled = _room(sample), weights * scaling.inverse
     for vectors, class_ids in sample.chunks():
-        scaling.apply(vectors)
-        logits = vectors @ weights + bias
+        centred = np.subtract(vectors, scaling.mean, out=room[: len(vectors)])
+        logits = centred @ scaled + bias
         right += sample.hits(logits, class_ids)
         errors, losses = targets.errors(logits, class_ids)
         loss += float(losses.sum(dtype=np.float64))
-        weights_gradient += vectors.T @ errors
+        weights_gradient += centred.T @ errors
         bias_gradient += errors.sum(axis=0, dtype=np.float64)
     n = len(sample)
-    return Evaluation(loss / n, right / n, weights_gradient / n, bias_gradient / n)
+    weights_gradient *= float(scaling.inverse) / n
+    return Evaluation(loss / n, right / n, weights_gradient, bias_gradient / n)
 
 
 @dataclass(frozen=True)

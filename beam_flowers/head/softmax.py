@@ -134,8 +134,13 @@ class Sample:
         return np.asarray(self.vectors[rows], np.float32)
 
     def chunks(self) -> Iterator[tuple[Floats, Indices]]:
-        """Copies of the vectors with their class ids, `CHUNK_ROWS` at a time."""
+        """The vectors, not to be changed, with their class ids, `CHUNK_ROWS` at a time."""
         starts = range(0, len(self), CHUNK_ROWS)
+        if isinstance(self.vectors, np.ndarray) and self.rows is None:
+            for start in starts:
+                rows = slice(start, start + CHUNK_ROWS)
+                yield self.vectors[rows], self.class_ids[rows]
+            return
         chunks = (np.arange(start, min(start + CHUNK_ROWS, len(self))) for start in starts)
         if isinstance(self.vectors, np.ndarray):
             yield from ((self.take(places), self.class_ids[places]) for places in chunks)

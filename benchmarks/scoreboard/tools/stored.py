@@ -54,7 +54,8 @@ def main() -> None:
     rows, store, model = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     make_store(store, rows)
     if not Path(model).exists():
-        command = ["beam-flowers", "train", store, "--model", model]
+        ours = str(Path(sys.executable).with_name("beam-flowers"))
+        command = [ours, "train", store, "--model", model]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
