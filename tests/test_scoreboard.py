@@ -50,6 +50,13 @@ def test_a_row_is_the_median_of_the_rounds_and_has_a_verdict():
     assert rows.Line("", [1.2], must=1.1, falling=True).verdict == "**short**"
 
 
+def test_a_million_pictures_cost_the_hours_of_all_cores():
+    (found,) = rows.prices(rows.Runs(taken(side=(10.0, 1))), cores=2)
+    hours = 1e6 / 10 / 3600
+    expected = pytest.approx(hours * 2 * rows.CORE_HOUR)
+    assert found == ("inception", "side", pytest.approx(10), expected)
+
+
 def test_memory_is_compared_at_the_larger_size():
     sides = dict.fromkeys(OURS, (20.0, 500))
     *_, memory = rows.p3(rows.Runs(taken(**sides, **{"stock RunInference": (8.0, 5000)})))

@@ -32,7 +32,7 @@ _FILES = ("network.xml", "network.bin")
 _DIGEST = "sha256"
 _BATCH = 4
 """Pictures at a time. Against one, from disk to Parquet on two cores: EfficientNet-Lite0 an eighth
-faster in bfloat16, as fast in float32, where Inception v3 is, too. Eight are no faster than four."""
+faster in bfloat16, as fast in float32, as Inception v3 is. Eight are no faster than four."""
 
 
 class Compiled(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from statistics import median
 
 from benchmarks.scoreboard.processes import Run
-from benchmarks.scoreboard.rows import ROWS, Line, Runs
+from benchmarks.scoreboard.rows import CORE_HOUR, ROWS, Line, Runs, prices
 
 
 class Record:
@@ -49,8 +50,17 @@ def page(record: Record, gflop: float, command: str) -> str:
             limited.append(f"- {key}, {text}: not run here")
             continue
         lines += [_line(key, line) for line in found]
-    lines += ["", *limited, "", "## Runs", "", *_raw(record.runs)]
+    lines += ["", *limited, *_priced(runs), "## Runs", "", *_raw(record.runs)]
     return "\n".join(lines) + "\n"
+
+
+def _priced(runs: Runs) -> list[str]:
+    cores = os.cpu_count() or 1
+    lines = ["", "## Price", "", f"Steady rates of this machine's {cores} cores, and a million"]
+    lines[-1] += f" pictures at {CORE_HOUR} $ an hour and core, reading and storing not counted."
+    lines += ["", "| network | side | pictures/s | $ a million |", "|---|---|---|---|"]
+    rows = sorted(prices(runs, cores), key=lambda row: (row[0], row[-1]))
+    return [*lines, *(f"| {n} | {s} | {r:.1f} | {p:.2f} |" for n, s, r, p in rows), ""]
 
 
 def _line(key: str, line: Line) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 from benchmarks.scoreboard.cases import GROWTH, LARGE, OURS, PLANNED, STEADY, STORED
 from benchmarks.scoreboard.processes import Run
 
-BEST = "ours, OpenVINO"
+CORE_HOUR = 0.04
+"""Dollars for an hour of a core as clouds rent them; divide by it and multiply by your own."""
 
 
 class Runs:
@@ -256,6 +257,17 @@ def p15(runs: Runs) -> Iterator[Line]:
     note = f"{memory:,.0f} MB at most"
     text = f"planning {PLANNED:,} names against {PLANNED:,} rows, and the commit"
     yield Line(text, seconds, unit=" s", falling=True, note=note)
+
+
+def prices(runs: Runs, cores: int) -> Iterator[tuple[str, str, float, float]]:
+    """(network, side, pictures a second, dollars for a million pictures) of steady rates."""
+    for network, counts in STEADY.items():
+        for name in runs.names(f"steady/{network}"):
+            try:
+                rate = median(runs.rate(f"steady/{network}", name, counts))
+            except KeyError:
+                continue
+            yield network, name, rate, 1e6 / rate / 3600 * cores * CORE_HOUR
 
 
 ROWS: dict[str, tuple[str, Callable[..., Iterator[Line]]]] = {
