@@ -39,7 +39,7 @@ from beam_flowers.store.parts import (
 )
 from beam_flowers.store.plan import Outcome, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
-from beam_flowers.store.units import Unit, pack, partition, read_sources, read_unit, rows_of
+from beam_flowers.store.units import Unit, pack, partition, read_sources, read_unit, unpack
 from beam_flowers.worker_setup import Setup, require_seen
 
 
@@ -115,7 +115,7 @@ def read_images(unit: Unit | bytes) -> list[Image]:
     Raises:
         WorkerError: this worker does not see them.
     """
-    images = images_of(rows_of(unit))
+    images = images_of(read_unit(unit)) if isinstance(unit, Unit) else unpack(unit)
     require_seen(images)
     return images
 
@@ -216,7 +216,7 @@ def hash_unit(
         if isinstance(result, Hashed):
             blocks[partition(result.sha256, partitions)].append(result)
     for index, hashed in blocks.items():
-        yield index, pack(_hashed_table(hashed))
+        yield index, pack(hashed)
 
 
 def settle_partition(
@@ -225,7 +225,7 @@ def settle_partition(
     """Hashed files → files still to embed, copies together; (part, files) of known content."""
     index, blocks = keyed
     sources = read_sources(place, index)
-    hashed = sorted(_hashed_of(blocks), key=lambda h: (h.sha256, h.image.uri))
+    hashed = sorted(_unpacked(blocks), key=lambda h: (h.sha256, h.image.uri))
     known: dict[str, list[Hashed]] = defaultdict(list)
     unit: list[Image] = []
     for sha, group in groupby(hashed, key=lambda h: h.sha256):
@@ -234,29 +234,25 @@ def settle_partition(
             continue
         unit.extend(h.image for h in group)
         if len(unit) >= unit_rows:
-            yield pack(images_table(unit))
+            yield pack(unit)
             unit = []
     if unit:
-        yield pack(images_table(unit))
+        yield pack(unit)
     for part, moved in known.items():
-        yield TaggedOutput(MOVED, (part, pack(_hashed_table(moved))))
+        yield TaggedOutput(MOVED, (part, pack(moved)))
 
 
 def copy_rows(keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind) -> Iterator[Outcome]:
     """Writes rows of moved or copied files with the vectors that `keyed[0]`, a part, has."""
     source, blocks = keyed
-    hashed = sorted(_hashed_of(blocks), key=lambda h: h.image.uri)
-    images = _hashed_table(hashed)
+    hashed = sorted(_unpacked(blocks), key=lambda h: h.image.uri)
+    images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
     yield Outcome(derive_parts(place, kind, source, images, "sha256"), reused=len(hashed))
 
 
-def _hashed_table(hashed: Sequence[Hashed]) -> pa.Table:
-    return images_table([h.image for h in hashed], [h.sha256 for h in hashed])
-
-
-def _hashed_of(blocks: Iterable[bytes]) -> Iterator[Hashed]:
-    for table in map(rows_of, blocks):
-        yield from map(Hashed, images_of(table), table["sha256"].to_pylist())
+def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
+    for block in blocks:
+        yield from unpack(block)
 
 
 def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:

@@ -4,8 +4,7 @@ import pytest
 
 from beam_flowers.records import Image
 from beam_flowers.store.plan import unit_rows
-from beam_flowers.store.schema import images_of, images_table
-from beam_flowers.store.units import pack, rows_of
+from beam_flowers.store.units import pack, partitions_for, unpack
 
 
 def images(count):
@@ -14,16 +13,17 @@ def images(count):
     ]
 
 
-@pytest.mark.parametrize("count", [0, 1, 500])
-def test_packed_rows_come_back(count):
-    table = images_table(images(count), [f"{i:064x}" for i in range(count)])
-    again = rows_of(pack(table))
-    assert again.equals(table)
-    assert images_of(again) == images(count)
+def test_packed_rows_come_back_and_are_small():
+    assert unpack(pack(images(5))) == images(5)
+    assert len(pack(images(2000))) < 2000 * 30
 
 
-def test_packed_rows_are_small():
-    assert len(pack(images_table(images(2000)))) < 2000 * 20
+@pytest.mark.parametrize(
+    ("units", "rows", "partitions"),
+    [(0, 128, 0), (3, 128, 3), (448, 447, 64), (7072, 7071, 250)],
+)
+def test_partitions_spread_the_work_and_fit_a_workers_memory(units, rows, partitions):
+    assert partitions_for(units, rows) == partitions
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from beam_flowers.store.parts import (
     write_parts,
 )
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
-from beam_flowers.store.units import Unit, UnitWriter, write_sources
+from beam_flowers.store.units import Unit, UnitWriter, partitions_for, write_sources
 
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 
@@ -269,8 +269,9 @@ def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -
         ledger.doubt(rows)
         compute = tuple(writer.add(images_table(unit)) for unit in ledger.fresh_units(rows))
         doubtful = tuple(writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows))
-        write_sources(ledger, plan.place, len(doubtful))
-        plan = replace(plan, compute=compute, doubtful=doubtful, sources=len(doubtful))
+        sources = partitions_for(len(doubtful), rows)
+        write_sources(ledger, plan.place, sources)
+        plan = replace(plan, compute=compute, doubtful=doubtful, sources=sources)
     writer.close()
     return plan
 
