@@ -143,7 +143,7 @@ def test_the_command(tmp_path, capsys):
     folder = write(tmp_path / "p", a__1_jpg=jpeg(90, 90, 1), b__2_jpg=jpeg(90, 90, 2))
     assert cli("doctor", folder, "--output", tmp_path / "d.json") == 0
     printed = capsys.readouterr().out
-    assert "error: class 'a' has 1 different pictures" in printed
+    assert "error: class 'a' has 1 different picture;" in printed
     assert "2 files, 0 hidden: 2 errors, 0 warnings, 0 notes" in printed
     document = json.loads((tmp_path / "d.json").read_text())
     assert document["labels"][0] == {"label": "a", "pictures": 1, "copies": 0, "unusable": 0}
@@ -195,3 +195,15 @@ def test_alike_is_what_a_comparison_of_all_pairs_says():
     assert sorted(groups_alike(looks)) == expected
     assert groups_alike([]) == []
     assert groups_alike([5, 5, 2**40 - 1]) == [[0, 1]]
+
+
+def test_the_table_stands_in_columns_whatever_the_script(tmp_path, capsys):
+    names = ["rose", "蔷薇蔷薇", "e\u0301glantine", "b\u0007ell"]
+    folder = write(tmp_path / "in", **{f"{name}__1_jpg": jpeg(64, 64) for name in names})
+    cli("doctor", folder)
+    lines = capsys.readouterr().out.splitlines()[: len(names) + 1]
+    wide = {"蔷": 4, "\u0301": -1}  # Columns of a terminal more than characters.
+    shifts = [next((s for c, s in wide.items() if c in line), 0) for line in lines]
+    ends = {len(line) + shift for line, shift in zip(lines, shifts, strict=True)}
+    assert len(lines) == len(names) + 1
+    assert len(ends) == 1

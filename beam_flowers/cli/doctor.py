@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
-from beam_flowers.cli.screen import visible
+from beam_flowers.cli.screen import cells, padded, visible
 from beam_flowers.cli.shared import IMAGES, add_images, sources
 from beam_flowers.errors import InputError
 
@@ -89,8 +89,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         _print_finding(finding)
     bad = {"error": {"error"}, "warning": {"error", "warning"}}.get(arguments.fail_on, set())
     severities = Counter(str(finding.severity) for finding in diagnosis.findings)
-    named = [f"{severities[s]} {s}s" for s in SEVERITIES]
-    print(f"{len(diagnosis.files)} files, {diagnosis.hidden} hidden: {', '.join(named)}")
+    named = [f"{severities[s]} {s}{'s' * (severities[s] != 1)}" for s in SEVERITIES]
+    count = len(diagnosis.files)
+    print(f"{count} file{'s' * (count != 1)}, {diagnosis.hidden} hidden: {', '.join(named)}")
     for name in arguments.output:
         print(f"{'page' if name in pages else 'findings'}: {name}")
     print(f"next: beam-flowers embed {shlex.join(arguments.images)} --store STORE")
@@ -102,10 +103,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _print_counts(rows: list[tuple[str, int, int, int]]) -> None:
     header = ("label", "pictures", "copies", "unusable")
-    width = max(len(header[0]), *(len(visible(row[0]) or "(none)") for row in rows))
+    labels = [visible(row[0]) or "(none)" for row in rows]
+    width = max(map(cells, (header[0], *labels)))
     print(f"{header[0]:<{width}}  {header[1]:>8}  {header[2]:>6}  {header[3]:>8}")
-    for label, usable, copies, unusable in rows:
-        print(f"{visible(label) or '(none)':<{width}}  {usable:>8}  {copies:>6}  {unusable:>8}")
+    for label, (_, usable, copies, unusable) in zip(labels, rows, strict=True):
+        print(f"{padded(label, width)}  {usable:>8}  {copies:>6}  {unusable:>8}")
 
 
 def _print_finding(finding: Finding) -> None:

@@ -21,6 +21,17 @@ def visible(text: str) -> str:
     )
 
 
+def cells(text: str) -> int:
+    """Columns of a terminal that `text` takes: Chinese characters two, combining accents none."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
+
+
+def padded(text: str, width: int) -> str:
+    """`text` with as many spaces as it lacks of `width` columns."""
+    return text + " " * (width - cells(text))
+
+
 def line(kind: str, message: str) -> str:
     """What stands on the screen for a message of that kind, `warning` or `error`."""
     return f"{'beam-flowers' if kind == 'error' else kind}: {visible(message)}"

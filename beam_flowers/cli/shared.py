@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers.backbones.processor import has_bfloat16
 from beam_flowers.cli.progress import add_progress
-from beam_flowers.cli.screen import say, visible
+from beam_flowers.cli.screen import padded, say, visible
 from beam_flowers.errors import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def warn(message: str) -> None:
 def table_line(name: str, ranking: Sequence[tuple[str, float]], width: int = 0) -> str:
     """One picture's labels, best first."""
     scores = (f"{visible(label)} {score:.4f}" for label, score in ranking)
-    return f"{visible(name):<{width}}  " + "  ".join(scores)
+    return f"{padded(visible(name), width)}  " + "  ".join(scores)
 
 
 def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:

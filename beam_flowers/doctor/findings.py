@@ -122,7 +122,7 @@ def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> It
     for name, distinct in sorted(contents.items()):
         if len(distinct) < splits:
             message = (
-                f"class {name!r} has {len(distinct)} different pictures; each split needs one of "
+                f"class {name!r} has {_pictures(len(distinct))}; each split needs one of "
                 f"its own, {splits} in all: add some, or leave the class out"
             )
             yield Finding("small-class", "error" if len(distinct) < 2 else "warning", message)
@@ -130,7 +130,7 @@ def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> It
             yield Finding(
                 "small-class",
                 "warning",
-                f"class {name!r} has {len(distinct)} different pictures; below {FEW} its accuracy "
+                f"class {name!r} has {_pictures(len(distinct))}; below {FEW} its accuracy "
                 "is a matter of luck",
             )
     without = [fact for fact in usable if fact.image.label is None]
@@ -237,3 +237,7 @@ def _singles(facts: Iterable[Facts]) -> tuple[tuple[str, ...], ...]:
 
 def _uris(groups: Iterable[Iterable[Facts]]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(fact.image.uri for fact in group)) for group in groups)
+
+
+def _pictures(count: int) -> str:
+    return f"{count} different picture{'s' * (count != 1)}"
