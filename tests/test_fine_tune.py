@@ -20,6 +20,7 @@ from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
+from beam_flowers.runs.progress import Progress
 from beam_flowers.store.features import open_store
 
 pytestmark = pytest.mark.slow
@@ -75,7 +76,7 @@ def tune(network, work):
     """`fine_tune` on `work`, with the lines that it says."""
 
     def run(output="tuned", images="pictures", seed=0, say=print, backbone=None, **options):
-        run.lines, run.warnings = [], []
+        run.lines, run.warnings, run.progress = [], [], Progress()
         return fine_tune(
             str(work / "store"),
             backbone or resolve(str(network / "net.keras")),
@@ -86,6 +87,7 @@ def tune(network, work):
             seed=seed,
             say=lambda line: (run.lines.append(line), say(line)),
             warn=run.warnings.append,
+            progress=run.progress,
         )
 
     return run
@@ -161,7 +163,8 @@ def test_the_run_ends_in_another_backbone(tune, work, network):
     assert engine.load(there).vector_length == 8
     text = "\n".join(tune.lines)
     assert "x 2 epochs = " in text
-    assert "pictures a second" in text
+    at = tune.progress.state()
+    assert (at.stage, at.done, at.total) == ("fine-tuning", 16, 16)
     assert "epoch 2: loss" in text
     assert {n: a.total for n, a in tuned.after.items()} == {"validation": 6, "testing": 6}
     assert tune.warnings == []

@@ -96,6 +96,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
         model=arguments.model,
         say=tell,
         warn=warn,
+        progress=progress,
     )
     tell(f"backbone: {tuned.backbone.path} (fingerprint {tuned.backbone.short})")
     if tuned.model_id:

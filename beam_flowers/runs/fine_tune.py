@@ -33,11 +33,9 @@ from beam_flowers.runs.labelled_pictures import (
     labelled_pictures,
     uris_by_content,
 )
+from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.train import versions
 from beam_flowers.store.features import section_name
-
-_TIMED_STEPS = 3
-"""After the first, which also builds the graph, so many are timed to foretell the rest."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,7 @@ def fine_tune(
     model: str | None = None,
     say: Say = print,
     warn: Say = print,
+    progress: Progress | None = None,
 ) -> FineTuned:
     """Trains a backbone on the pictures that a store has vectors of, and writes a new one.
 
@@ -143,6 +142,7 @@ def fine_tune(
         model: folder to write a model of the tuned network and the layer trained on it to; it
             labels pictures by the new backbone.
         say, warn: take lines for the user.
+        progress: told how many pictures of all epochs are done.
 
     Raises:
         InputError: `output` is there, or no training picture is in `images`.
@@ -162,7 +162,7 @@ def fine_tune(
     _tell(say, "before, head on the stored vectors", before)
     tuner = Tuner(backbone, start.head.weights, start.head.bias, options.descent(), seed)
     reader = Reader(tuner.recipe)
-    _run(tuner, reader, sides, options, seed, say)
+    _run(tuner, reader, sides, options, seed, say, progress or Progress())
     head, calibration, metrics = _finish(tuner, reader, sides, options.batch_size)
     after = dict.fromkeys(before, _UNKNOWN) | _accuracies(metrics)
     _tell(say, "after, tuned network", after)
@@ -276,18 +276,21 @@ def _run(
     options: FineTuneOptions,
     seed: int,
     say: Say,
+    progress: Progress,
 ) -> None:
     training, epochs = sides["training"], options.train_epochs
-    clock = _Clock(epochs * len(training), say)
+    total = epochs * len(training)
     say(
-        f"fine-tuning all layers on {len(training)} pictures x {epochs} epochs = {clock.left}, each"
+        f"fine-tuning all layers on {len(training)} pictures x {epochs} epochs = {total}, each"
         " forward and backward through the whole network: a multiple of the cost of embedding them"
     )
+    progress.begin("fine-tuning", total)
     random = np.random.default_rng(seed)
     for epoch in range(1, epochs + 1):
         began = time.monotonic()
         order = [training[place] for place in random.permutation(len(training))]
-        loss, accuracy = _epoch(tuner, reader.batches(order, options.batch_size), clock)
+        loss, accuracy = _epoch(tuner, reader.batches(order, options.batch_size), progress)
+        progress.reach(epoch * len(training))
         line = f"epoch {epoch}: loss {loss:.4f}, train accuracy {accuracy}"
         if sides["validation"]:
             held_back = _sample(tuner, reader, sides["validation"], options.batch_size)
@@ -297,10 +300,11 @@ def _run(
 
 
 def _epoch(
-    tuner: Tuner, batches: Iterator[tuple[Pixels, Classes]], clock: _Clock
+    tuner: Tuner, batches: Iterator[tuple[Pixels, Classes]], progress: Progress
 ) -> tuple[float, Accuracy]:
     """The mean loss and the accuracy over an epoch, each batch measured before its step."""
     loss, right, count = 0.0, 0, 0
+    before = progress.state().done
     for pixels, classes in batches:
         batch_loss, hits = tuner.step(pixels, classes)
         if not math.isfinite(batch_loss):
@@ -310,29 +314,7 @@ def _epoch(
             )
         loss += batch_loss * len(classes)
         right, count = right + hits, count + len(classes)
-        clock.tick(len(classes))
+        progress.reach(before + count)
     if not count:
         raise InputError("none of the training pictures can be read; nothing was written")
     return loss / count, Accuracy(right, count)
-
-
-class _Clock:
-    """Foretells from the first steps how long all will take."""
-
-    def __init__(self, left: int, say: Say) -> None:
-        self.left = left
-        self._say = say
-        self._steps = self._seen = 0
-        self._began = 0.0
-
-    def tick(self, count: int) -> None:
-        """Counts a step with `count` pictures."""
-        self.left -= count
-        if self._steps == 0:
-            self._began = time.monotonic()
-        else:
-            self._seen += count
-        if self._steps == _TIMED_STEPS:
-            rate = self._seen / (time.monotonic() - self._began)
-            self._say(f"{rate:.1f} pictures a second: {self.left / rate / 60:.0f} minutes to go")
-        self._steps += 1
