@@ -25,6 +25,15 @@ print("tensorflow" in sys.modules)
 """
 
 
+_WATCHED = """
+import sys
+seen = []
+sys.addaudithook(lambda event, _: seen.append(event))
+from beam_flowers.backbones import engine, resolve
+engine.load(resolve.resolve("efficientnet-lite0", engine="openvino"))
+told = {"os.fork", "os.posix_spawn", "subprocess.Popen", "socket.connect", "socket.getaddrinfo"}
+print(sorted(told.intersection(seen)), "openvino_telemetry" in sys.modules)
+"""
 _AT_ONCE = """
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +119,11 @@ def test_a_kept_network_needs_no_tensorflow(cache):
 
 
 @pytest.mark.slow
+def test_nothing_is_told_to_anybody_and_no_process_is_forked():
+    said = subprocess.check_output([sys.executable, "-c", _WATCHED], text=True)
+    assert said.splitlines()[-1] == "[] False"
+
+
 def test_the_first_pictures_of_many_threads_do_not_wait_for_ever():
     """One start in eight did, before the first inference was made alone."""
     for _ in range(25):

@@ -10,9 +10,11 @@ import contextlib
 import hashlib
 import importlib.util
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +32,7 @@ from beam_flowers.paths import cache
 
 _FILES = ("network.xml", "network.bin")
 _DIGEST = "sha256"
+_TELEMETRY = "openvino_telemetry"
 _BATCH = 4
 """Pictures at a time. Against one, from disk to Parquet on two cores: EfficientNet-Lite0 an eighth
 faster in bfloat16, as fast in float32, as Inception v3 is. Eight are no faster than four."""
@@ -64,9 +67,24 @@ def _version() -> str:
     try:
         return metadata.version("openvino")
     except metadata.PackageNotFoundError:
-        import openvino
+        return str(_library().__version__)
 
-        return str(openvino.__version__)
+
+@lru_cache(maxsize=1)
+def _library() -> Any:
+    """OpenVINO, which sends nothing to anybody."""
+    # Its import would report itself to Google Analytics, from a process that it forks off beside
+    # our threads; without that package it doesn't.
+    telemetry = sys.modules.get(_TELEMETRY)
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if telemetry:
+            sys.modules[_TELEMETRY] = telemetry
+        else:
+            del sys.modules[_TELEMETRY]
+    return openvino
 
 
 def is_kept(backbone: ResolvedBackbone) -> bool:
@@ -76,9 +94,7 @@ def is_kept(backbone: ResolvedBackbone) -> bool:
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
     """Reads and compiles a backbone's network for this machine's CPU."""
-    import openvino
-
-    core = openvino.Core()
+    core = _library().Core()
     model = _read_kept(core, backbone) or _convert(core, backbone)
     if model.is_dynamic():
         several = _compile(core, model, backbone, _BATCH)
@@ -132,14 +148,14 @@ def _settings(backbone: ResolvedBackbone) -> dict[str, Any]:
 
 def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
     """OpenVINO's form of the network; kept for the next time, if the cache can be written."""
-    import openvino
-
     with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
         frozen = Path(folder, "network.pb")
         frozen.write_bytes(_graph(backbone).graph.as_graph_def().SerializeToString())
         model = core.read_model(frozen)
         with contextlib.suppress(OSError):
-            _keep(lambda place: openvino.save_model(model, place, compress_to_fp16=False), backbone)
+            _keep(
+                lambda place: _library().save_model(model, place, compress_to_fp16=False), backbone
+            )
         # Reading is lazy: the file must last until the weights are in memory.
         return model.clone()
 
