@@ -118,12 +118,12 @@ def test_a_kept_network_needs_no_tensorflow(cache):
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.slow
 def test_nothing_is_told_to_anybody_and_no_process_is_forked():
     said = subprocess.check_output([sys.executable, "-c", _WATCHED], text=True)
     assert said.splitlines()[-1] == "[] False"
 
 
+@pytest.mark.slow
 def test_the_first_pictures_of_many_threads_do_not_wait_for_ever():
     """One start in eight did, before the first inference was made alone."""
     for _ in range(25):
