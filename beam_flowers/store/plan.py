@@ -46,6 +46,9 @@ from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rej
 from beam_flowers.store.units import Unit, UnitWriter, partitions_for, write_sources
 
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
+_MOST_ALIKE = 1024
+"""Files of one size that share a unit, however small units are. Else all files of a collection of
+tiny pictures, which have few sizes, would be hashed first and so be read twice."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +269,7 @@ def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -
         derive = (writer.add(stored_table(unit), parts) for parts, unit in ledger.source_units())
         plan = replace(plan, derive=tuple(derive))
     else:
-        ledger.doubt(rows)
+        ledger.doubt(max(rows, _MOST_ALIKE))
         compute = tuple(writer.add(images_table(unit)) for unit in ledger.fresh_units(rows))
         doubtful = tuple(writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows))
         sources = partitions_for(len(doubtful), rows)
