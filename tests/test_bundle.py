@@ -163,7 +163,7 @@ def test_a_changed_file_is_named(tmp_path, name):
 def test_a_missing_file_is_named(tmp_path, name):
     write_bundle(str(tmp_path), make_bundle())
     (tmp_path / name).unlink()
-    with pytest.raises(ModelError, match=f"cannot read {name}"):
+    with pytest.raises(ModelError, match=f"{name} cannot be read"):
         read_bundle(str(tmp_path))
 
 

@@ -269,7 +269,11 @@ def _read(folder: str, name: str) -> bytes:
     try:
         return files.read_bytes(files.join(folder, name))
     except OSError as error:
-        raise ModelError(f"no whole model in {folder!r}: cannot read {name}: {error}") from error
+        reason = error.strerror or str(error)
+        raise ModelError(
+            f"no whole model in {folder!r}: {name} cannot be read ({reason}); `beam-flowers train "
+            f"STORE --model {folder}` makes one"
+        ) from error
 
 
 def _read_description(folder: str) -> dict[str, Any]:

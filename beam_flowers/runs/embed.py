@@ -170,7 +170,10 @@ class TableRun:
             list_into(ledger)
             progress.begin("planning")
             if ledger.is_empty():
-                raise InputError("there is no file to read; name a folder that has pictures in it")
+                places = "".join(f" in {root!r}" for root in ledger.complete_roots()[:1])
+                raise InputError(
+                    f"there is no file to read{places}; name a folder that has pictures in it"
+                )
             for name in fill_ledger(ledger, place, base):
                 self.warn(f"{place.published(name)} is gone; what of it is listed is made again")
             plan = make_plan(

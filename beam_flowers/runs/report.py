@@ -108,7 +108,7 @@ def kind_of(source: str) -> str:
         return "model"
     if is_store(source):
         return "scores" if is_score_folder(source) else "store"
-    there = "holds none of these" if files.exists(source) else "is not there"
+    there = "holds no model, store or table" if files.exists(source) else "is not there"
     raise InputError(
         f"{source!r} {there}; name the folder of a model (train), of a store (embed), or a table "
         "of scores (score)"
