@@ -18,7 +18,7 @@ from beam_flowers.store import ledger_sql as sql
 Found = Image | Reject | Hidden | RootListed
 T = TypeVar("T")
 _BLOCK = 10_000
-_CACHE_KIB = 16 * 1024
+_CACHE_KIB = 8 * 1024
 _KNOWN = """FROM states t JOIN stored s ON s.rowid = t.row
 JOIN listed l ON l.uri = t.uri JOIN parts p ON p.id = s.part
 WHERE t.state IN ('kept', 'changed')"""
