@@ -147,7 +147,7 @@ def test_ctrl_c_in_doctor_says_that_nothing_was_written(tmp_path):
 
 def test_a_line_of_a_training_within_two_seconds(store, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stderr := Stamped())
-    steps = ("--recipe", "retrain", "--how-many-training-steps", 8000)
+    steps = ("--recipe", "retrain", "--how-many-training-steps", 24_000)
     begun = time.monotonic()
     assert cli("train", store, *SMALL, "--model", tmp_path / "m", *steps) == 0
     assert stderr.first - begun < 2
