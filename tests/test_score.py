@@ -366,6 +366,7 @@ class TestTwoModels:
             (["--target-precision", "0"], "above 0 and up to 1, not 0.0"),
             (["--partition-by", "label"], "is the name of a file"),
             (["--copy-to", "copies"], "by the labels of one model"),
+            (["--model", "nowhere"], "no whole model in"),
             (["--model", "nowhere"], "nowhere` makes one"),
         ],
         ids=str,

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +66,9 @@ class Engine:
         vectors = np.empty((len(pixels), self.vector_length), np.float32)
         whole = len(pixels) - len(pixels) % self.batch
         # What is left of a batch goes one by one, as the network knows no other numbers.
-        steps = [(i, self.batch) for i in range(0, whole, self.batch)]
-        for begin, count in [*steps, *((i, 1) for i in range(whole, len(pixels)))]:
-            vectors[begin : begin + count] = self.run(pixels[begin : begin + count])
+        bounds = [*range(0, whole, self.batch), *range(whole, len(pixels) + 1)]
+        for begin, end in pairwise(bounds):
+            vectors[begin:end] = self.run(pixels[begin:end])
         with np.errstate(over="ignore"):
             return vectors.astype(self.vectors, copy=False).astype(np.float32, copy=False)
 

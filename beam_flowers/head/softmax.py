@@ -128,25 +128,19 @@ class Sample:
     def __len__(self) -> int:
         return len(self.class_ids)
 
-    def take(self, places: Indices) -> Floats:
-        """A float32 [k, D] copy of the vectors at `places` of the sample."""
+    def take(self, places: Indices | slice) -> Floats:
+        """The vectors at `places` of the sample, float32 [k, D]; of a slice maybe not a copy."""
         rows = places if self.rows is None else self.rows[places]
         return np.asarray(self.vectors[rows], np.float32)
 
     def chunks(self) -> Iterator[tuple[Floats, Indices]]:
         """The vectors, not to be changed, with their class ids, `CHUNK_ROWS` at a time."""
-        starts = range(0, len(self), CHUNK_ROWS)
-        if isinstance(self.vectors, np.ndarray) and self.rows is None:
-            for start in starts:
-                rows = slice(start, start + CHUNK_ROWS)
-                yield self.vectors[rows], self.class_ids[rows]
-            return
-        chunks = (np.arange(start, min(start + CHUNK_ROWS, len(self))) for start in starts)
+        chunks = (slice(i, i + CHUNK_ROWS) for i in range(0, len(self), CHUNK_ROWS))
         if isinstance(self.vectors, np.ndarray):
             yield from ((self.take(places), self.class_ids[places]) for places in chunks)
             return
         with ThreadPoolExecutor(1) as reader:
-            waiting: deque[tuple[Indices, Future[Floats]]] = deque()
+            waiting: deque[tuple[slice, Future[Floats]]] = deque()
             for places in chunks:
                 waiting.append((places, reader.submit(self.take, places)))
                 if len(waiting) > _AHEAD:
@@ -154,7 +148,7 @@ class Sample:
             while waiting:
                 yield self._next(waiting)
 
-    def _next(self, waiting: deque[tuple[Indices, Future[Floats]]]) -> tuple[Floats, Indices]:
+    def _next(self, waiting: deque[tuple[slice, Future[Floats]]]) -> tuple[Floats, Indices]:
         places, vectors = waiting.popleft()
         return vectors.result(), self.class_ids[places]
 

@@ -161,7 +161,7 @@ def unit_rows(count: int, shards: int | None) -> int:
     the root of the work.
     128 rows at least, since a Parquet file costs some 12 KB by itself: of 1280 float16 in files of
     40 rows a seventh (benchmarks/store_size.py);
-    8192 at most, so that fifty million files are seven thousand parts of some 40 MB.
+    8192 at most, which is parts of some 40 MB; fifty million files are seven thousand parts.
     """
     if shards:
         return max(1, -(-count // shards))

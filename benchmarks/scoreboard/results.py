@@ -56,11 +56,14 @@ def page(record: Record, gflop: float, command: str) -> str:
 
 def _priced(runs: Runs) -> list[str]:
     cores = os.cpu_count() or 1
-    lines = ["", "## Price", "", f"Steady rates of this machine's {cores} cores, and a million"]
-    lines[-1] += f" pictures at {CORE_HOUR} $ an hour and core, reading and storing not counted."
-    lines += ["", "| network | side | pictures/s | $ a million |", "|---|---|---|---|"]
+    text = (
+        f"Steady rates of this machine's {cores} cores, and a million pictures at {CORE_HOUR} $ an "
+        "hour and core, reading and storing not counted."
+    )
+    head = ["| network | side | pictures/s | $ a million |", "|---|---|---|---|"]
     rows = sorted(prices(runs, cores), key=lambda row: (row[0], row[-1]))
-    return [*lines, *(f"| {n} | {s} | {r:.1f} | {p:.2f} |" for n, s, r, p in rows), ""]
+    body = [f"| {n} | {s} | {r:.1f} | {p:.2f} |" for n, s, r, p in rows]
+    return ["", "## Price", "", text, "", *head, *body, ""]
 
 
 def _line(key: str, line: Line) -> str:
