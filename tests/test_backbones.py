@@ -130,6 +130,16 @@ def test_resolving_and_hashing_need_no_tensorflow():
     assert done.stdout.strip() == "set()"
 
 
+def test_tensorflow_comes_without_keras_which_may_be_used_all_the_same():
+    code = (
+        "import sys; from beam_flowers.backbones.network import tensorflow; tf = tensorflow();"
+        "print({'keras', 'keras.src'} & set(sys.modules));"
+        "from tensorflow.keras.layers import Dense; print(tf.keras.layers.Dense is Dense)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", "True"]
+
+
 def test_a_resolved_backbone_travels_by_pickle():
     backbone = resolve.resolve("efficientnet-lite0")
     again = pickle.loads(pickle.dumps(backbone))

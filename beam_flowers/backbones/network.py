@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from importlib.abc import MetaPathFinder
 from typing import Any, NamedTuple
 
 from beam_flowers.backbones.processor import Precision, cores
@@ -32,7 +36,8 @@ def tensorflow() -> Any:
     """TensorFlow, set up to run one picture on one thread; the only place that imports it."""
     # Level 3 hides lines about graphics cards that aren't there; real errors are raised.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
+    with _without_keras():
+        import tensorflow as tf
 
     # Many pictures at a time, each on one core, are faster than one on all cores. The other
     # pool, which runs the pictures, has a thread for each core that this process may use. Where
@@ -43,6 +48,32 @@ def tensorflow() -> Any:
     # Graphics cards would round the factors of float32 products to 10 bits.
     tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """Keeps this thread from importing Keras.
+
+    TensorFlow does so as its last act and goes without where that fails; `tf.keras` imports it
+    when it is first used. Nothing here needs it but what is written for Keras, and it takes two
+    of five seconds and 190 of 820 MB, with the scikit-learn, matplotlib and pandas that it finds.
+    """
+    finder = _NoKeras(threading.get_ident())
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _NoKeras(MetaPathFinder):
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        # Keras itself is looked for by TensorFlow, to know where it lies.
+        if name == "keras.src" and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{name} is left for its first use", name=name)
 
 
 _precisions: set[Precision] = set()
