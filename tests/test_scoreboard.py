@@ -36,18 +36,27 @@ def taken(**rates):
 
 def test_the_steady_rate_leaves_start_up_out():
     runs = rows.Runs(taken(side=(12.5, 1)))
-    assert runs.rate("steady/inception", "side", STEADY["inception"]) == pytest.approx([12.5] * 3)
+    found = runs.rate("steady/inception", "side", STEADY["inception"])
+    assert [found.value, *found.rounds] == pytest.approx([12.5] * 4)
 
 
-def test_a_row_is_the_median_of_the_rounds_and_has_a_verdict():
+def test_one_disturbed_start_does_not_move_a_steady_rate():
+    found = taken(side=(12.0, 1))
+    found[f"steady/inception/side/{FEW}"][1] = Run(90.0, 0, 1, "")
+    rate = rows.Runs(found).rate("steady/inception", "side", STEADY["inception"])
+    assert rate.value == pytest.approx(12.0)
+    assert rate.rounds[1] < 0
+
+
+def test_a_row_is_a_ratio_of_medians_and_has_a_verdict():
     sides = dict.fromkeys(OURS, (20.0, 900))
     runs = rows.Runs(taken(**sides, **{"predict, one at a time": (8.0, 900)}))
     first, _ = rows.p1(runs)
     assert (first.value, first.verdict) == (pytest.approx(2.5), "reached")
     assert first.text.startswith("inception: ours, TensorFlow")
-    slow = rows.Line("", [1, 2, 9], must=2.5)
+    slow = rows.Line("", rows.Measured.of([1, 2, 9]), must=2.5)
     assert (slow.value, slow.verdict) == (2, "**short**")
-    assert rows.Line("", [1.2], must=1.1, falling=True).verdict == "**short**"
+    assert rows.Line("", rows.Measured.of([1.2]), must=1.1, falling=True).verdict == "**short**"
 
 
 def test_a_million_pictures_cost_the_hours_of_all_cores():
@@ -66,7 +75,7 @@ def test_memory_is_compared_at_the_larger_size():
 def test_a_round_that_was_broken_off_is_left_out():
     found = taken(**dict.fromkeys(OURS, (20.0, 1)), **{"predict(32)": (10.0, 1)})
     found[f"steady/inception/predict(32)/{MANY}"].pop()
-    assert len(next(rows.p2(rows.Runs(found))).values) == 2
+    assert len(next(rows.p2(rows.Runs(found))).measured.rounds) == 2
 
 
 def test_the_page_says_what_was_not_run(tmp_path):

@@ -67,7 +67,7 @@ def _priced(runs: Runs) -> list[str]:
 
 
 def _line(key: str, line: Line) -> str:
-    rounds = ", ".join(map(_number, line.values))
+    rounds = ", ".join(map(_number, line.measured.rounds))
     cells = [key, line.text, f"{_number(line.value)}{line.unit} {line.verdict}".strip(), rounds]
     cells += [_asked(line, line.must), _asked(line, line.aim), line.note]
     return f"| {' | '.join(cells)} |"

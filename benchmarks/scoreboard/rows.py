@@ -1,6 +1,7 @@
-"""The rows of the scoreboard: each a ratio of runs that stood side by side in one round.
+"""The rows of the scoreboard: each a ratio of runs that stood side by side in the same rounds.
 
-Where a call was broken off in the middle of a round, what the others did not reach is left out.
+Where a call was broken off in the middle of a round, what the others did not reach is left out
+of what stands beside a value.
 """
 
 from __future__ import annotations
@@ -16,6 +17,33 @@ from benchmarks.scoreboard.processes import Run
 
 CORE_HOUR = 0.04
 """Dollars for an hour of a core as clouds rent them; divide by it and multiply by your own."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number.
+
+    Attributes:
+        value: by the medians of what was measured. A steady rate is a difference of two times,
+            and that of two medians is far steadier than the median of differences.
+        rounds: the number by each round alone.
+    """
+
+    value: float
+    rounds: list[float]
+
+    @classmethod
+    def of(cls, rounds: list[float]) -> Measured:
+        """What was measured itself."""
+        return cls(median(rounds), rounds)
+
+    def over(self, other: Measured) -> Measured:
+        """This as a multiple of another."""
+        pairs = zip(self.rounds, other.rounds, strict=False)
+        return Measured(self.value / other.value, [a / b for a, b in pairs])
+
+    def times(self, factor: float) -> Measured:
+        return Measured(self.value * factor, [factor * a for a in self.rounds])
 
 
 class Runs:
@@ -37,18 +65,18 @@ class Runs:
         found = (key.removeprefix(group + "/") for key in self._runs if key.startswith(group + "/"))
         return list(dict.fromkeys(name.rpartition("/")[0] for name in found))
 
-    def rate(self, group: str, name: str, counts: tuple[int, ...]) -> list[float]:
-        """Pictures a second from the smaller count to the larger, in each round."""
-        few, many = (self.of(group, name, count) for count in counts)
-        return [
-            (counts[1] - counts[0]) / (b.wall - a.wall) for a, b in zip(few, many, strict=False)
-        ]
+    def rate(self, group: str, name: str, counts: tuple[int, ...]) -> Measured:
+        """Pictures a second from the smaller count to the larger."""
+        few, many = (self.wall(group, name, count) for count in counts)
+        more = counts[1] - counts[0]
+        pairs = zip(few.rounds, many.rounds, strict=False)
+        return Measured(more / (many.value - few.value), [more / (b - a) for a, b in pairs])
 
-    def wall(self, group: str, name: str, count: int = 1) -> list[float]:
-        return [run.wall for run in self.of(group, name, count)]
+    def wall(self, group: str, name: str, count: int = 1) -> Measured:
+        return Measured.of([run.wall for run in self.of(group, name, count)])
 
-    def memory(self, group: str, name: str, count: int) -> list[float]:
-        return [run.memory for run in self.of(group, name, count)]
+    def memory(self, group: str, name: str, count: int) -> Measured:
+        return Measured.of([run.memory for run in self.of(group, name, count)])
 
     def said(self, group: str, name: str, count: int = 1) -> list[Any]:
         """What self-measuring cases printed last, as JSON."""
@@ -61,7 +89,7 @@ class Line:
 
     Attributes:
         text: what is compared.
-        values: of each round.
+        measured: the value.
         must: what the value must reach; the least, or the most where `falling`.
         aim: what it should.
         unit: behind the number.
@@ -70,7 +98,7 @@ class Line:
     """
 
     text: str
-    values: list[float]
+    measured: Measured
     must: float | None = None
     aim: float | None = None
     unit: str = "×"
@@ -79,7 +107,7 @@ class Line:
 
     @property
     def value(self) -> float:
-        return median(self.values)
+        return self.measured.value
 
     @property
     def verdict(self) -> str:
@@ -90,11 +118,6 @@ class Line:
         return "**short**" if short else "reached"
 
 
-def ratios(above: list[float], below: list[float]) -> list[float]:
-    """Round by round."""
-    return [a / b for a, b in zip(above, below, strict=False)]
-
-
 def _against(
     runs: Runs, network: str, baseline: str, must: float, aim: float, names: tuple[str, ...]
 ) -> Iterator[Line]:
@@ -102,9 +125,9 @@ def _against(
     theirs = runs.rate(group, baseline, counts)
     for name in names:
         own = runs.rate(group, name, counts)
-        note = f"{median(own):.1f} against {median(theirs):.1f} pictures/s"
+        note = f"{own.value:.1f} against {theirs.value:.1f} pictures/s"
         yield Line(
-            f"{network}: {name}, steady, vs {baseline}", ratios(own, theirs), must, aim, note=note
+            f"{network}: {name}, steady, vs {baseline}", own.over(theirs), must, aim, note=note
         )
 
 
@@ -123,8 +146,8 @@ def p3(runs: Runs) -> Iterator[Line]:
     theirs = runs.memory("steady/inception", baseline, most)
     for name in OURS:
         own = runs.memory("steady/inception", name, most)
-        note = f"{median(own):,.0f} against {median(theirs):,.0f} MB at {most} pictures"
-        yield Line(f"{name}, peak memory", ratios(own, theirs), 1 / 4, 1 / 8, "", True, note)
+        note = f"{own.value:,.0f} against {theirs.value:,.0f} MB at {most} pictures"
+        yield Line(f"{name}, peak memory", own.over(theirs), 1 / 4, 1 / 8, "", True, note)
 
 
 def _wall(peer: str, must: float, aim: float) -> Callable[[Runs], Iterator[Line]]:
@@ -133,14 +156,14 @@ def _wall(peer: str, must: float, aim: float) -> Callable[[Runs], Iterator[Line]
             theirs = runs.wall("steady/lite0", peer, count)
             for name in OURS:
                 own = runs.wall("steady/lite0", name, count)
-                note = f"{median(own):.1f} against {median(theirs):.1f} s"
+                note = f"{own.value:.1f} against {theirs.value:.1f} s"
                 text = f"lite0, {count:,} pictures: {name} vs {peer}, wall"
-                yield Line(text, ratios(theirs, own), must, aim, note=note)
+                yield Line(text, theirs.over(own), must, aim, note=note)
         theirs = runs.rate("steady/lite0", peer, STEADY["lite0"])
         for name in OURS:
             own = runs.rate("steady/lite0", name, STEADY["lite0"])
-            note = f"{median(own):.1f} against {median(theirs):.1f} pictures/s"
-            yield Line(f"lite0: {name}, steady, vs {peer}", ratios(own, theirs), note=note)
+            note = f"{own.value:.1f} against {theirs.value:.1f} pictures/s"
+            yield Line(f"lite0: {name}, steady, vs {peer}", own.over(theirs), note=note)
 
     return row
 
@@ -149,13 +172,11 @@ def p6(runs: Runs) -> Iterator[Line]:
     theirs = runs.rate("large", "predict(32)", LARGE)
     for name in OURS:
         own = runs.rate("large", name, LARGE)
-        note = f"{median(own):.2f} against {median(theirs):.2f} pictures/s"
-        yield Line(
-            f"12 megapixels: {name} vs predict(32)", ratios(own, theirs), 3.2, 3.6, note=note
-        )
+        note = f"{own.value:.2f} against {theirs.value:.2f} pictures/s"
+        yield Line(f"12 megapixels: {name} vs predict(32)", own.over(theirs), 3.2, 3.6, note=note)
     own, theirs = (runs.rate("decode", name, LARGE) for name in ("ours", "OpenCV in full"))
-    note = f"{median(own):.1f} against {median(theirs):.1f} pictures/s"
-    yield Line("decoding alone vs an img2dataset-like loop", ratios(own, theirs), note=note)
+    note = f"{own.value:.1f} against {theirs.value:.1f} pictures/s"
+    yield Line("decoding alone vs an img2dataset-like loop", own.over(theirs), note=note)
 
 
 def p7(runs: Runs) -> Iterator[Line]:
@@ -171,27 +192,28 @@ def p7b(runs: Runs) -> Iterator[Line]:
         [found["forms"]["float32, split"][2] for found in runs.said("size", name)]
         for name in ("f32", "bf16")
     ]
-    lost = [100 * (a - b) for a, b in zip(*accuracies, strict=False)]
+    lost = Measured.of([100 * (a - b) for a, b in zip(*accuracies, strict=False)])
     note = "{:.2%} in float32, {:.2%} in bf16, 5 folds".format(*map(median, accuracies))
     yield Line("lite0: held-out accuracy lost", lost, 0.3, 0, " points", True, note)
 
 
 def p8(runs: Runs, gflop: float) -> Iterator[Line]:
-    peak = [float(run.said.split()[1]) for run in runs.of("peak", "FMA")]
+    peak = Measured.of([float(run.said.split()[1]) for run in runs.of("peak", "FMA")])
     counts = STEADY["inception"]
     for name in OURS:
         own = runs.rate("steady/inception", name, counts)
-        share = [100 * rate * gflop / p for rate, p in zip(own, peak, strict=False)]
-        most = f"{median(peak) / gflop:.1f} pictures/s, {median(peak):.0f} GFLOP/s"
-        note = f"{median(own):.1f} of {most}"
+        share = own.over(peak).times(100 * gflop)
+        most = f"{peak.value / gflop:.1f} pictures/s, {peak.value:.0f} GFLOP/s"
+        note = f"{own.value:.1f} of {most}"
         yield Line(f"{name}: share of the FMA peak", share, 75, 80, " %", note=note)
 
 
 def p9(runs: Runs) -> Iterator[Line]:
     for network in STEADY:
         pipeline, plain = (runs.wall(f"beam/{network}", n, 2000) for n in ("Beam", "without"))
-        share = [100 * (1 - b / a) for a, b in zip(pipeline, plain, strict=False)]
-        note = f"{median(pipeline):.1f} against {median(plain):.1f} s, start-up on both sides"
+        kept = plain.over(pipeline)
+        share = Measured(100 * (1 - kept.value), [100 * (1 - part) for part in kept.rounds])
+        note = f"{pipeline.value:.1f} against {plain.value:.1f} s, start-up on both sides"
         yield Line(
             f"{network}, 2,000 pictures: Beam's share of the time", share, 6, 4, " %", True, note
         )
@@ -203,9 +225,8 @@ def p10(runs: Runs) -> Iterator[Line]:
     note = (
         f"{ours:.1f} against {theirs:.0f} CPU s; held-out loss {loss:.4f} against {their_loss:.4f}"
     )
-    yield Line(
-        "CPU seconds vs retrain.py's recipe", [b[1] / a[1] for a, b in found], 100, note=note
-    )
+    ratio = Measured.of([b[1] / a[1] for a, b in found])
+    yield Line("CPU seconds vs retrain.py's recipe", ratio, 100, note=note)
 
 
 def p11(runs: Runs) -> Iterator[Line]:
@@ -213,7 +234,7 @@ def p11(runs: Runs) -> Iterator[Line]:
     for numbers, must in (("float32", 1 / 3), ("float16", 1 / 6)):
         for place, cut in enumerate((f"{found[0]['parts']} parts", "one part")):
             size = [f["forms"][f"{numbers}, split"][place] for f in found]
-            share = [s / f["text"] for s, f in zip(size, found, strict=False)]
+            share = Measured.of([s / f["text"] for s, f in zip(size, found, strict=True)])
             accuracy = found[-1]["forms"][f"{numbers}, split"][2]
             note = f"{size[-1]:,.0f} of {found[-1]['text']:,.0f} bytes, accuracy {accuracy:.2%}"
             text = f"bytes a row, {numbers}, {found[0]['rows']} rows in {cut}, of the text's"
@@ -224,15 +245,15 @@ def p12(runs: Runs) -> Iterator[Line]:
     rows = runs.rate("stored", "score", STORED)
     for name in OURS:
         pixels = runs.rate("steady/inception", name, STEADY["inception"])
-        note = f"{1e6 / median(rows):.0f} µs a row against {1e3 / median(pixels):.1f} ms a picture"
+        note = f"{1e6 / rows.value:.0f} µs a row against {1e3 / pixels.value:.1f} ms a picture"
         yield Line(
-            f"a row from the store vs from pixels by {name}", ratios(rows, pixels), 2000, note=note
+            f"a row from the store vs from pixels by {name}", rows.over(pixels), 2000, note=note
         )
 
 
 def p13(runs: Runs) -> Iterator[Line]:
     found = runs.said("increment", "both")
-    share = [100 * f["calls"] / f["before"] for f in found]
+    share = Measured.of([100 * f["calls"] / f["before"] for f in found])
     same = all(f["same"] for f in found)
     note = f"{found[-1]['added']} more; the store is {'' if same else 'NOT '}that of a full run"
     yield Line("backbone calls for 1 % more pictures", share, 1.5, None, " %", True, note)
@@ -240,19 +261,19 @@ def p13(runs: Runs) -> Iterator[Line]:
 
 def p14(runs: Runs) -> Iterator[Line]:
     less, more = (runs.memory("growth", "embed", count) for count in GROWTH[1:])
-    note = f"{median(more):,.0f} MB at {GROWTH[2]:,} against {median(less):,.0f} at {GROWTH[1]:,}"
+    note = f"{more.value:,.0f} MB at {GROWTH[2]:,} against {less.value:,.0f} at {GROWTH[1]:,}"
     yield Line(
-        "peak memory of the process tree", ratios(more, less), 1.1, 1.05, falling=True, note=note
+        "peak memory of the process tree", more.over(less), 1.1, 1.05, falling=True, note=note
     )
 
 
 def p15(runs: Runs) -> Iterator[Line]:
     early, late = (runs.rate("growth", "embed", GROWTH[i : i + 2]) for i in (0, 1))
-    note = f"{median(early):,.0f} pictures/s from 1k to 10k, {median(late):,.0f} from 10k to 100k"
-    yield Line("rate from 10k to 100k vs from 1k to 10k", ratios(late, early), 0.9, note=note)
+    note = f"{early.value:,.0f} pictures/s from 1k to 10k, {late.value:,.0f} from 10k to 100k"
+    yield Line("rate from 10k to 100k vs from 1k to 10k", late.over(early), 0.9, note=note)
     found = runs.said("planning", "both", PLANNED)
     steps = [{k: v for k, v in f.items() if not k.startswith("(")} for f in found]
-    seconds = [sum(wall for wall, _, _ in own.values()) for own in steps]
+    seconds = Measured.of([sum(wall for wall, _, _ in own.values()) for own in steps])
     memory = median(max(peak for _, _, peak in own.values()) for own in steps)
     note = f"{memory:,.0f} MB at most"
     text = f"planning {PLANNED:,} names against {PLANNED:,} rows, and the commit"
@@ -264,7 +285,7 @@ def prices(runs: Runs, cores: int) -> Iterator[tuple[str, str, float, float]]:
     for network, counts in STEADY.items():
         for name in runs.names(f"steady/{network}"):
             try:
-                rate = median(runs.rate(f"steady/{network}", name, counts))
+                rate = runs.rate(f"steady/{network}", name, counts).value
             except KeyError:
                 continue
             yield network, name, rate, 1e6 / rate / 3600 * cores * CORE_HOUR
