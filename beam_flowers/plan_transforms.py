@@ -15,6 +15,7 @@ from apache_beam.pvalue import PBegin, PCollection
 from beam_flowers import files, workers
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
+from beam_flowers.scores.rows import ScoreRows
 from beam_flowers.store.commits import COMMITS
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Outcome, Plan, finish
@@ -103,17 +104,18 @@ class RunPlan(beam.PTransform):
         setup = expected_setup(
             plan.place, beams, self.backbones if plan.compute or plan.doubtful else ()
         )
+        kind = _as_sent(self.kind, plan.place)
         units = pbegin | "SpreadFiles" >> SpreadUnits(plan.compute)
         # A branch costs a tenth of a second to build, in this process as on a cluster's driver.
         outcomes = []
         if plan.rewrite:
-            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, self.kind, setup))
+            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, kind, setup))
         if plan.doubtful:
             doubtful = pbegin | "SpreadDoubtful" >> SpreadUnits(plan.doubtful)
-            fresh, settled = doubtful | SettleDoubtful(plan, self.kind, self.limits, setup)
+            fresh, settled = doubtful | SettleDoubtful(plan, kind, self.limits, setup)
             units = (units, fresh) | "Files" >> beam.Flatten()
             outcomes.append(settled)
-        embed = workers.EmbedUnits(setup, self.kind, self.limits)
+        embed = workers.EmbedUnits(setup, kind, self.limits)
         outcomes.append(units | "EmbedUnits" >> beam.ParDo(embed))
         return tuple(outcomes) | CommitPlan(plan, setup)
 
@@ -171,10 +173,17 @@ class ScorePlan(beam.PTransform):
         stores = {files.join(source.root, COMMITS) for source in self.sources}
         beams = pbegin.pipeline.options.get_all_options()
         setup = expected_setup(plan.place, beams, readable=sorted(stores))
-        score = beam.ParDo(workers.ScoreUnits(setup, self.kind, self.sources))
-        scored = pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score
-        rewritten = pbegin | "Rewrite" >> RewriteParts(plan, self.kind, setup)
-        return (scored, rewritten) | CommitPlan(plan, setup)
+        kind = _as_sent(self.kind, plan.place)
+        score = beam.ParDo(workers.ScoreUnits(setup, kind, self.sources))
+        outcomes = [pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score]
+        if plan.rewrite:
+            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, kind, setup))
+        return tuple(outcomes) | CommitPlan(plan, setup)
+
+
+def _as_sent(kind: Any, place: Place) -> Any:
+    """The kind as steps hold it: the models of a score table go by a file."""
+    return kind.filed(place.run_file("models")) if isinstance(kind, ScoreRows) else kind
 
 
 def step(setup: Setup, function: Callable[..., Iterable[Any]], **arguments: Any) -> beam.PTransform:

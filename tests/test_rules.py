@@ -1,5 +1,6 @@
 """When a label is given and when it is `unknown`: thresholds, margins, several labels."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle
 from beam_flowers.head.held_out import HELD_OUT
 from beam_flowers.head.softmax import Head
 from beam_flowers.records import Bottleneck, Image
-from beam_flowers.scores.ranking import Labeller, make_labellers
+from beam_flowers.scores.ranking import Labeller, best_first, make_labellers
 from beam_flowers.scores.rows import ScoreRows
 from beam_flowers.scores.rule import Rule, choose_threshold
 
@@ -24,6 +25,27 @@ def model(multi_label=False, seed=1, **changes):
     described = {"pixels": {}, "recipe": {}, "split": {}, "metrics": {}, "versions": {}}
     bundle = Bundle(head, LABELS, "net", "f" * 64, seed=seed, dataset_hash="d", **described)
     return replace(bundle, **changes)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5, 1000])
+def test_the_best_comes_first_and_of_equals_the_first_class(classes):
+    scores = np.random.default_rng(0).random((50, classes), np.float32).round(1)
+    scores[0] = 0
+    order = best_first(scores)
+    assert (order == np.argsort(-scores, axis=1, kind="stable")).all()
+    assert order.dtype == np.intp
+
+
+def test_models_travel_as_a_file_that_is_read_where_they_are_used(tmp_path):
+    weights = np.random.default_rng(0).standard_normal((3, 2000), np.float32)
+    labels = tuple(f"{n:04}" for n in range(2000))
+    large = model(head=Head(weights, np.zeros(2000, np.float32)), labels=labels)
+    kind = ScoreRows.of(large)
+    sent = pickle.dumps(kind.filed(str(tmp_path / "models")))
+    assert len(sent) < 1000
+    again = pickle.loads(sent)
+    assert again.table(pictures([1, 2, 3])) == kind.table(pictures([1, 2, 3]))
+    assert again.fingerprint == kind.fingerprint
 
 
 def held_out(*rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from beam_flowers.scores.folders import partition_folder
 from beam_flowers.scores.ranking import TOP_K, Labeller, Models, Ranking, Score, make_labellers
 from beam_flowers.scores.rule import UNKNOWN, Rule
 from beam_flowers.store.schema import add_digests, images_table
+from beam_flowers.store.units import Filed
 
 LABEL_TEXT = "label_text"
 """The column of the label in partitioned tables. Their readers make the column `label` of the
@@ -56,11 +57,11 @@ class ScoreRows:
     """How bottlenecks become rows of a score table: one for each model.
 
     Attributes:
-        labellers: the models, by their ids.
+        models: by their ids; or a file that holds them.
         layout: of the table.
     """
 
-    labellers: tuple[Labeller, ...]
+    models: tuple[Labeller, ...] | Filed
     layout: Layout
 
     identity = ("uri", "bytes", "modified")
@@ -86,6 +87,17 @@ class ScoreRows:
             for name in kind.class_names:
                 partition_folder(name)
         return kind
+
+    def filed(self, uri: str) -> ScoreRows:
+        """The same, to be sent to workers that find the models in a file."""
+        return replace(self, models=Filed.write(uri, self.labellers))
+
+    @property
+    def labellers(self) -> tuple[Labeller, ...]:
+        """The models."""
+        found: tuple[Labeller, ...]
+        found = self.models.read() if isinstance(self.models, Filed) else self.models
+        return found
 
     @property
     def rows_each(self) -> int:

@@ -7,6 +7,7 @@ import pickle
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -78,6 +79,28 @@ def pack(rows: Sequence[Any]) -> bytes:
 def unpack(block: bytes) -> Any:
     """What was packed; only ever what this pipeline's own steps made."""
     return pickle.loads(zlib.decompress(block))
+
+
+@dataclass(frozen=True)
+class Filed:
+    """An object in a file beside the units, in place of one that is too large to travel itself:
+    Beam compresses what a step holds, sends it with each, and unpacks it on each thread."""
+
+    uri: str
+
+    @classmethod
+    def write(cls, uri: str, value: object) -> Filed:
+        files.write_atomic(uri, pickle.dumps(value))
+        return cls(uri)
+
+    def read(self) -> Any:
+        """The object, read once a process."""
+        return _read_filed(self.uri)
+
+
+@lru_cache(maxsize=4)
+def _read_filed(uri: str) -> Any:
+    return pickle.loads(files.read_bytes(uri))
 
 
 def partition(sha256: str, partitions: int) -> int:
