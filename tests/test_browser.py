@@ -292,30 +292,35 @@ def test_review_by_key(visit, review, folder):
     url, output = review
     page = visit(url)
     status, count = page.get_by_role("status"), page.locator("#count")
-    first = page.locator("#name").inner_text()
     expect(page.locator("#picture")).to_have_attribute("src", re.compile("^blob:"))
-    page.keyboard.press("1")
+    first = page.locator("#name").inner_text()
+
+    def press(key):
+        expect(page.locator("#frame")).to_have_attribute("aria-busy", "false")
+        page.keyboard.press(key)
+
+    press("1")
     expect(count).to_have_text("1 of 150 done")
     label = page.locator("#labels span").first.inner_text()
     assert rows(output)[0]["label"].split() == label.split()
-    page.keyboard.press("u")
+    press("u")
     expect(count).to_have_text("0 of 150 done")
     assert (rows(output), page.locator("#name").inner_text()) == ([], first)
-    page.keyboard.press("s")
+    press("s")
     expect(status).to_have_text("Skipped")
     expect(page.locator("#name")).not_to_have_text(first)
-    page.keyboard.press("n")
+    press("n")
     expect(page.locator("#text")).to_be_focused()
     page.keyboard.type("1 new <i>label</i> sun")  # None of it is a key here.
-    page.keyboard.press("Enter")
+    press("Enter")
     expect(count).to_have_text("1 of 150 done")
     expect(page.locator("#labels li")).to_have_count(4)
     assert [row["label"] for row in rows(output)] == ["1 new <i>label</i> sun"]
-    page.keyboard.press("4")
+    press("4")
     expect(count).to_have_text("2 of 150 done")
-    page.keyboard.press("x")
+    press("x")
     expect(count).to_have_text("3 of 150 done")
-    page.keyboard.press("Enter")
+    press("Enter")
     expect(count).to_have_text("4 of 150 done")
     found = [row["label"] for row in rows(output)]
     assert found[1:3] == ["1 new <i>label</i> sun", ""]
@@ -328,6 +333,7 @@ def test_the_loop_through_the_browser(visit, review, folder, tmp_path):
     url, output = review
     page = visit(url, **PHONE)
     for done in range(1, 151):
+        expect(page.locator("#frame")).to_have_attribute("aria-busy", "false")
         page.locator("#labels button.best").tap()
         expect(page.locator("#count")).to_have_text(f"{done} of 150 done")
     expect(page.get_by_role("heading", name="All looked at")).to_be_visible()

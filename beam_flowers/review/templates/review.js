@@ -63,6 +63,7 @@
     $("labels").replaceChildren(...state.labels.map((label) => button(label, picture.ranking)));
     $("known").replaceChildren(...state.labels.map(({ label }) => Object.assign(document.createElement("option"), { value: label })));
     forget([picture.number, state.next]);
+    $("frame").ariaBusy = "true";
     const found = await read(picture.number);
     if (state.picture !== picture) return;
     $("picture").hidden = !found.url;
@@ -70,11 +71,11 @@
     $("problem").textContent = found.problem || "";
     if (found.url) $("picture").src = found.url;
     $("picture").alt = picture.uri;
+    $("frame").ariaBusy = "false";
     if (state.next !== null) read(state.next);
   };
 
   const send = async (action, body, said) => {
-    // A second key before the answer would label a picture that was not seen yet.
     if (busy || !state) return;
     busy = true;
     try {
@@ -87,7 +88,7 @@
       if (!answer.ok) return tell(found.error, true);
       state = found;
       tell(said);
-      await show();
+      show();
     } catch (error) {
       tell("Not saved: the server does not answer (" + error.message + ")", true);
     } finally {
@@ -95,7 +96,13 @@
     }
   };
 
-  const decide = (label) => state?.picture && send("decide", { number: state.picture.number, label }, label ? label : "Left out of training");
+  // A key too early would label a picture that was not seen yet.
+  const seen = () => {
+    if (state?.picture && !busy && $("frame").ariaBusy === "false") return true;
+    if (state?.picture) tell("The picture is not there yet");
+    return false;
+  };
+  const decide = (label) => seen() && send("decide", { number: state.picture.number, label }, label || "Left out of training");
   const skip = () => state?.picture && send("skip", { number: state.picture.number }, "Skipped");
   const undo = () => state?.undo && send("undo", {}, "Undone");
 
@@ -106,6 +113,7 @@
   $("new").addEventListener("submit", (event) => {
     event.preventDefault();
     const label = $("text").value.trim();
+    if (label && !seen()) return;
     $("text").value = "";
     $("text").blur();
     if (label) decide(label);
