@@ -2,9 +2,10 @@
 
 import pytest
 
+from beam_flowers.errors import WorkerError
 from beam_flowers.records import Image
 from beam_flowers.store.plan import unit_rows
-from beam_flowers.store.units import pack, partitions_for, unpack
+from beam_flowers.store.units import Filed, pack, partitions_for, unpack
 
 
 def images(count):
@@ -16,6 +17,15 @@ def images(count):
 def test_packed_rows_come_back_and_are_small():
     assert unpack(pack(images(5))) == images(5)
     assert len(pack(images(2000))) < 2000 * 30
+
+
+def test_what_was_filed_is_read_and_nothing_else(tmp_path):
+    filed = Filed.write(str(tmp_path / "models"), images(2))
+    (tmp_path / "models").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(WorkerError, match=r"models was changed by another program"):
+        filed.read()
+    again = Filed.write(str(tmp_path / "again"), images(2))
+    assert again.read() == images(2)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import zlib
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_flowers import files
+from beam_flowers.errors import WorkerError
 from beam_flowers.store.ledger import Ledger
 from beam_flowers.store.parts import Place
 from beam_flowers.store.schema import IMAGE_SCHEMA
@@ -87,20 +89,30 @@ class Filed:
     Beam compresses what a step holds, sends it with each, and unpacks it on each thread."""
 
     uri: str
+    sha256: str
 
     @classmethod
     def write(cls, uri: str, value: object) -> Filed:
-        files.write_atomic(uri, pickle.dumps(value))
-        return cls(uri)
+        data = pickle.dumps(value)
+        files.write_atomic(uri, data)
+        return cls(uri, hashlib.sha256(data).hexdigest())
 
     def read(self) -> Any:
-        """The object, read once a process."""
-        return _read_filed(self.uri)
+        """The object, read once a process.
+
+        Raises:
+            WorkerError: the file holds something else.
+        """
+        return _read_filed(self)
 
 
 @lru_cache(maxsize=4)
-def _read_filed(uri: str) -> Any:
-    return pickle.loads(files.read_bytes(uri))
+def _read_filed(filed: Filed) -> Any:
+    data = files.read_bytes(filed.uri)
+    # A pickle is a program: only the driver's own is run.
+    if hashlib.sha256(data).hexdigest() != filed.sha256:
+        raise WorkerError(f"{filed.uri} was changed by another program; run this again")
+    return pickle.loads(data)
 
 
 def partition(sha256: str, partitions: int) -> int:
