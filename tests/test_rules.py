@@ -27,6 +27,17 @@ def model(multi_label=False, seed=1, **changes):
     return replace(bundle, **changes)
 
 
+def held_out(*rows):
+    return np.array([*rows], HELD_OUT)
+
+
+def pictures(*vectors):
+    return [
+        Bottleneck(Image(f"/p/{i}.jpg", "/p", f"{i}.jpg"), "0", 1, 1, "PNG", np.float32(v))
+        for i, v in enumerate(vectors)
+    ]
+
+
 @pytest.mark.parametrize("classes", [1, 2, 5, 1000])
 def test_the_best_comes_first_and_of_equals_the_first_class(classes):
     scores = np.random.default_rng(0).random((50, classes), np.float32).round(1)
@@ -46,17 +57,6 @@ def test_models_travel_as_a_file_that_is_read_where_they_are_used(tmp_path):
     again = pickle.loads(sent)
     assert again.table(pictures([1, 2, 3])) == kind.table(pictures([1, 2, 3]))
     assert again.fingerprint == kind.fingerprint
-
-
-def held_out(*rows):
-    return np.array([*rows], HELD_OUT)
-
-
-def pictures(*vectors):
-    return [
-        Bottleneck(Image(f"/p/{i}.jpg", "/p", f"{i}.jpg"), "0", 1, 1, "PNG", np.float32(v))
-        for i, v in enumerate(vectors)
-    ]
 
 
 def score(bundle, rule, *vectors, top_k=2):

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from importlib.abc import MetaPathFinder
 from typing import Any, NamedTuple
@@ -50,7 +49,7 @@ def tensorflow() -> Any:
     return tf
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_keras() -> Iterator[None]:
     """Keeps this thread from importing Keras.
 

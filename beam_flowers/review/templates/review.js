@@ -113,10 +113,9 @@
   $("new").addEventListener("submit", (event) => {
     event.preventDefault();
     const label = $("text").value.trim();
-    if (label && !seen()) return;
+    if (label && !decide(label)) return;
     $("text").value = "";
     $("text").blur();
-    if (label) decide(label);
   });
 
   addEventListener("keydown", (event) => {
