@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import subprocess
@@ -256,6 +257,14 @@ def test_golden_pixels() -> None:
     row = decode(data, PixelRecipe(4, 4, crop=0.875)).pixels[2].astype(int)
     assert DECODE_VERSION == "pillow-draft-1"
     assert_close(row, [[72, 182, 128], [109, 146, 128], [146, 109, 128], [182, 72, 128]], 2)
+
+
+def test_golden_pixels_of_a_tall_picture() -> None:
+    """As above, to the bit: Pillow 13, other than 12, fails here."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 180, 3), np.uint8)
+    pixels = decode(pictures.saved(Image.fromarray(noise), "PNG"), SQUASH).pixels
+    expected = "70fa28d3b1ec004fe541b1ce3f83ad79ed459eadf60a0e621546cc3f5ea78d12"
+    assert hashlib.sha256(pixels).hexdigest() == expected
 
 
 def test_recipe_as_dict_tells_recipes_apart() -> None:

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from beam_flowers.evaluation.calibration import expected_calibration_error, reliability
 from beam_flowers.evaluation.measures import TOP_K, Share, ratio, share
 from beam_flowers.evaluation.pictures import LOWEST_MARGINS
 from beam_flowers.evaluation.suspects import suspected_labels
-from beam_flowers.head.softmax import Doubles, Head, Sample
+from beam_flowers.head.softmax import Doubles, Head, Sample, sigmoid
 from beam_flowers.head.threads import one_blas_thread
 
 Bools = npt.NDArray[np.bool_]
@@ -108,7 +107,7 @@ class Decision(NamedTuple):
 @one_blas_thread
 def sigmoid_scores(head: Head, sample: Sample) -> Doubles:
     """Scores of a multi-label head, float64 [n, C], in chunks."""
-    rows = [expit(head.logits(v) / head.temperature) for v, _ in sample.chunks()]
+    rows = [sigmoid(head.logits(v) / head.temperature) for v, _ in sample.chunks()]
     return np.concatenate(rows) if rows else np.empty((0, len(head.bias)))
 
 

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import expit
 
-from beam_flowers.head.softmax import CHUNK_ROWS, Doubles, Floats, Head, Indices, Sample
+from beam_flowers.head.softmax import (
+    CHUNK_ROWS,
+    Doubles,
+    Floats,
+    Head,
+    Indices,
+    Sample,
+    sigmoid,
+)
 
 
 class Scaling(NamedTuple):
@@ -147,7 +154,7 @@ class Targets:
             scores /= total[:, None]
             losses = np.log(total) - (targets * logits).sum(axis=1)
         else:
-            scores = expit(logits)
+            scores = sigmoid(logits)
             losses = (np.logaddexp(0, logits) - targets * logits).sum(axis=1)
         errors = scores - targets
         if self.class_weights is not None:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
 
 from beam_flowers.store.vectors import Vectors
 
@@ -78,7 +77,7 @@ class Head:
         Each row sums to 1, unless the head is multi-label: then each score stands for itself.
         """
         logits = self.logits(vectors) / self.temperature
-        return (expit(logits) if self.multi_label else softmax(logits)).astype(np.float32)
+        return (sigmoid(logits) if self.multi_label else softmax(logits)).astype(np.float32)
 
     def scaled(self, factor: Floats) -> Head:
         """The head over vectors v that equals this one over v * factor, float32 [D]."""
@@ -94,6 +93,14 @@ def _through(layers: Sequence[tuple[Doubles, Floats]], vectors: Floats) -> Doubl
     for weights, bias in others:
         outputs = np.maximum(outputs, 0, out=outputs) @ weights + bias
     return outputs
+
+
+def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """1 / (1 + exp(-x)) of each logit, in their precision; large ones don't overflow."""
+    # A third of a second, which one label a picture, and a worker that only embeds, need not pay.
+    from scipy.special import expit
+
+    return expit(logits)
 
 
 def softmax(logits: Doubles) -> Doubles:
