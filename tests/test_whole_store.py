@@ -5,6 +5,7 @@ import pictures
 import pytest
 from stores import cli, embed, photos, rejects, rows
 
+from beam_flowers import workers
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.runs import score_stored
 from beam_flowers.runs.score import Job, score_images
@@ -48,6 +49,16 @@ def test_the_table_is_that_of_a_join(score, joined, tmp_path):
     assert rows(tmp_path / "whole") == rows(tmp_path / "joined")
     assert rejects(tmp_path / "whole") == rejects(tmp_path / "joined")
     assert len(rejects(tmp_path / "whole")) == 2
+
+
+def test_a_part_in_several_pieces_gives_the_same_files(score, monkeypatch, tmp_path):
+    def files(name):
+        return sorted(p.read_bytes() for p in (tmp_path / name).glob("part-*.parquet"))
+
+    score("whole")
+    monkeypatch.setattr(workers, "_SCORED_ROWS", 2)
+    score("pieces")
+    assert files("pieces") == files("whole")
 
 
 def test_no_row_is_listed(score, monkeypatch):
