@@ -6,6 +6,7 @@ Lists, computes in the pool of threads, writes a unit while the next is computed
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from collections.abc import Iterator
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--pixel-range")
     parser.add_argument("--engine", default="auto")
     given = parser.parse_args()
+    gc.set_threshold(50_000)  # As `beam-flowers` does.
     pixel_range = tuple(map(float, given.pixel_range.split(","))) if given.pixel_range else None
     backbone = resolve(given.backbone, pixel_range=pixel_range, engine=given.engine)
     images = [found for found in find_images([given.images]) if isinstance(found, Image)]
