@@ -179,6 +179,7 @@ class TableRun:
             plan = make_plan(
                 ledger, place, base, self.kind, self.described, self.rules, self.shards
             )
+            ledger.rest()
             result = self._carry_out(plan, base, carry_out)
             if result["committed"]:
                 self._warn_of_labels(ledger, place, plan)

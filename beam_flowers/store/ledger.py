@@ -272,5 +272,9 @@ class Ledger:
             )
         ]
 
+    def rest(self) -> None:
+        """Gives back the memory of its cache, which fills again when it is asked."""
+        self._db.execute("PRAGMA shrink_memory")
+
     def close(self) -> None:
         self._db.close()

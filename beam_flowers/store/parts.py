@@ -143,7 +143,9 @@ def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table, folder:
     Writing the same rows again in one run writes the same file: a retried bundle is harmless.
     """
     data = encode(rows)
-    name = hashlib.sha256(data + place.run.encode()).hexdigest()[:24]
+    digest = hashlib.sha256(data)
+    digest.update(place.run.encode())
+    name = digest.hexdigest()[:24]
     is_rejects = isinstance(kind, RejectRows)
     failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
     name = f"{_REJECTS_PREFIX if is_rejects else 'part-'}{name}.parquet"
