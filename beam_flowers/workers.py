@@ -293,7 +293,6 @@ def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorK
         StoreError: the sections differ by now.
     """
     rows = pa.concat_tables(kind.stored(*piece) for piece in _pieces(unit, sources))
-    rows = rows.combine_chunks()
     return Outcome(write_parts(place, kind, rows), reused=len(rows) // kind.rows_each)
 
 
@@ -303,9 +302,8 @@ def _pieces(
     """Rows and vectors of a unit, a few at a time where it is all of a part."""
     names = unit.source.split("+")
     if not unit.file:
-        for batch in iterate_part(sources[0], names[0], _SCORED, _SCORED_ROWS):
-            part = pa.Table.from_batches([batch])
-            yield part, vectors_of(part)
+        for some in iterate_part(sources[0], names[0], _SCORED, _SCORED_ROWS):
+            yield some, vectors_of(some)
         return
     uris = read_unit(unit)["uri"]
     parts = [read_part(*named, _SCORED) for named in zip(sources, names, strict=True)]

@@ -20,6 +20,7 @@ from beam_flowers.errors import BeamFlowersError
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+
 _OBJECTS_A_COLLECTION = 50_000
 """Python's 700 had imports and the making of graphs, which leave no garbage, searched 900 times:
 0.8 s of a start with TensorFlow and 0.35 with OpenVINO, 0.2 and 0.1 now, in no more memory."""

@@ -7,15 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beam_flowers.head.softmax import (
-    CHUNK_ROWS,
-    Doubles,
-    Floats,
-    Head,
-    Indices,
-    Sample,
-    sigmoid,
-)
+from beam_flowers.head.softmax import CHUNK_ROWS, Doubles, Floats, Head, Indices, Sample, sigmoid
 
 
 class Scaling(NamedTuple):

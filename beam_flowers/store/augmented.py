@@ -114,8 +114,8 @@ def fill_copies(
 
 
 def _stored_copies(place: Place, name: str) -> Iterator[Copy]:
-    for batch in iterate_part(place, name, _COPY_SCHEMA.names):
-        yield from copies_of(pa.Table.from_batches([batch]))
+    for rows in iterate_part(place, name, _COPY_SCHEMA.names):
+        yield from copies_of(rows)
 
 
 def copies_of(table: pa.Table) -> list[Copy]:

@@ -125,9 +125,9 @@ def read_vectors(
     numbers = f"float{kind.value_type.bit_width}"  # to_pandas_dtype() would want pandas.
     vectors, start = allocate(target, kind.list_size, numbers), 0
     for name in (part.name for part in section.rows):
-        for batch in iterate_part(place, name, ["vector"], _ROWS):
-            end = start + len(batch)
-            vectors[target[start:end]] = vectors_of(pa.Table.from_batches([batch]))
+        for rows in iterate_part(place, name, ["vector"], _ROWS):
+            end = start + len(rows)
+            vectors[target[start:end]] = vectors_of(rows)
             start = end
             if told:
                 told(end, len(order))

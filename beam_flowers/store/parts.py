@@ -225,11 +225,12 @@ def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iter
 
 def iterate_part(
     place: Place, name: str, columns: Sequence[str], rows: int = 65_536
-) -> Iterator[pa.RecordBatch]:
-    """The part's rows in batches of so many; columns that the part lacks are left out."""
+) -> Iterator[pa.Table]:
+    """The part's rows, so many at a time; columns that the part lacks are left out."""
     with open_part(place, name) as part:
         present = [c for c in columns if c in part.schema_arrow.names]
-        yield from part.iter_batches(rows, columns=present)
+        for batch in part.iter_batches(rows, columns=present):
+            yield pa.Table.from_batches([batch])
 
 
 def work_parts(place: Place) -> list[str]:

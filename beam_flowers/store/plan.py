@@ -146,8 +146,7 @@ def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
-    for batch in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
-        table = pa.Table.from_batches([batch])
+    for table in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
         reasons = table["error_class"].to_pylist() if holds_rejects(name) else [None] * len(table)
         columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, strict=True)
         yield from (StoredRow(*values) for values in columns)
