@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from beam_flowers.backbones import openvino_engine, processor
 from beam_flowers.backbones.catalogue import VECTORS
-from beam_flowers.backbones.graph import constant_graph
+from beam_flowers.backbones.graph import kept_graph
 from beam_flowers.backbones.network import Size, set_precision, tensorflow
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError
@@ -122,7 +122,7 @@ def _openvino(backbone: ResolvedBackbone) -> Engine:
 
 def _tensorflow(backbone: ResolvedBackbone) -> Engine:
     set_precision(backbone.precision)
-    function = constant_graph(backbone)
+    function = kept_graph(backbone)
     _, height, width, _ = function.inputs[0].shape
     tf = tensorflow()
 

@@ -2,13 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
+from beam_flowers.backbones import efficientnet_lite, kept, keras_models, saved_model, weights
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.network import Network, Size, tensorflow, vector_of
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError
+
+_GRAPH, _TENSORS = "network.pb", "tensors"
+
+
+def kept_graph(backbone: ResolvedBackbone) -> Any:
+    """The constant graph of one uint8 picture, which is made once and read from the cache later.
+
+    Read from there it needs neither the weights nor Keras.
+
+    Raises:
+        BackboneError: like `constant_graph`.
+    """
+    folder = kept.place(backbone, "tensorflow", tensorflow().__version__)
+    if kept.is_whole(folder):
+        return _read_graph(folder)
+    function = constant_graph(backbone)
+
+    def save(made: Path) -> None:
+        (made / _GRAPH).write_bytes(function.graph.as_graph_def().SerializeToString())
+        (made / _TENSORS).write_text(f"{function.inputs[0].name} {function.outputs[0].name}")
+
+    kept.keep(folder, save)
+    return function
+
+
+def _read_graph(folder: Path) -> Any:
+    tf = tensorflow()
+    graph = tf.compat.v1.GraphDef.FromString((folder / _GRAPH).read_bytes())
+    pixels, vectors = (folder / _TENSORS).read_text().split()
+    (given,) = (node for node in graph.node if f"{node.name}:0" == pixels)
+    shape = tf.TensorShape(given.attr["shape"].shape)
+
+    def network(values: Any) -> Any:
+        (found,) = tf.graph_util.import_graph_def(
+            graph, input_map={pixels: values}, return_elements=[vectors], name=""
+        )
+        return found
+
+    specified = tf.TensorSpec(shape, tf.uint8)
+    return tf.function(network, autograph=False).get_concrete_function(specified)
 
 
 def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int | None = 1) -> Any:

@@ -7,9 +7,7 @@ the network as OpenVINO read it is kept in the user's cache, so that later start
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
-import shutil
 import sys
 import tempfile
 import threading
@@ -22,16 +20,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-import beam_flowers
-from beam_flowers.backbones import weights
+from beam_flowers.backbones import kept
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.processor import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError
-from beam_flowers.paths import cache
 
-_FILES = ("network.xml", "network.bin")
-_DIGEST = "sha256"
+_NETWORK = "network.xml"
 _TELEMETRY = "openvino_telemetry"
 _BATCH = 4
 """Pictures at a time. Against one, from disk to Parquet on two cores: EfficientNet-Lite0 an eighth
@@ -89,7 +84,7 @@ def _library() -> Any:
 
 def is_kept(backbone: ResolvedBackbone) -> bool:
     """Whether the network starts without TensorFlow."""
-    return is_installed() and _is_whole(_kept_in(backbone))
+    return is_installed() and kept.is_whole(_kept_in(backbone))
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
@@ -152,10 +147,11 @@ def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
         frozen = Path(folder, "network.pb")
         frozen.write_bytes(_graph(backbone).graph.as_graph_def().SerializeToString())
         model = core.read_model(frozen)
-        with contextlib.suppress(OSError):
-            _keep(
-                lambda place: _library().save_model(model, place, compress_to_fp16=False), backbone
-            )
+
+        def save(folder: Path) -> None:
+            _library().save_model(model, folder / _NETWORK, compress_to_fp16=False)
+
+        kept.keep(_kept_in(backbone), save)
         # Reading is lazy: the file must last until the weights are in memory.
         return model.clone()
 
@@ -168,38 +164,10 @@ def _graph(backbone: ResolvedBackbone) -> Any:
 
 
 def _kept_in(backbone: ResolvedBackbone) -> Path:
-    row = backbone.row
-    network = (row.name, backbone.weights_sha256, repr(row.pixel_range), str(row.input_size))
-    # The precision is not among them: it is chosen when the network is compiled.
-    made_by = (_version(), beam_flowers.__version__)
-    name = hashlib.sha256(repr((network, made_by)).encode()).hexdigest()[:32]
-    return Path(cache("openvino")).expanduser() / name
-
-
-def _keep(save: Callable[[Path], None], backbone: ResolvedBackbone) -> None:
-    folder = _kept_in(backbone)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as made:
-        network = Path(made, "network")
-        save(network / _FILES[0])
-        (network / _DIGEST).write_text(_digest(network))
-        # What is there already is damaged, or another process was faster.
-        shutil.rmtree(folder, ignore_errors=True)
-        network.rename(folder)
+    return kept.place(backbone, "openvino", _version())
 
 
 def _read_kept(core: Any, backbone: ResolvedBackbone) -> Any:
     """The kept network, or None where there is none or it is damaged."""
     folder = _kept_in(backbone)
-    return core.read_model(folder / _FILES[0]) if _is_whole(folder) else None
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        return (folder / _DIGEST).read_text() == _digest(folder)
-    except OSError:
-        return False
-
-
-def _digest(folder: Path) -> str:
-    return "".join(weights.file_digest(str(folder / name), "sha256") for name in _FILES)
+    return core.read_model(folder / _NETWORK) if kept.is_whole(folder) else None
