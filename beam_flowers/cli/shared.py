@@ -210,8 +210,8 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
         say(
             "note",
             # Against our own float32, benchmarks/RESULTS.md.
-            "this processor has bfloat16 arithmetic: --precision bf16 was 1.3 to 1.4 times as fast "
-            "with EfficientNet-Lite0, 2.4 to 3.3 with Inception v3; its vectors are others, for "
+            "this processor has bfloat16 arithmetic: --precision bf16 was 1.5 to 1.8 times as fast "
+            "with EfficientNet-Lite0, 4 to 5 with Inception v3; its vectors are others, for "
             "heads of their own",
         )
     return backbone
