@@ -65,6 +65,31 @@ def test_a_second_start_needs_less_and_gives_the_same_bits(folder, name, model):
     assert len(list((folder / name).iterdir())) == 1
 
 
+def test_a_kept_network_may_have_loops_and_branches_of_its_own(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+
+    class Loops(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3], tf.float32)])
+        def __call__(self, pixels):
+            _, x = tf.while_loop(
+                lambda i, x: i < 3 + tf.cast(tf.reduce_max(x) > 9, tf.int32),
+                lambda i, x: (i + 1, x * 1.1),
+                [0, pixels],
+            )
+            means = tf.map_fn(lambda picture: tf.reduce_mean(picture, [0, 1]), x)
+            return tf.cond(tf.reduce_sum(x) > 1e9, lambda: means * 0, lambda: means)
+
+    module = Loops()
+    tf.saved_model.save(module, str(tmp_path / "net"), signatures=module.__call__)
+    backbone = resolve(str(tmp_path / "net"), pixel_range=(0, 255), engine="tensorflow")
+    found = []
+    for _ in "12":
+        engine._load.cache_clear()
+        found.append(engine.load(backbone).embed(PIXELS[:, :8, :8]))
+    np.testing.assert_allclose(found[0], 90 * 1.1**4, rtol=1e-5)
+    np.testing.assert_array_equal(*found)
+
+
 @pytest.mark.parametrize("damaged", [0, 1, 2])
 def test_a_damaged_network_is_made_again(folder, name, damaged):
     expected = load(name).embed(PIXELS)

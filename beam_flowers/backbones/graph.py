@@ -40,7 +40,7 @@ def _read_graph(folder: Path) -> Any:
     graph = tf.compat.v1.GraphDef.FromString((folder / _GRAPH).read_bytes())
     pixels, vectors = (folder / _TENSORS).read_text().split()
     (given,) = (node for node in graph.node if f"{node.name}:0" == pixels)
-    shape = tf.TensorShape(given.attr["shape"].shape)
+    specified = tf.TensorSpec(tf.TensorShape(given.attr["shape"].shape), tf.uint8)
 
     def network(values: Any) -> Any:
         (found,) = tf.graph_util.import_graph_def(
@@ -48,8 +48,8 @@ def _read_graph(folder: Path) -> Any:
         )
         return found
 
-    specified = tf.TensorSpec(shape, tf.uint8)
-    return tf.function(network, autograph=False).get_concrete_function(specified)
+    # Not `tf.function`, which would tie the frames of a network's own loops together.
+    return tf.compat.v1.wrap_function(network, [specified])
 
 
 def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int | None = 1) -> Any:

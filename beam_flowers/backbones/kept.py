@@ -43,9 +43,10 @@ def keep(folder: Path, save: Callable[[Path], None]) -> None:
             network.mkdir()
             save(network)
             (network / _DIGEST).write_text(_digest(network))
-            # What is there already is damaged, or another process was faster.
-            shutil.rmtree(folder, ignore_errors=True)
-            network.rename(folder)
+            # Another process may have been faster; others may read already what it kept.
+            if not is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                network.rename(folder)
 
 
 def is_whole(folder: Path) -> bool:
