@@ -55,6 +55,26 @@ def test_a_saved_model_tells_its_sizes_and_is_read_in_its_range(tf, tmp_path):
     _assert_same(_embed(path, pixel_range=(0, 1)), _expected(SMALL, 0, 1))
 
 
+def test_a_network_with_a_table_is_refused(tf, tmp_path):
+    class Looked(tf.Module):
+        def __init__(self):
+            values = tf.lookup.KeyValueTensorInitializer([0, 1, 2], [1.0, 2.0, 3.0], tf.int64)
+            self.table = tf.lookup.StaticHashTable(values, 0.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 8, 8, 3])])
+        def __call__(self, pixels):
+            factors = self.table.lookup(tf.constant([0, 1, 2], tf.int64))
+            return tf.reduce_mean(pixels, [1, 2]) * factors
+
+    module = Looked()
+    tf.saved_model.save(module, str(tmp_path / "net"), signatures=module.__call__)
+    for name in ("tensorflow", "auto"):
+        with pytest.raises(
+            BackboneError, match=r"net' holds more than weights.*export the"
+        ):
+            engine.load(resolve.resolve(str(tmp_path / "net"), engine=name))
+
+
 @pytest.mark.parametrize("name", ["serving_default", "default", "image_feature_vector"])
 def test_a_saved_model_is_used_by_its_signature(tf, tmp_path, name):
     path = _save(tf, tmp_path, lambda v: {"vector": v, "map": tf.zeros([1, 2, 2, 6])}, name=name)

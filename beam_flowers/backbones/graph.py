@@ -142,4 +142,10 @@ def _freeze(network: Network, pixels: Any, pixel_range: tuple[float, float], pat
         return function
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    return convert_variables_to_constants_v2(function)
+    frozen = convert_variables_to_constants_v2(function)
+    if len(frozen.inputs) > 1:
+        raise BackboneError(
+            f"{path!r} holds more than weights, such as a table to look things up in: export the "
+            "network without it"
+        )
+    return frozen
