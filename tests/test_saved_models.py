@@ -69,9 +69,7 @@ def test_a_network_with_a_table_is_refused(tf, tmp_path):
     module = Looked()
     tf.saved_model.save(module, str(tmp_path / "net"), signatures=module.__call__)
     for name in ("tensorflow", "auto"):
-        with pytest.raises(
-            BackboneError, match=r"net' holds more than weights.*export the"
-        ):
+        with pytest.raises(BackboneError, match=r"net' holds more than weights.*export the"):
             engine.load(resolve.resolve(str(tmp_path / "net"), engine=name))
 
 
