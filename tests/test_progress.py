@@ -118,7 +118,8 @@ def test_json_is_monotone_and_ends_with_a_summary(tmp_path, capsys):
 
 
 def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
-    folder, stderr = scenes(tmp_path / "pictures", 150), Stamped()
+    # So many that no machine is done before the first line is due.
+    folder, stderr = scenes(tmp_path / "pictures", 800), Stamped()
     monkeypatch.setattr(sys, "stderr", stderr)
     begun = time.monotonic()
     assert cli("embed", folder, "--store", tmp_path / "s") == 0
