@@ -24,7 +24,8 @@ from beam_flowers.images.distort import DEFAULT, Augmentation, Distortions, canv
 from beam_flowers.images.pixels import decode_whole
 from beam_flowers.runs.augment import augment_store
 from beam_flowers.runs.embed import RunOptions, embed_images
-from beam_flowers.store.commits import latest, vacuum
+from beam_flowers.store.commits import latest
+from beam_flowers.store.vacuum import vacuum
 
 LITE0 = resolve("efficientnet-lite0")
 
@@ -234,21 +235,23 @@ def test_a_store_without_the_backbone_s_vectors(tmp_path):
 def test_vacuum_clears_both_tables_and_keeps_what_counts(augmented):
     augment(augmented, 1)
     table = augmented / "__augmented"
-    leftover = table / "__work" / "0123456789abcdef" / "part-0.parquet"
+    leftover = table / "__work" / "0123456789abcdef" / f"part-{0:024x}.parquet"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"")
     before = copies(augmented), rows(augmented)
-    deleted = vacuum(str(augmented))
-    assert str(leftover) in deleted
-    assert len(list((table / "__commits").iterdir())) == 1
+    found = vacuum(str(augmented), older_than=0)
+    assert str(leftover) in found.deleted
+    assert len(list((table / "__commits").iterdir())) == 2
     assert (copies(augmented), rows(augmented)) == before
     assert augment(augmented, 1) == (0, 10, 0)
 
 
-def test_vacuum_of_copies_that_were_never_committed(augmented):
+def test_vacuum_leaves_copies_that_no_version_names(augmented):
     shutil.rmtree(augmented / "__augmented" / "__commits")
-    vacuum(str(augmented))
-    assert not list((augmented / "__augmented").rglob("*.parquet"))
+    found = vacuum(str(augmented), older_than=0)
+    published = list((augmented / "__augmented").rglob("*.parquet"))
+    assert published
+    assert {str(part) for part in published} == set(found.foreign)
     assert len(rows(augmented)) == 10
 
 

@@ -10,8 +10,9 @@ from stores import embed, labels, rejects, rows, visible
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.runs.embed import embed_images
-from beam_flowers.store.commits import latest, vacuum
+from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
+from beam_flowers.store.vacuum import vacuum
 
 
 def first(folder, label):
@@ -206,8 +207,13 @@ def test_a_killed_run_on_other_pictures_leaves_nothing_in_the_table(work, tmp_pa
 
 def test_vacuum_leaves_what_the_newest_commit_names(work):
     relabel(work)
+    embed(work / "pictures", work / "store")
+    (work / "pictures" / "Rosa").rename(work / "pictures" / "roses")
     summary = embed(work / "pictures", work / "store")
-    vacuum(str(work / "store"))
-    assert [p.name for p in (work / "store" / "__commits").iterdir()] == ["00000002.json"]
+    vacuum(str(work / "store"), older_than=0)
+    assert sorted(p.name for p in (work / "store" / "__commits").iterdir()) == [
+        "00000002.json",
+        "00000003.json",
+    ]
     again = embed(work / "pictures", work / "store")
     assert (again.embedded, again.dataset_hash) == (0, summary.dataset_hash)

@@ -105,7 +105,7 @@ MANIFEST = Manifest(
     },
     {"listed": 3},
 )
-MANIFEST_SHA256 = "d20ea8b49ed9b283a2fff47551780114b85ec934decdd676755cd0a702fe60d9"
+MANIFEST_SHA256 = "f71663b9fd9726d62bc6d1c99d1d2a63e866784a4b4187c1b210529078ae6633"
 
 
 def test_bytes_of_a_manifest():

@@ -217,18 +217,6 @@ def test_a_publish_that_was_killed_is_finished_by_the_next(place_and_kind):
     assert len(pd.read_parquet(place.root)) == 1
 
 
-def test_vacuum_clears_what_no_commit_names_and_nothing_else(place_and_kind):
-    place, kind = place_and_kind
-    part = committed(place, kind, [bottleneck("a")])
-    orphan = write_part(fresh_run(place), kind, kind.table([bottleneck("z")]))
-    Path(place.root, "notes.txt").write_text("mine")
-    deleted = commits.vacuum(place.root)
-    assert place.work(orphan.name) in deleted
-    assert Path(place.published(part.name)).exists()
-    assert Path(place.root, "notes.txt").exists()
-    assert not Path(place.root, "__work").exists()
-
-
 def test_rejects_have_the_contract_columns(place_and_kind):
     place, _ = place_and_kind
     reject = Reject(bottleneck("a").image, "decode", "Truncated", "ends early", "ff" * 32)

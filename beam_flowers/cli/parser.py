@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "export": ("write a model for TensorFlow, TFLite, Keras or ONNX", export),
     "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),
-    "vacuum": ("clear what no commit of a store names", vacuum),
+    "vacuum": ("delete files left by interrupted runs", vacuum),
     "import-bottlenecks": ("take over the text files that retrain.py kept", import_bottlenecks),
     "init": ("write a configuration file with every flag, for --config", init),
     "completion": ("write what lets a shell complete commands and flags", completion),

@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
-from beam_flowers.store.parts import REJECTS, WORK, Part, Place
+from beam_flowers.store.names import (
+    commit_name,
+    commit_version,
+    is_digest,
+    is_part,
+    is_section,
+)
+from beam_flowers.store.parts import WORK, Part, Place
 from beam_flowers.store.schema import ENCODINGS
 
 T = TypeVar("T")
@@ -20,8 +27,12 @@ T = TypeVar("T")
 COMMITS = "__commits"
 AUGMENTED = "__augmented"
 """Folder of a store that is a table of its own: the distorted copies of its pictures."""
+SCORED = "__scored"
+"""Folder of a store that is a table of its own: vectors of images that were only scored."""
 
-_LAYOUT = 1
+NEWEST_LAYOUT = 2
+"""Number that every new manifest has. 2 says that there may be a table `__scored`, which the
+`vacuum` of a program that only knows 1 would delete; such a program refuses 2."""
 _REMEMBERED = 8
 _AT_ONCE = 16
 
@@ -72,14 +83,16 @@ class Manifest:
         run: id of the run that made it.
         sections: by folder name.
         counts: what that run did; outside `dataset_hash`.
+        layout: of the file that it was read from; written is always `NEWEST_LAYOUT`.
     """
 
     version: int = 0
     run: str = ""
     sections: dict[str, Section] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    layout: int = NEWEST_LAYOUT
 
-    def names(self, root: str) -> dict[Place, set[str]]:
+    def part_names(self, root: str) -> dict[Place, set[str]]:
         """Names of every part of the table in folder `root`, by place."""
         return {
             Place(root, key, s.fingerprint): {part.name for part in s.parts}
@@ -105,7 +118,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         for key, s in sorted(manifest.sections.items())
     }
     document = {
-        "layout": _LAYOUT,
+        "layout": NEWEST_LAYOUT,
         "version": manifest.version,
         "run": manifest.run,
         "counts": manifest.counts,
@@ -115,16 +128,21 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes, uri: str) -> Manifest:
-    """The manifest in `data`.
+    """Read a manifest, of which nothing becomes a path that has not the form of our own names.
+
+    Args:
+        data: content of the file.
+        uri: address of the file, for errors.
 
     Raises:
-        StoreError: if it is no manifest of this layout; `uri` is named.
+        StoreError: if it is no manifest of a known layout; the file and the field are named.
     """
     try:
         document = json.loads(data)
-        if document["layout"] != _LAYOUT:
+        if document["layout"] not in range(1, NEWEST_LAYOUT + 1):
             raise StoreError(
-                f"{uri} has layout {document['layout']!r}; this version reads {_LAYOUT}"
+                f"{uri} has layout {document['layout']!r}, this version of beam-flowers reads 1 to "
+                f"{NEWEST_LAYOUT}: a newer one wrote it; update beam-flowers"
             )
         sections = {
             key: Section(
@@ -135,11 +153,55 @@ def decode_manifest(data: bytes, uri: str) -> Manifest:
             )
             for key, s in document["sections"].items()
         }
-        return Manifest(document["version"], document["run"], sections, document["counts"])
-    except (ValueError, KeyError, TypeError) as error:
+        manifest = Manifest(
+            document["version"],
+            document["run"],
+            sections,
+            document["counts"],
+            layout=document["layout"],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{uri} is damaged ({error!r}); delete it to fall back on the commit before it"
         ) from error
+    for field_name, value in _foreign_fields(manifest):
+        raise StoreError(
+            f"{uri}: {field_name} is {value!r}, which this program never writes. Nothing was "
+            "touched. Use this table only if you know who made it; otherwise delete it"
+        )
+    return manifest
+
+
+def _foreign_fields(manifest: Manifest) -> Iterator[tuple[str, Any]]:
+    """Yield the fields that become paths or numbers and are not of our own form."""
+    if not _is_number(manifest.version) or manifest.version < 1:
+        yield "version", manifest.version
+    if not isinstance(manifest.run, str):
+        yield "run", manifest.run
+    if not isinstance(manifest.counts, dict):
+        yield "counts", manifest.counts
+    for key, section in manifest.sections.items():
+        where = f"sections[{key!r}]"
+        if not is_section(key):
+            yield "a key of sections", key
+        if not (isinstance(section.fingerprint, str) and is_digest(section.fingerprint)):
+            yield f"{where}.fingerprint", section.fingerprint
+        if not isinstance(section.about, dict):
+            yield f"{where}.about", section.about
+        for root in section.roots:
+            if not isinstance(root, str):
+                yield f"{where}.roots", root
+        for index, part in enumerate(section.parts):
+            if not (isinstance(part.name, str) and is_part(part.name)):
+                yield f"{where}.parts[{index}].name", part.name
+            if not (isinstance(part.digest, str) and is_digest(part.digest)):
+                yield f"{where}.parts[{index}].digest", part.digest
+            if not (_is_number(part.rows) and _is_number(part.failures)):
+                yield f"{where}.parts[{index}]", (part.rows, part.failures)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def versions(root: str) -> list[int]:
@@ -147,14 +209,20 @@ def versions(root: str) -> list[int]:
     folder = files.join(root, COMMITS)
     if not files.is_folder(folder):
         return []
-    stems = (e.name.removesuffix(".json") for e in files.list_folder(folder))
-    return sorted(int(stem) for stem in stems if stem.isdigit())
+    found = (commit_version(entry.name) for entry in files.list_folder(folder))
+    return sorted(version for version in found if version)
 
 
 def read_manifest(root: str, version: int) -> Manifest:
     """Version `version` of the table."""
-    uri = _commit_uri(root, version)
-    return decode_manifest(files.read_bytes(uri), uri)
+    uri = commit_uri(root, version)
+    manifest = decode_manifest(files.read_bytes(uri), uri)
+    if manifest.version != version:
+        raise StoreError(
+            f"{uri}: version is {manifest.version}, not {version} as the file's name says; delete "
+            "the file if it was copied or renamed by hand"
+        )
+    return manifest
 
 
 def latest(root: str) -> Manifest:
@@ -211,7 +279,7 @@ def commit(root: str, manifest: Manifest) -> bool:
     Returns:
         True if it is committed now, by this call or by an earlier try of the same run.
     """
-    uri = _commit_uri(root, manifest.version)
+    uri = commit_uri(root, manifest.version)
     files.make_folder(files.parent(uri))
     if files.put_if_absent(uri, encode_manifest(manifest)):
         return True
@@ -226,11 +294,14 @@ def publish(root: str) -> None:
     """
     while True:
         manifest = latest(root)
-        named = manifest.names(root)
+        older = [v for v in versions(root) if v < manifest.version][-_REMEMBERED:]
+        # All are read before any part moves: a manifest that is refused leaves all as it was.
+        replaced = [read_manifest(root, version).part_names(root) for version in older]
+        named = manifest.part_names(root)
         for place, names in named.items():
             _move_parts(place, names)
-        for version in [v for v in versions(root) if v < manifest.version][-_REMEMBERED:]:
-            for place, names in read_manifest(root, version).names(root).items():
+        for before in replaced:
+            for place, names in before.items():
                 _delete_parts(place, names - named.get(place, set()))
         if versions(root)[-1:] in ([], [manifest.version]):
             return
@@ -270,41 +341,6 @@ def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
     return sorted(uris[uri] for uri in there if uri in uris)
 
 
-def vacuum(root: str) -> list[str]:
-    """Deletes what the newest commit does not name; returns the deleted paths.
-
-    Not to be called while another run writes to the table: its unfinished work goes too.
-    """
-    open_table(root)
-    copies = files.join(root, AUGMENTED)
-    return [*_vacuum(root), *(_vacuum(copies) if files.is_folder(copies) else [])]
-
-
-def _vacuum(root: str) -> list[str]:
-    publish(root)
-    manifest = latest(root)
-    keep = {place.published(n) for place, names in manifest.names(root).items() for n in names}
-    keep.add(_commit_uri(root, manifest.version))
-    doomed = [uri for uri in _table_files(root) if uri not in keep]
-    for uri in doomed:
-        files.delete(uri)
-    files.remove_empty_folders(files.join(root, WORK))
-    return doomed
-
-
-def _table_files(root: str) -> list[str]:
-    """Files that belong to the table: never anything that somebody else put there."""
-    ours = (WORK, COMMITS, REJECTS)
-    found = []
-    for uri in (entry.uri for entry in files.walk(root)):
-        top = uri[len(root) :].lstrip("/").split("/", 1)[0]
-        is_part = uri.rsplit("/", 1)[-1].startswith(("part-", ".part-")) and uri.endswith(
-            ".parquet"
-        )
-        if top in ours or (is_part and top != AUGMENTED):
-            found.append(uri)
-    return found
-
-
-def _commit_uri(root: str, version: int) -> str:
-    return files.join(root, COMMITS, f"{version:08d}.json")
+def commit_uri(root: str, version: int) -> str:
+    """Return the address of a version's manifest."""
+    return files.join(root, COMMITS, commit_name(version))

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from beam_flowers.errors import StoreError
 from beam_flowers.store.commits import Manifest, Section, open_table, read_steadily
+from beam_flowers.store.names import is_section
 from beam_flowers.store.parts import Place, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
@@ -43,8 +44,18 @@ class Features:
 
 
 def section_name(backbone: str, fingerprint: str) -> str:
-    """Folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`."""
-    return f"backbone={backbone}-{fingerprint[:8]}"
+    """Return the folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`.
+
+    Raises:
+        StoreError: if the name cannot be part of a folder's name.
+    """
+    key = f"backbone={backbone}-{fingerprint[:8]}"
+    if not is_section(key):
+        raise StoreError(
+            f"a backbone named {backbone!r} cannot have a folder in a store; name it with letters, "
+            "digits, '-', '_' and '.'"
+        )
+    return key
 
 
 def open_store(root: str) -> Manifest:

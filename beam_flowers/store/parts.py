@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
+from beam_flowers.store.names import is_part
 from beam_flowers.store.schema import encoding_of, rejects_digest, rejects_table
 
 WORK = "__work"
@@ -238,8 +239,8 @@ def work_parts(place: Place) -> list[str]:
     folder = place.work()
     if not files.is_folder(folder):
         return []
-    found = (entry for entry in files.walk(folder) if not entry.name.startswith("."))
-    return sorted(files.relative(e.uri, folder) for e in found if e.name.endswith(".parquet"))
+    found = (files.relative(entry.uri, folder) for entry in files.walk(folder))
+    return sorted(name for name in found if is_part(name))
 
 
 def describe_part(place: Place, name: str, kind: RowKind) -> Part:

@@ -1,0 +1,77 @@
+"""Names of the files and folders of a table, matched in full.
+
+A name that comes from a disk becomes part of a path only after it has matched one of these, since
+a table may come from somebody else. `vacuum` deletes nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+
+_HEX24 = "[0-9a-f]{24}"
+# `scores.folders` escapes all that this class leaves out; a `%` only begins an escape.
+_PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"
+_PART = rf"(?:{_PARTITION}/)?part-{_HEX24}\.parquet"
+_REJECTS = rf"rejects-{_HEX24}\.parquet"
+# Names of the catalogue, slugs of paths, and `imported-<name of retrain.py's module>`.
+_SECTION = r"backbone=[A-Za-z0-9][A-Za-z0-9._~-]*-[0-9a-f]{8}"
+_RUN = "run-[0-9a-f]{16}"
+_RUN_FILE = (
+    r"(?:(?:units|sources)\.parquet|(?:result|findings)\.json|nonce|models"
+    r"|answers/[^/]+-[0-9a-f]{16}-[0-9]+)"
+)
+_COMMIT = r"([0-9]{8,})\.json"
+CLOCK = "clock"
+"""Begin of the name below `__work` of the file by which `vacuum` asks a storage for its time."""
+
+_WORK_FILE = rf"[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{CLOCK}-[0-9a-f]{{12}}"
+# `files.write_atomic` writes `.<name>.<12 hex>` beside a file first.
+_TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
+
+
+def is_part(name: str) -> bool:
+    """Tell if `name` is the name of a part of rows or of rejects."""
+    return bool(re.fullmatch(f"{_PART}|{_REJECTS}", name))
+
+
+def is_section(key: str) -> bool:
+    """Tell if `key` is the folder of a section, `backbone=<name>-<8 hex>`; empty for scores."""
+    return key == "" or bool(re.fullmatch(_SECTION, key))
+
+
+def is_digest(text: str) -> bool:
+    """Tell if `text` is a sha256 in hex, as fingerprints are."""
+    return bool(re.fullmatch("[0-9a-f]{64}", text))
+
+
+def commit_version(name: str) -> int | None:
+    """Return the version that a file name in `__commits` stands for, or None if it is not one."""
+    found = re.fullmatch(_COMMIT, name)
+    version = int(found[1]) if found else 0
+    return version if version and name == commit_name(version) else None
+
+
+def commit_name(version: int) -> str:
+    """Return the file name of a version's manifest."""
+    return f"{version:08d}.json"
+
+
+def is_work(relative: str) -> bool:
+    """Tell if a path below `__work` has the form of a file that a run writes there."""
+    return bool(re.fullmatch(_WORK_FILE, _final(relative)))
+
+
+def is_reject_part(relative: str) -> bool:
+    """Tell if a path below `__rejects` has the form of a published part of rejects."""
+    return bool(re.fullmatch(rf"(?:{_SECTION}/)?{_REJECTS}", relative))
+
+
+def is_commit_file(name: str) -> bool:
+    """Tell if a name in `__commits` is that of a manifest, or of one being written."""
+    return commit_version(_final(name)) is not None
+
+
+def _final(relative: str) -> str:
+    """Return the path that a file is renamed to once it is written."""
+    found = _TEMPORARY.fullmatch(relative)
+    return found[1] + found[2] if found else relative

@@ -1,0 +1,154 @@
+"""Deletes what interrupted runs left in a table, and the records of old versions."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from beam_flowers import files
+from beam_flowers.store.commits import (
+    AUGMENTED,
+    COMMITS,
+    SCORED,
+    commit_uri,
+    open_table,
+    publish,
+    read_manifest,
+    versions,
+)
+from beam_flowers.store.names import CLOCK, is_commit_file, is_reject_part, is_work
+from beam_flowers.store.parts import REJECTS, WORK
+
+DAY = 24 * 60 * 60
+_KEPT_VERSIONS = 2
+
+
+@dataclass(frozen=True)
+class Vacuumed:
+    """Files of a table that nothing needs any more.
+
+    Attributes:
+        deleted: addresses of those that were deleted, or would be.
+        young: number of those that are kept for their age; a run may still be at work on them.
+        foreign: addresses of files that this program did not write; they are never deleted.
+    """
+
+    deleted: tuple[str, ...] = ()
+    young: int = 0
+    foreign: tuple[str, ...] = ()
+
+
+def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuumed:
+    """Deletes what no version of a table needs, in the table and in those inside of it.
+
+    The two newest manifests and all parts that they name stay. Nothing younger than `older_than`
+    is deleted, since a run may be at work on it: choose more than your longest run takes.
+
+    Args:
+        root: absolute folder of a store or of a table of scores.
+        older_than: least age of a file in seconds, by the clock of its storage.
+        dry_run: delete nothing and write nothing; ages go by this machine's clock.
+
+    Raises:
+        StoreError: if there is no table, or it has a manifest that is refused.
+    """
+    open_table(root)
+    inner = (files.join(root, name) for name in (AUGMENTED, SCORED))
+    tables = [root, *(table for table in inner if files.is_folder(table))]
+    found = [_vacuum(table, older_than=older_than, dry_run=dry_run) for table in tables]
+    return Vacuumed(
+        tuple(uri for each in found for uri in each.deleted),
+        sum(each.young for each in found),
+        tuple(uri for each in found for uri in each.foreign),
+    )
+
+
+def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
+    if not dry_run:
+        publish(root)
+    before = ((time.time() if dry_run else _storage_time(root)) - older_than) * 1_000_000
+    # Files first and manifests afterwards: a commit that comes in between is among the newest two.
+    entries = list(_own_entries(root))
+    manifests = [read_manifest(root, version) for version in versions(root)]
+    newest, older = manifests[-_KEPT_VERSIONS:], manifests[:-1]
+    kept = {commit_uri(root, manifest.version) for manifest in newest}
+    for manifest in newest:
+        for place, names in manifest.part_names(root).items():
+            kept.update(uri for name in names for uri in (place.published(name), place.work(name)))
+    replaced = {
+        place.published(name)
+        for manifest in older
+        for place, names in manifest.part_names(root).items()
+        for name in names
+    }
+    groups: dict[str, list[files.Entry]] = defaultdict(list)
+    foreign = []
+    for entry in entries:
+        group = _group(files.relative(entry.uri, root)) if entry.kind == "file" else None
+        if entry.uri in kept:
+            continue
+        if group is None and entry.uri not in replaced:
+            foreign.append(entry.uri)
+        else:
+            groups[group or entry.uri].append(entry)
+    old = {name: group for name, group in groups.items() if _newest(group) <= before}
+    deleted = [entry.uri for group in old.values() for entry in group]
+    if not dry_run:
+        for uri in deleted:
+            files.delete(uri)
+        _remove_run_folders(root, old)
+    return Vacuumed(tuple(deleted), sum(map(len, groups.values())) - len(deleted), tuple(foreign))
+
+
+def _own_entries(root: str) -> Iterator[files.Entry]:
+    """Yield the files of a table, without those of the tables inside of it and of locks."""
+    inner = {files.join(root, name) for name in (AUGMENTED, SCORED)}
+    for entry in files.walk(root, lambda folder: folder not in inner):
+        relative = files.relative(entry.uri, root)
+        # Object stores list all that begins with a name, also below the inner tables.
+        if relative.split("/", 1)[0] not in (AUGMENTED, SCORED) and entry.name != ".lock":
+            yield entry
+
+
+def _group(relative: str) -> str | None:
+    """Return the name of the group that a file is kept or deleted with; None if it is not ours.
+
+    All files of a run go together, as do the unfinished parts of one fingerprint: while a run adds
+    to them, those that it wrote long ago are still needed.
+    """
+    top, _, rest = relative.partition("/")
+    if top == WORK and is_work(rest):
+        return rest.partition("/")[0]
+    is_own = (top == COMMITS and is_commit_file(rest)) or (top == REJECTS and is_reject_part(rest))
+    return relative if is_own else None
+
+
+def _newest(entries: Iterable[files.Entry]) -> float:
+    """Return the last change of any of the files in microseconds; unknown ones count as new."""
+    times = [entry.modified for entry in entries]
+    return max((float("inf") if when is None else when) for when in times)
+
+
+def _storage_time(root: str) -> float:
+    """Return the time of the storage's clock, which stamps its files, in seconds."""
+    uri = files.join(root, WORK, f"{CLOCK}-{secrets.token_hex(6)}")
+    files.write_atomic(uri, b"")
+    try:
+        return files.stat(uri).modified / 1_000_000
+    finally:
+        files.delete(uri)
+
+
+def _remove_run_folders(root: str, groups: Iterable[str]) -> None:
+    """Remove the empty folders of runs; the id of a run, and so its folder, never comes back.
+
+    The folder of a fingerprint stays, since a run may be about to write there.
+    """
+    for name in groups:
+        folder = files.join(root, WORK, name)
+        if name.startswith("run-") and files.is_local(root) and os.path.isdir(folder):
+            files.remove_empty_folders(folder)

@@ -1,0 +1,141 @@
+"""A store from somebody else: no name in it leads out of its folder."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from stores import cli, embed, scenes
+from test_identities import KEY, OLD
+
+from beam_flowers.errors import StoreError
+from beam_flowers.store.commits import latest, publish
+
+PART = "part-2a1c7b4e7921e9fdd6b0f81b.parquet"
+
+
+@pytest.fixture
+def store(tmp_path):
+    shutil.copytree(OLD / "store", tmp_path / "deep" / "store")
+    return tmp_path / "deep" / "store"
+
+
+def section(document):
+    return document["sections"][KEY]
+
+
+def set_name(name):
+    return lambda document: section(document)["parts"][0].update(name=name)
+
+
+def set_key(key):
+    return lambda document: document["sections"].update({key: document["sections"].pop(KEY)})
+
+
+HOSTILE = {
+    "part above": (set_name(f"../../{PART}"), "parts[0].name"),
+    "absolute part": (set_name(f"/tmp/{PART}"), "parts[0].name"),
+    "part below": (set_name(f"x/{PART}"), "parts[0].name"),
+    "part in a partition above": (set_name(f"label=a/../{PART}"), "parts[0].name"),
+    "part with a break": (set_name(f"{PART}\n"), "parts[0].name"),
+    "user's file": (set_name("thesis.docx"), "parts[0].name"),
+    "nul": (set_name(f"\0{PART}"), "parts[0].name"),
+    "number for a name": (set_name(7), "parts[0].name"),
+    "section above": (set_key("../../victim"), "a key of sections"),
+    "section above with a form": (set_key("backbone=a/../../../victim-01234567"), "a key of"),
+    "section is a reserved folder": (set_key("__commits"), "a key of sections"),
+    "section with a break": (set_key(f"{KEY}\n"), "a key of sections"),
+    "fingerprint above": (
+        lambda document: section(document).update(fingerprint="../../../victim"),
+        "fingerprint",
+    ),
+    "fingerprint too short": (
+        lambda document: section(document).update(fingerprint="bdb160ff"),
+        "fingerprint",
+    ),
+    "version is text": (lambda document: document.update(version="../7"), "version"),
+    "version of another file": (lambda document: document.update(version=7), "version"),
+    "rows are text": (lambda document: section(document)["parts"][0].update(rows="1"), "parts[0]"),
+    "sections are a list": (lambda document: document.update(sections=[]), "damaged"),
+    "document is a list": (None, "damaged"),
+}
+COMMANDS = (
+    ["embed", "IMAGES", "--store", "STORE"],
+    ["train", "STORE", "--model", "MODEL"],
+    ["vacuum", "STORE", "--older-than", "0"],
+    ["vacuum", "STORE", "--dry-run"],
+    ["report", "STORE", "--output", "OUT.html"],
+    ["score", "STORE", "--model", str(OLD / "model"), "--output", "OUT.csv"],
+)
+
+
+def tree(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_manifest_is_named_and_nothing_is_touched(store, tmp_path, case, version):
+    change, field = HOSTILE[case]
+    path = store / "__commits" / f"0000000{version}.json"
+    document = json.loads(path.read_text())
+    if change:
+        change(document)
+    path.write_text(json.dumps(document if change else []))
+    # Each of these would be moved or deleted if its name became a path.
+    victims = [tmp_path / PART, tmp_path / "victim" / PART, tmp_path / "deep" / PART]
+    for victim in victims:
+        victim.parent.mkdir(exist_ok=True)
+        victim.write_bytes(b"mine")
+    work = store / "__work" / "bdb160ff419f42ea"
+    work.mkdir(parents=True)
+    (work / PART).write_bytes(b"theirs")
+    before = tree(tmp_path)
+    with pytest.raises(StoreError) as refusal:
+        publish(str(store))
+    assert str(path) in str(refusal.value)
+    assert field in str(refusal.value)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:1]))
+def test_every_command_refuses_it(store, tmp_path, capsys, command):
+    path = store / "__commits" / "00000002.json"
+    document = json.loads(path.read_text())
+    set_name(f"../../{PART}")(document)
+    path.write_text(json.dumps(document))
+    scenes(tmp_path / "images", 2)
+    places = {
+        "IMAGES": tmp_path / "images",
+        "STORE": store,
+        "MODEL": tmp_path / "model",
+        "OUT.html": tmp_path / "out.html",
+        "OUT.csv": tmp_path / "out.csv",
+    }
+    before = tree(tmp_path)
+    assert cli(*[places.get(word, word) for word in command]) == 1
+    assert "00000002.json: sections[" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+def test_names_of_parts_that_lie_in_the_work_folder_are_matched_too(tmp_path):
+    store = tmp_path / "store"
+    embed(scenes(tmp_path / "a", 2), store)
+    work = store / "__work" / latest(str(store)).sections[KEY].fingerprint[:16]
+    (work / "sub").mkdir(parents=True)
+    part = next(store.glob("backbone=*/*.parquet"))
+    shutil.copy(part, work / "sub" / part.name)
+    shutil.copy(part, work / "mine.parquet")
+    assert embed(scenes(tmp_path / "b", 3), store).total == 3
+    assert (work / "sub" / part.name).exists()
+    assert (work / "mine.parquet").exists()
+
+
+def test_a_manifest_of_a_newer_program_is_called_newer(store):
+    path = Path(store, "__commits", "00000002.json")
+    path.write_text(path.read_text().replace('"layout": 1', '"layout": 3'))
+    with pytest.raises(StoreError, match=r"00000002.json has layout 3.* update beam-flowers"):
+        latest(str(store))

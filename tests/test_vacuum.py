@@ -1,0 +1,225 @@
+"""`vacuum`: only files of our own forms, old enough and needed by no version, are deleted."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from stores import cli, rows
+from test_store import FINGERPRINT, bottleneck
+
+from beam_flowers.records import Reject
+from beam_flowers.store import commits
+from beam_flowers.store.append import store_place
+from beam_flowers.store.commits import Manifest, Section
+from beam_flowers.store.parts import RejectRows, write_part
+from beam_flowers.store.schema import rejects_table
+from beam_flowers.store.vacuum import DAY, vacuum
+
+FOREIGN = [
+    "part-00000-of-00001.parquet",
+    "part-0.parquet",
+    "notes.txt",
+    "photos/part-0123456789abcdef01234567.parquet",
+    "backbone=tiny-cdcdcdcd/part-0.parquet",
+    "backbone=tiny-cdcdcdcd/part-0123456789abcdef01234567.parquet",
+    "backbone=tiny-cdcdcdcd/copy of part.parquet",
+    "label=daisy/part-0123456789abcdef01234567.parquet",
+    "__work/notes.txt",
+    "__work/0123456789abcdef/part-0.parquet",
+    "__work/0123456789abcdef/part-0123456789abcdef01234567.parquet.bak",
+    "__work/run-mine/units.parquet",
+    "__work/run-0123456789abcdef/thesis.docx",
+    "__commits/notes.json",
+    "__commits/1.json",
+    "__commits/00000001.json.bak",
+    "__rejects/mine.parquet",
+    "__rejects/photos/rejects-0123456789abcdef01234567.parquet",
+]
+LEFT_OVER = [
+    "__work/0123456789abcdef/part-0123456789abcdef01234567.parquet",
+    "__work/0123456789abcdef/rejects-0123456789abcdef01234567.parquet",
+    "__work/0123456789abcdef/label=a b%3A/part-0123456789abcdef01234567.parquet",
+    "__work/0123456789abcdef/.part-0123456789abcdef01234567.parquet.0123456789ab",
+    "__work/run-0123456789abcdef/units.parquet",
+    "__work/run-0123456789abcdef/nonce",
+    "__work/run-0123456789abcdef/answers/host-0123456789abcdef-77",
+    "__work/run-0123456789abcdef/.result.json.0123456789ab",
+    "__work/clock-0123456789ab",
+    "__commits/.00000009.json.0123456789ab",
+    "__rejects/backbone=tiny-cdcdcdcd/rejects-0123456789abcdef01234567.parquet",
+    "__rejects/rejects-0123456789abcdef01234567.parquet",
+]
+
+
+@pytest.fixture
+def versions(tmp_path):
+    """A store of twelve versions, each with parts of its own, the newest one unpublished."""
+    place, kind = store_place(str(tmp_path / "store"), "tiny", FINGERPRINT)
+    for number in range(1, 13):
+        own = replace(place, run=f"{number:016x}")
+        row = bottleneck(f"{number}.jpg", seed=number)
+        rejects = rejects_table([Reject(row.image, "decode", "Truncated", "cut", None)])
+        parts = (
+            write_part(own, kind, kind.table([row])),
+            write_part(own, RejectRows(), rejects),
+        )
+        section = Section(FINGERPRINT, {"name": "tiny"}, parts)
+        commits.publish(place.root)
+        assert commits.commit(place.root, Manifest(number, own.run, {place.section: section}))
+    return place
+
+
+def put(root, names):
+    for name in names:
+        path = Path(root, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"content")
+
+
+def everything(root):
+    return {str(path.relative_to(root)) for path in Path(root).rglob("*") if path.is_file()}
+
+
+def aged(root, seconds=2 * DAY):
+    for path in [*Path(root).rglob("*")]:
+        os.utime(path, (time.time() - seconds,) * 2)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_is_not_ours_is_reported_and_never_deleted(versions, name):
+    commits.publish(versions.root)
+    put(versions.root, [name])
+    aged(versions.root)
+    found = vacuum(versions.root)
+    assert found.foreign == (f"{versions.root}/{name}",)
+    assert Path(versions.root, name).read_bytes() == b"content"
+
+
+@pytest.mark.parametrize("name", LEFT_OVER)
+def test_what_a_killed_run_left_is_deleted_when_it_is_old(versions, name):
+    commits.publish(versions.root)
+    put(versions.root, [name])
+    assert vacuum(versions.root).deleted == ()
+    assert Path(versions.root, name).exists()
+    aged(versions.root)
+    found = vacuum(versions.root)
+    assert f"{versions.root}/{name}" in found.deleted
+    assert found.foreign == ()
+    assert not Path(versions.root, name).exists()
+
+
+def test_the_newest_two_versions_keep_all_that_they_name(versions):
+    parts = {
+        part.name
+        for number in (11, 12)
+        for part in commits.read_manifest(versions.root, number).sections[versions.section].parts
+    }
+    aged(versions.root)
+    # Those of version 12 lie in the work folder still, those of 11 are published.
+    assert not [
+        uri
+        for uri in vacuum(versions.root, dry_run=True).deleted
+        if uri.rpartition("/")[2] in parts
+    ]
+    found = vacuum(versions.root)
+    assert not [uri for uri in found.deleted if uri.rpartition("/")[2] in parts]
+    assert commits.versions(versions.root) == [11, 12]
+    newest = commits.latest(versions.root).sections[versions.section].parts
+    assert all(Path(versions.published(part.name)).exists() for part in newest)
+
+
+def test_parts_that_only_older_versions_name_go(versions):
+    # Publishing deletes what the last eight versions replaced; those before are vacuum's.
+    (part, rejects) = commits.read_manifest(versions.root, 2).sections[versions.section].parts
+    commits.publish(versions.root)
+    names = [f"{versions.section}/{part.name}", f"__rejects/{versions.section}/{rejects.name}"]
+    put(versions.root, names)
+    assert vacuum(versions.root).young == 12  # These two and ten records.
+    aged(versions.root)
+    found = vacuum(versions.root)
+    assert {f"{versions.root}/{name}" for name in names} < set(found.deleted)
+    assert len(found.deleted) == 12
+    assert len(pd.read_parquet(versions.root)) == 1
+
+
+def test_parts_that_were_committed_and_not_published_stay(versions):
+    aged(versions.root)
+    found = vacuum(versions.root, dry_run=True)
+    names = [part.name for part in commits.latest(versions.root).sections[versions.section].parts]
+    assert not [uri for uri in found.deleted if uri.rpartition("/")[2] in names]
+    vacuum(versions.root)
+    assert all(Path(versions.published(name)).exists() for name in names)
+
+
+def test_a_run_that_still_writes_keeps_what_it_wrote_long_ago(versions):
+    commits.publish(versions.root)
+    old = ["__work/run-0123456789abcdef/units.parquet", LEFT_OVER[0]]
+    put(versions.root, old)
+    aged(versions.root)
+    put(versions.root, ["__work/run-0123456789abcdef/answers/host-0123456789abcdef-1"])
+    put(versions.root, ["__work/0123456789abcdef/part-ffffffffffffffffffffffff.parquet"])
+    found = vacuum(versions.root)
+    assert set(old) < everything(versions.root)
+    assert found.young == 4
+
+
+def test_dry_run_changes_nothing_and_names_what_would_go(versions, capsys):
+    put(versions.root, [*LEFT_OVER, *FOREIGN])
+    aged(versions.root)
+    before = everything(versions.root)
+    expected = vacuum(versions.root, dry_run=True)
+    assert cli("vacuum", versions.root, "--dry-run") == 0
+    assert everything(versions.root) == before
+    out = capsys.readouterr().out
+    assert all(f"would delete {uri}\n" in out for uri in expected.deleted)
+    assert f"would delete {len(expected.deleted)} files" in out
+    assert all(f"left alone: {uri}\n" in out for uri in expected.foreign)
+    assert cli("vacuum", versions.root, "--older-than", "1d") == 0
+    assert set(FOREIGN) < everything(versions.root)
+    assert not set(LEFT_OVER) & everything(versions.root)
+
+
+@pytest.mark.parametrize("age", ["yesterday", "-1h", "24", "1 week"])
+def test_an_age_that_is_none_is_refused(versions, age, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli("vacuum", versions.root, f"--older-than={age}")
+    assert "give a number with s, m, h or d" in capsys.readouterr().err
+
+
+def test_the_table_that_spark_wrote_beside_the_store_survives(versions):
+    folder = Path(versions.root, "export")
+    folder.mkdir()
+    pq.write_table(pa.table({"a": [1]}), folder / "part-00000-1f-c000.snappy.parquet")
+    aged(versions.root)
+    assert cli("vacuum", versions.root) == 0
+    assert len(pq.read_table(folder)) == 1
+
+
+def test_vacuum_beside_running_embeds_harms_none(tmp_path):
+    """Vacuum in a loop beside an embed, as another process; it killed one of four before."""
+    from stores import embed, scenes
+
+    store = tmp_path / "store"
+    embed(scenes(tmp_path / "0", 3), store)
+    loop = (
+        "import sys; from beam_flowers.store.vacuum import vacuum\n"
+        "while True: vacuum(sys.argv[1]); print('.', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", loop, str(store)], stdout=subprocess.PIPE, text=True
+    ) as beside:
+        try:
+            assert beside.stdout.readline() == ".\n"
+            for number in range(1, 7):
+                embed(scenes(tmp_path / str(number), 3 + number), store, shards=4)
+                assert beside.poll() is None
+        finally:
+            beside.kill()
+    assert len(rows(store)) == sum(3 + number for number in range(7))
