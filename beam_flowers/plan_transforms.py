@@ -80,7 +80,14 @@ class SettleDoubtful(beam.PTransform):
         copied = (
             settled[workers.MOVED]
             | "GroupByPart" >> beam.GroupByKey()
-            | "CopyRows" >> step(self.setup, workers.copy_rows, place=place, kind=self.kind)
+            | "CopyRows"
+            >> step(
+                self.setup,
+                workers.copy_rows,
+                place=place,
+                kind=self.kind,
+                others=self.plan.others,
+            )
         )
         outcomes = (hashed[workers.OUTCOMES], copied) | "Settled" >> beam.Flatten()
         return settled.fresh, outcomes

@@ -34,6 +34,7 @@ from beam_flowers.store.parts import (
     RowKind,
     find_rows,
     iterate_part,
+    located,
     read_part,
     write_part,
     write_parts,
@@ -247,12 +248,23 @@ def settle_partition(
         yield TaggedOutput(MOVED, (part, pack(moved)))
 
 
-def copy_rows(keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind) -> Iterator[Outcome]:
-    """Writes rows of moved or copied files with the vectors that `keyed[0]`, a part, has."""
+def copy_rows(
+    keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind, others: Sequence[Place] = ()
+) -> Iterator[Outcome]:
+    """Write rows of moved or copied files with the vectors that a part has.
+
+    Args:
+        keyed: the part as `<place>/<name>`, and the files.
+        place: where to write, and place 0 of the parts.
+        kind: of the rows.
+        others: places from 1 on.
+    """
     source, blocks = keyed
+    source_place, name = located(source, [place, *others])
     hashed = sorted(_unpacked(blocks), key=lambda h: h.image.uri)
     images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
-    yield Outcome(derive_parts(place, kind, source, images, "sha256"), reused=len(hashed))
+    parts = derive_parts(place, kind, name, images, "sha256", source_place)
+    yield Outcome(parts, reused=len(hashed))
 
 
 def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
@@ -300,13 +312,13 @@ def _pieces(
     unit: Unit, sources: Sequence[Place]
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.float32]]]:
     """Rows and vectors of a unit, a few at a time where it is all of a part."""
-    names = unit.source.split("+")
+    named = [located(source, sources) for source in unit.source.split("+")]
     if not unit.file:
-        for some in iterate_part(sources[0], names[0], _SCORED, _SCORED_ROWS):
+        for some in iterate_part(*named[0], _SCORED, _SCORED_ROWS):
             yield some, vectors_of(some)
         return
     uris = read_unit(unit)["uri"]
-    parts = [read_part(*named, _SCORED) for named in zip(sources, names, strict=True)]
+    parts = [read_part(*part, _SCORED) for part in named]
     tables = [part.take(find_rows(part, uris, "uri")) for part in parts]
     images, vectors = tables[0], [vectors_of(table) for table in tables]
     if any(not table["sha256"].equals(images["sha256"]) for table in tables):

@@ -19,6 +19,7 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.head.stored import read_examples, read_examples_of
 from beam_flowers.runs.classify import classify_pictures
+from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.score import Job, score_images
 from beam_flowers.scores.rule import Rule
 from beam_flowers.store.commits import latest
@@ -146,6 +147,9 @@ def test_a_joined_head_scores_pixels_as_it_scores_a_store(pixels, head, tmp_path
     assert str(summary) == "embedded 4, reused 0, rejected 1, hidden 0, of 5"
     with_store = replace(job, output=str(tmp_path / "b.jsonl"), store=str(tmp_path / "store"))
     assert str(score_images(with_store, head, NETWORKS)) == str(summary)
+    for network in NETWORKS:
+        found = embed_images([str(pixels)], str(tmp_path / "store"), network)
+        assert (found.embedded, found.reused) == (0, 4)
     stored = Job((str(tmp_path / "store"),), str(tmp_path / "c.jsonl"), rule=job.rule)
     assert score_images(stored, head).rejected == 1
     texts = [(tmp_path / f"{name}.jsonl").read_text() for name in "abc"]

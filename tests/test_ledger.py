@@ -100,7 +100,7 @@ def test_what_the_listing_rejects_is_known_the_second_time():
 def test_files_that_a_stored_one_may_equal_are_hashed_first():
     ledger = joined([image("new"), image("other", size=99)], [image("old")])
     assert [[i.relative_path for i in unit] for unit in ledger.doubtful_units(64)] == [["new"]]
-    assert list(ledger.sources()) == [(SHA, "part-1.parquet")]
+    assert list(ledger.sources()) == [(SHA, "0/part-1.parquet")]
     assert [[i.relative_path for i in unit] for unit in ledger.fresh_units(64)] == [["other"]]
 
 

@@ -14,7 +14,6 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, ModelError, StoreError
 from beam_flowers.head.bundle import model_id, read_bundle
-from beam_flowers.runs import embed as embed_run
 from beam_flowers.runs.embed import RunOptions
 from beam_flowers.runs.score import Job, score_images
 from beam_flowers.store.commits import latest
@@ -156,7 +155,7 @@ def test_top_k(base, model, tmp_path, top_k):
     assert lengths == {min(top_k, 5)}
 
 
-def test_what_the_store_lacks_is_embedded_into_it(base, model, tmp_path):
+def test_what_the_store_lacks_is_embedded_beside_its_collection(base, model, tmp_path):
     store, folder = tmp_path / "store", tmp_path / "more"
     shutil.copytree(base / "store", store)
     folder.mkdir()
@@ -165,7 +164,7 @@ def test_what_the_store_lacks_is_embedded_into_it(base, model, tmp_path):
     summary = score(folder, tmp_path / "labels.parquet", model, store)
     assert str(summary) == "embedded 1, reused 1, rejected 0, hidden 0, of 2"
     assert len(pq.read_table(tmp_path / "labels.parquet")) == 2
-    assert len(rows(store)) == 32
+    assert len(rows(store)) == 30
     again = score(folder, tmp_path / "labels.parquet", model, store)
     assert str(again) == "embedded 0, reused 2, rejected 0, hidden 0, of 2"
 
@@ -174,18 +173,19 @@ def test_a_file_that_came_between_two_listings_is_in_the_reject_table(
     base, model, tmp_path, monkeypatch
 ):
     from beam_flowers.runs import score as score_run
+    from beam_flowers.runs.embed_scored import embed_scored
 
     folder, store = tmp_path / "more", tmp_path / "store"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(pictures.jpeg())
 
     def embed_then_add(*arguments):
-        summary = embed_run.embed_images(*arguments)
+        summary = embed_scored(*arguments)
         (folder / "b.jpg").write_bytes(pictures.jpeg(seed=2))
         return summary
 
     with monkeypatch.context() as patch:
-        patch.setattr(score_run, "embed_images", embed_then_add)
+        patch.setattr(score_run, "embed_scored", embed_then_add)
         summary = score(folder, tmp_path / "out", model, store)
     assert (summary.rows, summary.rejected) == (1, 1)
     assert rejects(tmp_path / "out") == {str(folder / "b.jpg"): "NotInStore"}

@@ -64,7 +64,11 @@ def _reason(error_class: str) -> str:
 
 
 def vector_map(
-    examples: Examples, rows: Indices, given: Sequence[str] | None, labels: Sequence[str | None]
+    examples: Examples,
+    rows: Indices,
+    given: Sequence[str] | None,
+    labels: Sequence[str | None],
+    total: int | None = None,
 ) -> Map:
     """The plane in which the vectors differ most.
 
@@ -73,6 +77,7 @@ def vector_map(
         rows: intp [n], a sample of them.
         given: [n], labels by a model, or None.
         labels: [n], labels to colour by.
+        total: number of images that `rows` is a sample of; by default all of `examples`.
     """
     # A vector that is not finite would take the others with it; evaluate names it as an error.
     finite = np.isfinite(examples.vectors[rows]).all(axis=1)
@@ -91,7 +96,7 @@ def vector_map(
         f"components) holds {percent(variance)} of the vectors' variance, so points that lie "
         "together may still be far apart. Hover, tap, or focus it and use the arrow keys."
         f"{' A rim marks pictures whose label is not the one given.' if given else ''}"
-        f"{shown(len(keep), len(examples.uris), 'by chance')}"
+        f"{shown(len(keep), total or len(examples.uris), 'by chance')}"
     )
     svg = charts.plane(points, groups, wrong)
     colours = len(names) <= charts.PALETTE

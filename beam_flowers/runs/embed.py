@@ -19,6 +19,7 @@ from beam_flowers.runs.head_start import head_start
 from beam_flowers.runs.progress import Progress, watched
 from beam_flowers.runs.summary import Summary as Summary
 from beam_flowers.store.commits import (
+    SCORED,
     Manifest,
     Section,
     encoding_in,
@@ -72,13 +73,14 @@ class RunOptions:
 
 
 def until_committed(
-    root: str, attempt: Callable[[Manifest], dict[str, Any]]
+    root: str, attempt: Callable[[Manifest], dict[str, Any]], others: Sequence[str] = ()
 ) -> tuple[dict[str, Any], int]:
     """Plans against the newest version of a table and carries out, until it is committed.
 
     Args:
         root: the table's folder.
         attempt: does so once; returns the counts of `plan.finish`.
+        others: folders of other tables that are read.
 
     Returns:
         The counts of the attempt that was committed, and the vectors that earlier ones computed.
@@ -87,11 +89,13 @@ def until_committed(
     for _ in range(_TRIES):
         publish(root)
         base = latest(root)
+        read = [latest(other).version for other in others]
         try:
             result = attempt(base)
         except Exception:
             # Another writer may have replaced a part under this run's hands.
-            if latest(root).version == base.version:
+            now = [latest(other).version for other in others]
+            if latest(root).version == base.version and now == read:
                 raise
             continue
         if result["committed"]:
@@ -113,6 +117,10 @@ class TableRun:
         shards: see `RunOptions`.
         warn: takes a line for the user.
         progress: is told how far the run is.
+        others: folders of other tables that have such a section, whose vectors are taken for
+            files of the same content.
+        leaves_out: files that one of `others` has, as they are listed, are no matter of this
+            table, and it gets no commit that has no rows.
     """
 
     root: str
@@ -123,6 +131,8 @@ class TableRun:
     shards: int | None = None
     warn: Warn = print
     progress: Progress | None = None
+    others: Sequence[str] = ()
+    leaves_out: bool = False
 
     def bring_up_to_date(
         self,
@@ -148,7 +158,7 @@ class TableRun:
                 return self._carry_out(whole(place, base), base, carry_out)
             return self._join(place, base, list_into, carry_out)
 
-        return self._summary(*until_committed(self.root, attempt))
+        return self._summary(*until_committed(self.root, attempt, self.others))
 
     def _require_own_kind(self) -> None:
         require_table_place(self.root)
@@ -176,8 +186,11 @@ class TableRun:
                 )
             for name in fill_ledger(ledger, place, base):
                 self.warn(f"{place.published(name)} is gone; what of it is listed is made again")
+            others = self._other_sections(place)
+            if self.leaves_out:
+                self._leave_out(ledger, others)
             plan = make_plan(
-                ledger, place, base, self.kind, self.described, self.rules, self.shards
+                ledger, place, base, self.kind, self.described, self.rules, self.shards, others
             )
             ledger.rest()
             result = self._carry_out(plan, base, carry_out)
@@ -189,11 +202,27 @@ class TableRun:
         self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None]
     ) -> dict[str, Any]:
         result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
-        if not is_done(plan, base):
+        parts = (*committed(base, plan.place).parts, *plan.section.parts)
+        is_empty = self.leaves_out and not plan.units and not parts
+        if not is_empty and not is_done(plan, base):
             carry_out(plan)
             result = read_result(plan.place)
         files.delete_tree(plan.place.run_file())
         return result
+
+    def _other_sections(self, place: Place) -> list[tuple[Place, Section]]:
+        """Return the sections of `others` that hold the same backbone's vectors."""
+        places = [Place(root, place.section, place.fingerprint) for root in self.others]
+        return [(other, committed(latest(other.root), other)) for other in places]
+
+    def _leave_out(self, ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
+        # Files that were rejected there are tried again where the user asks for it.
+        ledger.leave_out(
+            row
+            for other, section in others
+            for part in (section.rows if self.rules.retry else section.parts)
+            for row in stored_rows(other, part.name)
+        )
 
     def warn_of_collisions(self, labels: Iterable[str]) -> None:
         """Names the labels that become one when they are normalised."""
@@ -202,9 +231,9 @@ class TableRun:
 
     def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
         self.warn_of_collisions(ledger.label_names())
-        if not isinstance(self.kind, StoreRows):
+        if not isinstance(self.kind, StoreRows) or not self.rules.relabel:
             return
-        now = {p.name for p in latest(self.root).sections[place.section].rows}
+        now = {p.name for p in committed(latest(self.root), place).rows}
         before = {p.name for p in plan.section.rows}
         ledger.keep_parts(now)
         for name in sorted(now - before):
@@ -213,6 +242,10 @@ class TableRun:
             self.warn(
                 f"the same picture has two labels: {uri} is {label!r}, {other} is {other_label!r}"
             )
+
+    def _section(self) -> Section:
+        place = Place(self.root, self.section, self.described.fingerprint)
+        return committed(latest(self.root), place)
 
     def _summary(self, counts: dict[str, Any], earlier: int) -> Summary:
         # What an earlier try computed is found as known by the one that was committed.
@@ -224,7 +257,7 @@ class TableRun:
             counts["hidden"],
             counts["listed"],
             counts["failures"],
-            latest(self.root).sections[self.section].dataset_hash,
+            self._section().dataset_hash,
             counts["reasons"],
             counts.get("seconds", {}),
         )
@@ -273,6 +306,8 @@ def embed_images(
         options.shards,
         warn,
         progress,
+        # What was only scored before is hashed and needs no network.
+        others=(files.join(store, SCORED),),
     )
     summary = run.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(images, store, progress)),

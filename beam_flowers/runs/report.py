@@ -23,6 +23,7 @@ from beam_flowers.report.page import Rendered, render, require_packages
 from beam_flowers.report.plane import sample_rows
 from beam_flowers.report.sections import Facts, Page, Section, Tile
 from beam_flowers.report.words import counted, listed, percent, settings
+from beam_flowers.runs.embed_scored import scored_table
 from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, store_roots
@@ -235,20 +236,37 @@ def _given(bundle: Bundle, examples: Examples, rows: Indices) -> list[str]:
 
 
 def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
-    """The scored pictures that the store has vectors of, by the label given."""
+    """Map the scored images that the store has vectors of, by the label given.
+
+    They lie in its collection or in its table of images that were only scored.
+    """
     if job.store is None:
         return []
-    examples = read_examples(files.absolute(job.store), job.backbone).examples
     given = dict(zip(table.sha256, table.given, strict=True))
-    known = np.array([i for i, sha in enumerate(examples.sha256) if sha in given], dtype=np.intp)
-    if not len(known):
+    store = files.absolute(job.store)
+    tables = [root for root in (store, scored_table(store)) if latest(root).sections] or [store]
+    known: dict[str, tuple[Examples, int]] = {}
+    for root in tables:
+        examples = read_examples(root, job.backbone).examples
+        pairs = enumerate(zip(examples.uris, examples.sha256, strict=True))
+        known |= {uri: (examples, i) for i, (uri, sha) in pairs if sha in given}
+    if not known:
         raise InputError(
             f"the store {job.store!r} has none of the scored pictures, such as {table.uris[0]!r}; "
             "leave out --store, or name the store that they were scored from"
         )
-    rows = known[sample_rows(len(known), job.points)]
-    labels = [given[examples.sha256[row]] for row in rows.tolist()]
-    return [stored.vector_map(examples, rows, None, labels)] if len(rows) > 2 else []
+    rows = [known[uri] for uri in sorted(known)]
+    chosen = [rows[row] for row in sample_rows(len(known), job.points).tolist()]
+    sample = Examples(
+        [examples.uris[i] for examples, i in chosen],
+        [examples.sha256[i] for examples, i in chosen],
+        [given[examples.sha256[i]] for examples, i in chosen],
+        [None] * len(chosen),
+        np.stack([examples.vectors[i] for examples, i in chosen]),
+    )
+    every = np.arange(len(chosen), dtype=np.intp)
+    drawn = stored.vector_map(sample, every, None, sample.labels, total=len(known))
+    return [drawn] if len(chosen) > 2 else []
 
 
 def _steps(job: ReportJob) -> list[Section]:

@@ -20,10 +20,10 @@ from beam_flowers.runs.embed import (
     Summary,
     TableRun,
     Warn,
-    embed_images,
     list_images,
     run_plan,
 )
+from beam_flowers.runs.embed_scored import embed_scored
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, score_stored, store_roots
 from beam_flowers.scores.copying import Copied, Labelled, copy_pictures
@@ -43,7 +43,8 @@ class Job:
     Attributes:
         images: folders, globs, list files, manifests or pictures; or one store.
         output: a file (see `scores.output.SUFFIXES`) or a folder of Parquet parts.
-        store: what it lacks is embedded into it, the rest is taken from it.
+        store: vectors of images that it has are taken from it; those of others are kept in its
+            table `__scored`, which is no part of the collection.
         top_k: labels a row.
         rule: when a label is given.
         separate_columns: see `Layout`.
@@ -165,9 +166,7 @@ def _score(
     require_networks(networks, bundle)
     if job.store:
         runs = [
-            embed_images(
-                job.images, job.store, network, options, False, table.warn, None, table.progress
-            )
+            embed_scored(job.images, job.store, network, options, table.warn, table.progress)
             for network in networks
         ]
         scored = score_stored(table, job.store, job.images, bundle, options)

@@ -1,4 +1,4 @@
-"""Scoring by the vectors of a store: no picture is read. Those of several backbones, which some
+"""Scoring by the vectors of a store: no image is read. Those of several backbones, which some
 heads take side by side, are joined by uri and content."""
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
+from beam_flowers.runs.embed_scored import scored_table
 from beam_flowers.runs.progress import watched
-from beam_flowers.store.commits import COMMITS, Manifest, Section
-from beam_flowers.store.features import open_store
+from beam_flowers.store.commits import COMMITS, Manifest, Section, latest
+from beam_flowers.store.features import open_store, require_images
 from beam_flowers.store.ledger import Ledger
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.plan import Plan, stored_rows
@@ -33,6 +34,14 @@ def store_roots(store: str) -> list[str]:
     return sorted({root for section in sections for root in section.roots})
 
 
+def sections_of(table: str, manifest: Manifest) -> dict[str, Source]:
+    """Return the sections of a table by their fingerprints."""
+    return {
+        section.fingerprint: (Place(table, key, section.fingerprint), section)
+        for key, section in manifest.sections.items()
+    }
+
+
 def model_sections(store: str, bundle: Bundle) -> list[Source]:
     """The store's vectors that the model was trained on the like of, by backbone.
 
@@ -40,10 +49,8 @@ def model_sections(store: str, bundle: Bundle) -> list[Source]:
         ModelError: if the store lacks some; both sides are named.
     """
     manifest = open_store(store)
-    found = {
-        section.fingerprint: (Place(store, key, section.fingerprint), section)
-        for key, section in manifest.sections.items()
-    }
+    require_images(store, manifest)
+    found = sections_of(store, manifest)
     missing = [name for name in bundle.fingerprints if name not in found]
     if missing:
         held = ", ".join(key.partition("=")[2] for key in manifest.sections)
@@ -62,25 +69,37 @@ def score_stored(
     bundle: Bundle,
     options: RunOptions,
 ) -> Summary:
-    """Scores stored vectors: of all rows, or of those that `images` lists.
+    """Scores stored vectors: of all rows of the collection, or of the images that are listed.
 
-    What the store rejected is rejected here for the same reason; a picture that lacks the vector
-    of one of several backbones, too.
+    Listed images are looked for in the collection, where they have the size and time that are
+    listed, and else in the table of scored images. What was rejected there is rejected here for
+    the same reason; an image that lacks the vector of one of several backbones, too.
     """
-    sources = model_sections(files.absolute(store), bundle)
+    store = files.absolute(store)
+    if images:
+        sources = _sources_of_listed(store, bundle, options.verify)
+    else:
+        sources = [[source] for source in model_sections(store, bundle)]
+    places = [place for tables in sources for place, _ in tables]
     # What was rejected may be in the store by now; to look there costs nothing.
     table = replace(table, rules=table.rules._replace(retry=True))
 
     def list_into(ledger: Ledger) -> None:
         listed = list_images(images, table.root) if images else _stored(sources)
         ledger.list_found(table.progress.counted(listed) if table.progress else listed)
-        for number, (place, section) in enumerate(sources):
-            parts = ((p.name, stored_rows(place, p.name)) for p in section.rows)
-            ledger.add_source(number, parts, _rejects(place, section))
+        for number, tables in enumerate(sources):
+            for place, section in tables:
+                index = places.index(place)
+                parts = ((f"{index}/{p.name}", stored_rows(place, p.name)) for p in section.rows)
+                ledger.add_source(number, parts)
+            # The first reason for a file counts: that of the table which read it last.
+            for place, section in reversed(tables):
+                ledger.add_reasons(_rejects(place, section))
+        if images:
+            ledger.keep_current_sources()
         ledger.reject_without_source()
 
     def carry_out(plan: Plan) -> None:
-        places = [place for place, _ in sources]
         with watched(plan, table.progress, table.kind.rows_each):
             from beam_flowers.plan_transforms import ScorePlan
             from beam_flowers.runs.beam import run_pipeline
@@ -88,7 +107,7 @@ def score_stored(
             run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
 
     def whole(place: Place, base: Manifest) -> Plan:
-        ((source, stored),) = sources
+        (((source, stored),),) = sources
         table.warn_of_collisions(stored_labels(source, stored))
         return plan_whole(place, base, table.described, source, stored)
 
@@ -96,9 +115,20 @@ def score_stored(
     return table.bring_up_to_date(list_into, carry_out, whole if is_whole else None)
 
 
-def _stored(sources: Sequence[Source]) -> Iterator[Image]:
+def _sources_of_listed(store: str, bundle: Bundle, verify: bool) -> list[list[Source]]:
+    """Return for each backbone of the model the tables that have its vectors, best first.
+
+    Under `verify` that is the table of scored images alone: all that is listed was read for it.
+    """
+    scored = scored_table(store)
+    tables = [(root, latest(root)) for root in ([] if verify else [store]) + [scored]]
+    found = [sections_of(root, manifest) for root, manifest in tables]
+    return [[by[name] for by in found if name in by] for name in bundle.fingerprints]
+
+
+def _stored(sources: Sequence[Sequence[Source]]) -> Iterator[Image]:
     """The store's files; where one is in several sections, as the first has it."""
-    for number, (place, section) in enumerate(sources):
+    for number, ((place, section),) in enumerate(sources):
         for part in section.parts:
             for row in stored_rows(place, part.name):
                 yield row.image._replace(label=None, split=None) if number else row.image

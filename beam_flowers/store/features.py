@@ -70,12 +70,26 @@ def open_store(root: str) -> Manifest:
     return manifest
 
 
+def require_images(root: str, manifest: Manifest) -> None:
+    """Check that a store has a collection, and not only images that were scored with it.
+
+    Raises:
+        StoreError: it has none.
+    """
+    if not manifest.sections:
+        raise StoreError(
+            f"{root} has no images yet (those that were only scored with it do not count); "
+            f"`beam-flowers embed IMAGES --store {root}` adds some"
+        )
+
+
 def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple[str, Section]:
     """The section to read: the one named, or the only one.
 
     Raises:
         StoreError: if it is absent or if several would do; they are listed.
     """
+    require_images(root, manifest)
     names = {key: str(s.about.get("name", "")) for key, s in manifest.sections.items()}
     fitting = [
         key for key, name in names.items() if backbone in (None, name, key.partition("=")[2])

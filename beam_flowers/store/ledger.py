@@ -98,13 +98,38 @@ class Ledger:
         """Whether nothing was listed that is not hidden."""
         return not self._number("SELECT count(*) FROM listing")
 
+    def leave_out(self, rows: Iterable[StoredRow]) -> None:
+        """Remove listed files that another table has, with the size and time that are listed.
+
+        Args:
+            rows: that table's rows and rejects.
+        """
+        self._db.execute("CREATE TEMP TABLE held(uri, bytes INT, modified INT)")
+        held = ((row.image.uri, row.image.bytes, row.image.modified) for row in rows)
+        self._db.executemany("INSERT INTO held VALUES (?, ?, ?)", held)
+        self._db.executescript(sql.LEAVE_OUT)
+
     def add_part(
-        self, name: str, rows: Iterable[StoredRow], rejects: bool, committed: bool
+        self,
+        name: str,
+        rows: Iterable[StoredRow],
+        rejects: bool,
+        committed: bool,
+        place: int = 0,
     ) -> None:
-        """Takes in one stored part's rows."""
+        """Takes in one stored part's rows.
+
+        Args:
+            name: of the part.
+            rows: its rows.
+            rejects: True for a part of rejects.
+            committed: True if the table's version names it.
+            place: number of the table that has it: 0 for the one that is written; others are
+                only added after `join`, and give vectors for files of the same content.
+        """
         cursor = self._db.execute(
-            "INSERT INTO parts(name, rejects, committed) VALUES (?, ?, ?)",
-            (name, rejects, committed),
+            "INSERT INTO parts(name, rejects, committed, place) VALUES (?, ?, ?, ?)",
+            (name, rejects, committed, place),
         )
         self._db.executemany(
             f"INSERT INTO stored VALUES ({','.join('?' * 10)})",
@@ -188,21 +213,29 @@ class Ledger:
         self,
         section: int,
         parts: Iterable[tuple[str, Iterable[StoredRow]]],
-        rejects: Iterable[Reject],
     ) -> None:
         """Takes in a section of another table, from which rows can be made without reading files.
 
         Args:
             section: its number, from 0 on.
-            parts: name and rows of each of its parts.
-            rejects: the files that it has no row of, and why.
+            parts: `<place>/<name>` and rows of each of its parts.
         """
         self.sections = max(self.sections, section + 1)
         for name, rows in parts:
-            values = ((section, name, row.image.uri, row.sha256) for row in rows)
-            self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?)", values)
+            values = (
+                (section, name, row.image.uri, row.sha256, row.image.bytes, row.image.modified)
+                for row in rows
+            )
+            self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def add_reasons(self, rejects: Iterable[Reject]) -> None:
+        """Take in the files that another table has no row of, and why."""
         reasons = ((r.image.uri, *r[1:]) for r in rejects)
         self._db.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?, ?)", reasons)
+
+    def keep_current_sources(self) -> None:
+        """Drop the sources of files that changed since; of several tables the first one stays."""
+        self._db.executescript(sql.CURRENT)
 
     def reject_without_source(self) -> None:
         """Makes rejects of the listed files that do not have a row in each section added."""
@@ -222,7 +255,7 @@ class Ledger:
             yield part, [StoredRow(Image(*row[1:8]), row[8]) for row in rows]
 
     def sources(self) -> Iterator[tuple[str, str]]:
-        """(sha256, part name) of stored rows that a doubtful file may equal, by sha256."""
+        """Yield (sha256, `<place>/<part>`) of rows that a doubtful file may equal, by sha256."""
         return iter(self._db.execute(sql.SOURCES))
 
     def part_names(self) -> tuple[list[str], list[str]]:

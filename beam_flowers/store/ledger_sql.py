@@ -4,10 +4,10 @@ TABLES = """
 CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT,
                      stage, error_class, message, sha256);
 CREATE TABLE roots(root PRIMARY KEY, complete INT);
-CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT);
+CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT, place INT DEFAULT 0);
 CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
                     sha256, error_class);
-CREATE TABLE source(section INT, part, uri, sha256);
+CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT);
 CREATE TABLE reasons(uri, stage, error_class, message, sha256);
 """
 
@@ -74,8 +74,9 @@ DOUBTFUL = """
 SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
 WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
 """
+# The table's own parts first; of several the first by name, so that each run chooses the same.
 SOURCES = """
-SELECT s.sha256, min(p.name) FROM stored s JOIN parts p ON p.id = s.part
+SELECT s.sha256, min(p.place || '/' || p.name) FROM stored s JOIN parts p ON p.id = s.part
 WHERE NOT p.rejects AND s.bytes IN (SELECT bytes FROM doubtful)
 GROUP BY s.sha256 ORDER BY s.sha256
 """
@@ -86,6 +87,24 @@ SELECT t.uri, CASE t.state WHEN 'changed' THEN l.root ELSE s.root END,
   CASE t.state WHEN 'changed' THEN l.split ELSE s.split END, s.bytes, s.modified, s.sha256
 FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.uri
 WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
+"""
+
+# What another table has as it is listed, which that table is asked for then.
+LEAVE_OUT = """
+CREATE INDEX held_uri ON held(uri);
+DELETE FROM listing WHERE EXISTS (
+  SELECT 1 FROM held h
+  WHERE h.uri = listing.uri AND h.bytes IS listing.bytes AND h.modified IS listing.modified);
+"""
+
+# Of a file that changed since its row was written the row is no source; of several tables that
+# have a file, the one that was added first is.
+CURRENT = """
+CREATE INDEX listing_uri ON listing(uri);
+DELETE FROM source WHERE NOT EXISTS (
+  SELECT 1 FROM listing l
+  WHERE l.uri = source.uri AND l.bytes IS source.bytes AND l.modified IS source.modified);
+DELETE FROM source WHERE rowid NOT IN (SELECT min(rowid) FROM source GROUP BY section, uri);
 """
 
 # A listed file of which the other table has not all it should becomes a reject: for the reason that

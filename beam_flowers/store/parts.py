@@ -131,6 +131,12 @@ class Place:
         return published if files.exists(published) else self.work(name)
 
 
+def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
+    """Return the place and the name of a part given as `<index in places>/<name>`."""
+    index, _, name = source.partition("/")
+    return places[int(index)], name
+
+
 def write_parts(place: Place, kind: RowKind, rows: pa.Table) -> tuple[Part, ...]:
     """Writes `rows` below `__work`, one part for each of the kind's partitions."""
     return tuple(

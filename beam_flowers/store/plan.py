@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse, groupby
 from typing import Any
@@ -64,6 +64,7 @@ class Plan:
         rewrite: units of stored rows that stay while others of their part go.
         derive: units of files whose rows come from parts of another table.
         sources: number of partitions of the digests that doubtful files may equal.
+        others: places of other tables whose vectors files of the same content take.
         unit_rows: files of a unit, about.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
             `reasons`: the rejects by error class.
@@ -77,6 +78,7 @@ class Plan:
     rewrite: tuple[Unit, ...] = ()
     derive: tuple[Unit, ...] = ()
     sources: int = 0
+    others: tuple[Place, ...] = ()
     unit_rows: int = _FEWEST_ROWS
     counts: dict[str, Any] = field(default_factory=dict)
 
@@ -175,6 +177,7 @@ def make_plan(
     section: Section,
     rules: Rules,
     shards: int | None = None,
+    others: Sequence[tuple[Place, Section]] = (),
 ) -> Plan:
     """Joins the listing with the table and writes the units of work beside it.
 
@@ -186,9 +189,13 @@ def make_plan(
         section: its fingerprint and description; parts and roots are ignored.
         rules: of the join.
         shards: number of units wanted; by default it follows from the number of files.
+        others: sections of other tables whose vectors files of the same content take.
     """
     ledger.join(rules)
-    rows = unit_rows(ledger.fresh(), shards)
+    fresh = ledger.fresh()
+    rows = unit_rows(fresh, shards)
+    if fresh:
+        _add_others(ledger, others)
     whole, partly = ledger.part_names()
     known = committed(manifest, place)
     described = {p.name: p for p in known.parts}
@@ -202,9 +209,18 @@ def make_plan(
         place,
         manifest.version,
         replace(section, parts=tuple(parts), roots=tuple(sorted(roots))),
+        others=tuple(other for other, _ in others),
         counts=_counts(ledger),
     )
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
+
+
+def _add_others(ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
+    for number, (place, section) in enumerate(others, start=1):
+        for part in section.rows:
+            # Another run may have replaced it by now: then its files are computed again.
+            with contextlib.suppress(PartLostError):
+                ledger.add_part(part.name, stored_rows(place, part.name), False, True, number)
 
 
 def _stale(place: Place, names: Iterable[str], known: Section, wanted: Section) -> Iterator[str]:
@@ -249,10 +265,16 @@ def derive_part(
 
 
 def derive_parts(
-    place: Place, kind: RowKind, source: str, images: pa.Table, key: str
+    place: Place,
+    kind: RowKind,
+    source: str,
+    images: pa.Table,
+    key: str,
+    source_place: Place | None = None,
 ) -> tuple[Part, ...]:
-    """`derive_part` for a table that may have partitions."""
-    return write_parts(place, kind, derive(read_part(place, source), images, key, kind))
+    """`derive_part` for a table that may have partitions; the source may be another table's."""
+    rows = read_part(source_place or place, source)
+    return write_parts(place, kind, derive(rows, images, key, kind))
 
 
 def stored_table(rows: list[StoredRow]) -> pa.Table:

@@ -34,8 +34,8 @@ class Unit:
     Attributes:
         file: Parquet file of a `UnitWriter`; none where all rows of `source` are meant.
         index: its row group.
-        source: name of the part the rows come from, where they come from one; of the parts of
-            several sections, with `+` between them.
+        source: the part that the rows come from, where they come from one: its name, or for rows
+            of other tables `<place>/<name>`; of several sections with `+` between them.
         rows: of the row group.
     """
 
@@ -149,7 +149,7 @@ def write_sources(ledger: Ledger, place: Place, partitions: int) -> None:
 
 
 def read_sources(place: Place, index: int) -> dict[str, str]:
-    """Digest -> part of the stored rows in one partition."""
+    """Digest -> `<place>/<part>` of the stored rows in one partition."""
     with pq.ParquetFile(files.open_read(place.run_file("sources.parquet"))) as file:
         rows = file.read_row_group(index)
     return dict(zip(rows["sha256"].to_pylist(), rows["part"].to_pylist(), strict=True))

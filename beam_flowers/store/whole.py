@@ -36,7 +36,7 @@ def plan_whole(
         rows = read_part(source, part.name)
         rejects.append(write_part(place, RejectRows(), rows))
         reasons.update(rows["error_class"].to_pylist())
-    units = tuple(Unit("", 0, part.name, part.rows) for part in stored.rows)
+    units = tuple(Unit("", 0, f"0/{part.name}", part.rows) for part in stored.rows)
     fresh, rejected = sum(unit.rows for unit in units), sum(part.rows for part in rejects)
     counts = {
         "listed": fresh + rejected,

@@ -1,0 +1,35 @@
+"""`forget`: takes the images of a folder out of a store."""
+
+from __future__ import annotations
+
+import argparse
+
+from beam_flowers.cli.shared import BEAM
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers forget`."""
+    parser.epilog = (
+        "Deletes from STORE the rows, vectors and rejects of all images that were listed as ROOT "
+        "or lie\nbelow it, for every backbone. The images themselves are not touched; ROOT need "
+        "not be there\nany more. To have its images back, embed ROOT again. Measures no "
+        "accuracy.\n\n" + BEAM
+    )
+    parser.add_argument("store", metavar="STORE", help="folder of the feature store")
+    parser.add_argument("root", metavar="ROOT", help="folder or file that was embedded or scored")
+    parser.add_argument("--dry-run", action="store_true", help="count the rows and change nothing")
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers forget`."""
+    from beam_flowers import files
+    from beam_flowers.store.forget import forget
+
+    store, root = arguments.store, arguments.root
+    found = forget(files.absolute(store), root, dry_run=arguments.dry_run)
+    verb = "would forget" if arguments.dry_run else "forgot"
+    print(
+        f"{verb} {found.rows} rows and {found.rejects} rejects of {root}, "
+        f"{found.scored} of images that were only scored, {found.copies} of distorted copies"
+    )
+    return 0

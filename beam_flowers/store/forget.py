@@ -1,0 +1,155 @@
+"""Takes the rows of a root out of a store, in one commit for each of its tables."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_flowers import files
+from beam_flowers.errors import InputError, PartLostError, StoreError
+from beam_flowers.store.augmented import AugmentedRows
+from beam_flowers.store.commits import (
+    AUGMENTED,
+    SCORED,
+    Manifest,
+    Section,
+    commit,
+    encoding_in,
+    latest,
+    publish,
+)
+from beam_flowers.store.features import open_store
+from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
+from beam_flowers.store.schema import StoreRows
+
+_TRIES = 20
+_NAMED_ROOTS = 10
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """Numbers of rows and rejects that left a store.
+
+    Attributes:
+        rows: of the collection.
+        rejects: of the collection.
+        scored: rows and rejects of images that were only scored.
+        copies: rows and rejects of distorted copies.
+    """
+
+    rows: int = 0
+    rejects: int = 0
+    scored: int = 0
+    copies: int = 0
+
+
+def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
+    """Take all rows and rejects of images below a folder out of a store, of every backbone.
+
+    The images themselves are not touched. Vectors that leave are computed again if the images
+    are embedded again.
+
+    Args:
+        store: absolute folder of the store.
+        root: a folder or file that was embedded or scored, or one below or above such a one;
+            it need not be there any more.
+        dry_run: count only.
+
+    Raises:
+        InputError: if nothing of the store lies below `root`.
+        StoreError: if there is no store, or other writers were first each time.
+    """
+    open_store(store)
+    root = files.absolute(root)
+    rows, rejects = _forget(store, root, dry_run=dry_run)
+    scored = _forget(files.join(store, SCORED), root, dry_run=dry_run)
+    copies = _forget(files.join(store, AUGMENTED), root, dry_run=dry_run)
+    found = Forgotten(rows, rejects, sum(scored), sum(copies))
+    if found == Forgotten():
+        sections = open_store(store).sections.values()
+        roots = sorted({known for section in sections for known in section.roots})
+        named = ", ".join(roots[:_NAMED_ROOTS]) + ", ..." * (len(roots) > _NAMED_ROOTS)
+        raise InputError(
+            f"{store} has no image of {root!r}. Folders that it has listed: {named or 'none'}"
+        )
+    return found
+
+
+def _forget(table: str, root: str, *, dry_run: bool) -> tuple[int, int]:
+    """Take rows out of one table; return the numbers of rows and of rejects."""
+    for _ in range(_TRIES):
+        if not dry_run:
+            publish(table)
+        base = latest(table)
+        run = secrets.token_hex(8)
+        try:
+            now = _without(base, table, root, run=run, dry_run=dry_run)
+        except PartLostError:
+            # Replaced by another writer since `base`; if by none, it is lost indeed.
+            if latest(table).version == base.version:
+                raise
+            continue
+        gone = _count(base, rejects=False) - _count(now, rejects=False)
+        gone_rejects = _count(base, rejects=True) - _count(now, rejects=True)
+        if dry_run or now.sections == base.sections:
+            return gone, gone_rejects
+        counts = {"forgotten": gone, "forgotten_rejects": gone_rejects}
+        if commit(table, replace(now, version=base.version + 1, run=run, counts=counts)):
+            publish(table)
+            return gone, gone_rejects
+    raise StoreError(f"{table}: other writers were first {_TRIES} times; run this again")
+
+
+def _without(base: Manifest, table: str, root: str, *, run: str, dry_run: bool) -> Manifest:
+    sections = {}
+    for key, section in base.sections.items():
+        place = Place(table, key, section.fingerprint, run)
+        kept = [_remaining(place, part, section, root, dry_run) for part in section.parts]
+        parts = tuple(part for part in kept if part is not None)
+        roots = tuple(known for known in section.roots if not _is_below(known, root))
+        # A section without parts is left out: it would be a backbone that has no images.
+        if parts or not section.parts:
+            sections[key] = replace(section, parts=parts, roots=roots)
+    return replace(base, sections=sections)
+
+
+def _remaining(place: Place, part: Part, section: Section, root: str, dry_run: bool) -> Part | None:
+    """Return the part as it is, one written without the rows of `root`, or None if none stay."""
+    names = read_part(place, part.name, ["uri", "root"])
+    gone = pc.or_(_below(names["uri"], root), _below(names["root"], root))
+    left = len(names) - (pc.sum(gone).as_py() or 0)
+    if left == len(names):
+        return part
+    if not left:
+        return None
+    if dry_run:
+        return replace(part, rows=left)
+    rows = read_part(place, part.name).filter(pc.invert(gone))
+    return write_part(place, _kind(place, part, section), rows)
+
+
+def _kind(place: Place, part: Part, section: Section) -> StoreRows | RejectRows:
+    if part.is_rejects:
+        return RejectRows()
+    kind = AugmentedRows if place.root.endswith(f"/{AUGMENTED}") else StoreRows
+    name = str(section.about.get("name", ""))
+    return kind(section.fingerprint, name, encoding=encoding_in(section))
+
+
+def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
+    """Return a mask of the paths that are `root` or lie below it; a missing one does not."""
+    is_root = pc.equal(paths, root)
+    return pc.fill_null(pc.or_(is_root, pc.starts_with(paths, files.join(root, ""))), False)
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path == root or path.startswith(files.join(root, ""))
+
+
+def _count(manifest: Manifest, *, rejects: bool) -> int:
+    parts: Iterable[Part] = (p for s in manifest.sections.values() for p in s.parts)
+    return sum(part.rows for part in parts if part.is_rejects == rejects)

@@ -1,0 +1,234 @@
+"""`score --store` keeps vectors of images in a table of their own; `forget` cleans older stores."""
+
+import json
+import os
+import shutil
+
+import pandas as pd
+import pictures
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+from stores import cli, embed, photos, rejects, rows
+from test_identities import OLD
+
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.errors import InputError, StoreError
+from beam_flowers.head.bundle import read_bundle
+from beam_flowers.runs.embed import RunOptions
+from beam_flowers.runs.score import Job, score_images
+from beam_flowers.store.commits import latest
+from beam_flowers.store.forget import Forgotten, forget
+
+NETWORK = resolve("efficientnet-lite0")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A collection of `photos`, its `store`, a `model`, and `more` images in two folders."""
+    base = tmp_path_factory.mktemp("scored")
+    assert embed(photos(base / "photos", 4), base / "store").embedded == 20
+    assert cli("train", base / "store", "--model", base / "model") == 0
+    for number, name in enumerate(["unsorted", "holiday2024"]):
+        (base / "more" / name).mkdir(parents=True)
+        for seed in range(3):
+            data = pictures.jpeg(seed=10 * number + seed)
+            (base / "more" / name / f"{seed}.jpg").write_bytes(data)
+    return base
+
+
+@pytest.fixture
+def collection(made):
+    """The same folders at the same path, to be changed; put back afterwards."""
+    kept = made.with_name(made.name + "-kept")
+    shutil.copytree(made, kept)
+    yield made
+    shutil.rmtree(made)
+    kept.rename(made)
+
+
+def score(base, *images, store="store", **options):
+    job = Job(tuple(map(str, images)), str(base / "out.parquet"), str(base / store))
+    said = []
+    model = read_bundle(str(base / "model"))
+    summary = score_images(job, model, NETWORK, RunOptions(**options), said.append)
+    assert not said
+    return summary
+
+
+def scores(base):
+    return {row["uri"]: row["top_k"] for row in pq.read_table(base / "out.parquet").to_pylist()}
+
+
+def test_the_collection_is_as_it_was(collection, capsys):
+    before = latest(str(collection / "store"))
+    assert str(score(collection, collection / "more")) == (
+        "embedded 6, reused 0, rejected 0, hidden 0, of 6"
+    )
+    assert latest(str(collection / "store")) == before
+    assert len(rows(collection / "store")) == 20
+    assert len(pd.read_parquet(collection / "store")) == 20
+    assert ds.dataset(collection / "store").count_rows() == 20
+    assert len(rows(collection / "store" / "__scored")) == 6
+    model = collection / "again"
+    assert cli("train", collection / "store", "--model", model) == 0
+    assert read_bundle(str(model)).labels == read_bundle(str(collection / "model")).labels
+    measured = collection / "evaluation"
+    assert cli("evaluate", collection / "store", "--model", model, "--output", measured) == 0
+    assert cli("report", collection / "store", "--output", collection / "r.html") == 0
+    page = (collection / "r.html").read_text()
+    assert "unsorted" not in page
+    assert "holiday2024" not in page
+    found = json.loads((measured / "evaluation.json").read_text())
+    assert "holiday2024" not in json.dumps(found)
+
+
+def test_images_that_the_collection_has_are_read_from_there(collection):
+    photo = next((collection / "photos" / "roses").iterdir())
+    shutil.copy(photo, collection / "more" / "unsorted" / "copy.jpg")
+    images = [collection / "more", collection / "photos" / "roses"]
+    summary = score(collection, *images)
+    assert (summary.embedded, summary.reused, summary.total) == (6, 5, 11)
+    uris = {row["uri"] for row in rows(collection / "store" / "__scored")}
+    assert uris == {str(p) for p in (collection / "more").glob("*/*.jpg")}
+    assert str(score(collection, *images)) == "embedded 0, reused 11, rejected 0, hidden 0, of 11"
+    assert len(scores(collection)) == 11
+
+
+def test_nothing_new_leaves_no_table(collection):
+    assert score(collection, collection / "photos").reused == 20
+    assert not (collection / "store" / "__scored" / "__commits").exists()
+
+
+def test_a_later_embed_of_the_same_files_runs_no_network(collection):
+    score(collection, collection / "more")
+    summary = embed(collection / "more", collection / "store")
+    assert str(summary) == "embedded 0, reused 6, rejected 0, hidden 0, of 6"
+    fresh = collection / "fresh"
+    embed(collection / "photos", fresh)
+    embed(collection / "more", fresh)
+    assert rows(collection / "store") == rows(fresh)
+    assert {row["label"] for row in rows(fresh)} > {"unsorted", "holiday2024"}
+    # They are the collection's now, and leave the other table with the next listing.
+    assert score(collection, collection / "more").reused == 6
+    assert rows(collection / "store" / "__scored") == []
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_an_edited_image_is_scored_as_it_is_now(collection, verify):
+    photo = next((collection / "photos" / "roses").iterdir())
+    status = photo.stat()
+    photo.write_bytes(pictures.jpeg(seed=77))
+    if verify:  # Neither size nor time tell.
+        photo.write_bytes(photo.read_bytes().ljust(status.st_size, b"\0")[: status.st_size])
+        os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
+    summary = score(collection, collection / "photos", verify=verify)
+    assert summary.embedded == 1
+    found = scores(collection)
+    score(collection, collection / "photos", store="fresh")
+    assert found == scores(collection)
+    assert len(found) == 20
+
+
+def test_rejects_of_the_collection_are_rejects_of_the_table(collection):
+    bad = collection / "photos" / "roses" / "bad.jpg"
+    bad.write_bytes(pictures.truncated(pictures.jpeg()))
+    embed(collection / "photos", collection / "store")
+    assert score(collection, collection / "photos").rejected == 1
+    bad.write_bytes(pictures.jpeg(seed=5))
+    assert score(collection, collection / "photos").rejected == 0
+    bad.write_bytes(b"text")
+    assert score(collection, collection / "photos", collection / "more").rejected == 1
+    assert rejects(collection / "store" / "__scored") == {str(bad): "NotAnImage"}
+
+
+def test_a_store_of_an_older_layout_gets_a_newer_one_first(collection):
+    base = collection
+    shutil.rmtree(base / "store")
+    shutil.copytree(OLD / "store", base / "store")
+    before = latest(str(base / "store"))
+    assert before.layout == 1
+    score(base, base / "more")
+    after = latest(str(base / "store"))
+    assert (after.version, after.layout) == (before.version + 1, 2)
+    assert after.sections == before.sections
+    score(base, base / "photos")
+    assert latest(str(base / "store")) == after
+
+
+def test_a_store_that_only_scored_has_no_collection(collection, capsys):
+    base = collection
+    assert score(base, base / "more", store="new").embedded == 6
+    assert cli("train", base / "new", "--model", base / "none") == 1
+    assert "beam-flowers embed IMAGES --store" in capsys.readouterr().err
+    assert embed(base / "photos", base / "new").embedded == 20
+    assert len(rows(base / "new")) == 20
+
+
+def test_the_map_of_a_score_table_has_images_of_both(collection):
+    score(collection, collection / "more", collection / "photos" / "roses")
+    arguments = ["--store", collection / "store", "--output", collection / "r.html"]
+    assert cli("report", collection / "out.parquet", *arguments) == 0
+    assert "Map of 10 pictures" in (collection / "r.html").read_text()
+
+
+@pytest.fixture
+def mixed(collection):
+    """A store into which an older program has put the scored images."""
+    before = latest(str(collection / "store")).sections
+    (collection / "more" / "unsorted" / "bad.jpg").write_bytes(b"text")
+    embed(collection / "more", collection / "store")
+    embed(collection / "more" / "unsorted", collection / "store")
+    return collection, before
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_forget_cleans_a_store_that_is_mixed(mixed, there, monkeypatch, capsys):
+    base, before = mixed
+    if not there:
+        shutil.rmtree(base / "more")
+    monkeypatch.chdir(base)
+    assert cli("forget", "store", "more", "--dry-run") == 0
+    assert "would forget 6 rows and 1 rejects of more" in capsys.readouterr().out
+    assert len(rows(base / "store")) == 26
+    assert cli("forget", "store", "more") == 0
+    assert "forgot 6 rows and 1 rejects of more" in capsys.readouterr().out
+    (section,) = latest(str(base / "store")).sections.values()
+    assert section.dataset_hash == next(iter(before.values())).dataset_hash
+    assert section.roots == (str(base / "photos"),)
+    assert len(rows(base / "store")) == 20
+    assert rejects(base / "store") == {}
+    assert cli("train", "store", "--model", "again") == 0
+    assert read_bundle("again").labels == read_bundle("model").labels
+
+
+def test_forget_takes_a_part_of_a_root_from_all_tables(collection):
+    store = str(collection / "store")
+    score(collection, collection / "more")
+    assert cli("embed", collection / "photos", "--store", store, "--augment", "1") == 0
+    assert forget(store, str(collection / "more" / "unsorted")) == Forgotten(scored=3)
+    roses = str(collection / "photos" / "roses")
+    assert forget(store, roses, dry_run=True) == Forgotten(rows=4, copies=4)
+    assert forget(store, roses) == Forgotten(rows=4, copies=4)
+    assert len(rows(store)) == 16
+    assert len(rows(collection / "store" / "__scored")) == 3
+    summary = embed(collection / "photos", store)
+    assert (summary.embedded, summary.reused) == (4, 16)
+    assert cli("embed", collection / "photos", "--store", store, "--augment", "1") == 0
+
+
+def test_forget_all_leaves_an_empty_store(collection):
+    store = str(collection / "store")
+    assert forget(store, str(collection)).rows == 20
+    assert latest(store).sections == {}
+    assert not list((collection / "store").glob("backbone=*/*.parquet"))
+    assert embed(collection / "photos", store).embedded == 20
+
+
+def test_forget_what_is_not_there(collection, capsys):
+    with pytest.raises(InputError, match=rf"has no image of .*{collection / 'photos'}"):
+        forget(str(collection / "store"), str(collection / "photo"))
+    assert cli("forget", collection / "none", "photos") == 1
+    assert "no store at" in capsys.readouterr().err
+    with pytest.raises(StoreError, match="no store at"):
+        forget(str(collection / "more"), "x")
