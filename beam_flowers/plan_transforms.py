@@ -120,6 +120,10 @@ class RunPlan(beam.PTransform):
         if plan.doubtful:
             doubtful = pbegin | "SpreadDoubtful" >> SpreadUnits(plan.doubtful)
             fresh, settled = doubtful | SettleDoubtful(plan, kind, self.limits, setup)
+            # The job servers of Flink and Spark run a Reshuffle themselves. Their fuser, Java's
+            # GreedyPipelineFuser, refuses a Flatten of its output and a ParDo's: "PCollectionNodes
+            # ... were consumed but never produced". Behind a ParDo of its own it is like the other.
+            units = units | "PassUnits" >> beam.FlatMap(_itself)
             units = (units, fresh) | "Files" >> beam.Flatten()
             outcomes.append(settled)
         embed = workers.EmbedUnits(setup, kind, self.limits)
@@ -210,6 +214,10 @@ class _Listed(beam.DoFn):
 
 def _second(keyed: tuple[int, Iterable[Unit]]) -> Iterator[Unit]:
     yield from keyed[1]
+
+
+def _itself(unit: Unit) -> Iterator[Unit]:
+    yield unit
 
 
 def _keyed(outcome: Outcome) -> Iterator[tuple[int, Outcome]]:
