@@ -1,7 +1,9 @@
 """Collections that several tests look at."""
 
+import os
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,21 @@ FLOWERS = Path(beam_flowers.__file__).parent / "data" / "flowers"
 
 
 def pytest_configure():
-    """Ctrl-C reaches the commands that tests start, also where a shell ignores it for this one."""
+    """Gives the tests a cache of their own, and Ctrl-C to the commands that they start.
+
+    Before any module of tests is imported: nothing reads what an earlier run left, as networks
+    that other code has built.
+    """
+    users = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    os.environ.setdefault("BEAM_FLOWERS_USERS_CACHE", users)
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="beam-flowers-tests-")
+    # A shell may ignore Ctrl-C for this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure():
+    """Deletes that cache."""
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,6 @@ from pathlib import Path
 
 import apache_beam
 
-from beam_flowers.paths import cache
-
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 PRISM = f"github.com/apache/beam/sdks/v2/go/cmd/prism@v{apache_beam.__version__}"
 
@@ -30,14 +28,16 @@ def program(module: str) -> str:
     given = os.environ.get(variable) or shutil.which(name)
     if given:
         return given
-    folder = Path(cache(f"{name}-{version}")).expanduser()
+    # Not the tests' own cache, which goes with each run: see conftest.
+    users = os.environ["BEAM_FLOWERS_USERS_CACHE"]
+    folder = Path(users, "beam-flowers", f"{name}-{version}")
     if not (folder / name).exists():
         if shutil.which("go") is None:
             raise RuntimeError(
                 f"{name} is missing: set {variable} to the program, or install Go, with which "
                 f"this test makes it (go install {module})"
             )
-        environment = {**os.environ, "GOBIN": str(folder)}
+        environment = {**os.environ, "GOBIN": str(folder), "XDG_CACHE_HOME": users}
         subprocess.run(["go", "install", module], env=environment, check=True)
     return str(folder / name)
 

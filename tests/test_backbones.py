@@ -31,8 +31,13 @@ def resolved(request):
 
 
 @pytest.fixture(scope="module")
-def lite(resolved):
-    return engine.load(resolved)
+def lite(resolved, tmp_path_factory):
+    """The network, built from its weights: nothing is kept yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        engine._load.cache_clear()
+        yield engine.load(resolved)
+        engine._load.cache_clear()
 
 
 @pytest.fixture

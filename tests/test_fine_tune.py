@@ -284,6 +284,11 @@ def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypa
     bundle = read_bundle(str(tmp_path / "m"))
     assert bundle.backbone == "tuned"
     assert bundle.recipe["name"] == "fine-tune"
+    picture = str(next((tmp_path / "pictures").glob("*/*")))
+    assert main(["classify", picture, "--model", "m"]) == 1
+    refused = capsys.readouterr().err
+    assert "'tuned', which is not in the catalogue" in refused
+    assert "as --backbone-path" in refused
     (command,) = said.partition("next:\n")[2].splitlines()
     assert main(shlex.split(command)[1:]) == 0
     with open("TABLE.csv") as table:

@@ -1,13 +1,19 @@
 """Networks are kept: later starts go without their origin; what is damaged is made again."""
 
+import os
 import pwd
+import shutil
 import subprocess
 import sys
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from beam_flowers.backbones import engine, kept, openvino_engine
+import beam_flowers
+from beam_flowers.backbones import efficientnet_lite, engine, kept, openvino_engine
+from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
 
 ENGINES = ["tensorflow", "openvino"]
@@ -117,3 +123,134 @@ def test_somebody_without_a_home_starts_all_the_same(name, monkeypatch, tmp_path
     assert load(name).vector_length == 1280
     assert not list(tmp_path.iterdir())
     assert name == "tensorflow" or not openvino_engine.is_kept(resolve("efficientnet-lite0"))
+
+
+# --- a kept network goes with what it was made of ---
+
+PACKAGE = Path(beam_flowers.__file__).parent
+LITE = resolve("efficientnet-lite0")
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of the modules that build networks, at another place and with other dates."""
+    copy = shutil.copytree(PACKAGE / "backbones", tmp_path / "backbones")
+    for number, module in enumerate(copy.glob("*.py")):
+        os.utime(module, (number, number))
+    return copy
+
+
+def test_a_change_of_any_source_makes_another_key(sources, monkeypatch):
+    same = kept.place(LITE, "openvino", "1")
+    places = {same}
+    for module in [None, *sources.glob("*.py")]:
+        if module:
+            module.write_bytes(module.read_bytes() + b"#")
+        monkeypatch.setattr(kept, "_SOURCES", kept.sources_digest(sources))
+        places.add(kept.place(LITE, "openvino", "1"))
+        assert (kept.place(LITE, "openvino", "1") == same) == (module is None)
+    assert len(places) == 1 + len(list(sources.glob("*.py")))
+
+
+def test_a_new_and_a_renamed_source_make_other_keys(sources):
+    before = kept.sources_digest(sources)
+    (sources / "new.py").write_text("")
+    assert kept.sources_digest(sources) != before
+    (sources / "new.py").unlink()
+    (sources / "hub.py").rename(sources / "hub2.py")
+    assert kept.sources_digest(sources) != before
+
+
+def test_without_sources_nothing_is_kept(folder, monkeypatch, tmp_path):
+    assert kept.sources_digest(tmp_path) is None
+    monkeypatch.setattr(kept, "_SOURCES", None)
+    np.testing.assert_array_equal(load("tensorflow").embed(PIXELS).shape, (1, 1280))
+    assert not folder.exists()
+
+
+OTHERS = {
+    "name": "other",
+    "input_size": 225,
+    "vector_length": 7,
+    "pixel_range": (0.0, 1.0),
+    "crop": 0.5,
+    "resample": "lanczos",
+    "loader": "any",
+    "architecture": "efficientnet_lite1",
+    "weights_file": "other.npz",
+    "digest": "sha256:0",
+    "wheel": "other==1",
+    "wheel_sha256": "0",
+}
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Backbone)])
+def test_a_change_of_the_recipe_makes_another_key(field):
+    for_people = field in ("licence", "source")
+    row = replace(LITE.row, **{field: "other" if for_people else OTHERS[field]})
+    other = kept.place(replace(LITE, row=row, path=LITE.place), "openvino", "1")
+    assert (other == kept.place(LITE, "openvino", "1")) == for_people
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"precision": "bfloat16"}, False),
+        ({"weights_sha256": "0" * 64}, False),
+        ({"kind": "saved-model"}, False),
+        ({"vectors": "float16"}, True),
+        ({"path": "/elsewhere"}, True),
+    ],
+)
+def test_a_change_of_the_network_makes_another_key(change, same):
+    other = kept.place(replace(LITE, **change), "openvino", "1")
+    assert (other == kept.place(LITE, "openvino", "1")) == same
+
+
+def test_another_decoder_engine_or_library_makes_another_key(monkeypatch):
+    places = {kept.place(LITE, "openvino", version) for version in "12"}
+    monkeypatch.setattr("beam_flowers.images.recipe.DECODE_VERSION", "other")
+    places.add(kept.place(LITE, "openvino", "1"))
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
+    places.add(kept.place(LITE, "openvino", "1"))
+    assert len(places) == 4
+
+
+def test_other_blocks_beside_the_same_arrays_make_another_key(tmp_path):
+    row = replace(LITE.row, wheel="lite==1")
+    found = []
+    for number in "12":
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "architecture.json").write_text(number)
+        net = replace(LITE, row=row, path=str(tmp_path / number / "weights.npz"))
+        found.append(kept.place(net, "openvino", "1"))
+    assert found[0] != found[1]
+
+
+def test_a_broken_loader_is_seen_where_the_cache_is_warm(name, monkeypatch):
+    expected = load(name).embed(PIXELS)
+    right = efficientnet_lite.vectors
+
+    def broken(pixels, blocks, arrays):
+        return right(pixels, blocks, arrays) + 1
+
+    monkeypatch.setattr(efficientnet_lite, "vectors", broken)
+    monkeypatch.setattr(kept, "_SOURCES", "of the broken loader")
+    np.testing.assert_allclose(load(name).embed(PIXELS), expected + 1, rtol=1e-5)
+
+
+def test_an_update_of_the_code_reads_no_network_that_the_old_code_built(tmp_path):
+    left_out = shutil.ignore_patterns("data", "__pycache__")
+    copy = shutil.copytree(PACKAGE, tmp_path / "beam_flowers", ignore=left_out)
+    (copy / "data").symlink_to(PACKAGE / "data")
+    call = [sys.executable, "-c", _START, "efficientnet-lite0", LITE.engine, "none"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    loader = copy / "backbones" / "efficientnet_lite.py"
+    text, stem = loader.read_text(), '"stem", arrays, stride='
+    assert text.count(f"{stem}2") == 1
+    found = []
+    for stride in "24":
+        loader.write_text(text.replace(f"{stem}2", f"{stem}{stride}"))
+        ran = subprocess.check_output(call, text=True, env=environment, cwd=tmp_path)
+        found.append(ran.split()[-1])
+    assert found[0] != found[1]

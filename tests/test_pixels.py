@@ -6,14 +6,16 @@ import struct
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pictures
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, PictureError
 from beam_flowers.images.formats import FORMATS, sniff
 from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import DECODE_VERSION, Limits, PixelRecipe
@@ -227,6 +229,37 @@ def test_scaled_jpeg_decoding_stays_close_to_a_full_one(
     # Decoding at half of twice the target's size gives means up to 11 here.
     assert difference.mean() < 2
     assert difference.max() < 12
+
+
+def asked_sizes(data: bytes, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Sizes at which `decode` asks for scaled decoding; nothing is decoded."""
+    asked: list[Any] = []
+    monkeypatch.setattr(JpegImageFile, "draft", lambda im, mode, size: asked.append(size))
+    monkeypatch.setattr(JpegImageFile, "load", lambda im: 1 / 0)
+    with pytest.raises(PictureError, match="ZeroDivisionError"):
+        decode(data, SQUASH)
+    return asked
+
+
+def framed(frame: int, before: bytes = b"") -> bytes:
+    """A JPEG of 480 x 320 whose header names that type of frame, with bytes before it."""
+    data = pictures.jpeg(480, 320)
+    place = data.index(b"\xff\xc0")
+    return data[:place] + before + bytes([0xFF, 0xC0 + frame]) + data[place + 2 :]
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff\xff", b"\0\1", b"\xff\0", b"\xff\xfe\0\4\xff\xc0"])
+@pytest.mark.parametrize("frame", sorted({*range(16)} - {4, 8, 12}))
+def test_scaled_decoding_is_asked_of_five_types_of_frame(
+    frame: int, before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asked_sizes(framed(frame, before), monkeypatch)
+    assert asked == ([(120, 80)] if frame in (0, 1, 2, 9, 10) else [])
+
+
+def test_bytes_of_a_comment_are_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    comment = b"\xff\xfe\0\6\xff\xc5\0\2"
+    assert asked_sizes(framed(0, comment), monkeypatch) == [(120, 80)]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 1), (17, 5)])

@@ -147,9 +147,37 @@ def find_row(name: str) -> Backbone | None:
     return next((row for row in CATALOGUE if row.name == name), None)
 
 
+def require_in_catalogue(name: str, named_by: str, cure: str) -> None:
+    """Checks the name of a backbone that a model or a store gives, and not the user.
+
+    Any other name may be a path or an address, and what lies there is run when it is loaded.
+
+    Args:
+        name: of one backbone.
+        named_by: `the model`, `the store`.
+        cure: a sentence on how the user says which network to load.
+
+    Raises:
+        BackboneError: the catalogue has no such name.
+    """
+    if find_row(name) is not None:
+        return
+    if _is_imported(name):
+        raise unknown(name)
+    names = ", ".join(row.name for row in CATALOGUE)
+    raise BackboneError(
+        f"{named_by} names the backbone {name!r}, which is not in the catalogue ({names}) and is "
+        f"not looked for: a network is a program, load only what you trust. {cure}"
+    )
+
+
+def _is_imported(name: str) -> bool:
+    return name.partition("-")[0] == IMPORTED
+
+
 def unknown(name: str) -> BackboneError:
     """The error for a name that is no row, no path and no handle."""
-    if name.partition("-")[0] == IMPORTED:
+    if _is_imported(name):
         return BackboneError(
             f"{name!r} are vectors taken over from retrain.py's text files; nobody knows which "
             "weights and pixels made them, so that no picture can be computed alike. Score the "

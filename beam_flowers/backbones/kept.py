@@ -4,31 +4,78 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 
-import beam_flowers
+from beam_flowers import files
 from beam_flowers.backbones import weights
+from beam_flowers.backbones.catalogue import VECTORS
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.paths import cache
 
 _DIGEST = "sha256"
+_FOR_PEOPLE = {"licence", "source"}
+"""Fields of a backbone that no network is built from; a source may be a path on one machine."""
+_LIBRARIES = ("tensorflow", "keras")
+
+
+def sources_digest(folder: Path) -> str | None:
+    """Hashes the modules in a folder, by their names; None where there are none, as in a zip."""
+    modules = sorted(folder.glob("*.py"))
+    lines = [f"{hashlib.sha256(m.read_bytes()).hexdigest()}  {m.name}\n" for m in modules]
+    return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else None
+
+
+# Taken when the modules are imported: an edit after that makes another network than they do.
+_SOURCES = sources_digest(Path(__file__).parent)
 
 
 def place(backbone: ResolvedBackbone, engine: str, version: str) -> Path:
-    """The folder for a network as that version of an engine reads it, in any precision."""
-    row = backbone.row
-    network = (row.name, backbone.weights_sha256, repr(row.pixel_range), str(row.input_size))
-    # The precision is not among them: it is chosen when the network is compiled.
-    made_by = (version, beam_flowers.__version__)
-    name = hashlib.sha256(repr((network, made_by)).encode()).hexdigest()[:32]
+    """Names the folder for a network as that version of an engine reads it.
+
+    The name changes with all that the network is made of: the modules that build it and choose
+    its output (`network.vector_of`), the libraries, the weights, the recipe, the precision.
+    """
+    row = {key: value for key, value in asdict(backbone.row).items() if key not in _FOR_PEOPLE}
+    made_of = {
+        "sources": _SOURCES,
+        "architecture": _architecture_digest(backbone),
+        "engine": [engine, version],
+        "libraries": [_version(name) for name in _LIBRARIES],
+        "kind": backbone.kind,
+        "row": row,
+        # Vectors are rounded after the network has run.
+        "recipe": replace(backbone, vectors=VECTORS[0]).about(),
+    }
+    name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
+    nowhere = Path(os.devnull, name)
     try:
-        return Path(cache(engine)).expanduser() / name
+        return Path(cache(engine)).expanduser() / name if _SOURCES else nowhere
     except RuntimeError:  # Somebody without a home, as in some containers: nothing can be kept.
-        return Path(os.devnull, name)
+        return nowhere
+
+
+def _architecture_digest(backbone: ResolvedBackbone) -> str | None:
+    """Hashes the file of the blocks that lies beside EfficientNet-Lite's arrays."""
+    if backbone.kind != "efficientnet-lite":
+        return None
+    path = files.join(files.parent(backbone.place), weights.BLOCKS)
+    # Where it is gone no network can be built, which says so itself.
+    with contextlib.suppress(OSError):
+        return weights.file_digest(path, "sha256")
+    return None
+
+
+def _version(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return None
 
 
 def keep(folder: Path, save: Callable[[Path], None]) -> None:

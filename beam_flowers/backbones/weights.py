@@ -23,8 +23,10 @@ PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 
 Kind = Literal["efficientnet-lite", "keras-weights", "saved-model", "keras-file"]
 
+BLOCKS = "architecture.json"
+"""Beside the arrays of an EfficientNet-Lite: the blocks that they belong to."""
+
 _MODEL = "saved_model.pb"
-_BLOCKS = "architecture.json"
 _PIECE = 2**20
 # Keras' safe mode refuses these too, but releases before 3.13.2 let some through.
 _CODE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
@@ -179,7 +181,7 @@ def local_copy(path: str, kind: Kind) -> Iterator[str]:
         else:
             _copy(path, copy)
         if kind == "efficientnet-lite":
-            _copy(files.join(files.parent(path), _BLOCKS), os.path.join(folder, _BLOCKS))
+            _copy(files.join(files.parent(path), BLOCKS), os.path.join(folder, BLOCKS))
         yield copy
 
 

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import add_weights, resolve_backbone, warn
+from beam_flowers.cli.shared import NAME_THE_PATH, add_weights, resolve_backbone, warn
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     _check(arguments)
     progress.begin("fine-tuning")
     from beam_flowers import files
+    from beam_flowers.backbones.catalogue import require_in_catalogue
     from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
     from beam_flowers.store.features import choose_section, open_store
 
@@ -82,7 +83,10 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     _, section = choose_section(root, open_store(root), arguments.backbone)
     settings = {name: getattr(arguments, name) for name in SETTINGS}
     options = FineTuneOptions(**{n: v for n, v in settings.items() if v is not None})
-    network = resolve_backbone(arguments, str(section.about["name"]))
+    name = str(section.about["name"])
+    if not arguments.backbone_path:
+        require_in_catalogue(name, "the store", NAME_THE_PATH)
+    network = resolve_backbone(arguments, name)
     backbone = network.in_form(section.fingerprint)
     tuned = fine_tune(
         root,

@@ -73,7 +73,9 @@ def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
 
 
 def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[ResolvedBackbone]:
-    """The backbone that a model was trained on, or those whose vectors it takes side by side."""
+    """Finds the backbone that a model was trained on, or those that it takes side by side."""
+    from beam_flowers.backbones.catalogue import require_in_catalogue
+
     if len(bundle.fingerprints) == 1:
         return [backbone_of(bundle, arguments)]
     if arguments.backbone_path or arguments.backbone_sha256 or arguments.pixel_range:
@@ -85,6 +87,9 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
     names = bundle.backbone.split("+")
     if len(names) != len(bundle.fingerprints):
         raise ModelError(f"the names in {bundle.backbone!r} cannot be told apart; score a store")
+    cure = "Embed the pictures with each network, by `embed --backbone`, and score the store"
+    for name in names:
+        require_in_catalogue(name, "the model", cure)
     return [
         in_precision(resolve_backbone(arguments, name).in_form(fingerprint), arguments)
         for name, fingerprint in zip(names, bundle.fingerprints, strict=True)

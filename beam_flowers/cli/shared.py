@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from beam_flowers.head.bundle import Bundle
     from beam_flowers.runs.embed import RunOptions, Summary
 
+NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
+"""What to do where a model or a store names a network that is not in the catalogue."""
+
 DEFAULT_BACKBONE = "efficientnet-lite0"
 
 EXIT_TOO_MANY_BAD = 3
@@ -187,7 +190,13 @@ def _pixel_range(text: str | None) -> tuple[float, float] | None:
 
 
 def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbone:
-    """The backbone that a model was trained on; ModelError if the one here is another."""
+    """Finds the backbone that a model was trained on.
+
+    Raises:
+        BackboneError: it is not in the catalogue, and no `--backbone-path` says where it lies.
+        ModelError: the one here is another.
+    """
+    from beam_flowers.backbones.catalogue import require_in_catalogue
     from beam_flowers.head.bundle import require_backbone
 
     if len(bundle.fingerprints) > 1:
@@ -195,6 +204,8 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
             f"the model takes the vectors of {bundle.backbone} side by side; embed the pictures"
             " with each of them into one store and `score` that"
         )
+    if not arguments.backbone_path:
+        require_in_catalogue(bundle.backbone, "the model", NAME_THE_PATH)
     backbone = resolve_backbone(arguments, bundle.backbone).in_form(bundle.fingerprint)
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, backbone.about()["pixels"])
     return in_precision(backbone, arguments)

@@ -24,6 +24,7 @@ What each kind of picture becomes (changing a row means changing `recipe.DECODE_
 
 A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling) where the part that is used
 stays at least twice as large as the target; what remains is done by one antialiased resize.
+Scaled decoding is asked only of SOF0, 1, 2, 9, 10; others are decoded whole.
 Nothing here is shared between threads, and no result depends on how many there are.
 """
 
@@ -98,6 +99,14 @@ for a pass over all its pixels in some ten bytes; at this size photographs decod
 at Pillow's 64 KiB, and noisy 12-megapixel ones a tenth slower."""
 
 _CUT_SHORT = re.compile(r"truncat|not enough|only got|end of|EOF|no more", re.IGNORECASE)
+
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers of a JPEG's frames, SOF0 to SOF15 (ITU T.81, table B.1)."""
+
+_SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+
+_LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
+"""Second bytes of the JPEG markers without a length, and of a padded 0xFF, which is no marker."""
 
 _END_OF_DATA = (EOFError, IndexError, struct.error)
 """What header parsers run into at the end of a file; Pillow wraps them in a SyntaxError."""
@@ -177,7 +186,7 @@ def _decode(
     im.decodermaxblock = _FEED_BYTES
     width, height = im.size
     # Where pixels are taken from a whole picture, another reduction is still to come.
-    extent = _draft(im, recipe, spare=1 if whole else 2)
+    extent = _draft(im, data, recipe, spare=1 if whole else 2)
     im.load()
     if extent is None:
         # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
@@ -240,14 +249,16 @@ def _check_png_headers(file: _BoundedFile, limits: Limits) -> None:
         file.seek(4, io.SEEK_CUR)
 
 
-def _draft(im: ImageFile, recipe: PixelRecipe, *, spare: int) -> tuple[float, float] | None:
+def _draft(
+    im: ImageFile, data: bytes, recipe: PixelRecipe, *, spare: int
+) -> tuple[float, float] | None:
     """Has a JPEG decoded at a fraction of its size, at least `spare` times as large as needed.
 
     Returns:
         Width and height of the picture in decoded pixels, which need not be whole (the
         decoder pads the last column and row), or None where there is no such decoding.
     """
-    if not isinstance(im, _Jpeg):
+    if not isinstance(im, _Jpeg) or not _can_be_scaled(data):
         return None
     width, height = im.size
     out = (recipe.width, recipe.height)
@@ -258,6 +269,24 @@ def _draft(im: ImageFile, recipe: PixelRecipe, *, spare: int) -> tuple[float, fl
     scale = next((s for s in (8, 4, 2) if s <= most), 1)
     im.draft("RGB", (width // scale, height // scale))
     return width / scale, height / scale
+
+
+def _can_be_scaled(data: bytes) -> bool:
+    """Reads a JPEG's header up to its first scan: True if all its frames are `_SCALED_FRAMES`."""
+    frames: set[int] = set()
+    place = 2
+    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 3:
+        marker, length = struct.unpack_from(">BH", data, place + 1)
+        if marker == 0xDA:
+            break
+        if marker == 0xFF:  # Any number of these may stand before a marker.
+            place += 1
+        elif marker in _LONE_MARKERS:
+            place += 2
+        else:
+            frames |= {marker} & _FRAMES
+            place += 2 + max(2, length)
+    return bool(frames) and frames <= _SCALED_FRAMES
 
 
 def _around(
