@@ -189,10 +189,10 @@ def test_forget_cleans_a_store_that_is_mixed(mixed, there, monkeypatch, capsys):
         shutil.rmtree(base / "more")
     monkeypatch.chdir(base)
     assert cli("forget", "store", "more", "--dry-run") == 0
-    assert "would forget 6 rows and 1 rejects of more" in capsys.readouterr().out
+    assert "would forget 6 rows and 1 reject of more" in capsys.readouterr().out
     assert len(rows(base / "store")) == 26
     assert cli("forget", "store", "more") == 0
-    assert "forgot 6 rows and 1 rejects of more" in capsys.readouterr().out
+    assert "forgot 6 rows and 1 reject of more" in capsys.readouterr().out
     (section,) = latest(str(base / "store")).sections.values()
     assert section.dataset_hash == next(iter(before.values())).dataset_hash
     assert section.roots == (str(base / "photos"),)

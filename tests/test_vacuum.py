@@ -202,6 +202,25 @@ def test_the_table_that_spark_wrote_beside_the_store_survives(versions):
     assert len(pq.read_table(folder)) == 1
 
 
+@pytest.mark.parametrize("gone", [3, 12])
+def test_a_record_that_vacuum_deletes_under_a_reader_ends_no_run(versions, gone, monkeypatch):
+    """`vacuum --older-than 0` of another process deletes a manifest between a look and a read."""
+    look = commits.versions
+
+    def look_then_delete(root):
+        found = look(root)
+        if (path := Path(root, "__commits", f"{gone:08d}.json")).exists():
+            newer = path.with_name("00000013.json")
+            newer.write_text(path.with_name("00000012.json").read_text().replace(": 12", ": 13"))
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(commits, "versions", look_then_delete)
+    commits.publish(versions.root)
+    assert commits.latest(versions.root).version == 13
+    assert len(pd.read_parquet(versions.root)) == 1
+
+
 def test_vacuum_beside_running_embeds_harms_none(tmp_path):
     """Vacuum in a loop beside an embed, as another process; it killed one of four before."""
     from stores import embed, scenes

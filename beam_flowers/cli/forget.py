@@ -23,13 +23,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers forget`."""
     from beam_flowers import files
+    from beam_flowers.report.words import counted
     from beam_flowers.store.forget import forget
 
     store, root = arguments.store, arguments.root
     found = forget(files.absolute(store), root, dry_run=arguments.dry_run)
     verb = "would forget" if arguments.dry_run else "forgot"
     print(
-        f"{verb} {found.rows} rows and {found.rejects} rejects of {root}, "
+        f"{verb} {counted(found.rows, 'row')} and {counted(found.rejects, 'reject')} of {root}, "
         f"{found.scored} of images that were only scored, {found.copies} of distorted copies"
     )
     return 0

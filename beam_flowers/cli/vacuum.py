@@ -36,6 +36,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers vacuum`."""
     from beam_flowers import files
+    from beam_flowers.report.words import counted
     from beam_flowers.store.vacuum import vacuum
 
     store = arguments.store
@@ -45,19 +46,17 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     if arguments.dry_run:
         for uri in found.deleted:
             print(f"would delete {uri}")
-    for uri in found.foreign[:_MOST_LINES]:
+    named = found.foreign if arguments.dry_run else found.foreign[:_MOST_LINES]
+    for uri in named:
         print(f"not written by beam-flowers, left alone: {uri}")
-    if len(found.foreign) > _MOST_LINES:
-        print(f"and {_files(len(found.foreign) - _MOST_LINES)} more that it did not write")
+    if rest := len(found.foreign) - len(named):
+        print(f"and {rest:,} more, which --dry-run names")
     verb = "would delete" if arguments.dry_run else "deleted"
-    print(f"{verb} {_files(len(found.deleted))} that no version of {store} needs")
+    print(f"{verb} {counted(len(found.deleted), 'file')} that no version of {store} needs")
     if found.young:
-        print(f"kept {_files(found.young)} younger than --older-than, which a run may be using")
+        kept = counted(found.young, "file")
+        print(f"kept {kept} younger than --older-than, which a run may be using")
     return 0
-
-
-def _files(count: int) -> str:
-    return f"{count} file" + "s" * (count != 1)
 
 
 def parse_age(text: str) -> float:

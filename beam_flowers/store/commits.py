@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -227,8 +227,14 @@ def read_manifest(root: str, version: int) -> Manifest:
 
 def latest(root: str) -> Manifest:
     """The newest version; version 0 for a table that does not exist yet."""
-    known = versions(root)
-    return read_manifest(root, known[-1]) if known else Manifest()
+    while known := versions(root):
+        try:
+            return read_manifest(root, known[-1])
+        except FileNotFoundError:
+            # Others may have committed since the look, and `vacuum` deleted what was the newest.
+            if versions(root)[-1:] == known[-1:]:
+                raise
+    return Manifest()
 
 
 def read_steadily(opened: Callable[[], Manifest], read: Callable[[Manifest], T]) -> T:
@@ -296,7 +302,7 @@ def publish(root: str) -> None:
         manifest = latest(root)
         older = [v for v in versions(root) if v < manifest.version][-_REMEMBERED:]
         # All are read before any part moves: a manifest that is refused leaves all as it was.
-        replaced = [read_manifest(root, version).part_names(root) for version in older]
+        replaced = [known.part_names(root) for known in read_those_there(root, older)]
         named = manifest.part_names(root)
         for place, names in named.items():
             _move_parts(place, names)
@@ -305,6 +311,13 @@ def publish(root: str) -> None:
                 _delete_parts(place, names - named.get(place, set()))
         if versions(root)[-1:] in ([], [manifest.version]):
             return
+
+
+def read_those_there(root: str, numbers: Iterable[int]) -> Iterator[Manifest]:
+    """Yield the manifests of old versions, without those that `vacuum` deleted meanwhile."""
+    for version in numbers:
+        with contextlib.suppress(FileNotFoundError):
+            yield read_manifest(root, version)
 
 
 def _move_parts(place: Place, names: set[str]) -> None:

@@ -17,7 +17,7 @@ from beam_flowers.store.commits import (
     commit_uri,
     open_table,
     publish,
-    read_manifest,
+    read_those_there,
     versions,
 )
 from beam_flowers.store.names import CLOCK, is_commit_file, is_reject_part, is_work
@@ -73,7 +73,7 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     before = ((time.time() if dry_run else _storage_time(root)) - older_than) * 1_000_000
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(_own_entries(root))
-    manifests = [read_manifest(root, version) for version in versions(root)]
+    manifests = list(read_those_there(root, versions(root)))
     newest, older = manifests[-_KEPT_VERSIONS:], manifests[:-1]
     kept = {commit_uri(root, manifest.version) for manifest in newest}
     for manifest in newest:
