@@ -202,6 +202,29 @@ def test_the_table_that_spark_wrote_beside_the_store_survives(versions):
     assert len(pq.read_table(folder)) == 1
 
 
+def test_a_commit_between_its_two_looks_keeps_manifest_and_parts(versions, monkeypatch):
+    """Another run commits after vacuum has listed the files and before it reads the manifests."""
+    commits.publish(versions.root)
+    place, kind = store_place(versions.root, "tiny", FINGERPRINT)
+    part = write_part(place, kind, kind.table([bottleneck("new.jpg", seed=99)]))
+    aged(versions.root)
+    look = commits.versions
+
+    def commit_then_look(root):
+        if look(root)[-1] == 12:
+            section = Section(FINGERPRINT, {"name": "tiny"}, (part,))
+            assert commits.commit(root, Manifest(13, place.run, {place.section: section}))
+        return look(root)
+
+    monkeypatch.setattr("beam_flowers.store.vacuum.versions", commit_then_look)
+    found = vacuum(versions.root)
+    assert commits.versions(versions.root) == [12, 13]
+    assert Path(place.work(part.name)).exists()
+    assert place.work(part.name) not in found.deleted
+    commits.publish(versions.root)
+    assert pd.read_parquet(versions.root)["uri"].tolist() == ["/r/new.jpg"]
+
+
 @pytest.mark.parametrize("gone", [3, 12])
 def test_a_record_that_vacuum_deletes_under_a_reader_ends_no_run(versions, gone, monkeypatch):
     """`vacuum --older-than 0` of another process deletes a manifest between a look and a read."""
