@@ -301,7 +301,7 @@ def test_a_folder_that_is_no_model_is_refused_before_the_work(original, network,
     (tmp_path / "mine.txt").write_text("mine")
     places = f"{original / 'store'} --fine-tune {original / 'pictures'} --fine-tuned {tmp_path}/t"
     network = f"--backbone-path {network}/net.keras"
-    assert main(shlex.split(f"train {places} {network} --model {tmp_path}")) == 1
+    assert main(shlex.split(f"train {places} {network} --model {tmp_path}")) == 2
     assert "holds other things than a model" in capsys.readouterr().err
 
 
