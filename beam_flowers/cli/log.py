@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import logging
 import os
-import stat
 import sys
 import threading
 import time
@@ -93,7 +92,7 @@ def _open(path: Path) -> int:
     global _file
     try:
         # To open a pipe would wait for whoever is at its other end.
-        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        if path.exists() and not (path.is_file() or path.is_dir()):
             raise OutputError(f"--log-file {path} is there and no file; give another name")
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         begin = os.read(target, len(_HEADER))

@@ -20,7 +20,7 @@ from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import are_splits, is_hidden
 from beam_flowers.images.recipe import Limits
 from beam_flowers.outputs import HEAD, Writing, require_ending
-from beam_flowers.records import Hidden, Image, Reject
+from beam_flowers.records import NOT_AN_IMAGE, Hidden, Image, Reject
 from beam_flowers.report.diagnosed import diagnosis_page
 from beam_flowers.report.page import ENDINGS, Rendered, is_page, render
 from beam_flowers.report.words import listed
@@ -50,9 +50,9 @@ class Diagnosis:
     findings: tuple[Finding, ...]
 
     @property
-    def uris(self) -> list[str]:
-        """Addresses of the files."""
-        return [fact.image.uri for fact in self.files]
+    def images(self) -> list[str]:
+        """Addresses of the files, without those that are no images."""
+        return [f.image.uri for f in self.files if f.error_class != NOT_AN_IMAGE]
 
     def counts(self) -> list[tuple[str, int, int, int]]:
         """(label, usable pictures, of them copies of others, unusable files), by label."""
@@ -125,7 +125,7 @@ def write_json(diagnosis: Diagnosis, output: str, writing: Writing | None = None
     Raises:
         OutputError: if something is there that must stay.
     """
-    check_output(output, (writing or Writing()).reading(*diagnosis.uris))
+    check_output(output, (writing or Writing()).reading(*diagnosis.images))
     text = json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False)
     files.write_atomic(files.absolute(output), text.encode())
 
@@ -152,7 +152,7 @@ def write_page(
         OutputError: if something is there that must stay.
         InputError: if a package is missing.
     """
-    check_output(output, (writing or Writing()).reading(*diagnosis.uris))
+    check_output(output, (writing or Writing()).reading(*diagnosis.images))
     done = [
         ("Read", listed(images)),
         ("Files", f"{len(diagnosis.files):,}, and {diagnosis.hidden:,} hidden"),
