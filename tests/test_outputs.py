@@ -17,6 +17,7 @@ from stores import cli
 from beam_flowers.cli import log
 from beam_flowers.errors import OutputError
 from beam_flowers.outputs import HEAD, Writing, placing
+from beam_flowers.report.page import is_page
 from beam_flowers.runs.doctor import diagnose, is_findings, write_json
 from beam_flowers.runs.score_outputs import _check_unfinished, clear_deleted
 from beam_flowers.scores.output import MARK, is_rejects_file, is_score_file
@@ -386,9 +387,12 @@ def test_the_rule_holds_in_object_stores(base, monkeypatch, capsys):
     for source, *flags in ((base / "store",), (output,), (output, "--overwrite")):
         assert cli("score", source, "--model", base / "model", "--output", output, *flags) == 2
         assert OBJECTS[output] == LIST
-    assert score(base, output, "--overwrite") == 0
-    assert score(base, output) == 0
-    assert OBJECTS[output].startswith(b'"uri","sha256"')
+    monkeypatch.setitem(OBJECTS, page := "mem://bucket/out/d.html", PAGE)
+    assert doctor(base, page) == 2
+    assert OBJECTS[page] == PAGE
+    assert doctor(base, page, "--overwrite") == 0
+    assert doctor(base, page) == 0
+    assert is_page(page)
 
 
 # Links and what is no file
