@@ -187,7 +187,7 @@ def check_target(output: str, what: str, writing: Writing, is_folder: bool = Tru
 
 
 @contextmanager
-def placing(target: str, writing: Writing) -> Iterator[str]:
+def placing(target: str) -> Iterator[str]:
     """A path in a new folder beside `target`, of the same name.
 
     What is made there, and files whose names only go on further, are moved to their places if all
@@ -199,21 +199,16 @@ def placing(target: str, writing: Writing) -> Iterator[str]:
         yield os.path.join(folder, name)
         for made in sorted(os.listdir(folder), reverse=True):
             if made.startswith(name):
-                _install(os.path.join(folder, made), os.path.join(parent, made), writing)
+                _install(os.path.join(folder, made), os.path.join(parent, made))
 
 
-def _install(made: str, target: str, writing: Writing) -> None:
+def _install(made: str, target: str) -> None:
     """Moves a file or folder over what may be there; other names in a folder there stay."""
     if not (os.path.isdir(made) and os.path.isdir(target)):
         os.replace(made, target)
         return
-    moves = {e.uri: files.join(target, files.relative(e.uri, made)) for e in files.walk(made)}
-    there = [place for place in moves.values() if _is_there(place)]
-    for place in there:
-        writing.refuse_input(place)
-    writing.refuse_listed(*there)
-    for source, place in moves.items():
-        files.move(source, place)
+    for entry in list(files.walk(made)):
+        files.move(entry.uri, files.join(target, files.relative(entry.uri, made)))
 
 
 def _is_there(uri: str) -> bool:
@@ -228,9 +223,10 @@ def _is_same(uri: str, other: str) -> bool:
     if files.is_member(other) or not (files.is_local(uri) and files.is_local(other)):
         return False
     try:
-        return os.path.samefile(uri, other)
+        # Some network mounts give a file another inode at each look, but no other path.
+        return files.resolve(uri) == files.resolve(other) or os.path.samefile(uri, other)
     except OSError:
-        return files.resolve(uri) == files.resolve(other)
+        return False
 
 
 def _is_below(uri: str, folder: str) -> bool:

@@ -219,7 +219,7 @@ def test_a_network_that_runs_away_is_not_written(tune, work):
 
 
 def test_what_is_there_is_not_written_over(tune):
-    with pytest.raises(InputError, match="store' is there already"):
+    with pytest.raises(InputError, match="store' is an input of this command"):
         tune("store")
 
 

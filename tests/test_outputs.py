@@ -14,11 +14,13 @@ import vectors
 from memory_files import OBJECTS
 from stores import cli
 
+from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli import log
 from beam_flowers.errors import OutputError
 from beam_flowers.outputs import HEAD, Writing, placing
 from beam_flowers.report.page import is_page
 from beam_flowers.runs.doctor import diagnose, is_findings, write_json
+from beam_flowers.runs.fine_tune import fine_tune as tune
 from beam_flowers.runs.score_outputs import _check_unfinished, clear_deleted
 from beam_flowers.scores.output import MARK, is_rejects_file, is_score_file
 
@@ -246,6 +248,16 @@ def test_damaged_and_endless_files_are_not_ours_and_not_read(base, tmp_path):
     assert doctor(base, tmp_path / "t.json") == 2
 
 
+@pytest.mark.parametrize(("name", "tail"), [("t.parquet", b"PAR1"), ("t.arrow", b"ARROW1")])
+def test_an_endless_footer_is_not_read(tmp_path, name, tail):
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(2**34)
+        file.seek(0, os.SEEK_END)
+        file.write((2**30).to_bytes(4, "little") + tail)
+    with pytest.raises(ValueError, match="no table of ours"):
+        is_score_file(str(tmp_path / name))
+
+
 def foreign_of_nothing(path: Path) -> Path:
     path.write_bytes(b"x")
     return path
@@ -335,6 +347,43 @@ def test_an_image_under_another_name_is_never_replaced(base, tmp_path, capsys):
     with pytest.raises(OutputError, match="is an input"):
         write_json(diagnosis, str(photo), Writing(overwrite=True))
     assert photo.read_bytes() == kept["photos/odd.json"]
+
+
+def test_an_image_that_a_list_names_is_never_replaced(base, tmp_path, capsys):
+    shutil.copy(base / "photos" / "1.jpg", tmp_path / "odd.csv")
+    (tmp_path / "link.csv").hardlink_to(tmp_path / "odd.csv")
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/none.jpg\n{tmp_path}/odd.csv\n")
+    kept = contents(tmp_path)
+    for output in (tmp_path / "odd.csv", tmp_path / "link.csv"):
+        command = ("score", tmp_path / "list.txt", "--model", base / "model", "--overwrite")
+        assert cli(*command, "--output", output) == 2
+        assert "is one of the images to read" in capsys.readouterr().err
+        assert contents(tmp_path) == kept
+
+
+def test_nothing_is_written_into_a_folder_among_the_images(base, tmp_path):
+    out = tmp_path / "photos" / "out"
+    out.mkdir(parents=True)
+    (out / "notes.txt").write_bytes(b"mine")
+    network, images = resolve("efficientnet-lite0"), [str(out.parent)]
+    for terms, message in ((Writing(), "with --overwrite"), (Writing(True), "lies in the input")):
+        with pytest.raises(OutputError, match=message):
+            tune(str(base / "store"), network, images, str(out), writing=terms)
+    assert contents(tmp_path) == {"photos/out/notes.txt": b"mine"}
+
+
+def test_links_into_and_out_of_a_folder_that_is_read_stay(base, tmp_path, capsys):
+    shutil.copytree(base / "photos", tmp_path / "photos")
+    (tmp_path / "photos" / "mine.json").write_bytes(b"mine")
+    (tmp_path / "mine.json").write_bytes(b"mine")
+    (tmp_path / "in.json").symlink_to("photos/mine.json")
+    (tmp_path / "photos" / "out.json").symlink_to("../mine.json")
+    kept = contents(tmp_path)
+    for output in (tmp_path / "in.json", tmp_path / "photos" / "out.json"):
+        assert cli("doctor", tmp_path / "photos", "--output", output, "--overwrite") == 2
+        assert "lies in the input" in capsys.readouterr().err
+        assert output.is_symlink()
+        assert contents(tmp_path) == kept
 
 
 def test_other_inputs_are_never_replaced(base, tmp_path, capsys):
@@ -556,10 +605,10 @@ def test_copies_and_steps_are_no_files(base, tmp_path, capsys):
 
 def test_files_take_their_places_only_if_all_goes_well(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"mine")
-    with pytest.raises(IsADirectoryError), placing(str(tmp_path / "x"), Writing()) as made:
+    with pytest.raises(IsADirectoryError), placing(str(tmp_path / "x")) as made:
         Path(made).parent.write_bytes(b"fails")
     assert contents(tmp_path) == {"x.txt": b"mine"}
-    with placing(str(tmp_path / "x"), Writing()) as made:
+    with placing(str(tmp_path / "x")) as made:
         Path(made).write_bytes(b"new")
         Path(f"{made}.labels.txt").write_bytes(b"labels")
         Path(made).with_name("y").write_bytes(b"left behind by a library")

@@ -98,7 +98,7 @@ def export_model(
     if kind == "tflite-int8" and not others:
         warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
     examples = _scored(compared, bundle, backbone)
-    with placing(target, writing) as made:
+    with placing(target) as made:
         _write(kind, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
         agreement = measure(kind, made, examples, bundle.labels)
         require_agreement(kind, agreement)

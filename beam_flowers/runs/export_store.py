@@ -56,7 +56,7 @@ def export_store(
     target = check_target(output, f"an export to {kind}", writing)
     features = read_features(files.absolute(store), backbone)[1]
     predictions = _predictions(features, scores)
-    with placing(target, writing) as made:
+    with placing(target) as made:
         os.mkdir(made)
         write = _write_projector if kind == "projector" else _write_fiftyone
         count = write(made, features, predictions, warn)

@@ -169,7 +169,7 @@ def fine_tune(
     after = dict.fromkeys(before, _UNKNOWN) | _accuracies(metrics)
     _tell(say, "after, tuned network", after)
     _warn(before, after, reader, warn)
-    with placing(target, writing) as made:
+    with placing(target) as made:
         tuner.save(made)
     tuned = resolve(target)
     if not model:
