@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pictures
@@ -228,6 +229,10 @@ def test_a_table_that_somebody_worked_on_is_not_ours(base, tmp_path):
     assert score(base, tmp_path / "t.parquet") == 0
     pq.read_table(tmp_path / "t.parquet").to_pandas().to_parquet(tmp_path / "t.parquet")
     assert score(base, tmp_path / "t.parquet") == 2
+    marked = columns_only(tmp_path / "t.parquet", COLUMNS)
+    for kind, ours in ((b"scores", True), (b"something else", False)):
+        pq.write_table(pq.read_table(marked).replace_schema_metadata({MARK: kind}), marked)
+        assert is_score_file(marked) == ours
     # Spreadsheets write the header without quotes.
     (tmp_path / "t.csv").write_text(",".join(COLUMNS) + "\n")
     assert score(base, tmp_path / "t.csv") == 2
@@ -525,6 +530,19 @@ def test_with_the_flag_only_our_names_are_written(base, tmp_path, name, written)
     assert FOLDERS[name](base, output) == 2
 
 
+def test_a_plot_that_is_not_drawn_again_goes_only_if_it_is_ours(base, tmp_path, monkeypatch):
+    output, plot = tmp_path / "out", tmp_path / "out" / "confusion.png"
+    output.mkdir()
+    (output / "notes.txt").write_bytes(b"mine")
+    assert evaluate(base, output, "--overwrite") == 0
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert evaluate(base, output, "--overwrite") == 0
+    assert not plot.exists()
+    plot.write_bytes(pictures.png())
+    assert evaluate(base, output, "--overwrite") == 0
+    assert plot.read_bytes() == pictures.png()
+
+
 @pytest.mark.parametrize("name", ["evaluation", "model", "table"])
 def test_our_folder_is_written_again_until_something_else_is_in_it(base, tmp_path, name):
     for _ in range(2):
@@ -559,8 +577,10 @@ def test_unfinished_work_is_deleted_only_if_all_of_it_is_ours(base, tmp_path, ca
         assert contents(partial) == {name: b"mine"}
         (partial / name).unlink()
     shutil.rmtree(partial)
-    partial.symlink_to(base / "photos")
+    (tmp_path / "elsewhere").mkdir()
+    partial.symlink_to("elsewhere")
     assert score(base, tmp_path / "t.csv") == 2
+    assert partial.is_symlink()
 
 
 def test_a_run_killed_while_it_deleted_its_work_is_gone_on_with(base, tmp_path):
