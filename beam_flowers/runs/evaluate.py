@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from beam_flowers import files
-from beam_flowers.errors import InputError, ModelError
+from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
 from beam_flowers.evaluation.markdown import to_markdown
 from beam_flowers.evaluation.measures import Scored, log_scores
@@ -80,7 +80,9 @@ class EvaluationJob:
         for name in ("model", "store"):
             folder = files.absolute(getattr(self, name))
             if output.startswith(folder + "/"):
-                raise InputError(f"the output {self.output!r} lies in the {name}; name another one")
+                raise OutputError(
+                    f"the output {self.output!r} lies in the {name}; name another one"
+                )
 
 
 @dataclass(frozen=True)

@@ -154,9 +154,7 @@ def fine_tune(
     """
     options, split = options or FineTuneOptions(), split or SplitOptions()
     writing = (writing or Writing()).reading(store, labels, backbone.path).listing(images)
-    target = check_target(output, "a backbone", writing)
-    if model:
-        check_model_folder(files.absolute(model), writing)
+    target = _check_places(output, model, writing)
     stored = _stored(store, backbone, labels)
     start = train(stored.examples, split=split, seed=seed)
     sides = labelled_pictures(stored.examples, start, uris_by_content(images, warn), warn)
@@ -189,6 +187,13 @@ def fine_tune(
         asdict(calibration) if calibration else None,
     )
     return FineTuned(tuned, before, after, write_bundle(files.absolute(model), bundle, writing))
+
+
+def _check_places(output: str, model: str | None, writing: Writing) -> str:
+    """The backbone's absolute path; raises OutputError if something that must stay is there."""
+    if model:
+        check_model_folder(files.absolute(model), writing)
+    return check_target(output, "a backbone", writing)
 
 
 def _finish(
