@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from beam_flowers.inference import BottleneckModelHandler as BottleneckModelHandler
     from beam_flowers.inference import NewestModelHandler as NewestModelHandler
     from beam_flowers.inference import ScoreModelHandler as ScoreModelHandler
+    from beam_flowers.outputs import Writing as Writing
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
@@ -68,6 +69,7 @@ _HOMES = {
     "TrainOptions": "runs.train",
     "WatchImages": "streaming",
     "WriteStore": "transforms",
+    "Writing": "outputs",
     "classify_pictures": "runs.classify",
     "decode": "images.pixels",
     "embed_images": "runs.embed",

@@ -9,6 +9,13 @@ class InputError(BeamFlowersError):
     """Images, manifests or options that cannot be used as given."""
 
 
+class OutputError(InputError):
+    """An output that would replace what has to stay, or is of a kind that is not written.
+
+    The command line exits with 2.
+    """
+
+
 class BackboneError(BeamFlowersError):
     """A backbone that is unknown, absent, damaged or not the one that was asked for."""
 

@@ -31,6 +31,7 @@ LAYERS = [
 ]
 SAME_LAYER = {
     "paths": "files",
+    "outputs": "images",
     "storage": "files",
     "plan_transforms": "transforms",
     "check_transforms": "transforms",

@@ -200,8 +200,11 @@ def test_init_overwrites_nothing(tmp_path, capsys, monkeypatch):
     assert cli("init", "embed") == 0
     written = (tmp_path / "beam-flowers.yaml").read_text()
     assert [*yaml.safe_load(written)] == ["embed"]
-    assert cli("init") == 1
-    assert "beam-flowers.yaml is there and stays as it is" in capsys.readouterr().err
+    assert cli("init") == 2
+    assert (
+        "is there already: name another output, or replace it with --overwrite"
+        in capsys.readouterr().err
+    )
     assert (tmp_path / "beam-flowers.yaml").read_text() == written
     assert cli("init", "trian", "--output", "other.yaml") == 1
     assert "there is no command 'trian'" in capsys.readouterr().err

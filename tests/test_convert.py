@@ -19,7 +19,8 @@ import pytest
 from beam_flowers.backbones import convert, efficientnet_lite, engine, resolve, weights
 from beam_flowers.backbones.catalogue import find_row
 from beam_flowers.cli.main import main
-from beam_flowers.errors import BackboneError
+from beam_flowers.errors import BackboneError, OutputError
+from beam_flowers.outputs import Writing
 
 LITE0, LITE1, LITE2 = (find_row(f"efficientnet-lite{number}") for number in range(3))
 PACKAGED = Path(weights.places(LITE0)[0])
@@ -244,7 +245,20 @@ def test_an_installed_network_is_found_and_runs(offline):
     )
     vectors = engine.load(backbone).embed(np.zeros((1, 240, 240, 3), np.uint8))
     assert vectors.shape == (1, 1280)
+    Path(path).write_bytes(b"damaged")
     assert convert.install(offline) == path
+    assert Path(path).read_bytes() != b"damaged"
+
+
+def test_weights_of_somebody_else_stay(offline, tmp_path):
+    path = Path(weights.places(offline)[0])
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    with pytest.raises(OutputError, match="with --overwrite"):
+        convert.install(offline)
+    assert path.read_bytes() == b"mine"
+    assert convert.install(offline, Writing(overwrite=True)) == str(path)
+    assert path.read_bytes() != b"mine"
 
 
 def test_a_damaged_installation_says_how_to_make_it_again(tmp_path, monkeypatch):

@@ -321,7 +321,7 @@ def test_a_store_whose_pictures_are_gone_is_refused(work, bundle, backbone):
         ("tflite", "x.lite", r"ends in \.tflite"),
         ("keras", "taken.keras", "is there already"),
         ("onnx", "labelled.onnx", r"labelled\.onnx\.labels\.txt' is there already"),
-        ("savedmodel", "taken.keras", "is there already"),
+        ("savedmodel", "taken.keras", "is a file, which --overwrite does not replace"),
     ],
 )
 def test_outputs_that_cannot_be_are_refused(bundle, backbone, tmp_path, kind, output, message):

@@ -112,7 +112,7 @@ def test_wrong_input(tmp_path, capsys):
     add(tmp_path / "store", "small", bottlenecks(range(3), 6))
     store = str(tmp_path / "store")
     (tmp_path / "there").mkdir()
-    assert export(store, "fiftyone", tmp_path / "there") == 1
+    assert export(store, "fiftyone", tmp_path / "there") == 2
     assert "is there already" in capsys.readouterr().err
     assert export(tmp_path / "none", "projector", tmp_path / "o") == 1
     assert export(store, "projector", tmp_path / "o", "--backbone", "x") == 1

@@ -219,7 +219,7 @@ def test_a_network_that_runs_away_is_not_written(tune, work):
 
 
 def test_what_is_there_is_not_written_over(tune):
-    with pytest.raises(InputError, match="store' is there already"):
+    with pytest.raises(InputError, match="store' is an input of this command"):
         tune("store")
 
 
@@ -306,7 +306,7 @@ def test_a_folder_that_is_no_model_is_refused_before_the_work(original, network,
     (tmp_path / "mine.txt").write_text("mine")
     places = f"{original / 'store'} --fine-tune {original / 'pictures'} --fine-tuned {tmp_path}/t"
     network = f"--backbone-path {network}/net.keras"
-    assert main(shlex.split(f"train {places} {network} --model {tmp_path}")) == 1
+    assert main(shlex.split(f"train {places} {network} --model {tmp_path}")) == 2
     assert "holds other things than a model" in capsys.readouterr().err
 
 

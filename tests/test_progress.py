@@ -150,7 +150,7 @@ def test_a_log_is_bounded_and_takes_no_file_of_others(tmp_path):
     picture.write_bytes(jpeg())
     command = [*COMMAND, "vacuum", str(tmp_path / "absent"), "--log-file"]
     refused = subprocess.run([*command, picture], capture_output=True, text=True)
-    assert (refused.returncode, "no log" in refused.stderr) == (1, True)
+    assert (refused.returncode, "no log" in refused.stderr) == (2, True)
     assert picture.read_bytes() == jpeg()
     file = tmp_path / "run.log"
     for _ in range(2):

@@ -139,7 +139,7 @@ def test_a_file_of_somebody_else_is_left_alone(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         Decisions(str(tmp_path / "fix.csv"))
     assert (tmp_path / "fix.csv").read_text() == text
-    with pytest.raises(InputError, match=r"as \.csv"):
+    with pytest.raises(InputError, match=r"ends in \.csv"):
         Decisions(str(tmp_path / "fix.parquet"))
 
 
@@ -248,7 +248,6 @@ def test_the_loop_score_review_train(scored, tmp_path, capsys):
     [
         (("nothing.csv",), "cannot be read"),
         (("scores.csv", "--port", "70000"), "a port is"),
-        (("scores.csv", "--output", "fix.txt"), "as .csv"),
         (("scores.csv", "--runner", "FnApiRunner"), "runs no pipeline"),
     ],
 )
@@ -256,6 +255,17 @@ def test_what_cannot_be_reviewed(scored, arguments, message, capsys, monkeypatch
     monkeypatch.chdir(scored)
     assert cli("review", *arguments) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("output", "message"), [("fix.txt", "ends in .csv"), ("scores.csv", "is an input")]
+)
+def test_outputs_of_a_review_that_cannot_be(scored, output, message, capsys, monkeypatch):
+    monkeypatch.chdir(scored)
+    kept = (scored / "scores.csv").read_bytes()
+    assert cli("review", "scores.csv", "--output", output) == 2
+    assert message in capsys.readouterr().err
+    assert (scored / "scores.csv").read_bytes() == kept
 
 
 def test_a_taken_port_is_told(scored, tmp_path):

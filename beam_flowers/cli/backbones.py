@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
+
+from beam_flowers.cli.shared import add_overwrite, writing
+
+if TYPE_CHECKING:
+    from beam_flowers.outputs import Writing
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +21,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--install", metavar="NAME", help="fetch and convert the weights of that network"
     )
+    add_overwrite(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers backbones`."""
     if arguments.install is not None:
-        return _install(arguments.install)
+        return _install(arguments.install, writing(arguments))
     from beam_flowers.backbones.catalogue import CATALOGUE
     from beam_flowers.backbones.resolve import whereabouts
 
@@ -32,12 +39,12 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     return 0
 
 
-def _install(name: str) -> int:
+def _install(name: str, terms: Writing) -> int:
     from beam_flowers.backbones.catalogue import find_row, unknown
     from beam_flowers.backbones.convert import install
 
     row = find_row(name)
     if row is None:
         raise unknown(name)
-    print(f"{name}: {install(row)}")
+    print(f"{name}: {install(row, terms)}")
     return 0

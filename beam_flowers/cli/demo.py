@@ -10,15 +10,24 @@ from typing import TYPE_CHECKING
 
 from beam_flowers.cli.progress import add_progress, shown
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import ACCURACY, DEFAULT_BACKBONE, table_line, warn
+from beam_flowers.cli.shared import (
+    ACCURACY,
+    DEFAULT_BACKBONE,
+    add_overwrite,
+    table_line,
+    warn,
+    writing,
+)
 
 if TYPE_CHECKING:
+    from beam_flowers.outputs import Writing
     from beam_flowers.runs.progress import Progress
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
 
 _FOLDER = "beam-flowers-demo"
+_NAMES = ("store", "model", "labels.parquet", "labels.rejects.parquet")
 
 _NEXT = """
 The same with your own pictures, one folder a label:
@@ -35,6 +44,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         f"{ACCURACY}"
     )
     parser.add_argument("--folder", default=_FOLDER, help=f"where to work (default ./{_FOLDER})")
+    add_overwrite(parser)
     add_progress(parser)
 
 
@@ -42,20 +52,38 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers demo`."""
     work = Path(arguments.folder).absolute()
     store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
+    terms = writing(arguments)
+    _check(str(work), model, table, terms)
     with ExitStack() as stack:
         data = importlib.resources.files("beam_flowers") / "data" / "flowers"
         photos = stack.enter_context(importlib.resources.as_file(data))
         progress = stack.enter_context(shown(arguments.progress))
         tell(f"working in {work}")
-        _run(photos, store, model, table, beams, progress)
+        _run(photos, store, model, table, beams, progress, terms)
     _print_table(table)
     print(f"\nstore: {store}\nmodel: {model}\ntable: {table}")
     print(_NEXT.format(store=store, model=model))
     return 0
 
 
+def _check(work: str, model: str, table: str, terms: Writing) -> None:
+    from beam_flowers.head.bundle import check_model_folder
+    from beam_flowers.runs.score import Job
+    from beam_flowers.runs.score_outputs import check_outputs
+
+    terms.check_folder(work, "the demo", _NAMES.__contains__, lambda folder: True)
+    check_model_folder(model, terms)
+    check_outputs(Job((), table, writing=terms))
+
+
 def _run(
-    photos: Path, store: str, model: str, table: str, beams: list[str], progress: Progress
+    photos: Path,
+    store: str,
+    model: str,
+    table: str,
+    beams: list[str],
+    progress: Progress,
+    terms: Writing,
 ) -> None:
     """The three commands, each with its headline."""
     from beam_flowers.backbones.resolve import resolve
@@ -64,17 +92,24 @@ def _run(
     from beam_flowers.head.split import SplitOptions
     from beam_flowers.runs.embed import RunOptions, embed_images
     from beam_flowers.runs.score import Job, score_images
-    from beam_flowers.runs.train import train_model
+    from beam_flowers.runs.train import TrainOptions, train_model
 
     options, backbone = RunOptions(beams), resolve(DEFAULT_BACKBONE)
     tell(f"\n1. embed: photographs -> vectors, with {DEFAULT_BACKBONE}")
     source = [str(photos / "labelled")]
     tell(str(embed_images(source, store, backbone, options, warn=warn, progress=progress)))
     tell("\n2. train: vectors -> softmax head")
-    trained = train_model(store, model, LbfgsOptions(), SplitOptions(), progress=progress)
+    trained = train_model(
+        store,
+        model,
+        LbfgsOptions(),
+        SplitOptions(),
+        options=TrainOptions(writing=terms),
+        progress=progress,
+    )
     print_trained(trained, model)
     tell("\n3. score: photographs that the head has not seen, most confident first")
-    job = Job((str(photos / "unseen"),), table)
+    job = Job((str(photos / "unseen"),), table, writing=terms)
     score_images(job, trained.bundle, backbone, options, warn, progress)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import cells, padded, visible
-from beam_flowers.cli.shared import IMAGES, add_images, sources
+from beam_flowers.cli.shared import IMAGES, add_images, add_overwrite, sources, writing
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="all findings with all their files as JSON, or, if the name ends with .html, as one "
         "page with thumbnails of them; may be given once for each",
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--thumbnails",
         type=int,
@@ -63,12 +64,16 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers doctor`."""
     require_no_pipeline("doctor", beams)
     from beam_flowers.doctor.findings import SEVERITIES
-    from beam_flowers.report.page import require_packages
-    from beam_flowers.runs.doctor import diagnose, write_json, write_page
+    from beam_flowers.report.page import ENDINGS, require_packages
+    from beam_flowers.runs.doctor import check_output, diagnose, write_json, write_page
 
-    pages = [name for name in arguments.output if name.lower().endswith((".html", ".htm"))]
+    pages = [name for name in arguments.output if name.lower().endswith(ENDINGS)]
     if arguments.thumbnails < 0:
         raise InputError(f"--thumbnails is 0 or more, not {arguments.thumbnails}")
+    images = sources(arguments)
+    terms = writing(arguments).listing(images)
+    for name in arguments.output:
+        check_output(name, terms)
     if pages:
         require_packages()
     splits = 1 + sum(
@@ -76,14 +81,13 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         for percentage in (arguments.validation_percentage, arguments.testing_percentage)
     )
     with shown(arguments.progress) as progress:
-        images = sources(arguments)
         diagnosis = diagnose(images, splits, progress=progress)
         progress.begin("writing")
         for name in arguments.output:
             if name in pages:
-                write_page(diagnosis, name, images, splits, arguments.thumbnails)
+                write_page(diagnosis, name, images, splits, arguments.thumbnails, terms)
             else:
-                write_json(diagnosis, name)
+                write_json(diagnosis, name, terms)
     _print_counts(diagnosis.counts())
     for finding in diagnosis.findings:
         _print_finding(finding)

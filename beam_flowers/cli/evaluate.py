@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
-from beam_flowers.cli.shared import warn
+from beam_flowers.cli.shared import add_overwrite, warn, writing
 
 if TYPE_CHECKING:
     from beam_flowers.runs.evaluate import Evaluated
@@ -35,6 +35,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="DIR", default=OUTPUT, help=f"folder to write to (default ./{OUTPUT})"
     )
+    add_overwrite(parser)
     parser.add_argument(
         "--split",
         default="testing",
@@ -87,6 +88,7 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress) -> Evaluated:
         arguments.labels,
         arguments.neighbours,
         arguments.folds,
+        writing=writing(arguments),
     )
     return evaluate_model(job, progress)
 

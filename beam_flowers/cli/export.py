@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from beam_flowers.cli.flags import require_no_pipeline
-from beam_flowers.cli.shared import add_weights, backbone_of, warn
+from beam_flowers.cli.shared import add_overwrite, add_weights, backbone_of, warn, writing
 from beam_flowers.errors import InputError
 
 _STORE_FORMATS = ("projector", "fiftyone")
@@ -15,7 +15,8 @@ _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "c
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers export`."""
     parser.epilog = (
-        "Reads MODEL and some 100 pictures, writes OUTPUT, which must not be there yet. Formats:\n"
+        "Reads MODEL and some 100 pictures, writes OUTPUT, over nothing unless with --overwrite.\n"
+        "Formats:\n"
         "savedmodel   folder; `serving_default` takes a batch of JPEG or PNG files as bytes and "
         "gives label,\n             score, labels, scores; decodes, turns by EXIF, crops and "
         "resizes within\ntflite       .tflite, float; takes pixels; labels in .labels.txt beside "
@@ -38,7 +39,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", required=True, choices=_FORMATS + _STORE_FORMATS, help="format: see below"
     )
-    parser.add_argument("--output", required=True, help="what to write; never overwrites")
+    parser.add_argument("--output", required=True, help="what to write")
+    add_overwrite(parser)
     parser.add_argument(
         "--store",
         help="compare, and calibrate, on pictures of this store "
@@ -53,7 +55,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers export`."""
     from beam_flowers import files
     from beam_flowers.head.bundle import read_bundle
-    from beam_flowers.runs.export import export_model
+    from beam_flowers.runs.export import check_export, export_model
 
     require_no_pipeline("export", beams)
     kind, output = arguments.to, arguments.output
@@ -63,9 +65,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         raise InputError(
             f"--scores and --backbone are for exports of a store: {', '.join(_STORE_FORMATS)}"
         )
+    terms = writing(arguments, arguments.model, arguments.store)
+    check_export(kind, output, terms)
     bundle = read_bundle(files.absolute(arguments.model))
     backbone = None if kind in ("labels", "card") else backbone_of(bundle, arguments)
-    agreement = export_model(bundle, backbone, kind, output, arguments.store, warn)
+    agreement = export_model(bundle, backbone, kind, output, arguments.store, warn, terms)
     if agreement is not None:
         where = "the store's pictures" if arguments.store else "the package's photographs"
         print(f"agreement with the model, on {where}: {agreement}")
@@ -83,6 +87,7 @@ def _export_store(arguments: argparse.Namespace) -> int:
         arguments.backbone,
         arguments.scores,
         warn,
+        writing(arguments),
     )
     print(f"{arguments.to}: {arguments.output} ({exported.rows} of {exported.stored} rows)")
     return 0

@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import NAME_THE_PATH, add_weights, resolve_backbone, warn
+from beam_flowers.cli.shared import NAME_THE_PATH, add_weights, resolve_backbone, warn, writing
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,9 +76,11 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     progress.begin("fine-tuning")
     from beam_flowers import files
     from beam_flowers.backbones.catalogue import require_in_catalogue
+    from beam_flowers.outputs import check_target
     from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
     from beam_flowers.store.features import choose_section, open_store
 
+    check_target(arguments.fine_tuned, "a backbone", writing(arguments, arguments.store))
     root = files.absolute(arguments.store)
     _, section = choose_section(root, open_store(root), arguments.backbone)
     settings = {name: getattr(arguments, name) for name in SETTINGS}
@@ -101,6 +103,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
         say=tell,
         warn=warn,
         progress=progress,
+        writing=writing(arguments),
     )
     tell(f"backbone: {tuned.backbone.path} (fingerprint {tuned.backbone.short})")
     if tuned.model_id:

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
 from beam_flowers.cli.config import BEAM, keys_of
+from beam_flowers.cli.shared import add_overwrite, writing
 from beam_flowers.errors import InputError
 
 _FILE = "beam-flowers.yaml"
@@ -31,12 +32,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers init`."""
     parser.epilog = (
         "Writes FILE: a section for each command, with all flags as comments, their defaults and\n"
-        "what `--help` says of them. Reads nothing, measures no accuracy. Never overwrites a file."
+        "what `--help` says of them. Reads nothing, measures no accuracy. Replaces no\n"
+        "file unless with --overwrite."
     )
     parser.add_argument(
         "commands", metavar="COMMAND", nargs="*", help="commands to have in it (default: all)"
     )
     parser.add_argument("--output", metavar="FILE", default=_FILE, help=f"(default ./{_FILE})")
+    add_overwrite(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
@@ -44,6 +47,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers import files
     from beam_flowers.cli.flags import require_no_pipeline
     from beam_flowers.cli.parser import command_parsers, make_parser
+    from beam_flowers.outputs import require_ending
 
     require_no_pipeline("init", beams)
     parsers = command_parsers(make_parser())
@@ -51,9 +55,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     if unknown := [name for name in chosen if name not in parsers]:
         raise InputError(f"there is no command {unknown[0]!r}; choose of {', '.join(parsers)}")
     path = arguments.output
+    require_ending(path, (".yaml", ".yml"), "a configuration file")
+    # It is edited by hand: also one that this command wrote is replaced with the flag only.
+    writing(arguments).check_file(path, "a new configuration file")
     text = template({name: parsers[name] for name in chosen}, path)
-    if not files.put_if_absent(files.absolute(path), text.encode()):
-        raise InputError(f"{path} is there and stays as it is; --output FILE names another one")
+    files.write_atomic(files.absolute(path), text.encode())
     print(f"written: {path} ({', '.join(chosen)})")
     print(f"next: edit it, then beam-flowers {chosen[0]} --config {path}")
     return 0

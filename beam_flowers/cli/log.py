@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, OutputError
 from beam_flowers.paths import cache
 
 DEBUG = "BEAM_FLOWERS_DEBUG"
@@ -69,7 +69,8 @@ def keep_off_the_screen(path: str | None) -> None:
         path: of the log; None for one in the user's cache, or none at all if there is no such.
 
     Raises:
-        InputError: it cannot be written, or is a file that is no log.
+        InputError: it cannot be written.
+        OutputError: it is something else than a log of this program.
     """
     target = _open(Path(path)) if path else _open_in_cache()
     sys.stderr.flush()
@@ -90,10 +91,17 @@ _file: Path | None = None
 def _open(path: Path) -> int:
     global _file
     try:
+        # To open a pipe would wait for whoever is at its other end.
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OutputError(f"--log-file {path} is there and no file; give another name")
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         begin = os.read(target, len(_HEADER))
         if begin and begin != _HEADER.encode():
-            raise InputError(f"--log-file {path} is there and no log; give another name")
+            os.close(target)
+            raise OutputError(
+                f"--log-file {path} is there and no log of this program, which --overwrite does "
+                "not replace either; give another name"
+            )
         os.ftruncate(target, 0)
         os.write(target, f"{_HEADER}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
     except OSError as error:

@@ -15,7 +15,7 @@ from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.flags import split_flags, without_secret
 from beam_flowers.cli.parser import COMMANDS, command_parser, command_parsers, make_parser
-from beam_flowers.errors import BeamFlowersError
+from beam_flowers.errors import BeamFlowersError, OutputError
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -37,7 +37,7 @@ def entry(arguments: Sequence[str] | None = None) -> int:
         try:
             log.keep_off_the_screen(wanted.log_file)
         except BeamFlowersError as error:
-            return _complain(str(error))
+            return _refuse(error)
     return main(arguments)
 
 
@@ -45,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 1 for an error in the input, 2 for one in the command line, 3 for more bad pictures
-        than `--max-bad-fraction` allows, 130 after Ctrl-C.
+        0; 1 for an error in the input, 2 for one in the command line or an output that would
+        replace what has to stay, 3 for more bad pictures than `--max-bad-fraction` allows, 130
+        after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     screen.write_by(screen.plain)
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except BeamFlowersError as error:
-        return _complain(str(error))
+        return _refuse(error)
     except KeyboardInterrupt as interrupt:
         return _interrupted(arguments, str(interrupt))
     except BrokenPipeError:
@@ -124,6 +125,11 @@ def _interrupted(arguments: Sequence[str], about: str = "") -> int:
     left = getattr(module, "INTERRUPTED", "the same command begins anew")
     _complain(f"stopped; {left}" + (f"; {about}" if about else ""))
     return EXIT_INTERRUPTED
+
+
+def _refuse(error: BeamFlowersError) -> int:
+    _complain(str(error))
+    return EXIT_USAGE if isinstance(error, OutputError) else EXIT_ERROR
 
 
 def _complain(message: str) -> int:

@@ -6,6 +6,7 @@ import argparse
 
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, shown
+from beam_flowers.cli.shared import add_overwrite, writing
 
 OUTPUT = "report.html"
 
@@ -26,6 +27,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", metavar="FILE", default=OUTPUT, help=f"file to write (default ./{OUTPUT})"
     )
+    add_overwrite(parser)
     parser.add_argument("--store", help="the store to measure a model on, or of scored pictures")
     parser.add_argument(
         "--split",
@@ -76,6 +78,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         arguments.thumbnails,
         arguments.map_points,
         arguments.model_id,
+        writing(arguments),
     )
     with shown(arguments.progress) as progress:
         done = write_report(job, progress)

@@ -12,6 +12,7 @@ from beam_flowers.cli.shared import (
     BEAM,
     IMAGES,
     add_images,
+    add_overwrite,
     add_run,
     add_top_k,
     add_weights,
@@ -19,6 +20,7 @@ from beam_flowers.cli.shared import (
     sources,
     verdict,
     warn,
+    writing,
 )
 from beam_flowers.errors import InputError
 
@@ -46,6 +48,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, help=".parquet, .csv, .jsonl, .arrow, .feather or a folder"
     )
+    add_overwrite(parser)
     parser.add_argument("--store", help="take vectors from this store; embed what it lacks")
     add_top_k(parser)
     _add_layout(parser)
@@ -94,9 +97,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:
     from beam_flowers.runs.score import score_images
+    from beam_flowers.runs.score_outputs import check_outputs
     from beam_flowers.runs.score_stored import is_store
 
     job = _job(arguments)
+    check_outputs(job)
     bundles = list(read_models(arguments).values())
     from_store = len(job.images) == 1 and is_store(job.images[0])
     needed = arguments.precision or not from_store
@@ -118,4 +123,5 @@ def _job(arguments: argparse.Namespace) -> Job:
         arguments.separate_columns,
         bool(arguments.partition_by),
         arguments.copy_to,
+        writing(arguments, *arguments.model),
     )

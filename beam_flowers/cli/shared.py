@@ -20,6 +20,7 @@ from beam_flowers.errors import InputError, ModelError
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
+    from beam_flowers.outputs import Writing
     from beam_flowers.runs.embed import RunOptions, Summary
 
 NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
@@ -83,6 +84,27 @@ def sources(arguments: argparse.Namespace) -> list[str]:
     if not (arguments.images or listed):
         raise InputError("name what to read: IMAGES, or a list of files by --files-from")
     return [*arguments.images, *listed]
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """`--overwrite`."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files that this program did not write, and write into folders that hold "
+        "such; what the command reads is never replaced",
+    )
+
+
+def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
+    """The terms of writing, from `add_overwrite`'s flag.
+
+    `inputs` are those that the job itself does not name; files of flags and weights are added.
+    """
+    from beam_flowers.outputs import Writing
+
+    given = (getattr(arguments, name, None) for name in ("config", "backbone_path"))
+    return Writing(arguments.overwrite).reading(*given, *inputs)
 
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:

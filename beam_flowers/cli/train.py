@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from beam_flowers.cli.fine_tune import HELP, add_fine_tune, run_fine_tune
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import ACCURACY, BEAM, warn
+from beam_flowers.cli.shared import ACCURACY, BEAM, add_overwrite, warn, writing
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
     parser.add_argument("--model", help="folder to write the model to")
+    add_overwrite(parser)
     add_fine_tune(parser)
     parser.add_argument(
         "--backbone", help="whose vectors, where the store has several; a+b: both side by side"
@@ -229,6 +230,7 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
         arguments.summaries_dir,
         tuple(_percentages(arguments)),
         arguments.augmented,
+        writing(arguments),
     )
     # L-BFGS reports each iteration, the others when it is time to.
     log = StepLog(10 if arguments.recipe == "lbfgs" else 1)

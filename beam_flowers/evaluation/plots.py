@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from beam_flowers.head.softmax import Indices
 
+SOFTWARE = "beam_flowers"
+"""Named in the file, by which it is known again."""
+
 _MOST_NUMBERS = 30
 """Above so many labels the cells are too small for numbers in them."""
 _MOST_NAMES = 120
@@ -45,5 +48,5 @@ def confusion_png(matrix: Indices, labels: Sequence[str], title: str) -> bytes:
     with warnings.catch_warnings():
         # A label in a script that the font lacks becomes boxes; the CSV has it in full.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(buffer, format="png", metadata={"Software": None})
+        figure.savefig(buffer, format="png", metadata={"Software": SOFTWARE})
     return buffer.getvalue()

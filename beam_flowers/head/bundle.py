@@ -16,6 +16,7 @@ from beam_flowers import files
 from beam_flowers.errors import ModelError
 from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
+from beam_flowers.outputs import Writing
 
 FORMAT = "beam-flowers model 1"
 MODEL_FILE = "model.json"
@@ -23,6 +24,10 @@ _LABELS = "labels.txt"
 _ARRAYS = ("weights", "bias", "hidden_weights", "hidden_bias")
 _HELD_OUT = "held_out.npy"
 _NAMES = (MODEL_FILE, _LABELS, _HELD_OUT, *(f"{name}.npy" for name in _ARRAYS))
+_UNFINISHED = ".unfinished-model"
+"""There while a bundle is written: what a killed write leaves is known by it as ours."""
+
+_LARGEST = 64 * 2**20
 _OF_THE_HEAD = ("temperature", "multi_label")
 _IN_FILES = ("head", "held_out")
 _LATER = ("augmentation",)
@@ -119,7 +124,7 @@ def model_id(bundle: Bundle) -> str:
     return _identify(_description(bundle, _side_files(bundle)))
 
 
-def write_bundle(folder: str, bundle: Bundle) -> str:
+def write_bundle(folder: str, bundle: Bundle, writing: Writing | None = None) -> str:
     """Writes a bundle, over an older one that may be there; equal bundles give equal bytes.
 
     `model.json` is written last and holds the hashes of the others, so that what a killed
@@ -129,18 +134,22 @@ def write_bundle(folder: str, bundle: Bundle) -> str:
         The model's id.
 
     Raises:
-        ModelError: if the folder holds something else.
+        OutputError: if the folder holds something else, see `check_model_folder`.
     """
-    refuse_foreign(folder)
+    check_model_folder(folder, writing or Writing())
+    older = _names_of_older(folder)
     side_files = _side_files(bundle)
     description = _description(bundle, side_files)
     identity = _identify(description)
     files.make_folder(folder)
+    files.write_atomic(files.join(folder, _UNFINISHED), b"")
     for name, data in side_files.items():
         files.write_atomic(files.join(folder, name), data)
     text = _to_json({**description, "model_id": identity}, indent=1) + "\n"
     files.write_atomic(files.join(folder, MODEL_FILE), text.encode())
-    _delete_older_layers(folder, side_files)
+    # An older bundle may have had a hidden layer.
+    for name in (_UNFINISHED, *sorted(older.difference(side_files))):
+        files.delete(files.join(folder, name))
     return identity
 
 
@@ -241,28 +250,30 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _delete_older_layers(folder: str, side_files: Mapping[str, bytes]) -> None:
-    """An older bundle in the folder may have had a hidden layer."""
-    for name in set(_NAMES) - {MODEL_FILE, *side_files}:
-        if files.exists(files.join(folder, name)):
-            files.delete(files.join(folder, name))
+def check_model_folder(folder: str, writing: Writing) -> None:
+    """Raises OutputError unless the folder is new, empty, a bundle or a bundle's beginning.
+
+    With `writing.overwrite` other things may be in it, and stay.
+    """
+    writing.check_folder(folder, "a model", _NAMES.__contains__, _is_bundle)
 
 
-def refuse_foreign(folder: str) -> None:
-    """Raises ModelError unless the folder is new, empty, a bundle or a bundle's beginning."""
-    if not files.exists(folder):
-        return
-    if not files.is_folder(folder):
-        raise ModelError(f"{folder!r} is a file; name a folder for the model")
-    names = {entry.name for entry in files.list_folder(folder)}
-    if MODEL_FILE in names:
-        _read_description(folder)
-    foreign = sorted(name for name in names - {*_NAMES} if not name.startswith("."))
-    if foreign and MODEL_FILE not in names:
-        raise ModelError(
-            f"{folder!r} holds other things than a model ({foreign[0]!r}, {len(foreign)} in all);"
-            " name a new or empty folder"
-        )
+def _is_bundle(folder: str) -> bool:
+    return files.exists(files.join(folder, _UNFINISHED)) or bool(_read_older(folder))
+
+
+def _names_of_older(folder: str) -> set[str]:
+    """Names of the arrays of the bundle that is in a folder, if one is."""
+    try:
+        return set(_NAMES).intersection(_read_older(folder)["files"])
+    except (ModelError, OSError):
+        return set()
+
+
+def _read_older(folder: str) -> dict[str, Any]:
+    if files.stat(files.join(folder, MODEL_FILE)).bytes > _LARGEST:
+        raise ModelError(f"{files.join(folder, MODEL_FILE)!r} is too large for a model of ours")
+    return _read_description(folder)
 
 
 def _read(folder: str, name: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
+from beam_flowers.outputs import HEAD
 from beam_flowers.report.sections import Card, Gallery, Map, Matrix, Page, Section, Threshold
 from beam_flowers.report.thumbnails import Thumbnail, read_thumbnails
 from beam_flowers.report.words import percent, short_name
@@ -20,6 +22,22 @@ if TYPE_CHECKING:
 
 _SIDE, _MAP_SIDE = 160, 96
 """Pixels of a thumbnail's longer side, in galleries and on the map alone."""
+
+ENDINGS = (".html", ".htm")
+"""Of the files that pages are written to."""
+
+_GENERATOR = "beam_flowers"
+_OURS = re.compile(
+    r'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    r'<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
+    r"style-src 'unsafe-inline'; script-src 'sha256-[^']+'; base-uri 'none'; "
+    r"form-action 'none'\">\n"
+    rf'(<meta name="generator" content="{_GENERATOR}">\n|<meta name="viewport" '
+    r'content="width=device-width, initial-scale=1">\n<meta name="color-scheme" '
+    r'content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+    r'<link rel="icon" href="data:,">\n<title>)'
+)
+"""The beginning of a page: with its generator, or as all were before they named it."""
 
 _INSTALL = "reports need further packages: pip install 'beam-flowers[report]'"
 
@@ -81,6 +99,11 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
+def is_page(path: str) -> bool:
+    """True for a page that this program drew, in this version or an earlier one."""
+    return bool(_OURS.match(files.read_bytes(path, HEAD).decode("utf-8", "replace")))
+
+
 def render(page: Page, most: int) -> Rendered:
     """Draws a page.
 
@@ -98,6 +121,7 @@ def render(page: Page, most: int) -> Rendered:
         .get_template("report.html")
         .render(
             page=page,
+            generator=_GENERATOR,
             style=asset("base.css") + asset("report.css"),
             script=script,
             script_hash=script_hash(script),

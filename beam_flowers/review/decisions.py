@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from beam_flowers import files
-from beam_flowers.errors import InputError
+from beam_flowers.errors import OutputError
+from beam_flowers.outputs import HEAD, require_ending
 
 _COLUMNS = ["sha256", "uri", "label"]
 
@@ -30,14 +31,17 @@ class Decision(NamedTuple):
 class Decisions:
     """The manifest at `output`; what lies in it is kept.
 
+    A person's work is only ever continued: nothing else that lies there is replaced.
+
     Raises:
-        InputError: if something else lies there, or it is no `.csv`.
+        OutputError: if something else lies there, or it is no `.csv`.
     """
 
     def __init__(self, output: str) -> None:
-        if not output.lower().endswith(".csv"):
-            raise InputError(f"corrections are written as .csv, not to {output!r}")
-        self._uri = files.absolute(output)
+        require_ending(output, [".csv"], "a file of corrections")
+        # Behind a link the file itself is continued.
+        uri = files.absolute(output)
+        self._uri = files.resolve(uri) if files.is_local(uri) else uri
         self._rows = {row.sha256: row for row in self._read()}
 
     def __contains__(self, sha256: str) -> bool:
@@ -72,13 +76,21 @@ class Decisions:
         if not files.exists(self._uri):
             return []
         try:
-            text = files.read_bytes(self._uri).decode()
-            header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+            # A file of something else may be of any size: its beginning says that it is one.
+            head = files.read_bytes(self._uri, HEAD).decode(errors="replace")
+            header = next(csv.reader(io.StringIO(head, newline="")), [])
+            if not header:
+                raise ValueError("it is empty")
             if header == _COLUMNS:
-                return [Decision(*row) for row in rows]
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{self._uri!r} cannot be read as corrections: {error}") from error
-        raise InputError(
+                text = files.read_bytes(self._uri).decode()
+                rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
+                return [Decision(*row) for row in rows[1:]]
+        except (OSError, ValueError, TypeError, csv.Error) as error:
+            raise OutputError(
+                f"{self._uri!r} cannot be read as corrections: {error}; name another --output"
+            ) from error
+        raise OutputError(
             f"{self._uri!r} has the columns {header!r} and not {_COLUMNS!r} of this command's "
-            "corrections; name another --output"
+            "corrections, which are only ever continued, never replaced (there is no --overwrite "
+            "here); name another --output"
         )

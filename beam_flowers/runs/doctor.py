@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,13 +19,20 @@ from beam_flowers.errors import InputError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import are_splits, is_hidden
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Hidden, Image, Reject
+from beam_flowers.outputs import HEAD, Writing, require_ending
+from beam_flowers.records import NOT_AN_IMAGE, Hidden, Image, Reject
 from beam_flowers.report.diagnosed import diagnosis_page
-from beam_flowers.report.page import Rendered, render
+from beam_flowers.report.page import ENDINGS, Rendered, is_page, render
 from beam_flowers.report.words import listed
 from beam_flowers.runs.progress import Progress
 
+FORMAT = "beam-flowers doctor 1"
+
 _BLOCK = 1024
+_OURS = re.compile(
+    rf'\{{\n "format": "{FORMAT}"|\{{\n "files": \d+,\n "hidden": \d+,\n "labels": \[\n?  ?[{{\]]'
+)
+"""The beginning of the findings: with their format, or as they were before they had one."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,11 @@ class Diagnosis:
     hidden: int
     findings: tuple[Finding, ...]
 
+    @property
+    def images(self) -> list[str]:
+        """Addresses of the files, without those that are no images."""
+        return [f.image.uri for f in self.files if f.error_class != NOT_AN_IMAGE]
+
     def counts(self) -> list[tuple[str, int, int, int]]:
         """(label, usable pictures, of them copies of others, unusable files), by label."""
         names = sorted({fact.image.label or "" for fact in self.files})
@@ -54,6 +67,7 @@ class Diagnosis:
         """Everything, JSON values."""
         columns = ("label", "pictures", "copies", "unusable")
         return {
+            "format": FORMAT,
             "files": len(self.files),
             "hidden": self.hidden,
             "labels": [dict(zip(columns, row, strict=True)) for row in self.counts()],
@@ -93,14 +107,36 @@ def diagnose(
     return Diagnosis(facts, hidden, tuple(problems))
 
 
-def write_json(diagnosis: Diagnosis, output: str) -> None:
-    """All findings with all their files."""
+def is_findings(path: str) -> bool:
+    """True for a file that `write_json` wrote, in this version or an earlier one."""
+    return bool(_OURS.match(files.read_bytes(path, HEAD).decode("utf-8", "replace")))
+
+
+def check_output(output: str, writing: Writing) -> None:
+    """Raises OutputError unless findings, or a page of them, may be written to `output`."""
+    require_ending(output, (".json", *ENDINGS), "what doctor writes")
+    is_ours = is_page if output.lower().endswith(ENDINGS) else is_findings
+    writing.check_file(output, "findings of doctor", is_ours)
+
+
+def write_json(diagnosis: Diagnosis, output: str, writing: Writing | None = None) -> None:
+    """Writes all findings with all their files.
+
+    Raises:
+        OutputError: if something is there that must stay.
+    """
+    check_output(output, (writing or Writing()).reading(*diagnosis.images))
     text = json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False)
     files.write_atomic(files.absolute(output), text.encode())
 
 
 def write_page(
-    diagnosis: Diagnosis, output: str, images: Sequence[str], splits: int, thumbnails: int
+    diagnosis: Diagnosis,
+    output: str,
+    images: Sequence[str],
+    splits: int,
+    thumbnails: int,
+    writing: Writing | None = None,
 ) -> Rendered:
     """All findings with thumbnails, as one HTML file.
 
@@ -110,10 +146,13 @@ def write_page(
         images: as they were given to `diagnose`.
         splits: likewise.
         thumbnails: most pictures to show; 0 for none.
+        writing: the terms; by default nothing is replaced but a page of ours.
 
     Raises:
+        OutputError: if something is there that must stay.
         InputError: if a package is missing.
     """
+    check_output(output, (writing or Writing()).reading(*diagnosis.images))
     done = [
         ("Read", listed(images)),
         ("Files", f"{len(diagnosis.files):,}, and {diagnosis.hidden:,} hidden"),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from beam_flowers import files
-from beam_flowers.errors import InputError, ModelError
+from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
 from beam_flowers.evaluation.markdown import to_markdown
 from beam_flowers.evaluation.measures import Scored, log_scores
@@ -18,8 +18,9 @@ from beam_flowers.evaluation.multi_label import (
     Decided,
     sigmoid_scores,
 )
-from beam_flowers.evaluation.plots import confusion_png
+from beam_flowers.evaluation.plots import SOFTWARE, confusion_png
 from beam_flowers.evaluation.report import (
+    FORMAT,
     build_report,
     build_sections,
     rounded,
@@ -34,10 +35,12 @@ from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.softmax import Doubles, Head, Sample
 from beam_flowers.head.stored import Stored, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
+from beam_flowers.outputs import HEAD, Writing
 from beam_flowers.runs.progress import Progress
 from beam_flowers.store.features import Told
 
-_PNG = "confusion.png"
+_JSON, _PNG = "evaluation.json", "confusion.png"
+_NAMES = (_JSON, "evaluation.md", "confusion.csv", "misclassified.csv", _PNG)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class EvaluationJob:
         neighbours: uri of a picture of the store whose neighbours to list.
         folds: of the search for wrong labels; 0 leaves it out.
         seed: of these folds.
+        writing: the terms on which the folder is written.
     """
 
     store: str
@@ -65,6 +69,7 @@ class EvaluationJob:
     neighbours: str | None = None
     folds: int = FOLDS
     seed: int = 0
+    writing: Writing = field(default_factory=Writing)
 
     def __post_init__(self) -> None:
         if self.split not in SIDES:
@@ -75,7 +80,9 @@ class EvaluationJob:
         for name in ("model", "store"):
             folder = files.absolute(getattr(self, name))
             if output.startswith(folder + "/"):
-                raise InputError(f"the output {self.output!r} lies in the {name}; name another one")
+                raise OutputError(
+                    f"the output {self.output!r} lies in the {name}; name another one"
+                )
 
 
 @dataclass(frozen=True)
@@ -101,9 +108,12 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     Raises:
         ModelError: if store and model do not fit.
         StoreError: if the store cannot be read.
+        OutputError: if something is there that must stay.
         InputError: if there is nothing to measure on.
         TrainingError: if the store's pictures cannot be split as the model's were.
     """
+    writing = job.writing.reading(job.store, job.model, job.labels)
+    is_ours = writing.check_folder(job.output, "an evaluation", _NAMES.__contains__, is_evaluation)
     bundle = read_bundle(files.absolute(job.model))
     progress = progress or Progress()
     progress.begin("reading")
@@ -112,7 +122,7 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     report = measure_pictures(bundle, stored, job, progress.told("searching wrong labels"))[0]
     progress.begin("writing")
     pages = {
-        "evaluation.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
+        _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "evaluation.md": to_markdown(report),
         "confusion.csv": confusion_csv(report),
         "misclassified.csv": misclassified_csv(report),
@@ -120,8 +130,14 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     output = files.absolute(job.output)
     for name, text in pages.items():
         files.write_atomic(files.join(output, name), text.encode())
-    has_plot = _write_plot(files.join(output, _PNG), report)
+    has_plot = _write_plot(files.join(output, _PNG), report, is_ours)
     return Evaluated(report, (*pages, _PNG) if has_plot else tuple(pages), has_plot)
+
+
+def is_evaluation(folder: str) -> bool:
+    """True for a folder of `evaluate_model`, in this version or an earlier one."""
+    head = files.read_bytes(files.join(folder, _JSON), HEAD)
+    return head.startswith(f'{{\n "format": "{FORMAT}"'.encode())
 
 
 def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored:
@@ -193,18 +209,22 @@ def _check_finite(sample: Sample, uris: list[str]) -> None:
         )
 
 
-def _write_plot(uri: str, report: Mapping[str, Any]) -> bool:
-    """Writes the confusion matrix as a PNG; False without matplotlib or without a matrix."""
-    if report["model"]["multi_label"]:
+def _write_plot(uri: str, report: Mapping[str, Any], is_ours: bool) -> bool:
+    """Writes the confusion matrix as a PNG; False without matplotlib or without a matrix.
+
+    One of an earlier run would show other numbers than the files beside it: it goes, if
+    `is_ours` or the picture says that it is ours.
+    """
+    if not report["model"]["multi_label"]:
+        matrix = np.array(report["confusion"]["matrix"], dtype=np.intp)
+        title = f"{report['accuracy']['measured_on']}; colour: share of the row"
+        try:
+            data = confusion_png(matrix, report["model"]["labels"], title)
+        except ImportError:
+            pass
+        else:
+            files.write_atomic(uri, data)
+            return True
+    if is_ours or (files.exists(uri) and SOFTWARE.encode() in files.read_bytes(uri, HEAD)):
         files.delete(uri)
-        return False
-    matrix = np.array(report["confusion"]["matrix"], dtype=np.intp)
-    title = f"{report['accuracy']['measured_on']}; colour: share of the row"
-    try:
-        data = confusion_png(matrix, report["model"]["labels"], title)
-    except ImportError:
-        # One of an earlier run would show other numbers than the files beside it.
-        files.delete(uri)
-        return False
-    files.write_atomic(uri, data)
-    return True
+    return False

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +23,7 @@ from beam_flowers.export.keras_model import write_keras
 from beam_flowers.head.bundle import Bundle, require_backbone
 from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
+from beam_flowers.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.score_stored import model_sections
 from beam_flowers.store.parts import read_part
@@ -35,10 +34,12 @@ SUFFIXES = {
     "tflite-int8": ".tflite",
     "keras": ".keras",
     "onnx": ".onnx",
-    "labels": "",
+    "labels": ".txt",
     "card": ".md",
 }
 """Of the output, by format."""
+
+_WITH_LABELS = ("tflite", "tflite-int8", "keras", "onnx")
 
 PICTURES = 100
 """To compare on, and as many others to calibrate on."""
@@ -59,6 +60,7 @@ def export_model(
     output: str,
     store: str | None = None,
     warn: Warn = print,
+    writing: Writing | None = None,
 ) -> Agreement | None:
     """Writes an export to `output` once it has shown, in a fresh process, that it agrees.
 
@@ -66,19 +68,22 @@ def export_model(
         bundle: the model.
         backbone: the one it was trained on; not needed for `labels` and `card`.
         kind: a key of `SUFFIXES`.
-        output: local path that doesn't exist yet. All but `savedmodel`, `labels` and `card` get a
-            `.labels.txt` beside them.
+        output: local path. All but `savedmodel`, `labels` and `card` get a `.labels.txt` beside
+            them.
         store: whose pictures are compared and calibrated on; by default those in the package.
         warn: takes a line for the user.
+        writing: the terms; by default nothing may be there yet.
 
     Returns:
         How well it agrees with the model; None for `labels` and `card`.
 
     Raises:
-        InputError: the output exists or has another suffix, or there are no pictures.
+        OutputError: something is there that must stay, or the output has another suffix.
+        InputError: there are no pictures.
         ModelError: the format cannot hold the model, or the export does not agree with it.
     """
-    target = _free(kind, output)
+    writing = (writing or Writing()).reading(store, backbone.path if backbone else None)
+    target = check_export(kind, output, writing)
     if kind in ("labels", "card"):
         text = labels_text(bundle.labels) if kind == "labels" else model_card(bundle).encode()
         files.write_atomic(target, text)
@@ -93,13 +98,10 @@ def export_model(
     if kind == "tflite-int8" and not others:
         warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
     examples = _scored(compared, bundle, backbone)
-    with workplace(target) as made:
+    with placing(target) as made:
         _write(kind, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
         agreement = measure(kind, made, examples, bundle.labels)
         require_agreement(kind, agreement)
-        if kind != "savedmodel":
-            files.move(labels_beside(made), labels_beside(target))
-        os.rename(made, target)
     return agreement
 
 
@@ -122,37 +124,15 @@ def labels_beside(path: str) -> str:
     return path + ".labels.txt"
 
 
-def _free(kind: str, output: str) -> str:
-    suffix = SUFFIXES[kind]
-    target = free_place(output)
-    if not target.endswith(suffix):
-        raise InputError(f"the output of --to {kind} ends in {suffix}, {output!r} does not")
-    if suffix:
-        free_place(labels_beside(target))
+def check_export(kind: str, output: str, writing: Writing) -> str:
+    """The absolute path of an export; raises OutputError as `check_target` does."""
+    what = f"an export to {kind}"
+    if SUFFIXES[kind]:
+        require_ending(output, [SUFFIXES[kind]], what)
+    target = check_target(output, what, writing, is_folder=not SUFFIXES[kind])
+    if kind in _WITH_LABELS:
+        writing.check_file(labels_beside(target), "an export of labels")
     return target
-
-
-def free_place(output: str) -> str:
-    """A local path, absolute, where nothing is yet.
-
-    Raises:
-        InputError: there is something, or it lies elsewhere.
-    """
-    target = files.absolute(output)
-    if not files.is_local(target):
-        raise InputError(f"{output!r} is not on this machine: export to a local path and copy it")
-    if os.path.lexists(target):
-        raise InputError(f"{target!r} is there already: name another output, or delete it")
-    return target
-
-
-@contextmanager
-def workplace(target: str) -> Iterator[str]:
-    """A path in a new folder beside `target`, of the same name; the folder goes in any case."""
-    parent, name = os.path.split(target)
-    os.makedirs(parent, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".beam-flowers-", dir=parent) as folder:
-        yield os.path.join(folder, name)
 
 
 def _write(

@@ -13,7 +13,7 @@ from beam_flowers.backbones.compute import pool
 from beam_flowers.errors import InputError
 from beam_flowers.export.fiftyone import write_fiftyone
 from beam_flowers.export.projector import MOST_POINTS, write_projector
-from beam_flowers.runs.export import free_place, workplace
+from beam_flowers.outputs import Writing, check_target, placing
 from beam_flowers.scores.read import read_scores
 from beam_flowers.store.features import Features, read_features
 
@@ -34,29 +34,32 @@ def export_store(
     backbone: str | None = None,
     scores: str | None = None,
     warn: Callable[[str], None] = print,
+    writing: Writing | None = None,
 ) -> Exported:
     """Writes a store for TensorBoard's projector or for FiftyOne.
 
     Args:
         store: folder.
         kind: one of `KINDS`.
-        output: local folder that isn't there yet.
+        output: local folder.
         backbone: whose vectors, where the store has several.
         scores: a table of scores, whose labels are the predictions.
         warn: takes a line for the user.
+        writing: the terms; by default nothing may be there yet.
 
     Raises:
-        InputError: the output exists, or the table of scores has none of the pictures.
+        OutputError: something is there that must stay.
+        InputError: the table of scores has none of the pictures.
         StoreError: there is no such store, or it has no vectors.
     """
-    target = free_place(output)
+    writing = (writing or Writing()).reading(store, scores)
+    target = check_target(output, f"an export to {kind}", writing)
     features = read_features(files.absolute(store), backbone)[1]
     predictions = _predictions(features, scores)
-    with workplace(target) as made:
+    with placing(target) as made:
         os.mkdir(made)
         write = _write_projector if kind == "projector" else _write_fiftyone
         count = write(made, features, predictions, warn)
-        os.rename(made, target)
     return Exported(count, len(features.uris))
 
 

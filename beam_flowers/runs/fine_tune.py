@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +15,7 @@ from beam_flowers import files
 from beam_flowers.backbones.fine_tuning import Classes, Descent, Pixels, Tuner
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError, TrainingError
-from beam_flowers.head.bundle import Bundle, refuse_foreign, write_bundle
+from beam_flowers.head.bundle import Bundle, check_model_folder, write_bundle
 from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
 from beam_flowers.head.metrics import Metrics, evaluate, wilson_interval
 from beam_flowers.head.settings import check_settings
@@ -26,6 +24,7 @@ from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.stored import Stored, read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.train import train
+from beam_flowers.outputs import Writing, check_target, placing
 from beam_flowers.runs.labelled_pictures import (
     Item,
     Reader,
@@ -123,6 +122,7 @@ def fine_tune(
     say: Say = print,
     warn: Say = print,
     progress: Progress | None = None,
+    writing: Writing | None = None,
 ) -> FineTuned:
     """Trains a backbone on the pictures that a store has vectors of, and writes a new one.
 
@@ -134,7 +134,7 @@ def fine_tune(
         store: folder of the store, which is only read.
         backbone: to begin from.
         images: folders, globs, list files, manifests or pictures; see `find_images`.
-        output: local folder to write, a SavedModel; must not exist.
+        output: local folder to write, a SavedModel.
         options: settings of the training.
         split: how the rows are divided: the same as when heads are trained.
         seed: of split, order of the pictures and dropout.
@@ -143,18 +143,18 @@ def fine_tune(
             labels pictures by the new backbone.
         say, warn: take lines for the user.
         progress: told how many pictures of all epochs are done.
+        writing: the terms; by default `output` must not be there, and `model` hold nothing else.
 
     Raises:
-        InputError: `output` is there, or no training picture is in `images`.
-        ModelError: `model` holds something else.
+        OutputError: something is there that must stay.
+        InputError: no training picture is in `images`.
         StoreError: the store has no vectors of that backbone.
         BackboneError: the backbone cannot be trained.
         TrainingError: no head can be trained on the store, or the training diverged.
     """
-    options, target = options or FineTuneOptions(), _free(output)
-    split = split or SplitOptions()
-    if model:
-        refuse_foreign(files.absolute(model))
+    options, split = options or FineTuneOptions(), split or SplitOptions()
+    writing = (writing or Writing()).reading(store, labels, backbone.path).listing(images)
+    target = _check_places(output, model, writing)
     stored = _stored(store, backbone, labels)
     start = train(stored.examples, split=split, seed=seed)
     sides = labelled_pictures(stored.examples, start, uris_by_content(images, warn), warn)
@@ -167,7 +167,8 @@ def fine_tune(
     after = dict.fromkeys(before, _UNKNOWN) | _accuracies(metrics)
     _tell(say, "after, tuned network", after)
     _warn(before, after, reader, warn)
-    _save(tuner, target)
+    with placing(target) as made:
+        tuner.save(made)
     tuned = resolve(target)
     if not model:
         return FineTuned(tuned, before, after)
@@ -185,7 +186,14 @@ def fine_tune(
         versions(),
         asdict(calibration) if calibration else None,
     )
-    return FineTuned(tuned, before, after, write_bundle(files.absolute(model), bundle))
+    return FineTuned(tuned, before, after, write_bundle(files.absolute(model), bundle, writing))
+
+
+def _check_places(output: str, model: str | None, writing: Writing) -> str:
+    """The backbone's absolute path; raises OutputError if something that must stay is there."""
+    if model:
+        check_model_folder(files.absolute(model), writing)
+    return check_target(output, "a backbone", writing)
 
 
 def _finish(
@@ -227,24 +235,6 @@ def _warn(
             "on the validation pictures the tuned network is worse than what it began with: try a"
             " lower --learning-rate or other --train-epochs"
         )
-
-
-def _free(output: str) -> str:
-    target = files.absolute(output)
-    if not files.is_local(target):
-        raise InputError(f"{output!r} is not on this machine: write to a local folder and copy it")
-    if os.path.lexists(target):
-        raise InputError(f"{output!r} is there already: name another folder, or delete it")
-    return target
-
-
-def _save(tuner: Tuner, target: str) -> None:
-    parent = files.parent(target)
-    files.make_folder(parent)
-    with tempfile.TemporaryDirectory(prefix=".beam-flowers-", dir=parent) as folder:
-        made = os.path.join(folder, "backbone")
-        tuner.save(made)
-        os.rename(made, target)
 
 
 def _stored(store: str, backbone: ResolvedBackbone, labels: str | None) -> Stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from beam_flowers.head.bundle import Bundle, model_id, read_bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
 from beam_flowers.head.stored import Stored, read_examples
+from beam_flowers.outputs import Writing, require_ending
 from beam_flowers.report import evaluated, scored, stored
-from beam_flowers.report.page import Rendered, render, require_packages
+from beam_flowers.report.page import ENDINGS, Rendered, is_page, render, require_packages
 from beam_flowers.report.plane import sample_rows
 from beam_flowers.report.sections import Facts, Page, Section, Tile
 from beam_flowers.report.words import counted, listed, percent, settings
@@ -52,6 +53,7 @@ class ReportJob:
         thumbnails: most pictures that are shown; 0 for none.
         points: most points of the map; 0 for no map.
         model_id: its beginning, of a table with the scores of several models.
+        writing: the terms on which the page is written.
     """
 
     source: str
@@ -65,13 +67,13 @@ class ReportJob:
     thumbnails: int = THUMBNAILS
     points: int = MAP_POINTS
     model_id: str | None = None
+    writing: Writing = field(default_factory=Writing)
 
     def __post_init__(self) -> None:
         for name in ("thumbnails", "points", "folds"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must be 0 or more, not {getattr(self, name)!r}")
-        if not self.output.lower().endswith((".html", ".htm")):
-            raise InputError(f"a report is an .html file, not {self.output!r}")
+        require_ending(self.output, ENDINGS, "a report")
 
 
 def write_report(job: ReportJob, progress: Progress | None = None) -> Rendered:
@@ -82,10 +84,13 @@ def write_report(job: ReportJob, progress: Progress | None = None) -> Rendered:
         progress: is told the stages.
 
     Raises:
+        OutputError: if something is there that must stay.
         InputError: if the source is none of the three, or a package is missing.
         ModelError: if store and model do not fit.
         StoreError: if the store cannot be read.
     """
+    read = (job.source, job.store, job.labels, job.summaries_dir)
+    job.writing.reading(*read).check_file(job.output, "a report", is_page)
     require_packages()
     progress = progress or Progress()
     progress.begin("reading")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
+from beam_flowers.outputs import Writing
 from beam_flowers.review.app import HOST, make_app
 from beam_flowers.review.decisions import Decisions
 from beam_flowers.review.session import Session, least_sure_first
@@ -60,8 +61,10 @@ def reviewing(job: ReviewJob) -> Iterator[Reviewing]:
     """Opens the page on this machine alone; every decision is on disk when it is answered.
 
     Raises:
+        OutputError: if the output is the table, or something else than corrections.
         InputError: if the table cannot be read, or the port is taken.
     """
+    Writing().reading(job.scores).refuse_input(files.absolute(job.output))
     decisions = Decisions(job.output)
     table = read_scores(job.scores, job.model_id)
     session = Session(least_sure_first(table), table.names, decisions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +14,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.networks import require_networks
+from beam_flowers.outputs import Writing
 from beam_flowers.runs.embed import (
     RunOptions,
     Summary,
@@ -25,9 +25,16 @@ from beam_flowers.runs.embed import (
 )
 from beam_flowers.runs.embed_scored import embed_scored
 from beam_flowers.runs.progress import Progress
-from beam_flowers.runs.score_stored import is_store, score_stored, store_roots
+from beam_flowers.runs.score_outputs import check_outputs, clear_deleted
+from beam_flowers.runs.score_stored import is_store, score_stored
 from beam_flowers.scores.copying import Copied, Labelled, copy_pictures
-from beam_flowers.scores.output import rejects_name, scores_of, suffix, write_table
+from beam_flowers.scores.output import (
+    rejects_name,
+    require_kind,
+    scores_of,
+    suffix,
+    write_table,
+)
 from beam_flowers.scores.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scores.rows import LABEL_TEXT, Layout, ScoreRows
 from beam_flowers.scores.rule import Rule
@@ -50,6 +57,7 @@ class Job:
         separate_columns: see `Layout`.
         partition_by_label: see `Layout`; for a folder.
         copy_to: folder into which the pictures are copied, below one folder for each label.
+        writing: the terms on which the table is written; `images` and `store` are inputs anyway.
     """
 
     images: tuple[str, ...]
@@ -60,8 +68,10 @@ class Job:
     separate_columns: bool = False
     partition_by_label: bool = False
     copy_to: str | None = None
+    writing: Writing = field(default_factory=Writing)
 
     def __post_init__(self) -> None:
+        require_kind(self.output)
         if suffix(self.output) and self.layout.partition_by_label:
             raise InputError(f"a table by label is a folder; {self.output!r} is the name of a file")
 
@@ -117,6 +127,7 @@ def score_images(
 
     Raises:
         ModelError: if vectors and models do not fit, or a model lacks what the rule needs.
+        OutputError: if something is there that must stay.
         InputError: if an input is missing or nothing in it is a picture.
     """
     options = options or RunOptions()
@@ -179,9 +190,11 @@ def _score(
 
 
 def _check(job: Job, kind: ScoreRows) -> None:
-    output = files.absolute(job.output)
-    if suffix(output) and files.is_folder(output):
-        raise InputError(f"the output {output!r} is a folder; give another name, or delete it")
+    check_outputs(job)
+    if job.copy_to and kind.rows_each > 1:
+        raise InputError("pictures are copied by the labels of one model; give one")
+    if suffix(job.output):
+        clear_deleted(job.table)
     try:
         files.make_folder(files.parent(job.table))
     except OSError as error:
@@ -191,40 +204,6 @@ def _check(job: Job, kind: ScoreRows) -> None:
         raise InputError(
             f"{stores[0]!r} is a store: score it alone, without other pictures and without --store"
         )
-    if job.copy_to:
-        _check_copies(job, job.copy_to, kind)
-
-
-def _check_copies(job: Job, copy_to: str, kind: ScoreRows) -> None:
-    if kind.rows_each > 1:
-        raise InputError("pictures are copied by the labels of one model; give one")
-    target = _resolved(copy_to)
-    if files.exists(target) and not files.is_folder(target):
-        raise InputError(f"{copy_to!r} is a file; name a folder to copy to")
-    for folder in _folders(job):
-        if files.join(target, "").startswith(files.join(_resolved(folder), "")):
-            raise InputError(
-                f"{copy_to!r} lies in {folder!r}, where the copies would be taken for pictures of"
-                " the collection or for parts of the table; name a folder elsewhere"
-            )
-
-
-def _folders(job: Job) -> Iterator[str]:
-    """The folders that hold the pictures, the table or the store."""
-    for source in job.images:
-        if is_store(source):
-            yield from store_roots(source)
-        wild = re.search(r"[*?\[]", source)
-        fixed = source if not wild or files.exists(source) else source[: wild.start()] + "*"
-        yield (
-            fixed if files.is_folder(files.absolute(fixed)) else files.parent(files.absolute(fixed))
-        )
-    yield from (path for path in (job.store, job.table) if path)
-
-
-def _resolved(path: str) -> str:
-    path = files.absolute(path)
-    return files.resolve(path) if files.is_local(path) else path
 
 
 def _copy(job: Job, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 
 from beam_flowers import files
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, OutputError
 from beam_flowers.head.softmax import Head, Step
 
 
@@ -18,6 +18,7 @@ class Summaries:
     `accuracy` and `cross_entropy`, and in `train` at the end a histogram of each parameter.
 
     Raises:
+        OutputError: if the folder is a file, or cannot be made.
         InputError: if the folder is in the model's, or not on this machine.
     """
 
@@ -69,6 +70,11 @@ def _new_run(folder: str, model: str) -> Path:
     if files.is_local(model) and Path(files.absolute(model)).resolve() in parents:
         raise InputError(
             f"the summaries folder {folder!r} lies in the model's, {model!r}; name another one"
+        )
+    if Path(where).exists() and not Path(where).is_dir():
+        raise OutputError(
+            f"the summaries folder {folder!r} is a file, which --overwrite does not replace "
+            "either; name a folder"
         )
     runs = (Path(where, f"run-{number:03}") for number in count(1))
     run = next(run for run in runs if not run.exists())

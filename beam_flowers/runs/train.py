@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
 from beam_flowers import files
 from beam_flowers.errors import ModelError, TrainingError
-from beam_flowers.head.bundle import Bundle, read_bundle, require_backbone, write_bundle
+from beam_flowers.head.bundle import (
+    Bundle,
+    check_model_folder,
+    read_bundle,
+    require_backbone,
+    write_bundle,
+)
 from beam_flowers.head.copies import with_copies
 from beam_flowers.head.corrections import (
     Corrections,
@@ -26,6 +32,7 @@ from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.stored import Stored, each_backbone, read_examples
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.train import TrainResult, train
+from beam_flowers.outputs import Writing
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.summaries import Summaries
 from beam_flowers.store.features import Told
@@ -48,6 +55,7 @@ class TrainOptions:
         summaries_dir: folder for the step log: see `Summaries`.
         required: splits that must have a picture of every label.
         augmented: train on the distorted copies that the store has as well.
+        writing: the terms on which the model is written.
     """
 
     labels: str | None = None
@@ -58,6 +66,7 @@ class TrainOptions:
     summaries_dir: str | None = None
     required: tuple[str, ...] = ()
     augmented: bool = False
+    writing: Writing = field(default_factory=Writing)
 
     def __post_init__(self) -> None:
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
@@ -109,11 +118,14 @@ def train_model(
         progress: is told how far the run is.
 
     Raises:
+        OutputError: if something is there that must stay.
         StoreError: if the store cannot be read or the backbone has to be named.
         TrainingError: if no head can be trained on it, or it is not accurate enough.
         ModelError: if the model to begin from does not fit.
     """
     options, progress = options or TrainOptions(), progress or Progress()
+    writing = options.writing.reading(store, options.labels, options.warm_start)
+    check_model_folder(files.absolute(model), writing)
     progress.begin("reading")
     source = _Source.of(store, options, progress)
     with ExitStack() as stack:
@@ -147,7 +159,7 @@ def train_model(
         sweep=[trial.row() for trial in trials],
         label_separator=options.label_separator,
     )
-    return Trained(write_bundle(files.absolute(model), bundle), bundle, result)
+    return Trained(write_bundle(files.absolute(model), bundle, writing), bundle, result)
 
 
 @dataclass(frozen=True)

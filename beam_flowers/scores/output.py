@@ -5,36 +5,53 @@ from __future__ import annotations
 import csv
 import io
 import json
-from typing import Any
+import mimetypes
+import re
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
-from beam_flowers.errors import InputError
+from beam_flowers.errors import OutputError
+from beam_flowers.outputs import HEAD
+from beam_flowers.store.schema import REJECT_SCHEMA
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".arrow", ".feather")
 """`.arrow` and `.feather` (its version 2) are the same: the file format of Arrow IPC."""
 _PRIVATE = ("bytes", "modified")
+_SCORES, _REJECTS = b"scores", b"rejects"
+_OTHERS = (".json", ".tsv", ".txt", ".xlsx", ".arrows", ".db")
+_TYPES = mimetypes.MimeTypes()
+
+MARK = b"beam_flowers"
+"""Key in the schema's metadata of Parquet and Arrow files, whose value is the kind of table."""
+_COLUMNS = re.compile(
+    r"uri sha256 label score (top_k|label_1 score_1( label_\d+ score_\d+)*) model_id label_id"
+    r"( labels)?( rule)?"
+)
+"""Of a table of scores, of any version so far."""
+_LONGEST_LINE = 4 * 2**20
+_LARGEST_FOOTER = 16 * 2**20
 
 
 def suffix(output: str) -> str | None:
-    """The file kind that `output` names, or None for a folder of parts.
-
-    Raises:
-        InputError: for a file kind that is not written.
-    """
+    """The file kind that `output` names, or None for a folder of parts."""
     name = output.rstrip("/").rsplit("/", 1)[-1].lower()
-    for known in SUFFIXES:
-        if name.endswith(known):
-            return known
-    for other in (".json", ".tsv", ".txt", ".xlsx", ".arrows", ".db"):
-        if name.endswith(other):
-            raise InputError(
-                f"{output!r}: {other} is not written; use {', '.join(SUFFIXES)} or a folder name"
-            )
-    return None
+    return next((known for known in SUFFIXES if name.endswith(known)), None)
+
+
+def require_kind(output: str) -> None:
+    """Raises OutputError for the name of a file of a kind that is not written."""
+    name = output.rstrip("/").rsplit("/", 1)[-1].lower()
+    ending = re.search(r"\.[^.]+$", name)
+    if suffix(name) or ending is None:
+        return
+    if ending[0] in _OTHERS or any(_TYPES.guess_type("name" + ending[0])):
+        raise OutputError(
+            f"{output!r}: {ending[0]} is not written; use {', '.join(SUFFIXES)} or a folder name"
+        )
 
 
 def rejects_name(output: str) -> str:
@@ -47,8 +64,54 @@ def write_table(output: str, rows: pa.Table) -> None:
     """Writes `rows`, by uri and model, to `output` as its suffix says, whole or not at all."""
     order = [name for name in ("uri", "model_id") if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order])
+    kind = _REJECTS if rows.schema.names == REJECT_SCHEMA.names else _SCORES
+    rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), MARK: kind})
     files.make_folder(files.parent(output))
     files.write_atomic(output, _ENCODERS[suffix(output) or ""](rows))
+
+
+def is_score_file(output: str) -> bool:
+    """True for a file that `write_table` wrote scores to, in this version or an earlier one."""
+    return bool(_COLUMNS.fullmatch(" ".join(_columns(output, _SCORES))))
+
+
+def is_rejects_file(output: str) -> bool:
+    """True for a file that `write_table` wrote rejects to, in this version or an earlier one."""
+    return _columns(output, _REJECTS) == REJECT_SCHEMA.names
+
+
+def _columns(output: str, kind: bytes) -> list[str]:
+    """Names of a file's columns, as far as it may be a table of that kind; else none."""
+    ending = suffix(output)
+    with files.open_read(output) as file:
+        if ending == ".csv":
+            return _columns_of_csv(file.read(HEAD))
+        if ending == ".jsonl":
+            row = json.loads(file.readline(_LONGEST_LINE))
+            return list(row) if isinstance(row, dict) else []
+        schema = _schema(file, ending == ".parquet")
+    metadata = schema.metadata or {}
+    # pandas adds a key of its own: then somebody has worked on the table.
+    written = metadata.get(MARK, kind) == kind and b"pandas" not in metadata
+    return list(schema.names) if written else []
+
+
+def _columns_of_csv(head: bytes) -> list[str]:
+    """The header's names if it is written as here, all of them quoted: spreadsheets do not."""
+    line = head.partition(b"\n")[0].decode()
+    names = next(csv.reader([line]), [])
+    return names if line == ",".join(f'"{name}"' for name in names) else []
+
+
+def _schema(file: BinaryIO, is_parquet: bool) -> pa.Schema:
+    """The schema in a file's footer, of a bounded one only."""
+    magic, length = (b"PAR1", slice(-8, -4)) if is_parquet else (b"ARROW1", slice(-10, -6))
+    file.seek(-10, io.SEEK_END)
+    tail = file.read(10)
+    if not tail.endswith(magic) or int.from_bytes(tail[length], "little") > _LARGEST_FOOTER:
+        raise ValueError("no table of ours")
+    file.seek(0)
+    return pq.ParquetFile(file).schema_arrow if is_parquet else pa.ipc.open_file(file).schema
 
 
 def scores_of(rows: pa.Table) -> pa.Table:

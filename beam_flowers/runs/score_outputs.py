@@ -1,0 +1,113 @@
+"""Where `score` may write: the table, its rejects, its unfinished work and the copies."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from beam_flowers import files
+from beam_flowers.errors import OutputError
+from beam_flowers.outputs import Writing, recognised
+from beam_flowers.runs.score_stored import is_store, store_roots
+from beam_flowers.scores.output import is_rejects_file, is_score_file, rejects_name, suffix
+from beam_flowers.store.commits import COMMITS, latest
+from beam_flowers.store.parts import REJECTS, WORK
+
+if TYPE_CHECKING:
+    from beam_flowers.runs.score import Job
+
+_TABLE = "a table of scores"
+_PART = r"part-[0-9a-f]{24}\.parquet"
+_NAMES = re.compile(rf"{COMMITS}|{WORK}|{REJECTS}|{_PART}|label=.*", re.DOTALL)
+"""Of what lies in the folder of a table."""
+_UNFINISHED = re.compile(
+    rf"{COMMITS}/[^/]*|{WORK}/.*|{REJECTS}/rejects-[0-9a-f]{{24}}\.parquet|{_PART}", re.DOTALL
+)
+"""Of the files that lie in the folder beside a file, and in those below it."""
+
+
+def check_outputs(job: Job) -> None:
+    """Raises OutputError if something that must stay is where the job would write."""
+    writing = job.writing.reading(job.store).listing(job.images)
+    if suffix(job.output):
+        writing.check_file(job.output, _TABLE, is_score_file)
+        writing.check_file(rejects_name(job.output), "a table of rejects", is_rejects_file)
+        _check_unfinished(job.table)
+    else:
+        _check_folder(job.output, writing)
+    if job.copy_to:
+        _check_copies(job, job.copy_to)
+
+
+def _check_folder(output: str, writing: Writing) -> None:
+    uri = files.absolute(output)
+    writing.refuse_input(uri)
+    if files.is_folder(uri) and any(files.list_folder(uri)) and not recognised(_is_table, uri):
+        # Readers take all that lies in the folder for parts of the table.
+        raise OutputError(
+            f"{output!r} holds other things and is no table: a table needs a folder of its own, "
+            "also with --overwrite; name a new or empty one"
+        )
+    writing.check_folder(output, _TABLE, lambda name: bool(_NAMES.fullmatch(name)), _is_table)
+
+
+def _is_table(folder: str) -> bool:
+    """True for a folder of parts, or for the beginning of one."""
+    sections = latest(folder).sections
+    return "" in sections or (not sections and files.is_folder(files.join(folder, WORK)))
+
+
+def _check_unfinished(folder: str) -> None:
+    """The folder beside a file is deleted in the end: all that is in it has to be ours."""
+    if not files.exists(folder):
+        return
+    is_ours = files.is_folder(folder) and not (files.is_local(folder) and os.path.islink(folder))
+    found = (files.relative(e.uri, folder) for e in (files.walk(folder) if is_ours else ()))
+    if not is_ours or not all(map(_UNFINISHED.fullmatch, found)):
+        raise OutputError(
+            f"{folder!r} is where the unfinished table goes, and holds other things, which "
+            "--overwrite does not replace; name another output, or move them away"
+        )
+
+
+def clear_deleted(folder: str) -> None:
+    """Goes on where a run was killed while it deleted its folder, behind the finished table."""
+    if files.exists(folder) and not files.is_folder(files.join(folder, COMMITS)):
+        names = {entry.name for entry in files.list_folder(folder)}
+        if names - {WORK}:
+            files.delete_tree(folder)
+
+
+def _check_copies(job: Job, copy_to: str) -> None:
+    target = _resolved(copy_to)
+    if files.exists(target) and not files.is_folder(target):
+        raise OutputError(
+            f"{copy_to!r} is a file, which --overwrite does not replace by a folder; name a folder "
+            "to copy to"
+        )
+    for folder in _folders(job):
+        if files.join(target, "").startswith(files.join(_resolved(folder), "")):
+            raise OutputError(
+                f"{copy_to!r} lies in {folder!r}, where the copies would be taken for pictures of"
+                " the collection or for parts of the table; name a folder elsewhere"
+            )
+
+
+def _folders(job: Job) -> Iterator[str]:
+    """The folders that hold the pictures, the table or the store."""
+    for source in job.images:
+        if is_store(source):
+            yield from store_roots(source)
+        wild = re.search(r"[*?\[]", source)
+        fixed = source if not wild or files.exists(source) else source[: wild.start()] + "*"
+        yield (
+            fixed if files.is_folder(files.absolute(fixed)) else files.parent(files.absolute(fixed))
+        )
+    yield from (path for path in (job.store, job.table) if path)
+
+
+def _resolved(path: str) -> str:
+    path = files.absolute(path)
+    return files.resolve(path) if files.is_local(path) else path
