@@ -25,7 +25,8 @@ from beam_flowers.store.augmented import (
 from beam_flowers.store.commits import Manifest, Section, encoding_in, latest, require_table_place
 from beam_flowers.store.copies import CopyLedger
 from beam_flowers.store.features import section_name
-from beam_flowers.store.parts import REJECTS, Place
+from beam_flowers.store.names import REJECTS
+from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, committed, is_done
 
 

@@ -15,7 +15,8 @@ from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
 from beam_flowers.runs.embed import RunOptions
 from beam_flowers.store.commits import require_table_place
-from beam_flowers.store.parts import WORK, Place
+from beam_flowers.store.names import WORK
+from beam_flowers.store.parts import Place
 
 if TYPE_CHECKING:
     from beam_flowers.check_transforms import Finding

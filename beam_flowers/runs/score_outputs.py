@@ -12,20 +12,13 @@ from beam_flowers.errors import OutputError
 from beam_flowers.outputs import Writing, recognised
 from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scores.output import is_rejects_file, is_score_file, rejects_name, suffix
-from beam_flowers.store.commits import COMMITS, latest
-from beam_flowers.store.parts import REJECTS, WORK
+from beam_flowers.store.commits import latest
+from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part, is_reserved_file
 
 if TYPE_CHECKING:
     from beam_flowers.runs.score import Job
 
 _TABLE = "a table of scores"
-_PART = r"part-[0-9a-f]{24}\.parquet"
-_NAMES = re.compile(rf"{COMMITS}|{WORK}|{REJECTS}|{_PART}|label=.*", re.DOTALL)
-"""Of what lies in the folder of a table."""
-_UNFINISHED = re.compile(
-    rf"{COMMITS}/[^/]*|{WORK}/.*|{REJECTS}/rejects-[0-9a-f]{{24}}\.parquet|{_PART}", re.DOTALL
-)
-"""Of the files that lie in the folder beside a file, and in those below it."""
 
 
 def check_outputs(job: Job) -> None:
@@ -50,7 +43,11 @@ def _check_folder(output: str, writing: Writing) -> None:
             f"{output!r} holds other things and is no table: a table needs a folder of its own, "
             "also with --overwrite; name a new or empty one"
         )
-    writing.check_folder(output, _TABLE, lambda name: bool(_NAMES.fullmatch(name)), _is_table)
+    writing.check_folder(output, _TABLE, _is_table_name, _is_table)
+
+
+def _is_table_name(name: str) -> bool:
+    return name in (COMMITS, WORK, REJECTS) or name.startswith("label=") or is_part(name)
 
 
 def _is_table(folder: str) -> bool:
@@ -65,7 +62,7 @@ def _check_unfinished(folder: str) -> None:
         return
     is_ours = files.is_folder(folder) and not (files.is_local(folder) and os.path.islink(folder))
     found = (files.relative(e.uri, folder) for e in (files.walk(folder) if is_ours else ()))
-    if not is_ours or not all(map(_UNFINISHED.fullmatch, found)):
+    if not is_ours or not all(is_reserved_file(name) or is_part(name) for name in found):
         raise OutputError(
             f"{folder!r} is where the unfinished table goes, and holds other things, which "
             "--overwrite does not replace; name another output, or move them away"

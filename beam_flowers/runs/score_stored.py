@@ -13,9 +13,10 @@ from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
 from beam_flowers.runs.embed_scored import scored_table
 from beam_flowers.runs.progress import watched
-from beam_flowers.store.commits import COMMITS, Manifest, Section, latest
+from beam_flowers.store.commits import Manifest, Section, latest
 from beam_flowers.store.features import open_store, require_images
 from beam_flowers.store.ledger import Ledger
+from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.plan import Plan, stored_rows
 from beam_flowers.store.whole import plan_whole, stored_labels

@@ -13,18 +13,19 @@ from typing import Any, TypeVar
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.names import (
+    COMMITS,
+    WORK,
     commit_name,
     commit_version,
     is_digest,
     is_part,
     is_section,
 )
-from beam_flowers.store.parts import WORK, Part, Place
+from beam_flowers.store.parts import Part, Place
 from beam_flowers.store.schema import ENCODINGS
 
 T = TypeVar("T")
 
-COMMITS = "__commits"
 AUGMENTED = "__augmented"
 """Folder of a store that is a table of its own: the distorted copies of its pictures."""
 SCORED = "__scored"

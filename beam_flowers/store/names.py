@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import re
 
+WORK = "__work"
+REJECTS = "__rejects"
+COMMITS = "__commits"
+
 _HEX24 = "[0-9a-f]{24}"
 # `scores.folders` escapes all that this class leaves out; a `%` only begins an escape.
 _PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"
@@ -56,19 +60,17 @@ def commit_name(version: int) -> str:
     return f"{version:08d}.json"
 
 
-def is_work(relative: str) -> bool:
-    """Tell if a path below `__work` has the form of a file that a run writes there."""
-    return bool(re.fullmatch(_WORK_FILE, _final(relative)))
+def is_reserved_file(relative: str) -> bool:
+    """Tell if a path below a table has the form of a file that we write to its reserved folders.
 
-
-def is_reject_part(relative: str) -> bool:
-    """Tell if a path below `__rejects` has the form of a published part of rejects."""
-    return bool(re.fullmatch(rf"(?:{_SECTION}/)?{_REJECTS}", relative))
-
-
-def is_commit_file(name: str) -> bool:
-    """Tell if a name in `__commits` is that of a manifest, or of one being written."""
-    return commit_version(_final(name)) is not None
+    Those are `__work`, `__commits` and `__rejects`; files that are being written count.
+    """
+    top, _, rest = relative.partition("/")
+    if top == WORK:
+        return bool(re.fullmatch(_WORK_FILE, _final(rest)))
+    if top == COMMITS:
+        return rest == ".lock" or commit_version(_final(rest)) is not None
+    return top == REJECTS and bool(re.fullmatch(rf"(?:{_SECTION}/)?{_REJECTS}", rest))
 
 
 def _final(relative: str) -> str:

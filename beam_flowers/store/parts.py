@@ -17,11 +17,9 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.names import is_part
+from beam_flowers.store.names import REJECTS, WORK, is_part
 from beam_flowers.store.schema import encoding_of, rejects_digest, rejects_table
 
-WORK = "__work"
-REJECTS = "__rejects"
 _REJECTS_PREFIX = "rejects-"
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from beam_flowers import files
 from beam_flowers.store.commits import (
     AUGMENTED,
-    COMMITS,
     SCORED,
     commit_uri,
     open_table,
@@ -20,8 +19,7 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import CLOCK, is_commit_file, is_reject_part, is_work
-from beam_flowers.store.parts import REJECTS, WORK
+from beam_flowers.store.names import CLOCK, WORK, is_reserved_file
 
 DAY = 24 * 60 * 60
 _KEPT_VERSIONS = 2
@@ -120,11 +118,10 @@ def _group(relative: str) -> str | None:
     All files of a run go together, as do the unfinished parts of one fingerprint: while a run adds
     to them, those that it wrote long ago are still needed.
     """
+    if not is_reserved_file(relative):
+        return None
     top, _, rest = relative.partition("/")
-    if top == WORK and is_work(rest):
-        return rest.partition("/")[0]
-    is_own = (top == COMMITS and is_commit_file(rest)) or (top == REJECTS and is_reject_part(rest))
-    return relative if is_own else None
+    return rest.partition("/")[0] if top == WORK else relative
 
 
 def _newest(entries: Iterable[files.Entry]) -> float:
