@@ -58,16 +58,16 @@ def store(tmp_path):
 
 def test_train_tells_its_stages_and_steps(store, tmp_path, capsys):
     model = tmp_path / "m"
-    flags = ("--recipe", "retrain", "--how-many-training-steps", 3000, "--progress", "json")
+    flags = ("--recipe", "retrain", "--how-many-training-steps", 20000, "--progress", "json")
     assert cli("train", store, *SMALL, "--model", model, *flags) == 0
     said = capsys.readouterr()
     *_, summary = told = objects(said.err)
-    assert stages(told)["training"] == {3000}
+    assert stages(told)["training"] == {20000}
     assert [*summary["seconds"]] == ["reading", "training", "writing"]
     assert summary["event"] == "summary"
     assert summary["model_id"] in (model / "model.json").read_text()
     assert set(summary["accuracies"]) == {"training", "validation", "testing"}
-    assert "step 2999: " in said.out
+    assert "step 19999: " in said.out
 
 
 def test_a_sweep_counts_its_trials(store, tmp_path, capsys):
