@@ -31,14 +31,14 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import cache_from_source
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT = 60
+TIMEOUT = 30
 """Seconds of a run after which a mutant counts as killed: it loops."""
 
 
@@ -57,8 +57,59 @@ TARGETS = {
     "commits": Target(("store/commits.py",), ("test_commits.py", "test_store.py")),
 }
 
-EXPLAINED: dict[str, str] = {}
-"""Part of a mutant's name -> why no test can or need notice it."""
+EXPLAINED = {
+    "only memory and speed": (
+        "ledger._BLOCK: ",
+        "ledger._CACHE_KIB: ",
+        'execute(f"PRAGMA cache_size ... => pass',
+        'execute("PRAGMA shrink_memory") => pass',
+    ),
+    "one row is fetched; a query in the place of a value gives its first row": (
+        '_refuse_two_labels: ... => ... > 1 "',
+        '_refuse_two_labels: ... => ... LIMIT 2"',
+        "FROM reasons r ... => ... listing.uri )",
+        "FROM reasons r ... => ... LIMIT 2)",
+    ),
+    "SQLite groups by sorting; ORDER BY says that the order is meant": (
+        'found_rejects: "ORDER BY uri" => ""',
+        'part_names: ... => ... GROUP BY p.id "',
+        "shared_contents: ... => ... > 1 LIMIT ?) ",
+        "SOURCES: ... => GROUP BY s.sha256",
+    ),
+    "of the pairs of labels the one with the smallest and the largest is taken anyway": (
+        'shared_contents: "WHERE a.label < b.label ... => " GROUP BY t.sha256"',
+        'shared_contents: ... => "WHERE a.label <= b.label',
+    ),
+    "any number above all rowids will do": (
+        "LISTED: ... => ... (2 << 50)",
+        "LISTED: ... => ... (1 << 49)",
+        "LISTED: ... => ... (1 << 51)",
+    ),
+    "`doubtful` is only ever asked whether a size is in it": (
+        "DOUBT: ... => SELECT bytes FROM fresh WHERE bytes IN (",
+        "DOUBT: ... => UNION ALL ",
+    ),
+    "FRESH and DOUBTFUL say themselves where files without a size go": (
+        "DOUBT: ... => ... HAVING count(*) > :unit_rows ;",
+    ),
+    "the lowest bit decides only between files of more than 3 GB": (
+        "FRESH: ... => ... 4294967294",
+    ),
+    "no content is known whose place is a whole percent": (
+        "split._code_at: ... => if position <= ",
+        "split._code_at: ... => ... if position <= ",
+    ),
+    "what moves to training lies below its side, what moves to validation above": (
+        "nearest: ... => start, end = ((self.bounds[1], 101), ",
+        "nearest: ... => start, end = ((self.bounds[1], 99), ",
+        "nearest: ... => start, end = ((self.bounds[1], 100), (1, ",
+    ),
+    "False is 0 as a float32": ("Rule.bar: ... => ... self.min_margin or False",),
+    "the bit that is lost is that of the sign, the same in all scores >= 0": (
+        "best_first: ... => ... np.uint64(33)",
+    ),
+}
+"""Why no test can notice a mutant -> parts of the names of such, ` ... ` for anything between."""
 
 NOT_MUTATED = {"commits": ("vacuum", "_vacuum", "_table_files")}
 
@@ -445,6 +496,12 @@ class Bench:
         os._exit(pytest.main(options))
 
 
+def is_explained(name: str) -> bool:
+    """True if `EXPLAINED` has a reason why the mutant survives."""
+    patterns = chain(*EXPLAINED.values())
+    return any(re.search(re.escape(p).replace(r"\ \.\.\.\ ", ".*"), name) for p in patterns)
+
+
 def run(bench: Bench, target: str, chosen: list[Mutant]) -> int:
     """Runs a target's mutants and prints what became of them; returns how many survive."""
     tests = tuple(n for n in TARGETS[target].tests if (ROOT / "tests" / n).exists())
@@ -457,7 +514,9 @@ def run(bench: Bench, target: str, chosen: list[Mutant]) -> int:
     for mutant in chosen:
         if not bench.passes(tests, mutant.module, mutant.source):
             killed += 1
-        elif any(part in mutant.name for part in EXPLAINED):
+            if is_explained(mutant.name):
+                print(f"  explained, yet killed  {mutant.name}", flush=True)
+        elif is_explained(mutant.name):
             explained += 1
         else:
             survived += 1
