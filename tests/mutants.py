@@ -63,6 +63,11 @@ EXPLAINED = {
         "ledger._CACHE_KIB: ",
         'execute(f"PRAGMA cache_size ... => pass',
         'execute("PRAGMA shrink_memory") => pass',
+        "make_plan: ... => parts = [False or describe_part",
+        "_stale: ... => names = set(names)",
+        "commits._AT_ONCE: ",
+        "_for_each: ... => with ThreadPoolExecutor(2",
+        "_for_each: ... => with ThreadPoolExecutor(1 if not",
     ),
     "one row is fetched; a query in the place of a value gives its first row": (
         '_refuse_two_labels: ... => ... > 1 "',
@@ -104,6 +109,21 @@ EXPLAINED = {
         "nearest: ... => start, end = ((self.bounds[1], 99), ",
         "nearest: ... => start, end = ((self.bounds[1], 100), (1, ",
     ),
+    "a part taken in a second time has only rows that are double": (
+        "fill_ledger: ... => for name in sorted(set(work_parts(place))):",
+    ),
+    "the order is not used": (
+        "_stale: ... => return encoded_otherwise(place, list(names)",
+        "_present: ... => folders = [f for f in list(",
+        "_present: ... => return list(",
+    ),
+    "the units themselves name their file": ('"XXunits.parquet"',),
+    "`files` makes the folders of what it writes, and takes what is not there for deleted": (
+        "commit: files.make_folder(files.parent(uri)) => pass",
+        "move: files.make_folder(files.parent(place.published(name))) => pass",
+        "delete: ... => with contextlib.suppress():",
+    ),
+    "what this run just wrote is read back as this run's": ("commits.commit: return True => pass",),
     "False is 0 as a float32": ("Rule.bar: ... => ... self.min_margin or False",),
     "the bit that is lost is that of the sign, the same in all scores >= 0": (
         "best_first: ... => ... np.uint64(33)",

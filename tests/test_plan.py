@@ -120,10 +120,11 @@ class TestFilling:
     def test_what_is_committed_stays_and_what_a_killed_run_left_is_taken_up_if_listed(self, store):
         rows, bad = store.write(A), store.write_rejects(reject(B))
         store.commit(rows, bad)
-        wanted, unwanted = store.write(C), store.write(D)
-        ledger, lost = self.filled(store, C)
-        assert ledger.part_names() == ([*sorted([rows.name, bad.name]), wanted.name], [])
-        assert (ledger.known(), lost) == (1, [])
+        found = [image(name) for name in "efghijkl"]
+        wanted, unwanted = [store.write(i).name for i in found], store.write(D)
+        ledger, lost = self.filled(store, *found)
+        assert ledger.part_names() == ([*sorted([rows.name, bad.name]), *sorted(wanted)], [])
+        assert (ledger.known(), lost) == (8, [])
         assert unwanted.name in work_parts(store.place)
 
     def test_a_part_that_was_not_published_yet_is_taken_in_once(self, store):
@@ -237,6 +238,10 @@ class TestPlanning:
         assert plan.section.parts == tuple(sorted(parts, key=lambda part: part.name))
         assert plan.units == 0
 
+    def test_roots_are_in_order(self, store):
+        plan = store.plan([RootListed(f"/{name}", True) for name in "hgfedcba"])
+        assert plan.section.roots == tuple(f"/{name}" for name in "abcdefgh")
+
     def test_the_number_of_units_can_be_chosen(self, store):
         found = [image(f"{n}", size=n) for n in range(12)]
         assert [len(unit) for unit in names(store.plan(found, shards=4).compute)] == [3, 3, 3, 3]
@@ -270,7 +275,7 @@ class TestPlanning:
         assert plan.counts["reasons"] == {"NotInStore": 1}
 
     def test_another_encoding_is_written_again(self, store):
-        parts = [store.write(A), store.write(B)]
+        parts = [store.write(image(name)) for name in "abefghij"]
         store.commit(*parts, store.write_rejects(reject(C)))
         plain = replace(store.section, about={"encoding": "plain"})
         plan = store.plan([], plain)
@@ -281,7 +286,7 @@ class TestPlanning:
         left = store.write(D)
         plan = store.plan([D])
         assert [unit.source for unit in plan.rewrite] == [left.name]
-        assert len(plan.section.parts) == 3
+        assert len(plan.section.parts) == 9
         assert store.plan([D], plain).rewrite[-1].source != left.name
 
     def test_parts_are_derived_by_content(self, store):
@@ -324,7 +329,7 @@ class TestFinishing:
 
     def outcomes(self, store):
         bad = store.write_rejects(reject(C), reject(D, "NotAnImage"))
-        seconds = Seconds(1.0004, 2.0, 3.00012)
+        seconds = Seconds(1.2344, 2.0, 3.00012)
         reasons = {"Truncated": 1, "NotAnImage": 1}
         one = Outcome((store.write(B),), computed=1, seconds=seconds)
         return [one, Outcome((bad,), reused=3, reasons=reasons, seconds=Seconds(1, 1, 1))]
@@ -340,7 +345,7 @@ class TestFinishing:
             "reasons": {"NotAnImage": 1, "Truncated": 2},
             "fresh": 3,
             "embedded": 1,
-            "seconds": {"read": 2.0, "network": 3.0, "write": 4.0},
+            "seconds": {"read": 2.234, "network": 3.0, "write": 4.0},
         }
         assert result == result_of(plan) == {**counts, "committed": True}
         assert list(result["reasons"]) == ["NotAnImage", "Truncated"]
@@ -357,6 +362,13 @@ class TestFinishing:
         (part,) = plan.section.parts
         finish(plan, [Outcome((part,), computed=1)])
         assert store.manifest.sections[plan.place.section].parts == (part,)
+
+    def test_parts_are_named_in_order(self, store, plan):
+        parts = [store.write(image(name)) for name in "bcdefghi"]
+        finish(plan, [Outcome((part,)) for part in sorted(parts, key=lambda p: p.digest)])
+        names = [part.name for part in store.manifest.sections[plan.place.section].parts]
+        assert len(names) == 9
+        assert names == sorted(names)
 
     def test_other_sections_stay(self, store, plan):
         place, kind = store_place(store.place.root, "other", OTHER)
@@ -390,10 +402,10 @@ class TestFinishing:
         assert not finish(plan, [])["committed"]
 
     def test_a_problem_keeps_the_run_from_a_commit(self, store, plan):
-        problems = [Outcome((), problem=word) for word in ("no weights", "", "a disk", "a disk")]
+        problems = [Outcome((), problem=word) for word in ("", *"hgfedcba", *"aceg")]
         result = finish(plan, [*self.outcomes(store), *problems])
         assert result == result_of(plan)
-        assert result == {"committed": False, "problems": ["a disk", "no weights"]}
+        assert result == {"committed": False, "problems": [*"abcdefgh"]}
         assert versions(plan.place.root) == [1]
 
     def test_counts_without_outcomes(self):
