@@ -1,144 +1,345 @@
 """What becomes of each file and each stored row."""
 
 import itertools
+import sqlite3
 
 import pytest
+from ledgers import (
+    COMMITTED,
+    INSIDE,
+    LEFT,
+    OTHER_SHA,
+    REJECTS,
+    SHA,
+    UNLABELLED,
+    A,
+    fresh,
+    image,
+    joined,
+    reject,
+    states,
+    stored,
+)
 
 from beam_flowers.errors import InputError
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import Hidden, Image, RootListed
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 
-SHA = "ab" * 32
+DONE, UNDONE = RootListed("/r", True), RootListed("/r", False)
 
 
-def image(name, label="rose", size=10, modified=1, root="/r"):
-    return Image(f"{root}/{name}", root, name, label, None, size, modified)
+def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
+    """A stored row of /r/a and a listing: the row's state, and whether the file is read."""
+    return pytest.param(listed, row, state, part, read, Rules(**rules), id=name)
 
 
-def joined(found, stored, rules=None, rejects=(), unit_rows=64):
-    ledger = Ledger()
-    ledger.list_found(found)
-    ledger.add_part("part-1.parquet", [StoredRow(i, SHA) for i in stored], False, True)
-    ledger.add_part("rejects-1.parquet", rejects, True, True)
-    ledger.join(rules or Rules())
-    ledger.doubt(unit_rows)
-    return ledger
-
-
-def fresh(ledger):
-    units = [*ledger.fresh_units(64), *ledger.doubtful_units(64)]
-    return sorted(i.relative_path for unit in units for i in unit)
-
-
-def stays(ledger):
-    whole, partly = ledger.part_names()
-    rows = ledger.remaining("part-1.parquet") if {*whole, *partly} else []
-    return sorted(row.image.relative_path for row in rows)
-
-
-def test_an_unchanged_file_is_known():
-    ledger = joined([image("a"), RootListed("/r", True)], [image("a")])
-    assert fresh(ledger) == []
-    assert ledger.part_names() == (["part-1.parquet"], [])
-    assert ledger.known() == 1
-
-
-@pytest.mark.parametrize("change", [{"size": 11}, {"modified": 2}, {"size": None}])
-def test_an_edited_file_is_read_again(change):
-    ledger = joined([image("a", **change)], [image("a"), image("b")])
-    assert fresh(ledger) == ["a"]
-    assert stays(ledger) == ["b"]
-
-
-def test_a_file_is_gone_only_when_its_root_was_listed_completely():
-    stored = [image("a"), image("b"), image("c", root="/other")]
-    assert stays(joined([image("a"), RootListed("/r", True)], stored)) == ["a", "c"]
-    assert stays(joined([image("a"), RootListed("/r", False)], stored)) == ["a", "b", "c"]
-    assert stays(joined([image("a")], stored, Rules(exact=True))) == ["a"]
-
-
-def test_a_changed_label_updates_the_row_without_reading_the_file():
-    ledger = joined([image("a", label="tulip")], [image("a", label="rose")])
-    assert fresh(ledger) == []
-    assert ledger.part_names() == ([], ["part-1.parquet"])
-    assert ledger.remaining("part-1.parquet")[0].image.label == "tulip"
-
-
-def test_naming_one_folder_of_a_tree_does_not_wipe_its_label():
-    inside = Image("/r/a", "/r/sub", "a", None, None, 10, 1)
-    ledger = joined([inside], [image("a")])
-    assert ledger.part_names() == (["part-1.parquet"], [])
-
-
-def test_a_label_that_the_same_root_no_longer_gives_goes():
-    ledger = joined([image("a", label=None)], [image("a")])
-    assert ledger.remaining("part-1.parquet")[0].image.label is None
-
-
-def test_without_relabel_labels_stay():
-    ledger = joined([image("a", label="tulip")], [image("a")], Rules(relabel=False))
-    assert ledger.part_names() == (["part-1.parquet"], [])
-
-
-def test_verify_reads_everything_again():
-    assert fresh(joined([image("a")], [image("a")], Rules(verify=True))) == ["a"]
-
-
-def test_rejects_are_known_until_retried():
-    rejects = [StoredRow(image("a"), None, "Truncated")]
-    assert fresh(joined([image("a")], [], rejects=rejects)) == []
-    assert fresh(joined([image("a")], [], Rules(retry=True), rejects)) == ["a"]
-
-
-def test_what_the_listing_rejects_is_known_the_second_time():
-    found = [Reject(image("a"), "find", "DanglingLink", "leads to nothing")]
-    assert len(list(joined(found, []).found_rejects())) == 1
-    known = [StoredRow(image("a"), None, "DanglingLink")]
-    assert list(joined(found, [], rejects=known).found_rejects()) == []
-
-
-def test_files_that_a_stored_one_may_equal_are_hashed_first():
-    ledger = joined([image("new"), image("other", size=99)], [image("old")])
-    assert [[i.relative_path for i in unit] for unit in ledger.doubtful_units(64)] == [["new"]]
-    assert list(ledger.sources()) == [(SHA, "0/part-1.parquet")]
-    assert [[i.relative_path for i in unit] for unit in ledger.fresh_units(64)] == [["other"]]
-
-
-def test_files_of_one_size_stay_in_one_unit_unless_they_are_too_many():
-    found = [image(f"{n}", size=n // 3) for n in range(30)]
-    units = list(joined(found, []).fresh_units(4))
-    assert sorted(i.relative_path for unit in units for i in unit) == sorted(map(str, range(30)))
-    assert all(
-        len({i.bytes for i in a} & {i.bytes for i in b}) == 0 for a, b in itertools.pairwise(units)
+@pytest.mark.parametrize(
+    ("listed", "row", "state", "part", "read", "rules"),
+    [
+        case("the-unchanged-is-kept", [A, DONE], A, "kept"),
+        # Not listed.
+        case("unlisted-without-its-root-is-kept", [], A, "kept"),
+        case("unlisted-in-a-root-seen-in-part-is-kept", [UNDONE], A, "kept"),
+        case("unlisted-in-a-root-seen-whole-is-gone", [DONE], A, "gone"),
+        case("unlisted-in-a-root-seen-whole-once-is-gone", [DONE, UNDONE], A, "gone"),
+        case("unlisted-in-a-root-seen-whole-at-last-is-gone", [UNDONE, DONE], A, "gone"),
+        case("unlisted-beside-a-root-seen-whole-is-kept", [RootListed("/q", True)], A, "kept"),
+        case("unlisted-is-gone-where-the-list-is-exact", [], A, "gone", exact=True),
+        case("unlisted-is-kept-when-all-is-verified", [], A, "kept", verify=True),
+        case("unlisted-work-of-a-killed-run-is-gone", [], A, "gone", LEFT),
+        case("listed-work-of-a-killed-run-is-taken-up", [A], A, "kept", LEFT),
+        # Listed as a reject.
+        case(
+            "the-same-reject-is-kept",
+            [reject(A)],
+            StoredRow(A, None, "DanglingLink"),
+            "kept",
+            REJECTS,
+        ),
+        case(
+            "the-same-reject-is-kept-whatever-the-rules",
+            [reject(A)],
+            StoredRow(image("a", size=11), None, "DanglingLink"),
+            "kept",
+            REJECTS,
+            verify=True,
+            retry=True,
+        ),
+        case(
+            "another-reject-replaces-the-first",
+            [reject(A)],
+            StoredRow(A, None, "Truncated"),
+            "gone",
+            REJECTS,
+        ),
+        case("a-reject-replaces-a-row", [reject(A)], A, "gone"),
+        # Stale.
+        case("edited-size-is-stale", [image("a", size=11)], A, "stale", read=True),
+        case("edited-time-is-stale", [image("a", modified=2)], A, "stale", read=True),
+        case("size-no-longer-known-is-stale", [image("a", size=None)], A, "stale", read=True),
+        case("size-known-at-last-is-stale", [A], image("a", size=None), "stale", read=True),
+        case("time-no-longer-known-is-stale", [image("a", modified=None)], A, "stale", read=True),
+        case("size-never-known-is-kept", [image("a", size=None)], image("a", size=None), "kept"),
+        case(
+            "time-never-known-is-kept",
+            [image("a", modified=None)],
+            image("a", modified=None),
+            "kept",
+        ),
+        case("verified-is-stale", [A], A, "stale", read=True, verify=True),
+        case("edited-and-relabelled-is-stale", [image("a", "x", 11)], A, "stale", read=True),
+        case("edited-work-of-a-killed-run-is-stale", [image("a", size=11)], A, "stale", LEFT, True),
+        case("a-reject-is-kept", [A], StoredRow(A, None, "Truncated"), "kept", REJECTS),
+        case(
+            "a-reject-retried-is-stale",
+            [A],
+            StoredRow(A, None, "Truncated"),
+            "stale",
+            REJECTS,
+            True,
+            retry=True,
+        ),
+        case("a-row-is-not-retried", [A], A, "kept", retry=True),
+        # Changed.
+        case("another-label-changes-the-row", [image("a", "tulip")], A, "changed"),
+        case("a-first-label-changes-the-row", [A], UNLABELLED, "changed"),
+        case("another-split-changes-the-row", [image("a", split="testing")], A, "changed"),
+        case("a-split-given-up-changes-the-row", [A], image("a", split="testing"), "changed"),
+        case("another-root-changes-the-row", [A._replace(root="/")], A, "changed"),
+        case("another-path-changes-the-row", [A._replace(relative_path="./a")], A, "changed"),
+        case("a-label-its-root-no-longer-gives-changes-the-row", [UNLABELLED], A, "changed"),
+        case("no-label-of-the-same-root-is-no-change", [UNLABELLED], UNLABELLED, "kept"),
+        case("one-folder-of-a-tree-does-not-wipe-a-label", [INSIDE], A, "kept"),
+        case("without-any-label-another-root-is-no-change", [INSIDE], UNLABELLED, "kept"),
+        case("without-relabel-labels-stay", [image("a", "tulip")], A, "kept", relabel=False),
+        case(
+            "a-reject-is-relabelled",
+            [image("a", "tulip")],
+            StoredRow(A, None, "Truncated"),
+            "changed",
+            REJECTS,
+        ),
+        case("work-of-a-killed-run-is-relabelled", [image("a", "tulip")], A, "changed", LEFT),
+    ],
+)
+def test_what_becomes_of_a_stored_row(listed, row, state, part, read, rules):
+    ledger = joined(listed, (part, [row]), rules=rules)
+    assert states(ledger) == [state]
+    assert fresh(ledger) == (["a"] if read else [])
+    assert ledger.part_names() == (
+        [part] if state == "kept" else [],
+        [part] if state == "changed" else [],
     )
-    ledger = joined(found, [], unit_rows=2)
-    assert not list(ledger.fresh_units(2))
-    assert sum(map(len, ledger.doubtful_units(2))) == 30
+    before = row.image if isinstance(row, StoredRow) else row
+    left = {"kept": [before], "changed": listed[:1]}.get(state, [])
+    assert [row.image for row in ledger.remaining(part)] == left
 
 
-def test_a_file_found_twice_counts_once_and_keeps_its_label():
-    twice = Image("/r/a", "/r/sub", "a", None, None, 10, 1)
-    ledger = joined([twice, image("a"), Hidden("/r/.h")], [])
+EDITED, RELABELLED = image("a", modified=2), image("a", "tulip")
+TRUNCATED = StoredRow(A, None, "Truncated")
+
+
+@pytest.mark.parametrize(
+    ("listed", "parts", "expected"),
+    [
+        pytest.param(
+            [A],
+            [(LEFT, [A]), (COMMITTED, [A])],
+            ["double", "kept"],
+            id="of-two-kept-the-committed-one-stays",
+        ),
+        pytest.param(
+            [A],
+            [(COMMITTED, [A]), ("part-d", [A])],
+            ["kept", "double"],
+            id="of-two-committed-the-first-stays",
+        ),
+        pytest.param(
+            [EDITED],
+            [(COMMITTED, [A]), (LEFT, [EDITED])],
+            ["double", "kept"],
+            id="work-of-a-killed-run-replaces-a-stale-row",
+        ),
+        pytest.param(
+            [RELABELLED],
+            [(COMMITTED, [EDITED]), (LEFT, [A])],
+            ["double", "changed"],
+            id="relabelled-work-replaces-a-stale-row",
+        ),
+        pytest.param(
+            [A],
+            [(LEFT, [A]), (COMMITTED, [RELABELLED])],
+            ["double", "changed"],
+            id="a-changed-row-is-as-good-as-a-kept-one",
+        ),
+        pytest.param(
+            [RELABELLED],
+            [(COMMITTED, [A]), ("part-d", [RELABELLED])],
+            ["changed", "double"],
+            id="the-first-changed-row-stays-before-a-kept-one",
+        ),
+        pytest.param(
+            [A],
+            [(COMMITTED, [EDITED]), ("part-d", [EDITED])],
+            ["stale", "double"],
+            id="of-two-stale-ones-both-go",
+        ),
+        pytest.param(
+            [A],
+            [("part-d", [A]), (REJECTS, [TRUNCATED]), (COMMITTED, [A])],
+            ["kept", "double", "double"],
+            id="of-three-one-stays",
+        ),
+        pytest.param(
+            [A, image("b")],
+            [(LEFT, [image("b"), A]), (COMMITTED, [A])],
+            ["kept", "double", "kept"],
+            id="files-are-judged-one-by-one",
+        ),
+    ],
+)
+def test_what_becomes_of_several_rows_of_one_file(listed, parts, expected):
+    ledger = joined(listed, *parts)
+    assert states(ledger) == expected
+    stays = sum(len(ledger.remaining(name)) for name, _ in parts)
+    assert stays + ledger.fresh() == ledger.listed()
+
+
+OTHER_ROOT = image("a", "tulip")._replace(root="/")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param([A, A], A, id="found-twice-counts-once"),
+        pytest.param([A, OTHER_ROOT], A, id="of-two-labels-the-first-found-counts"),
+        pytest.param([OTHER_ROOT, A], OTHER_ROOT, id="whatever-that-label-is"),
+        pytest.param([INSIDE, A], A, id="a-label-counts-before-none"),
+        pytest.param([A, INSIDE], A, id="a-label-is-not-lost-to-none"),
+        pytest.param([INSIDE, UNLABELLED], INSIDE, id="of-two-without-label-the-first-counts"),
+        pytest.param([INSIDE, A, OTHER_ROOT, INSIDE], A, id="the-first-label-of-many-counts"),
+        pytest.param([image("a", ""), A._replace(root="/")], image("a", ""), id="empty-is-a-label"),
+    ],
+)
+def test_of_a_file_found_twice_one_finding_counts(found, expected):
+    ledger = joined([*found, Hidden("/r/.h")])
     assert (ledger.listed(), ledger.hidden) == (1, 1)
-    assert next(ledger.fresh_units(9))[0].label == "rose"
+    assert list(ledger.fresh_units(9)) == [[expected]]
 
 
-def test_two_labels_in_one_manifest_are_an_error():
-    with pytest.raises(InputError, match="two labels, 'rose' and 'tulip'"):
-        joined([image("a"), image("a", label="tulip")], [])
+def test_one_root_gives_one_file_one_label():
+    with pytest.raises(InputError, match=r"^/r gives /r/a two labels, 'rose' and 'tulip'; keep"):
+        joined([image("a", "tulip"), image("a", "rose"), image("b")])
+    # One label twice, two of different roots, and one beside none are no contradiction.
+    assert joined([A, A, UNLABELLED, OTHER_ROOT]).label_names() == ["rose"]
 
 
-def test_of_two_rows_of_one_file_the_current_one_stays():
+def test_what_was_listed_and_stored_is_counted():
+    found = [image(n, str(2 - int(n) % 3), int(n)) for n in "0123456"]
+    found += [reject(image("8", None)), reject(image("7", "x"), "Unreadable", OTHER_SHA)]
+    ledger = joined(
+        [*found, Hidden("/r/.h"), Hidden("/r/.i")],
+        (COMMITTED, [found[0], found[1]._replace(label="x"), found[2]._replace(bytes=99)]),
+        (LEFT, [found[1]]),
+        ("rejects-d", [StoredRow(found[4], None, "Truncated"), StoredRow(found[5], None, "Huge")]),
+        (REJECTS, [StoredRow(found[6]._replace(label="x"), None, "Truncated")]),
+    )
+    assert (ledger.listed(), ledger.hidden, ledger.fresh()) == (9, 2, 2)
+    assert (ledger.known(), ledger.known_rejects()) == (2, {"Truncated": 2, "Huge": 1})
+    assert list(ledger.found_rejects()) == [found[8], found[7]]
+    assert ledger.label_names() == ["0", "1", "2", "x"]
+    assert ledger.part_names() == (["rejects-d"], [COMMITTED, REJECTS])
+
+
+def test_what_the_store_knows_as_rejected_is_not_found_again():
+    found = [reject(A), reject(image("b"))]
+    ledger = joined(found, (REJECTS, [StoredRow(A, None, "DanglingLink")]))
+    assert list(ledger.found_rejects()) == found[1:]
+    assert ledger.fresh() == 0
+
+
+def test_a_part_that_loses_one_row_is_written_again():
+    ledger = joined([EDITED, DONE], (COMMITTED, [A, image("b", root="/q")]), ("part-d", [A]))
+    assert states(ledger) == ["stale", "kept", "double"]
+    assert ledger.part_names() == ([], [COMMITTED])
+
+
+@pytest.mark.parametrize(
+    ("found", "empty"),
+    [
+        pytest.param([], True, id="nothing"),
+        pytest.param([Hidden("/r/.h"), DONE], True, id="hidden-files"),
+        pytest.param([A], False, id="a-file"),
+        pytest.param([reject(A)], False, id="a-reject"),
+    ],
+)
+def test_an_empty_listing(found, empty):
     ledger = Ledger()
-    ledger.list_found([image("a", modified=2)])
-    ledger.add_part("old", [StoredRow(image("a"), SHA)], False, True)
-    ledger.add_part("new", [StoredRow(image("a", modified=2), SHA)], False, False)
+    assert (ledger.hidden, ledger.sections) == (0, 0)
+    ledger.list_found(found)
+    assert ledger.is_empty() == empty
+
+
+def test_roots_listed_completely_are_in_order():
+    found = [RootListed("/r", True), RootListed("/q", False), RootListed("/p", True)]
+    assert joined(found).complete_roots() == ["/p", "/r"]
+
+
+def test_rows_that_stay_have_their_new_identities_and_their_old_contents():
+    old = [
+        StoredRow(image("c", "old", split="training"), "c" * 64),
+        StoredRow(image("gone"), "e" * 64),
+        StoredRow(image("b", None, size=None), "b" * 64),
+        StoredRow(image("a", "old", root="/z"), "a" * 64),
+    ]
+    new = Image("/r/c", "/", "r/c", "new", "testing", 10, 1)
+    found = [new, Image("/r/b", "/r/sub", "sub-b", None, "testing", None, 1), DONE]
+    ledger = joined(found, ("part-d", [image("c")]), (COMMITTED, old[1:]), (LEFT, old[:1]))
+    # A row that the same file has in the first part stands for it.
+    assert ledger.remaining("part-d") == [StoredRow(new, SHA)]
+    assert ledger.remaining(LEFT) == []
+    assert ledger.remaining(COMMITTED) == old[2:]
+    ledger = joined(found, (COMMITTED, old), ("part-d", [image("d", root="/z")]))
+    assert ledger.remaining(COMMITTED) == [StoredRow(new, "c" * 64), *old[2:]]
+    assert ledger.part_names() == (["part-d"], [COMMITTED])
+
+
+def test_rows_of_other_parts_are_forgotten():
+    rows = [StoredRow(image(n), n * 64) for n in "abc"]
+    ledger = stored(("p", rows[:1]), ("q", rows[1:2]), ("r", rows[2:]))
+    ledger.keep_parts(["r", "p", "absent"])
+    ledger.list_found([RootListed("/r", False)])
     ledger.join(Rules())
-    assert ledger.part_names() == (["new"], [])
+    assert ledger.part_names() == (["p", "r"], [])
 
 
 def test_the_same_bytes_under_two_labels_are_named():
-    ledger = Ledger()
-    rows = [StoredRow(image("a"), SHA), StoredRow(image("b", label="tulip"), SHA)]
-    ledger.add_part("p", rows, False, True)
-    assert ledger.shared_contents() == [("/r/a", "rose", "/r/b", "tulip")]
+    def rows(sha256, *labels):
+        return [StoredRow(image(f"{sha256}-{label}", label), sha256) for label in labels]
+
+    ledger = stored(
+        ("p", [*rows("9", "rose", "tulip"), *rows("1", "rose", "daisy")]),
+        ("q", [*rows("7", "aster"), *rows("2", "a", "c", "b"), *rows("3", "rose", None)]),
+        ("r", [*rows("0", "rose"), StoredRow(image("0-again"), "0"), *rows(None, "x", "y")]),
+    )
+    assert ledger.shared_contents() == [
+        ("/r/1-daisy", "daisy", "/r/1-rose", "rose"),
+        ("/r/2-a", "a", "/r/2-c", "c"),
+        ("/r/9-rose", "rose", "/r/9-tulip", "tulip"),
+    ]
+    assert [pair[0] for pair in ledger.shared_contents(2)] == ["/r/1-daisy", "/r/2-a"]
+    many = stored(("p", list(itertools.chain(*(rows(sha, "a", "b") for sha in "654321")))))
+    assert [pair[0] for pair in many.shared_contents()] == [f"/r/{sha}-a" for sha in "12345"]
+
+
+def test_an_idle_ledger_answers_and_a_closed_one_does_not():
+    ledger = joined([A])
+    ledger.rest()
+    assert ledger.listed() == 1
+    ledger.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        ledger.listed()
+
+
+def test_a_run_relabels_and_trusts_what_it_knows_unless_told_otherwise():
+    assert Rules() == (False, False, False, True)

@@ -14,7 +14,7 @@ from beam_flowers.head.softmax import Head
 from beam_flowers.records import Bottleneck, Image
 from beam_flowers.scores.ranking import Labeller, best_first, make_labellers
 from beam_flowers.scores.rows import ScoreRows
-from beam_flowers.scores.rule import Rule, choose_threshold
+from beam_flowers.scores.rule import Bar, Reached, Rule, choose_threshold
 
 NOT_TESTING, TESTING = False, True
 
@@ -86,6 +86,42 @@ def test_the_rule_decides_between_the_best_label_and_unknown(rule, labels):
     assert [(f.score, f.top_k) for f in ruled] == [(f.score, f.top_k) for f in plain]
 
 
+@pytest.mark.parametrize(("margin", "label"), [(0.05, "cat"), (0.2, "unknown")])
+def test_one_picture_alone_has_to_reach_the_margin(margin, label):
+    assert [found.label for found in score(model(), Rule(min_margin=margin), CLOSE)] == [label]
+
+
+def test_of_equal_scores_the_first_class_is_given():
+    (found,) = score(model(), Rule(), (0, 0, 0))
+    assert (found.label, found.labels) == ("ant", ("ant",))
+
+
+def test_a_single_class_has_no_second_to_exceed():
+    head = Head(np.ones((3, 1), np.float32), np.zeros(1, np.float32))
+    (found,) = score(model(head=head, labels=("ant",)), Rule(min_margin=1.0), CLOSE)
+    assert (found.label, found.score) == ("ant", 1.0)
+
+
+def test_a_bar_asks_nothing_by_default():
+    bar = Bar((0.0,) * 3)
+    assert (bar.min_margin, bar.multi_label, bar.choice, bar.rule) == (0.0, False, None, "")
+    assert Rule().bar(model()) == bar
+    assert not bar.may_be_unknown
+
+
+def test_what_is_asked_is_said():
+    bar = Rule(threshold=0.4, min_margin=0.25).bar(model())
+    assert bar.rule == "score >= 0.4 and margin >= 0.25"
+    assert bar.may_be_unknown
+
+
+def test_a_table_has_the_five_best_by_default():
+    head = Head(np.ones((3, 7), np.float32), np.zeros(7, np.float32))
+    kind = ScoreRows.of(model(head=head, labels=tuple("abcdefg")))
+    (best,) = kind.table(pictures(CLOSE))["top_k"].to_pylist()
+    assert [ranked["label"] for ranked in best] == list("abcde")
+
+
 def test_a_score_at_the_threshold_is_enough():
     (exact,) = score(model(), Rule(), CLOSE)
     assert score(model(), Rule(threshold=exact.score), CLOSE)[0].label == "cat"
@@ -102,6 +138,7 @@ def test_a_score_at_the_threshold_is_enough():
         ({"min_margin": 1.5}, "min margin is from 0 to 1, not 1.5"),
         ({"min_margin": float("nan")}, "min margin is from 0 to 1, not nan"),
         ({"target_precision": 0.0}, "above 0 and up to 1, not 0.0"),
+        ({"target_precision": 1.01}, "above 0 and up to 1, not 1.01"),
         ({"target_precision": float("nan")}, "above 0 and up to 1, not nan"),
         ({"target_precision": 0.9, "threshold": 0.5}, "give one of the two"),
     ],
@@ -131,6 +168,13 @@ def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
 def test_testing_pictures_serve_where_there_are_no_others():
     choice = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
     assert (choice.split, choice.threshold, choice.testing) == ("testing", 0.5, None)
+
+
+def test_a_threshold_without_testing_pictures_is_not_checked():
+    choice = choose_threshold(model(held_out=held_out(*VALIDATION)), 1.0)
+    assert choice.testing is None
+    assert str(choice).endswith("chosen on validation pictures: 100.0% right, 44.4% unknown, of 9")
+    assert str(Reached(4, 1.0, None)) == "no label given, 100.0% unknown, of 4"
 
 
 @pytest.mark.parametrize(
@@ -235,7 +279,8 @@ class TestSeveralModels:
             (
                 [model(), model(fingerprint="a" * 64 + "+" + "b" * 64, backbone="x+y")],
                 ModelError,
-                r"of net \(ffffffff\), .* of x\+y \(aaaaaaaa\+bbbbbbbb\); score with those of one",
+                r"backbones: [0-9a-f]{8} of net \(ffffffff\), .* of x\+y \(aaaaaaaa\+bbbbbbbb\);"
+                " score with those of one",
             ),
         ],
     )

@@ -1,6 +1,7 @@
 """Which picture trains, validates and tests."""
 
 import hashlib
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ RETRAIN = [
 ]
 
 
+SIDES = dict(zip("tve", SPLITS, strict=True))
+"""The sides of a split as letters: t trains, v validates, e tests."""
+
+
 def digests(count, start=0):
     return [hashlib.sha256(str(i).encode()).hexdigest() for i in range(start, start + count)]
 
@@ -36,6 +41,48 @@ def digests(count, start=0):
 def split(sha256, class_ids, validation=10, testing=10, **kwargs):
     codes = hash_split(sha256, np.asarray(class_ids), validation, testing, **kwargs)
     return [SPLITS[code] for code in codes]
+
+
+def letters(sides):
+    return "".join(letter for side in sides for letter, name in SIDES.items() if name == side)
+
+
+@pytest.mark.parametrize(
+    ("each", "percentages", "seed", "expected"),
+    [
+        pytest.param(30, (10, 10), 0, "tttttettvetttttttvvtttttttteev", id="one-class"),
+        pytest.param(3, (10, 10), 0, "etvtveetvevtevttevvettevtevetv", id="ten-classes-of-three"),
+        pytest.param(3, (10, 10), 7, "etvvetetvvetevtevttevtveetvevt", id="another-seed"),
+        pytest.param(5, (30, 0), 0, "ttttvvttvvtttvtttvvttttvtttvvv", id="no-testing"),
+        pytest.param(5, (0, 30), 0, "tttteetteetttettteettttettteee", id="no-validation"),
+        pytest.param(3, (45, 45), 0, "etvetvetvvetevtetvvettevetvetv", id="little-training"),
+        pytest.param(3, (1, 1), 0, "etvtevetvvetevttevvettevtevetv", id="one-percent-each"),
+        pytest.param(
+            2, (40, 40), 0, "ttettvetvtetteettvvttetetetvtv", id="too-few-for-three-sides"
+        ),
+        pytest.param(1, (40, 40), 0, "tttttttttttttttttttttttttttttt", id="one-each"),
+    ],
+)
+def test_the_split_of_thirty_contents(each, percentages, seed, expected):
+    class_ids = np.arange(30) // each
+    options = SplitOptions("hash", *percentages)
+    codes = split_codes(options, [""] * 30, digests(30), class_ids, seed)
+    assert letters(SPLITS[code] for code in codes) == expected
+
+
+def test_the_split_of_thirty_contents_by_default():
+    class_ids, expected = np.arange(30) // 3, "etvtveetvevtevttevvettevtevetv"
+    codes = split_codes(SplitOptions(), [""] * 30, digests(30), class_ids)
+    assert letters(SPLITS[code] for code in codes) == expected
+    assert letters(split(digests(30), class_ids)) == expected
+
+
+def test_the_split_of_thirty_paths():
+    paths = [f"/photos/{('rose', 'tulip')[n % 2]}/{n}.jpg" for n in range(30)]
+    codes = split_codes(SplitOptions("retrain"), paths, digests(30), np.zeros(30, int))
+    assert letters(SPLITS[code] for code in codes) == "ttttttvttttttettttttttttttvttt"
+    codes = retrain_split(paths, 25, 30)
+    assert letters(SPLITS[code] for code in codes) == "teetetvttteeevettetteetttvvvev"
 
 
 @pytest.mark.parametrize(("path", "percentage", "expected"), RETRAIN)
@@ -51,8 +98,9 @@ def test_retrain_split_tests_between_the_bounds():
 
 def test_hash_split_follows_the_percentages():
     found = split(digests(20_000), np.zeros(20_000, int), 10, 20)
-    shares = [found.count(name) / len(found) for name in SPLITS]
-    assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.01)
+    counts = [found.count(name) for name in SPLITS]
+    assert counts == pytest.approx([14_000, 2_000, 4_000], abs=200)
+    assert counts == [14_023, 1_968, 4_009]
 
 
 @pytest.mark.parametrize(("classes", "each"), [(400, 50), (300, 3), (50, 4)])
@@ -128,19 +176,23 @@ def test_given_splits_stay_and_count():
 def test_one_picture_cannot_be_given_two_splits():
     with pytest.raises(TrainingError, match=r"1 pictures are given two splits.*testing.*training"):
         split(digests(1) * 2, [0, 0], given=["training", "testing"])
+    torn = sorted(digests(20), reverse=True) * 2
+    with pytest.raises(TrainingError, match=f"20 pictures .* has the sha256 {torn[-1]} and is in"):
+        split(torn, [0] * 40, given=["training"] * 20 + ["testing"] * 20)
 
 
 def test_unknown_given_split():
-    with pytest.raises(TrainingError, match="unknown split 'holdout'"):
-        split(digests(1), [0], given=["holdout"])
+    given = [f"holdout{n:02}" for n in reversed(range(40))]
+    with pytest.raises(TrainingError, match="unknown split 'holdout00'"):
+        split(digests(40), [0] * 40, given=given)
 
 
 @pytest.mark.parametrize(
     ("validation", "testing", "message"),
     [
         (50, 50, "leave nothing to train on"),
-        (-1, 10, "validation percentage must be a whole number >= 0, got -1"),
-        (10, 2.5, "testing percentage must be a whole number >= 0, got 2.5"),
+        (-1, 10, "^validation percentage must be a whole number >= 0, got -1"),
+        (10, 2.5, "^testing percentage must be a whole number >= 0, got 2.5"),
     ],
 )
 def test_impossible_percentages(validation, testing, message):
@@ -148,6 +200,12 @@ def test_impossible_percentages(validation, testing, message):
         SplitOptions(validation_percentage=validation, testing_percentage=testing)
     with pytest.raises(TrainingError, match=message):
         retrain_split([], validation, testing)
+    with pytest.raises(TrainingError, match=message):
+        hash_split([], np.zeros(0, int), validation, testing)
+
+
+def test_one_percent_is_enough_to_train_on():
+    assert SplitOptions("hash", 50, 49).testing_percentage == 49
 
 
 def test_unknown_rule():
@@ -159,6 +217,50 @@ def test_unknown_rule():
 def test_only_retrain_looks_at_the_path(rule, expected):
     codes = split_codes(SplitOptions(rule), ["/d/roses/1.jpg"], ["ab"], np.array([0]))
     assert SPLITS[codes[0]] == expected
+
+
+@cache
+def places():
+    """A thousand made-up contents and their places in 0..100, ascending."""
+    found = {c: int(hashlib.sha256(f"0:{c}".encode()).hexdigest()[:16], 16) for c in digests(1000)}
+    return sorted((100 * number / 2**64, content) for content, number in found.items())
+
+
+def at(percent):
+    """The first content whose place is `percent` or later."""
+    return next(content for place, content in places() if place >= percent)
+
+
+def test_the_content_nearest_to_an_empty_split_moves_there():
+    near, nearer, far = at(20.3), at(20.1), at(70)
+    assert near < nearer  # So that their order by name would be another one.
+    assert split([near, nearer, far], [0, 0, 0], 20, 0) == ["training", "validation", "training"]
+
+
+def test_a_given_split_is_not_moved_into_an_empty_one():
+    sha256 = [at(21), at(30), at(50)]
+    assert split(sha256, [0] * 3)[0] == "validation"
+    sides = split(sha256, [0] * 3, given=["training", None, None])
+    assert sides == ["training", "validation", "testing"]
+
+
+def test_a_content_of_two_classes_that_moved_counts_in_both():
+    shared, stays, leaves = at(22), at(21), at(5)
+    sha256 = [shared, at(50), at(60), shared, stays, leaves]
+    sides = split(sha256, [0, 0, 0, 1, 1, 1])
+    assert sides[:3] == ["validation", "testing", "training"]
+    assert sides[3:] == ["validation", "training", "testing"]
+
+
+def test_row_order_changes_nothing_where_classes_share_contents():
+    contents = digests(100)
+    sha256 = [contents[i] for c in range(49) for i in (2 * c, 2 * c + 1, 2 * c + 2)]
+    class_ids = np.repeat(np.arange(49), 3)
+    assert split(sha256[::-1], class_ids[::-1])[::-1] == split(sha256, class_ids)
+
+
+def test_by_default_a_tenth_validates_and_a_tenth_tests():
+    assert SplitOptions() == SplitOptions("hash", 10, 10)
 
 
 def test_variants_and_copies_are_one_group():

@@ -1,0 +1,322 @@
+"""Manifests: what they say, which one is read, and where the parts lie that they name."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.store import commits
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    commit,
+    decode_manifest,
+    encode_manifest,
+    encoding_in,
+    latest,
+    open_table,
+    publish,
+    read_manifest,
+    read_steadily,
+    require_table_place,
+    versions,
+)
+from beam_flowers.store.parts import Part, Place
+
+FINGERPRINT = "cd" * 32
+KEY = "backbone=tiny-cdcdcdcd"
+
+
+def part(number, prefix="part", digest=0, rows=1):
+    return Part(f"{prefix}-{number:024x}.parquet", rows, f"{digest:064x}", int(prefix != "part"))
+
+
+ROWS = (part(1, digest=2**256 - 1, rows=4), part(2, digest=2**255 + 3, rows=5))
+BAD = (part(1, "rejects", 2**256 - 2, 2), part(2, "rejects", 2**255 + 5, 1))
+SECTION = Section(FINGERPRINT, {"name": "tiny", "label": "玫瑰"}, (*ROWS, *BAD), ("/a", "/b"))
+OTHER = Section("ef" * 32, {})
+MANIFEST = Manifest(3, "run", {"backbone=z-efefefef": OTHER, KEY: SECTION}, {"embedded": 9})
+
+
+class TestWhatAManifestSays:
+    def test_rows_and_rejects_are_told_apart(self):
+        assert (SECTION.rows, SECTION.rejects) == ([*ROWS], [*BAD])
+
+    def test_the_hash_of_a_dataset_adds_up_the_digests_of_rows_and_of_rejects(self):
+        one = Section(FINGERPRINT, {}, (part(9, digest=2**255 + 2), part(9, "rejects", 2**255 + 3)))
+        assert SECTION.dataset_hash == one.dataset_hash
+        assert (
+            one.dataset_hash == "6ac0697e1977750fb84a7a822607a094cc7637b572b6775e5f41baa33a8a14f9"
+        )
+        assert (
+            OTHER.dataset_hash == "45725791c47b32618cc57b88343e2bceec3b0a01b83bc97d144a2cbc11a20c3d"
+        )
+
+    def test_the_document(self):
+        document = json.loads(encode_manifest(MANIFEST))
+        assert document.pop("layout") > 0
+        assert list(document) == ["version", "run", "counts", "sections"]
+        sections = document.pop("sections")
+        assert document == {"version": 3, "run": "run", "counts": {"embedded": 9}}
+        assert list(sections) == [KEY, "backbone=z-efefefef"]
+        assert sections[KEY] == {
+            "fingerprint": FINGERPRINT,
+            "about": {"name": "tiny", "label": "玫瑰"},
+            "dataset_hash": SECTION.dataset_hash,
+            "rows": 9,
+            "rejects": 3,
+            "roots": ["/a", "/b"],
+            "parts": [
+                {"name": p.name, "rows": p.rows, "digest": p.digest, "failures": p.failures}
+                for p in SECTION.parts
+            ],
+        }
+
+    def test_people_can_read_it(self):
+        text = encode_manifest(MANIFEST).decode()
+        assert text == json.dumps(json.loads(text), indent=1, ensure_ascii=False)
+
+    def test_it_comes_back_as_it_was(self):
+        assert decode_manifest(encode_manifest(MANIFEST), "uri") == MANIFEST
+
+    def test_a_manifest_of_the_first_layout_is_read(self):
+        section = {"fingerprint": FINGERPRINT, "about": {}, "parts": [], "roots": []}
+        document = {"layout": 1, "version": 2, "run": "r", "counts": {}, "sections": {KEY: section}}
+        manifest = decode_manifest(json.dumps(document).encode(), "uri")
+        assert manifest == Manifest(2, "r", {KEY: Section(FINGERPRINT, {})}, layout=1)
+
+    def test_names_and_places_of_the_parts(self):
+        assert MANIFEST.part_names("/s") == {
+            Place("/s", "backbone=z-efefefef", "ef" * 32): set(),
+            Place("/s", KEY, FINGERPRINT): {p.name for p in SECTION.parts},
+        }
+
+    def test_one_section_is_replaced(self):
+        manifest = MANIFEST.with_section(KEY, OTHER)
+        assert manifest.sections == {"backbone=z-efefefef": OTHER, KEY: OTHER}
+        assert replace(manifest, sections=MANIFEST.sections) == MANIFEST
+
+    @pytest.mark.parametrize(
+        ("about", "encoding"), [({}, "split"), ({"encoding": "plain"}, "plain")]
+    )
+    def test_the_encoding_of_vectors(self, about, encoding):
+        assert encoding_in(Section(FINGERPRINT, about)) == encoding
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"{", r"^s/1\.json is damaged \(JSONDecodeError", id="cut-short"),
+        pytest.param(b"\xff", r"is damaged \(UnicodeDecodeError", id="not-text"),
+        pytest.param(b"{}", r"is damaged \(KeyError\('layout'\)", id="without-a-layout"),
+        pytest.param(b"[]", r"is damaged \(TypeError", id="of-another-type"),
+        pytest.param(
+            b'{"layout": 99}',
+            r"^s/1\.json has layout 99, .*; update beam-flowers",
+            id="of-another-layout",
+        ),
+        pytest.param(
+            encode_manifest(MANIFEST).replace(b'"failures"', b'"failed"'),
+            r"is damaged \(TypeError.*delete it to fall back",
+            id="with-a-foreign-field",
+        ),
+    ],
+)
+def test_what_is_no_manifest_is_named(data, message):
+    with pytest.raises(StoreError, match=message):
+        decode_manifest(data, "s/1.json")
+
+
+class TestVersions:
+    def test_the_newest_is_read(self, tmp_path):
+        root = str(tmp_path)
+        numbers = [5, 20_000_000, 2, *range(20, 8, -1), 100_000_000]
+        for version in numbers:
+            assert commit(root, Manifest(version, f"run{version}"))
+        for name in ("notes.txt", ".00000031.json", "x.json"):
+            (tmp_path / "__commits" / name).write_text("{}")
+        assert (tmp_path / "__commits" / "00000002.json").exists()
+        assert versions(root) == sorted(numbers)
+        assert latest(root).run == "run100000000"
+        assert read_manifest(root, 9).run == "run9"
+        assert open_table(root) == latest(root)
+
+    def test_there_may_be_none(self, tmp_path):
+        assert versions(str(tmp_path / "absent")) == []
+        assert latest(str(tmp_path / "absent")) == Manifest(0, "", {}, {})
+        publish(str(tmp_path / "absent"))
+        for root in (tmp_path, tmp_path / "absent"):
+            with pytest.raises(StoreError, match=f"no store at '{root}'; .* --store {root}` makes"):
+                open_table(str(root))
+
+    def test_of_two_writers_one_is_first(self, tmp_path):
+        root = str(tmp_path / "store")
+        assert commit(root, Manifest(1, "one"))
+        assert not commit(root, Manifest(1, "two"))
+        assert commit(root, Manifest(1, "one"))
+        assert latest(root).run == "one"
+
+    @pytest.mark.parametrize("newer", [True, False])
+    def test_who_loses_a_part_reads_a_newer_version_if_there_is_one(self, tmp_path, newer):
+        root = str(tmp_path)
+        commit(root, Manifest(1, "one"))
+
+        def read(manifest):
+            if newer and manifest.version == 1:
+                commit(root, Manifest(2, "two"))
+            if manifest.version < 2:
+                raise PartLostError("gone")
+            return manifest.run
+
+        if newer:
+            assert read_steadily(lambda: latest(root), read) == "two"
+        else:
+            with pytest.raises(PartLostError, match="gone"):
+                read_steadily(lambda: latest(root), read)
+
+
+class TestPlacesForATable:
+    def test_nothing_and_an_empty_folder_become_one(self, tmp_path):
+        require_table_place(str(tmp_path / "absent"))
+        require_table_place(str(tmp_path))
+
+    def test_so_does_what_a_killed_run_began(self, tmp_path):
+        (tmp_path / "__work").mkdir()
+        require_table_place(str(tmp_path))
+
+    def test_a_table_may_hold_other_things(self, tmp_path):
+        (tmp_path / "__commits").mkdir()
+        (tmp_path / "notes.txt").write_text("mine")
+        require_table_place(str(tmp_path))
+
+    def test_a_file_does_not(self, tmp_path):
+        (tmp_path / "file").write_text("mine")
+        with pytest.raises(StoreError, match="file' is a file; a store is a folder: give another"):
+            require_table_place(str(tmp_path / "file"))
+
+    def test_nor_a_folder_of_other_things(self, tmp_path):
+        (tmp_path / "__work").mkdir()
+        (tmp_path / "notes.txt").write_text("mine")
+        with pytest.raises(
+            StoreError, match=r"holds other things \('notes\.txt'\) and is no store"
+        ):
+            require_table_place(str(tmp_path))
+
+    def test_folders_are_named_as_readers_expect(self):
+        assert (commits.COMMITS, commits.AUGMENTED) == ("__commits", "__augmented")
+
+
+class Table:
+    """A table in a folder, of parts that are files of any content."""
+
+    def __init__(self, root):
+        self.place = Place(str(root), KEY, FINGERPRINT)
+        self.root = str(root)
+
+    def commit(self, *parts, version):
+        for p in parts:
+            if not Path(self.place.published(p.name)).exists():
+                path = Path(self.place.work(p.name))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(p.name)
+        section = Section(FINGERPRINT, {}, parts)
+        assert commit(self.root, Manifest(version, f"run{version}", {KEY: section}))
+
+    def published(self):
+        found = [part(n, prefix) for n in range(12) for prefix in ("part", "rejects")]
+        return [p for p in found if Path(self.place.published(p.name)).exists()]
+
+    def unpublished(self):
+        return sorted(path.name for path in Path(self.root, "__work").rglob("*.parquet"))
+
+
+@pytest.fixture
+def table(tmp_path):
+    return Table(tmp_path / "store")
+
+
+class TestPublishing:
+    def test_parts_come_to_where_plain_readers_look(self, table):
+        table.commit(part(1), part(2), part(3, "rejects"), version=1)
+        publish(table.root)
+        assert table.published() == [part(1), part(2), part(3, "rejects")]
+        assert table.unpublished() == []
+        assert Path(table.root, KEY, part(1).name).read_text() == part(1).name
+        assert Path(table.root, "__rejects", KEY, part(3, "rejects").name).exists()
+        publish(table.root)
+        assert table.published() == [part(1), part(2), part(3, "rejects")]
+
+    def test_what_was_replaced_goes(self, table):
+        table.commit(part(1), part(2), version=1)
+        publish(table.root)
+        table.commit(part(2), part(3), version=2)
+        publish(table.root)
+        assert table.published() == [part(2), part(3)]
+
+    def test_a_section_that_was_dropped_goes(self, table):
+        table.commit(part(1), version=1)
+        publish(table.root)
+        commit(table.root, Manifest(2, "run2"))
+        publish(table.root)
+        assert table.published() == []
+
+    def test_what_was_never_published_and_is_replaced_goes_too(self, table):
+        table.commit(part(1), version=1)
+        table.commit(part(2), version=2)
+        publish(table.root)
+        assert table.published() == [part(2)]
+        assert table.unpublished() == []
+
+    def test_a_section_that_never_came_to_lie_anywhere_is_passed_over(self, table):
+        table.commit(part(1), version=1)
+        shutil.rmtree(Path(table.root, "__work"))
+        commit(table.root, Manifest(2, "run2"))
+        publish(table.root)
+        assert table.published() == []
+
+    def test_what_no_commit_names_stays(self, table):
+        table.commit(part(1), version=1)
+        for other in (table.place.work(part(7).name), table.place.published(part(8).name)):
+            Path(other).parent.mkdir(parents=True, exist_ok=True)
+            Path(other).write_text("mine")
+        publish(table.root)
+        assert table.published() == [part(1), part(8)]
+        assert table.unpublished() == [part(7).name]
+
+    def test_eight_versions_are_looked_back_upon(self, table):
+        for version in range(1, 11):
+            table.commit(part(version), version=version)
+        publish(table.root)
+        assert table.published() == [part(10)]
+        assert table.unpublished() == [part(1).name]
+
+    def test_a_part_that_is_lost_is_left_to_the_next_plan(self, table):
+        table.commit(part(1), part(2), version=1)
+        Path(table.place.work(part(1).name)).unlink()
+        publish(table.root)
+        assert table.published() == [part(2)]
+
+    def test_another_publisher_may_be_faster(self, table, monkeypatch):
+        table.commit(part(1), version=1)
+        table.commit(part(2), version=2)
+        publish(table.root)
+        # As if it had moved and deleted them since they were seen.
+        monkeypatch.setattr(commits, "_present", lambda locate, names: sorted(names))
+        publish(table.root)
+        assert table.published() == [part(2)]
+
+    def test_a_version_that_came_meanwhile_is_published_as_well(self, table, monkeypatch):
+        table.commit(part(1), version=1)
+        move = commits._move_parts
+
+        def move_slowly(place, names):
+            move(place, names)
+            if latest(table.root).version == 1:
+                table.commit(part(2), version=2)
+
+        monkeypatch.setattr(commits, "_move_parts", move_slowly)
+        publish(table.root)
+        assert table.published() == [part(2)]
