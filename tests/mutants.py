@@ -27,7 +27,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from importlib import import_module
 from importlib.util import cache_from_source
 from itertools import chain
 from pathlib import Path
@@ -180,8 +179,6 @@ class Bench:
         package = self.folder / "beam_flowers"
         ignored = shutil.ignore_patterns("__pycache__", "data")
         shutil.copytree(ROOT / "beam_flowers", package, ignore=ignored)
-        for name in ("pandas", "pyarrow.parquet"):  # For all the forks at once.
-            import_module(name)
         (package / "data").symlink_to(ROOT / "beam_flowers" / "data")
         compileall.compile_dir(package, quiet=1)
 
@@ -200,7 +197,8 @@ class Bench:
             path.write_bytes(original)
 
     def _run(self, tests: tuple[str, ...]) -> bool:
-        # A fork has pytest and Arrow already, which take longer to import than the tests to run.
+        # A fork has pytest already. Arrow starts threads, which a fork could wait for without end:
+        # it is left to the fork.
         child = multiprocessing.get_context("fork").Process(target=self._pytest, args=(tests,))
         child.start()
         child.join(TIMEOUT)
