@@ -24,6 +24,7 @@ from beam_flowers.store.commits import (
     require_table_place,
     versions,
 )
+from beam_flowers.store.names import COMMITS, REJECTS, WORK
 from beam_flowers.store.parts import Part, Place
 
 FINGERPRINT = "cd" * 32
@@ -130,6 +131,72 @@ def test_what_is_no_manifest_is_named(data, message):
         decode_manifest(data, "s/1.json")
 
 
+def changed(*path, value):
+    """The manifest's document with another value at a path."""
+    document = json.loads(encode_manifest(MANIFEST))
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return json.dumps(document).encode()
+
+
+PARTS = ("sections", KEY, "parts")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("version",), 0, "version"),
+        (("version",), -1, "version"),
+        (("version",), "3", "version"),
+        (("version",), 3.0, "version"),
+        (("version",), True, "version"),
+        (("run",), None, "run"),
+        (("counts",), [], "counts"),
+        (("sections", KEY, "fingerprint"), FINGERPRINT[:-1], f"sections['{KEY}'].fingerprint"),
+        (("sections", KEY, "fingerprint"), 7, f"sections['{KEY}'].fingerprint"),
+        (("sections", KEY, "about"), [], f"sections['{KEY}'].about"),
+        (("sections", KEY, "roots"), ["/a", 7], f"sections['{KEY}'].roots"),
+        ((*PARTS, 2, "name"), "../x.parquet", f"sections['{KEY}'].parts[2].name"),
+        ((*PARTS, 0, "name"), 7, f"sections['{KEY}'].parts[0].name"),
+        ((*PARTS, 1, "digest"), "ff", f"sections['{KEY}'].parts[1].digest"),
+        ((*PARTS, 1, "digest"), None, f"sections['{KEY}'].parts[1].digest"),
+        ((*PARTS, 3, "rows"), -1, f"sections['{KEY}'].parts[3]"),
+        ((*PARTS, 3, "rows"), "1", f"sections['{KEY}'].parts[3]"),
+        ((*PARTS, 3, "failures"), 1.5, f"sections['{KEY}'].parts[3]"),
+    ],
+)
+def test_a_field_that_is_never_written_is_named(path, value, field):
+    with pytest.raises(StoreError) as refusal:
+        decode_manifest(changed(*path, value=value), "s/1.json")
+    assert f"s/1.json: {field} is " in str(refusal.value)
+    assert "Nothing was touched" in str(refusal.value)
+
+
+@pytest.mark.parametrize("layout", [0, -1, 3, "2", None])
+def test_only_known_layouts_are_read(layout):
+    with pytest.raises(StoreError, match=r"s/1\.json has layout .* reads 1 to 2: .* update"):
+        decode_manifest(changed("layout", value=layout), "s/1.json")
+
+
+def test_numbers_of_nothing_are_numbers():
+    data = changed(*PARTS, 0, "rows", value=0)
+    assert decode_manifest(data, "s/1.json").sections[KEY].parts[0].rows == 0
+
+
+def test_sections_that_are_no_mapping_are_damage():
+    with pytest.raises(StoreError, match=r"s/1\.json is damaged \(AttributeError"):
+        decode_manifest(changed("sections", value=[]), "s/1.json")
+
+
+def test_a_key_that_is_no_section_is_named():
+    document = json.loads(encode_manifest(MANIFEST))
+    document["sections"]["../up"] = document["sections"].pop(KEY)
+    with pytest.raises(StoreError, match=r"s/1\.json: a key of sections is '\.\./up'"):
+        decode_manifest(json.dumps(document).encode(), "s/1.json")
+
+
 class TestVersions:
     def test_the_newest_is_read(self, tmp_path):
         root = str(tmp_path)
@@ -151,6 +218,34 @@ class TestVersions:
         for root in (tmp_path, tmp_path / "absent"):
             with pytest.raises(StoreError, match=f"no store at '{root}'; .* --store {root}` makes"):
                 open_table(str(root))
+
+    def test_a_manifest_under_another_name_is_refused(self, tmp_path):
+        commit(str(tmp_path), Manifest(1, "one"))
+        folder = tmp_path / "__commits"
+        shutil.copy(folder / "00000001.json", folder / "00000002.json")
+        with pytest.raises(StoreError, match=r"00000002\.json: version is 1, not 2 as the file's"):
+            latest(str(tmp_path))
+
+    def test_the_newest_may_be_another_by_the_time_it_is_read(self, tmp_path, monkeypatch):
+        root, read = str(tmp_path), commits.read_manifest
+        commit(root, Manifest(1, "one"))
+
+        def read_late(root, version):
+            if version == 1:
+                commit(root, Manifest(2, "two"))
+                (tmp_path / "__commits" / "00000001.json").unlink()
+            return read(root, version)
+
+        monkeypatch.setattr(commits, "read_manifest", read_late)
+        assert latest(root).run == "two"
+
+    @pytest.mark.timeout(10)
+    def test_a_newest_that_cannot_be_found_is_an_error(self, tmp_path):
+        for version in (1, 2):
+            commit(str(tmp_path), Manifest(version, "one"))
+        (tmp_path / "__commits" / "00000003.json").symlink_to("nowhere")
+        with pytest.raises(FileNotFoundError):
+            latest(str(tmp_path))
 
     def test_of_two_writers_one_is_first(self, tmp_path):
         root = str(tmp_path / "store")
@@ -206,7 +301,8 @@ class TestPlacesForATable:
             require_table_place(str(tmp_path))
 
     def test_folders_are_named_as_readers_expect(self):
-        assert (commits.COMMITS, commits.AUGMENTED) == ("__commits", "__augmented")
+        named = (commits.AUGMENTED, commits.SCORED, COMMITS, REJECTS, WORK)
+        assert named == ("__augmented", "__scored", "__commits", "__rejects", "__work")
 
 
 class Table:
@@ -298,6 +394,25 @@ class TestPublishing:
         Path(table.place.work(part(1).name)).unlink()
         publish(table.root)
         assert table.published() == [part(2)]
+
+    def test_the_record_of_an_old_version_may_go_meanwhile(self, table, monkeypatch):
+        for number in (1, 2, 3):
+            table.commit(part(number), version=number)
+        # As if it had been there when the versions were looked up.
+        Path(table.root, "__commits", "00000001.json").unlink()
+        look = commits.versions
+        monkeypatch.setattr(commits, "versions", lambda root: [1, *look(root)])
+        publish(table.root)
+        assert table.published() == [part(3)]
+
+    def test_a_manifest_that_is_refused_keeps_all_as_it_was(self, table):
+        table.commit(part(1), version=1)
+        publish(table.root)
+        table.commit(part(2), version=2)
+        Path(table.root, "__commits", "00000001.json").write_text("[]")
+        with pytest.raises(StoreError, match=r"00000001\.json is damaged"):
+            publish(table.root)
+        assert (table.published(), table.unpublished()) == ([part(1)], [part(2).name])
 
     def test_another_publisher_may_be_faster(self, table, monkeypatch):
         table.commit(part(1), version=1)

@@ -106,7 +106,7 @@ HELD = image("a", size=10, modified=1)
     ("listed", "held", "stays"),
     [
         pytest.param(HELD, HELD, False, id="as-it-is-listed"),
-        pytest.param(HELD, image("a", "tulip", root="/"), False, id="whatever-label-and-root"),
+        pytest.param(HELD, HELD._replace(root="/", label="b"), False, id="whatever-label-and-root"),
         pytest.param(HELD, image("b"), True, id="another-file"),
         pytest.param(HELD, image("a", size=11), True, id="another-size"),
         pytest.param(HELD, image("a", modified=2), True, id="another-time"),
