@@ -1,4 +1,4 @@
-"""Outputs: what a command may write over. One rule for every output of every command.
+"""Checks outputs before anything is written, by one rule for every output of every command.
 
 What a command reads is never replaced. A file that is there is replaced where it is one of ours,
 which it says itself; anything else is replaced only with `--overwrite`. Into a folder that holds

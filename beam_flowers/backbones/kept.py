@@ -26,7 +26,7 @@ _LIBRARIES = ("tensorflow", "keras")
 
 
 def sources_digest(folder: Path) -> str | None:
-    """Hashes the modules in a folder, by their names; None where there are none, as in a zip."""
+    """Hashes the modules in a folder by name; returns None for a folder without, as in a zip."""
     modules = sorted(folder.glob("*.py"))
     lines = [f"{hashlib.sha256(m.read_bytes()).hexdigest()}  {m.name}\n" for m in modules]
     return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from beam_flowers.runs.embed import RunOptions, Summary
 
 NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
-"""What to do where a model or a store names a network that is not in the catalogue."""
+"""Cure for a model or a store that names a network outside the catalogue."""
 
 DEFAULT_BACKBONE = "efficientnet-lite0"
 

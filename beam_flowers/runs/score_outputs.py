@@ -1,4 +1,4 @@
-"""Where `score` may write: the table, its rejects, its unfinished work and the copies."""
+"""Checks the places that `score` writes to: table, rejects, unfinished work and copies."""
 
 from __future__ import annotations
 
