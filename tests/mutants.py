@@ -117,6 +117,13 @@ EXPLAINED = {
         "_present: ... => folders = [f for f in list(",
         "_present: ... => return list(",
     ),
+    "EXISTS asks only if there is a row": (
+        "LEAVE_OUT: SELECT 1 FROM held h => ",
+        "CURRENT: SELECT 1 FROM listing l => ",
+    ),
+    "only the join asks if a part is committed, and these come after it": (
+        "_add_others: ... => ... False, False, number)",
+    ),
     "the units themselves name their file": ('"XXunits.parquet"',),
     "`files` makes the folders of what it writes, and takes what is not there for deleted": (
         "commit: files.make_folder(files.parent(uri)) => pass",

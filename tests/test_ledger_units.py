@@ -137,15 +137,19 @@ def test_what_another_table_has_is_left_to_it(listed, held, stays):
     ],
 )
 def test_of_two_tables_the_first_with_the_file_as_it_is_gives_the_row(first, second, source):
+    # Other listed files have the sizes and times of the outdated rows.
+    other, another = image("x", size=9), image("y", modified=9)
     ledger = Ledger()
-    ledger.list_found([HELD])
+    ledger.list_found([HELD, other, another])
     for place, row in enumerate([first, second]):
         ledger.add_source(0, [(f"{place}/p", [StoredRow(row, SHA)])])
+    ledger.add_source(0, [("2/p", [StoredRow(other, SHA), StoredRow(another, SHA)])])
     ledger.keep_current_sources()
     ledger.reject_without_source()
     ledger.join(Rules())
     expected = [] if source is None else [(source, [StoredRow(HELD, SHA)])]
-    assert list(ledger.source_units()) == expected
+    others = ("2/p", [StoredRow(other, SHA), StoredRow(another, SHA)])
+    assert list(ledger.source_units()) == [*expected, others]
     assert len(list(ledger.found_rejects())) == (source is None)
 
 

@@ -316,6 +316,16 @@ class TestPlanning:
         assert rows["uri"].to_pylist() == ["/r/moved"]
         assert encoding_of(rows.schema) == "plain"
 
+    def test_parts_are_derived_of_another_table(self, store, tmp_path):
+        other = Store(tmp_path / "other")
+        source = other.write(A, B)
+        wanted = stored_table([StoredRow(image("copy"), digest("b"))])
+        (part,) = derive_parts(
+            store.place, store.kind, source.name, wanted, "sha256", source_place=other.place
+        )
+        assert read_part(store.place, part.name)["uri"].to_pylist() == ["/r/copy"]
+        assert work_parts(other.place) == [source.name]
+
     def test_a_plan_does_nothing_by_default(self, store):
         plan = Plan(store.place, 0, store.section)
         assert (plan.units, plan.files, plan.sources, plan.unit_rows) == (0, 0, 0, 128)
