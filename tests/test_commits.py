@@ -24,7 +24,7 @@ from beam_flowers.store.commits import (
     require_table_place,
     versions,
 )
-from beam_flowers.store.names import COMMITS, REJECTS, WORK
+from beam_flowers.store.names import AUGMENTED, COMMITS, REJECTS, SCORED, WORK
 from beam_flowers.store.parts import Part, Place
 
 FINGERPRINT = "cd" * 32
@@ -301,7 +301,7 @@ class TestPlacesForATable:
             require_table_place(str(tmp_path))
 
     def test_folders_are_named_as_readers_expect(self):
-        named = (commits.AUGMENTED, commits.SCORED, COMMITS, REJECTS, WORK)
+        named = (AUGMENTED, SCORED, COMMITS, REJECTS, WORK)
         assert named == ("__augmented", "__scored", "__commits", "__rejects", "__work")
 
 

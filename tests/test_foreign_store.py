@@ -121,6 +121,67 @@ def test_every_command_refuses_it(store, tmp_path, capsys, command):
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("name", ["__scored", "__augmented", "__work", "__rejects", "__commits"])
+def test_a_folder_of_ours_that_is_a_link_is_refused(store, tmp_path, name, capsys):
+    """Behind it lies another store of the user's, to which a stranger's would write."""
+    victim = tmp_path / "victim"
+    shutil.copytree(OLD / "store", victim)
+    if (store / name).exists():
+        shutil.rmtree(store / name)
+    (store / name).symlink_to(victim / name if name.startswith("__c") else victim)
+    scenes(tmp_path / "images", 2)
+    before = tree(tmp_path)
+    flags = ["--model", OLD / "model", "--output", tmp_path / "out.csv"]
+    for command in (
+        ["score", tmp_path / "images", "--store", store, *flags],
+        ["embed", tmp_path / "images", "--store", store],
+        ["forget", store, "/tmp"],
+        ["vacuum", store, "--older-than", "0"],
+        ["train", store, "--model", tmp_path / "model"],
+    ):
+        assert cli(*command) == 1
+        assert f"{store / name} is a link" in capsys.readouterr().err
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("folder", [KEY, f"__rejects/{KEY}", "__work/bdb160ff419f42ea"])
+def test_nothing_is_published_or_deleted_through_a_link(store, tmp_path, folder):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    for name in ("part-2a1c7b4e7921e9fdd6b0f81b", "part-8f244503011170431e1891cf"):
+        (victim / f"{name}.parquet").write_bytes(b"mine")
+    place = store / folder
+    if place.exists():
+        shutil.rmtree(place)
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(victim)
+    path = store / "__commits" / "00000002.json"
+    document = json.loads(path.read_text())
+    section(document)["parts"] = []  # The parts of version 1 would be deleted.
+    path.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=f"{place} is a link"):
+        publish(str(store))
+    assert cli("vacuum", store, "--older-than", "0") == 0
+    assert {path.read_bytes() for path in victim.iterdir()} == {b"mine"}
+    assert len(list(victim.iterdir())) == 2
+
+
+def test_nor_through_the_folder_of_a_label(tmp_path):
+    table = tmp_path / "table"
+    shutil.copytree(OLD / "table", table)
+    shutil.move(table / "label=roses", tmp_path / "mine")
+    (table / "label=roses").symlink_to(tmp_path / "mine")
+    with pytest.raises(StoreError, match="label=roses is a link"):
+        publish(str(table))
+
+
+def test_a_manifest_that_is_too_deep_is_called_damaged(store):
+    path = Path(store, "__commits", "00000002.json")
+    path.write_bytes(b"[" * 200_000)
+    with pytest.raises(StoreError, match=r"00000002.json is damaged \(RecursionError"):
+        latest(str(store))
+
+
 def test_names_of_parts_that_lie_in_the_work_folder_are_matched_too(tmp_path):
     store = tmp_path / "store"
     embed(scenes(tmp_path / "a", 2), store)

@@ -172,6 +172,50 @@ def test_the_map_of_a_score_table_has_images_of_both(collection):
     assert "Map of 10 pictures" in (collection / "r.html").read_text()
 
 
+def test_a_lost_part_of_the_collection_is_computed_again(collection):
+    for part in (collection / "store").glob("backbone=*/*.parquet"):
+        part.unlink()
+    job = Job((str(collection / "photos"),), str(collection / "out.csv"), str(collection / "store"))
+    said = []
+    model = read_bundle(str(collection / "model"))
+    assert score_images(job, model, NETWORK, warn=said.append).embedded == 20
+    assert all("is gone; what of it is listed is made again" in line for line in said)
+    assert len(said) == 1
+    assert score(collection, collection / "more", store="fresh").embedded == 6
+
+
+def test_a_lost_part_keeps_forget_from_nothing_else(collection, capsys):
+    store = collection / "store"
+    score(collection, collection / "more")
+    (lost,) = (store / "__scored").glob("backbone=*/*.parquet")
+    lost.unlink()
+    assert forget(str(store), str(collection)) == Forgotten(20, lost=(str(lost),))
+    assert cli("forget", store, collection) == 0
+    assert f"{lost} is gone" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["table", "store/__scored", "store/__augmented", "__commits"])
+def test_only_a_feature_store_takes_vectors_of_scored_images(collection, place, capsys):
+    table = ["--output", collection / "table"]
+    assert cli("score", collection / "more", "--model", collection / "model", *table) == 0
+    before = latest(str(collection / "table"))
+    flags = ["--model", collection / "model", "--output", collection / "out.csv"]
+    assert cli("score", collection / "photos", "--store", collection / place, *flags) == 1
+    said = capsys.readouterr().err
+    assert "is a table of scores; name a feature store" in said or "uses the name" in said
+    assert not (collection / "table" / "__scored").exists()
+    assert latest(str(collection / "table")) == before
+
+
+@pytest.mark.parametrize("name", ["__scored", "__augmented", "__work"])
+def test_names_that_a_store_uses_itself_are_no_outputs(collection, name, capsys):
+    place = collection / "store" / name
+    flags = ["--model", collection / "model", "--output", place]
+    assert cli("score", collection / "more", *flags) == 1
+    assert cli("embed", collection / "more", "--store", place) == 1
+    assert capsys.readouterr().err.count(f"a store uses the name {name} for itself") == 2
+
+
 @pytest.fixture
 def mixed(collection):
     """A store into which an older program has put the scored images."""

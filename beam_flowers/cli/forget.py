@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_flowers.cli.shared import BEAM
+from beam_flowers.cli.shared import BEAM, warn
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -33,4 +33,6 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         f"{verb} {counted(found.rows, 'row')} and {counted(found.rejects, 'reject')} of {root}, "
         f"{found.scored} of images that were only scored, {found.copies} of distorted copies"
     )
+    for uri in found.lost:
+        warn(f"{uri} is gone; nobody can say which images it had")
     return 0

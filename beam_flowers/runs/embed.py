@@ -11,7 +11,7 @@ from typing import Any
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, StoreError
+from beam_flowers.errors import InputError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
@@ -19,16 +19,17 @@ from beam_flowers.runs.head_start import head_start
 from beam_flowers.runs.progress import Progress, watched
 from beam_flowers.runs.summary import Summary as Summary
 from beam_flowers.store.commits import (
-    SCORED,
     Manifest,
     Section,
     encoding_in,
     latest,
     publish,
+    require_outer_table,
     require_table_place,
 )
 from beam_flowers.store.features import section_name
-from beam_flowers.store.ledger import Found, Ledger, Rules
+from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
+from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
@@ -221,8 +222,15 @@ class TableRun:
             row
             for other, section in others
             for part in (section.rows if self.rules.retry else section.parts)
-            for row in stored_rows(other, part.name)
+            for row in self._rows_there(other, part.name)
         )
+
+    def _rows_there(self, place: Place, name: str) -> Iterator[StoredRow]:
+        """Yield the rows of a part of another table; none of one that is lost."""
+        try:
+            yield from stored_rows(place, name)
+        except PartLostError:
+            self.warn(f"{place.published(name)} is gone; what of it is listed is made again")
 
     def warn_of_collisions(self, labels: Iterable[str]) -> None:
         """Names the labels that become one when they are normalised."""
@@ -293,6 +301,7 @@ def embed_images(
     options = options or RunOptions()
     options.apply()
     store = files.absolute(store)
+    require_outer_table(store)
     name = backbone.row.name
     place = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)
     encoding = encoding or encoding_in(committed(latest(store), place))

@@ -8,19 +8,21 @@ from dataclasses import replace
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import StoreError
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
 from beam_flowers.runs.progress import Progress
 from beam_flowers.store.commits import (
     NEWEST_LAYOUT,
-    SCORED,
     Section,
     commit,
     encoding_in,
     latest,
+    require_outer_table,
     require_table_place,
 )
 from beam_flowers.store.features import section_name
 from beam_flowers.store.ledger import Rules
+from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, committed
 from beam_flowers.store.schema import StoreRows
@@ -57,7 +59,10 @@ def embed_scored(
         StoreError: if `store` is no store.
     """
     store = files.absolute(store)
+    require_outer_table(store)
     require_table_place(store)
+    if "" in latest(store).sections:
+        raise StoreError(f"{store} is a table of scores; name a feature store, or a new folder")
     name = backbone.row.name
     collection = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)
     place = replace(collection, root=scored_table(store))

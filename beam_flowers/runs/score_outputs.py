@@ -12,7 +12,7 @@ from beam_flowers.errors import OutputError
 from beam_flowers.outputs import Writing, recognised
 from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scores.output import is_rejects_file, is_score_file, rejects_name, suffix
-from beam_flowers.store.commits import latest
+from beam_flowers.store.commits import latest, require_outer_table
 from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part, is_reserved_file
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def check_outputs(job: Job) -> None:
 def _check_folder(output: str, writing: Writing) -> None:
     uri = files.absolute(output)
     writing.refuse_input(uri)
+    require_outer_table(uri)
     if files.is_folder(uri) and any(files.list_folder(uri)) and not recognised(_is_table, uri):
         # Readers take all that lies in the folder for parts of the table.
         raise OutputError(

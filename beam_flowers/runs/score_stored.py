@@ -4,10 +4,11 @@ heads take side by side, are joined by uri and content."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from beam_flowers import files
-from beam_flowers.errors import ModelError
+from beam_flowers.errors import ModelError, PartLostError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
@@ -91,8 +92,11 @@ def score_stored(
         for number, tables in enumerate(sources):
             for place, section in tables:
                 index = places.index(place)
-                parts = ((f"{index}/{p.name}", stored_rows(place, p.name)) for p in section.rows)
-                ledger.add_source(number, parts)
+                for part in section.rows:
+                    # The images of a lost part were read again for the table of scored images.
+                    with suppress(*[PartLostError] if images else []):
+                        rows = stored_rows(place, part.name)
+                        ledger.add_source(number, [(f"{index}/{part.name}", rows)])
             # The first reason for a file counts: that of the table which read it last.
             for place, section in reversed(tables):
                 ledger.add_reasons(_rejects(place, section))
@@ -137,6 +141,9 @@ def _stored(sources: Sequence[Sequence[Source]]) -> Iterator[Image]:
 
 def _rejects(place: Place, section: Section) -> Iterator[Reject]:
     for part in section.rejects:
-        for row in read_part(place, part.name).to_pylist():
+        rows = []
+        with suppress(PartLostError):
+            rows = read_part(place, part.name).to_pylist()
+        for row in rows:
             image = Image(row["uri"], row["root"], row["relative_path"])
             yield Reject(image, *(row[n] for n in ("stage", "error_class", "message", "sha256")))

@@ -20,6 +20,7 @@ from beam_flowers.store.commits import (
     latest,
     publish,
     read_manifest,
+    require_outer_table,
     require_table_place,
     versions,
 )
@@ -48,6 +49,7 @@ def store_place(
         vectors: float32 or float16, what the fingerprint says of their numbers.
     """
     root = files.absolute(store)
+    require_outer_table(root)
     require_table_place(root)
     place = Place(root, section_name(backbone, fingerprint), fingerprint, secrets.token_hex(8))
     encoding = encoding_in(committed(latest(root), place))

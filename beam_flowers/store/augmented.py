@@ -19,8 +19,9 @@ from beam_flowers import files
 from beam_flowers.errors import PartLostError
 from beam_flowers.images.distort import Augmentation, Distortions
 from beam_flowers.records import Copy, Image
-from beam_flowers.store.commits import AUGMENTED, Manifest, Section
+from beam_flowers.store.commits import Manifest, Section
 from beam_flowers.store.copies import CopyLedger
+from beam_flowers.store.names import AUGMENTED
 from beam_flowers.store.parts import (
     Part,
     Place,

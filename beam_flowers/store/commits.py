@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.names import (
     COMMITS,
+    RESERVED,
     WORK,
     commit_name,
     commit_version,
@@ -25,11 +27,6 @@ from beam_flowers.store.parts import Part, Place
 from beam_flowers.store.schema import ENCODINGS
 
 T = TypeVar("T")
-
-AUGMENTED = "__augmented"
-"""Folder of a store that is a table of its own: the distorted copies of its pictures."""
-SCORED = "__scored"
-"""Folder of a store that is a table of its own: vectors of images that were only scored."""
 
 NEWEST_LAYOUT = 2
 """Number that every new manifest has. 2 says that there may be a table `__scored`, which the
@@ -161,7 +158,7 @@ def decode_manifest(data: bytes, uri: str) -> Manifest:
             document["counts"],
             layout=document["layout"],
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
             f"{uri} is damaged ({error!r}); delete it to fall back on the commit before it"
         ) from error
@@ -206,12 +203,32 @@ def _is_number(value: Any) -> bool:
 
 
 def versions(root: str) -> list[int]:
-    """Committed versions, ascending."""
+    """Committed versions, ascending.
+
+    Raises:
+        StoreError: one of the table's own folders is a link.
+    """
+    inner = [root] if root.rpartition("/")[2] in RESERVED else []
+    refuse_links([*inner, *(files.join(root, name) for name in RESERVED)])
     folder = files.join(root, COMMITS)
     if not files.is_folder(folder):
         return []
     found = (commit_version(entry.name) for entry in files.list_folder(folder))
     return sorted(version for version in found if version)
+
+
+def refuse_links(folders: Iterable[str]) -> None:
+    """Check that none of some folders is a link, which could lead into somebody's other files.
+
+    Raises:
+        StoreError: one is; it is named.
+    """
+    for folder in folders:
+        if files.is_local(folder) and os.path.islink(folder):
+            raise StoreError(
+                f"{folder} is a link, and a store writes and deletes only below its own folder. "
+                "Nothing was touched. Put a folder there, or mount one"
+            )
 
 
 def read_manifest(root: str, version: int) -> Manifest:
@@ -267,6 +284,17 @@ def open_table(root: str) -> Manifest:
     return manifest
 
 
+def require_outer_table(root: str) -> None:
+    """Check that a folder that a user names for a table is none that tables have for themselves.
+
+    Raises:
+        StoreError: it is one.
+    """
+    name = root.rpartition("/")[2]
+    if name in RESERVED:
+        raise StoreError(f"{root}: a store uses the name {name} for itself; give another folder")
+
+
 def require_table_place(root: str) -> None:
     """Raises StoreError unless `root` can become a table or is one."""
     if files.exists(root) and not files.is_folder(root):
@@ -305,6 +333,14 @@ def publish(root: str) -> None:
         # All are read before any part moves: a manifest that is refused leaves all as it was.
         replaced = [known.part_names(root) for known in read_those_there(root, older)]
         named = manifest.part_names(root)
+        folders = {
+            files.parent(locate(name))
+            for places in (named, *replaced)
+            for place, names in places.items()
+            for name in names
+            for locate in (place.published, place.work)
+        }
+        refuse_links(sorted(folders - {root}))
         for place, names in named.items():
             _move_parts(place, names)
         for before in replaced:

@@ -13,8 +13,6 @@ from beam_flowers import files
 from beam_flowers.errors import InputError, PartLostError, StoreError
 from beam_flowers.store.augmented import AugmentedRows
 from beam_flowers.store.commits import (
-    AUGMENTED,
-    SCORED,
     Manifest,
     Section,
     commit,
@@ -23,6 +21,7 @@ from beam_flowers.store.commits import (
     publish,
 )
 from beam_flowers.store.features import open_store
+from beam_flowers.store.names import AUGMENTED, SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
 from beam_flowers.store.schema import StoreRows
 
@@ -39,12 +38,14 @@ class Forgotten:
         rejects: of the collection.
         scored: rows and rejects of images that were only scored.
         copies: rows and rejects of distorted copies.
+        lost: addresses of parts that are gone, and whose rows nobody can look at.
     """
 
     rows: int = 0
     rejects: int = 0
     scored: int = 0
     copies: int = 0
+    lost: tuple[str, ...] = ()
 
 
 def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
@@ -65,10 +66,11 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
     """
     open_store(store)
     root = files.absolute(root)
-    rows, rejects = _forget(store, root, dry_run=dry_run)
-    scored = _forget(files.join(store, SCORED), root, dry_run=dry_run)
-    copies = _forget(files.join(store, AUGMENTED), root, dry_run=dry_run)
-    found = Forgotten(rows, rejects, sum(scored), sum(copies))
+    lost: list[str] = []
+    rows, rejects = _forget(store, root, lost, dry_run=dry_run)
+    scored = _forget(files.join(store, SCORED), root, lost, dry_run=dry_run)
+    copies = _forget(files.join(store, AUGMENTED), root, lost, dry_run=dry_run)
+    found = Forgotten(rows, rejects, sum(scored), sum(copies), tuple(sorted(set(lost))))
     if found == Forgotten():
         sections = open_store(store).sections.values()
         roots = sorted({known for section in sections for known in section.roots})
@@ -79,20 +81,16 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
     return found
 
 
-def _forget(table: str, root: str, *, dry_run: bool) -> tuple[int, int]:
+def _forget(table: str, root: str, lost: list[str], *, dry_run: bool) -> tuple[int, int]:
     """Take rows out of one table; return the numbers of rows and of rejects."""
+    if "" in latest(table).sections:
+        raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
     for _ in range(_TRIES):
         if not dry_run:
             publish(table)
         base = latest(table)
         run = secrets.token_hex(8)
-        try:
-            now = _without(base, table, root, run=run, dry_run=dry_run)
-        except PartLostError:
-            # Replaced by another writer since `base`; if by none, it is lost indeed.
-            if latest(table).version == base.version:
-                raise
-            continue
+        now = _without(base, table, root, lost, run=run, dry_run=dry_run)
         gone = _count(base, rejects=False) - _count(now, rejects=False)
         gone_rejects = _count(base, rejects=True) - _count(now, rejects=True)
         if dry_run or now.sections == base.sections:
@@ -104,11 +102,21 @@ def _forget(table: str, root: str, *, dry_run: bool) -> tuple[int, int]:
     raise StoreError(f"{table}: other writers were first {_TRIES} times; run this again")
 
 
-def _without(base: Manifest, table: str, root: str, *, run: str, dry_run: bool) -> Manifest:
+def _without(
+    base: Manifest, table: str, root: str, lost: list[str], *, run: str, dry_run: bool
+) -> Manifest:
     sections = {}
     for key, section in base.sections.items():
         place = Place(table, key, section.fingerprint, run)
-        kept = [_remaining(place, part, section, root, dry_run) for part in section.parts]
+        kept: list[Part | None] = []
+        for part in section.parts:
+            try:
+                kept.append(_remaining(place, part, section, root, dry_run))
+            except PartLostError:
+                # Replaced since `base`, then the commit fails; or lost, then the next run that
+                # lists its images makes them anew.
+                lost.append(place.published(part.name))
+                kept.append(part)
         parts = tuple(part for part in kept if part is not None)
         roots = tuple(known for known in section.roots if not _is_below(known, root))
         # A section without parts is left out: it would be a backbone that has no images.

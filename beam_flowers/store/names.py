@@ -12,6 +12,12 @@ WORK = "__work"
 REJECTS = "__rejects"
 COMMITS = "__commits"
 
+AUGMENTED = "__augmented"
+"""Folder of a store that is a table of its own: the distorted copies of its images."""
+SCORED = "__scored"
+"""Folder of a store that is a table of its own: vectors of images that were only scored."""
+RESERVED = (WORK, REJECTS, COMMITS, AUGMENTED, SCORED)
+
 _HEX24 = "[0-9a-f]{24}"
 # `scores.folders` escapes all that this class leaves out; a `%` only begins an escape.
 _PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"

@@ -11,15 +11,12 @@ from dataclasses import dataclass
 
 from beam_flowers import files
 from beam_flowers.store.commits import (
-    AUGMENTED,
-    SCORED,
     commit_uri,
     open_table,
-    publish,
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import CLOCK, WORK, is_reserved_file
+from beam_flowers.store.names import AUGMENTED, CLOCK, SCORED, WORK, is_reserved_file
 
 DAY = 24 * 60 * 60
 _KEPT_VERSIONS = 2
@@ -66,8 +63,6 @@ def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuume
 
 
 def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
-    if not dry_run:
-        publish(root)
     before = ((time.time() if dry_run else _storage_time(root)) - older_than) * 1_000_000
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(_own_entries(root))
