@@ -21,10 +21,11 @@ from beam_flowers.store.commits import (
     publish,
     read_manifest,
     read_steadily,
+    require_outer_table,
     require_table_place,
     versions,
 )
-from beam_flowers.store.names import AUGMENTED, COMMITS, REJECTS, SCORED, WORK
+from beam_flowers.store.names import AUGMENTED, COMMITS, REJECTS, RESERVED, SCORED, WORK
 from beam_flowers.store.parts import Part, Place
 
 FINGERPRINT = "cd" * 32
@@ -304,6 +305,32 @@ class TestPlacesForATable:
         named = (AUGMENTED, SCORED, COMMITS, REJECTS, WORK)
         assert named == ("__augmented", "__scored", "__commits", "__rejects", "__work")
 
+    @pytest.mark.parametrize("name", RESERVED)
+    def test_a_folder_of_its_own_is_no_link(self, tmp_path, name):
+        table, other = tmp_path / "table", tmp_path / "other"
+        commit(str(table), Manifest(1, "one"))
+        other.mkdir()
+        if name == COMMITS:
+            (table / name).rename(other / "moved")
+        (table / name).symlink_to(other)
+        with pytest.raises(StoreError, match=f"{table / name} is a link, .* Nothing was touched"):
+            versions(str(table))
+        # Also where it is named itself.
+        with pytest.raises(StoreError, match=f"{table / name} is a link"):
+            versions(str(table / name))
+
+    def test_the_table_itself_may_be_a_link(self, tmp_path):
+        commit(str(tmp_path / "table"), Manifest(1, "one"))
+        (tmp_path / "link").symlink_to("table")
+        assert versions(str(tmp_path / "link")) == [1]
+
+    @pytest.mark.parametrize("name", RESERVED)
+    def test_a_user_gives_it_another_name(self, name):
+        with pytest.raises(StoreError, match=f"^/s/{name}: a store uses the name {name} for itsel"):
+            require_outer_table(f"/s/{name}")
+        require_outer_table(f"/{name}/s")
+        require_outer_table(f"/s/{name}2")
+
 
 class Table:
     """A table in a folder, of parts that are files of any content."""
@@ -413,6 +440,24 @@ class TestPublishing:
         with pytest.raises(StoreError, match=r"00000001\.json is damaged"):
             publish(table.root)
         assert (table.published(), table.unpublished()) == ([part(1)], [part(2).name])
+
+    @pytest.mark.parametrize("kind", ["part", "rejects"])
+    @pytest.mark.parametrize("version", [1, 2])
+    @pytest.mark.parametrize("locate", ["published", "work"])
+    def test_no_part_goes_through_a_link(self, table, tmp_path, kind, version, locate):
+        of = {1: part(1), 2: part(2)} | {version: part(version, kind)}
+        for number in (1, 2):
+            table.commit(of[number], version=number)
+        other = tmp_path / "other"
+        folder = Path(getattr(table.place, locate)(of[version].name)).parent
+        if folder.exists():
+            folder.rename(other)
+        else:
+            other.mkdir()
+        folder.parent.mkdir(exist_ok=True)
+        folder.symlink_to(other)
+        with pytest.raises(StoreError, match=f"{folder} is a link"):
+            publish(table.root)
 
     def test_another_publisher_may_be_faster(self, table, monkeypatch):
         table.commit(part(1), version=1)
