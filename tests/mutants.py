@@ -117,6 +117,12 @@ EXPLAINED = {
         "_present: ... => folders = [f for f in list(",
         "_present: ... => return list(",
     ),
+    "an address of an object store is no link of this machine": (
+        "refuse_links: ... => if True and os.path.islink(folder):",
+    ),
+    "only which of several links is named": (
+        "publish: ... => refuse_links(list(folders - {root}))",
+    ),
     "EXISTS asks only if there is a row": (
         "LEAVE_OUT: SELECT 1 FROM held h => ",
         "CURRENT: SELECT 1 FROM listing l => ",

@@ -322,7 +322,15 @@ class TestPlacesForATable:
     def test_the_table_itself_may_be_a_link(self, tmp_path):
         commit(str(tmp_path / "table"), Manifest(1, "one"))
         (tmp_path / "link").symlink_to("table")
-        assert versions(str(tmp_path / "link")) == [1]
+        root = str(tmp_path / "link")
+        assert versions(root) == [1]
+        scores = {"": Section(FINGERPRINT, {}, (part(1),))}
+        assert commit(root, Manifest(2, "two", scores))
+        work = Path(Place(root, "", FINGERPRINT).work(part(1).name))
+        work.parent.mkdir(parents=True)
+        work.write_bytes(b"rows")
+        publish(root)
+        assert (tmp_path / "table" / part(1).name).exists()
 
     @pytest.mark.parametrize("name", RESERVED)
     def test_a_user_gives_it_another_name(self, name):
