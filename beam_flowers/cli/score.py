@@ -49,7 +49,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--output", required=True, help=".parquet, .csv, .jsonl, .arrow, .feather or a folder"
     )
     add_overwrite(parser)
-    parser.add_argument("--store", help="take vectors from this store; embed what it lacks")
+    parser.add_argument(
+        "--store", help="take vectors from this store; keep others in it, beside its collection"
+    )
     add_top_k(parser)
     _add_layout(parser)
     add_weights(parser)
