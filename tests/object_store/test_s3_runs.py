@@ -88,7 +88,12 @@ def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
     assert cli("score", local, "--model", model, *bucket.flags, "--output", f"{out}/l.parquet") == 0
     expected = score_rows(f"{out}/l.parquet")
     assert len(expected) == 17
-    for name in ("pixels", "store", "both"):
+    before = section(store)
+    copies = ["score", local, "--model", model, "--store", store, *bucket.flags]
+    assert cli(*copies, "--output", f"{out}/copies.parquet") == 0
+    assert section(store) == before
+    assert len(vectors(bucket.folder / "store" / "__scored")) == 17
+    for name in ("pixels", "store", "both", "copies"):
         assert score_rows(f"{out}/{name}.parquet") == expected
     assert len(rows(bucket.folder / "out" / "folder")) == 17
     assert len(files.read_bytes(f"{out}/table.csv").splitlines()) >= 18
@@ -100,8 +105,19 @@ def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
     assert files.exists(f"{out}/evaluation/evaluation.json")
     picture = files.join(pictures, "roses", sorted(p.name for p in (local / "roses").iterdir())[0])
     assert cli("classify", picture, "--model", model, *bucket.flags) == 0
+    left = files.join(store, "__work", "0123456789abcdef", f"part-{0:024x}.parquet")
+    mine = files.join(store, "part-0.parquet")
+    for uri in (left, mine):
+        files.write_atomic(uri, b"content")
     assert cli("vacuum", store, *bucket.flags) == 0
+    assert files.exists(left)
+    assert cli("vacuum", store, "--older-than", "0", *bucket.flags) == 0
+    assert (files.exists(left), files.exists(mine)) == (False, True)
+    files.delete(mine)
     assert len(vectors(bucket.folder / "store")) == 17
+    roses = files.join(pictures, "roses")
+    assert cli("forget", store, roses, *bucket.flags) == 0
+    assert 0 < len(vectors(bucket.folder / "store")) < 17
 
 
 def test_a_library_caller_needs_no_more_than_the_pipelines_options(bucket, tmp_path):
