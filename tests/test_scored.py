@@ -194,6 +194,30 @@ def test_a_lost_part_keeps_forget_from_nothing_else(collection, capsys):
     assert f"{lost} is gone" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("way", ["images with the store", "the whole store"])
+def test_an_embed_that_replaces_parts_meanwhile_ends_no_score(collection, monkeypatch, way):
+    """The embed of another process commits new labels just before the rows are read."""
+    from beam_flowers import plan_transforms
+
+    real, store = plan_transforms.ScorePlan, collection / "store"
+
+    def relabelled_meanwhile(*arguments):
+        monkeypatch.setattr(plan_transforms, "ScorePlan", real)
+        manifest = collection / "labels.csv"
+        uris = (collection / "photos" / "roses").iterdir()
+        manifest.write_text("uri,label\n" + "".join(f"{uri},rosa\n" for uri in uris))
+        assert cli("embed", manifest, "--store", store) == 0
+        return real(*arguments)
+
+    monkeypatch.setattr(plan_transforms, "ScorePlan", relabelled_meanwhile)
+    if way == "the whole store":
+        job = Job((str(store),), str(collection / "out.parquet"))
+        assert score_images(job, read_bundle(str(collection / "model"))).reused == 20
+    else:
+        assert score(collection, collection / "photos", collection / "more").rows == 26
+    assert "rosa" in {row["label"] for row in rows(store)}
+
+
 @pytest.mark.parametrize("place", ["table", "store/__scored", "store/__augmented", "__commits"])
 def test_only_a_feature_store_takes_vectors_of_scored_images(collection, place, capsys):
     table = ["--output", collection / "table"]

@@ -120,6 +120,7 @@ class TableRun:
         progress: is told how far the run is.
         others: folders of other tables that have such a section, whose vectors are taken for
             files of the same content.
+        reads: folders of further tables that rows are made from.
         leaves_out: files that one of `others` has, as they are listed, are no matter of this
             table, and it gets no commit that has no rows.
     """
@@ -133,6 +134,7 @@ class TableRun:
     warn: Warn = print
     progress: Progress | None = None
     others: Sequence[str] = ()
+    reads: Sequence[str] = ()
     leaves_out: bool = False
 
     def bring_up_to_date(
@@ -159,7 +161,7 @@ class TableRun:
                 return self._carry_out(whole(place, base), base, carry_out)
             return self._join(place, base, list_into, carry_out)
 
-        return self._summary(*until_committed(self.root, attempt, self.others))
+        return self._summary(*until_committed(self.root, attempt, [*self.others, *self.reads]))
 
     def _require_own_kind(self) -> None:
         require_table_place(self.root)

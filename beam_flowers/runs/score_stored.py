@@ -78,15 +78,21 @@ def score_stored(
     the same reason; an image that lacks the vector of one of several backbones, too.
     """
     store = files.absolute(store)
-    if images:
-        sources = _sources_of_listed(store, bundle, options.verify)
-    else:
-        sources = [[source] for source in model_sections(store, bundle)]
-    places = [place for tables in sources for place, _ in tables]
     # What was rejected may be in the store by now; to look there costs nothing.
-    table = replace(table, rules=table.rules._replace(retry=True))
+    rules = table.rules._replace(retry=True)
+    table = replace(table, rules=rules, reads=[store, scored_table(store)])
+    sources: list[list[Source]] = []
+
+    def look() -> None:
+        # At each attempt, as another writer may have replaced parts since the last one.
+        if images:
+            sources[:] = _sources_of_listed(store, bundle, options.verify)
+        else:
+            sources[:] = [[source] for source in model_sections(store, bundle)]
 
     def list_into(ledger: Ledger) -> None:
+        look()
+        places = [place for tables in sources for place, _ in tables]
         listed = list_images(images, table.root) if images else _stored(sources)
         ledger.list_found(table.progress.counted(listed) if table.progress else listed)
         for number, tables in enumerate(sources):
@@ -105,6 +111,7 @@ def score_stored(
         ledger.reject_without_source()
 
     def carry_out(plan: Plan) -> None:
+        places = [place for tables in sources for place, _ in tables]
         with watched(plan, table.progress, table.kind.rows_each):
             from beam_flowers.plan_transforms import ScorePlan
             from beam_flowers.runs.beam import run_pipeline
@@ -112,11 +119,12 @@ def score_stored(
             run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
 
     def whole(place: Place, base: Manifest) -> Plan:
+        look()
         (((source, stored),),) = sources
         table.warn_of_collisions(stored_labels(source, stored))
         return plan_whole(place, base, table.described, source, stored)
 
-    is_whole = images is None and len(sources) == 1
+    is_whole = images is None and len(bundle.fingerprints) == 1
     return table.bring_up_to_date(list_into, carry_out, whole if is_whole else None)
 
 
