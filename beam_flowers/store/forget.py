@@ -82,7 +82,10 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
 
 
 def _forget(table: str, root: str, lost: list[str], *, dry_run: bool) -> tuple[int, int]:
-    """Take rows out of one table; return the numbers of rows and of rejects."""
+    """Take rows out of one table; return the numbers of rows and of rejects.
+
+    Addresses of parts that are gone are added to `lost`.
+    """
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
     for _ in range(_TRIES):
@@ -90,20 +93,23 @@ def _forget(table: str, root: str, lost: list[str], *, dry_run: bool) -> tuple[i
             publish(table)
         base = latest(table)
         run = secrets.token_hex(8)
-        now = _without(base, table, root, lost, run=run, dry_run=dry_run)
+        missing: list[str] = []
+        now = _without(base, table, root, missing, run=run, dry_run=dry_run)
         gone = _count(base, rejects=False) - _count(now, rejects=False)
         gone_rejects = _count(base, rejects=True) - _count(now, rejects=True)
-        if dry_run or now.sections == base.sections:
-            return gone, gone_rejects
-        counts = {"forgotten": gone, "forgotten_rejects": gone_rejects}
-        if commit(table, replace(now, version=base.version + 1, run=run, counts=counts)):
+        is_done = dry_run or now.sections == base.sections
+        if not is_done:
+            counts = {"forgotten": gone, "forgotten_rejects": gone_rejects}
+            is_done = commit(table, replace(now, version=base.version + 1, run=run, counts=counts))
             publish(table)
+        if is_done:
+            lost += missing
             return gone, gone_rejects
     raise StoreError(f"{table}: other writers were first {_TRIES} times; run this again")
 
 
 def _without(
-    base: Manifest, table: str, root: str, lost: list[str], *, run: str, dry_run: bool
+    base: Manifest, table: str, root: str, missing: list[str], *, run: str, dry_run: bool
 ) -> Manifest:
     sections = {}
     for key, section in base.sections.items():
@@ -115,7 +121,7 @@ def _without(
             except PartLostError:
                 # Replaced since `base`, then the commit fails; or lost, then the next run that
                 # lists its images makes them anew.
-                lost.append(place.published(part.name))
+                missing.append(place.published(part.name))
                 kept.append(part)
         parts = tuple(part for part in kept if part is not None)
         roots = tuple(known for known in section.roots if not _is_below(known, root))
