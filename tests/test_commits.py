@@ -114,6 +114,7 @@ class TestWhatAManifestSays:
         pytest.param(b"{", r"^s/1\.json is damaged \(JSONDecodeError", id="cut-short"),
         pytest.param(b"\xff", r"is damaged \(UnicodeDecodeError", id="not-text"),
         pytest.param(b"{}", r"is damaged \(KeyError\('layout'\)", id="without-a-layout"),
+        pytest.param(b"[" * 200_000, r"is damaged \(RecursionError", id="too-deep"),
         pytest.param(b"[]", r"is damaged \(TypeError", id="of-another-type"),
         pytest.param(
             b'{"layout": 99}',
