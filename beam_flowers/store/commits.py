@@ -285,10 +285,10 @@ def open_table(root: str) -> Manifest:
 
 
 def require_outer_table(root: str) -> None:
-    """Check that a folder that a user names for a table is none that tables have for themselves.
+    """Refuse a name that stores use for their own folders.
 
     Raises:
-        StoreError: it is one.
+        StoreError: the last component of `root` is such a name.
     """
     name = root.rpartition("/")[2]
     if name in RESERVED:
