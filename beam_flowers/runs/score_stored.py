@@ -99,10 +99,13 @@ def score_stored(
             for place, section in tables:
                 index = places.index(place)
                 for part in section.rows:
-                    # The images of a lost part were read again for the table of scored images.
-                    with suppress(*[PartLostError] if images else []):
-                        rows = stored_rows(place, part.name)
+                    rows = stored_rows(place, part.name)
+                    try:
                         ledger.add_source(number, [(f"{index}/{part.name}", rows)])
+                    except PartLostError:
+                        # Listed images of a lost part were read again for the table of scored ones.
+                        if not images:
+                            raise
             # The first reason for a file counts: that of the table which read it last.
             for place, section in reversed(tables):
                 ledger.add_reasons(_rejects(place, section))

@@ -162,9 +162,9 @@ def decode_manifest(data: bytes, uri: str) -> Manifest:
         raise StoreError(
             f"{uri} is damaged ({error!r}); delete it to fall back on the commit before it"
         ) from error
-    for field_name, value in _foreign_fields(manifest):
+    if foreign := next(_foreign_fields(manifest), None):
         raise StoreError(
-            f"{uri}: {field_name} is {value!r}, which this program never writes. Nothing was "
+            f"{uri}: {foreign[0]} is {foreign[1]!r}, which this program never writes. Nothing was "
             "touched. Use this table only if you know who made it; otherwise delete it"
         )
     return manifest
@@ -331,21 +331,22 @@ def publish(root: str) -> None:
         manifest = latest(root)
         older = [v for v in versions(root) if v < manifest.version][-_REMEMBERED:]
         # All are read before any part moves: a manifest that is refused leaves all as it was.
-        replaced = [known.part_names(root) for known in read_those_there(root, older)]
         named = manifest.part_names(root)
+        every = {place: set(names) for place, names in named.items()}
+        for known in read_those_there(root, older):
+            for place, names in known.part_names(root).items():
+                every.setdefault(place, set()).update(names)
         folders = {
             files.parent(locate(name))
-            for places in (named, *replaced)
-            for place, names in places.items()
+            for place, names in every.items()
             for name in names
             for locate in (place.published, place.work)
         }
         refuse_links(sorted(folders - {root}))
         for place, names in named.items():
             _move_parts(place, names)
-        for before in replaced:
-            for place, names in before.items():
-                _delete_parts(place, names - named.get(place, set()))
+        for place, names in every.items():
+            _delete_parts(place, names - named.get(place, set()))
         if versions(root)[-1:] in ([], [manifest.version]):
             return
 

@@ -23,6 +23,9 @@ _HEX24 = "[0-9a-f]{24}"
 _PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"
 _PART = rf"(?:{_PARTITION}/)?part-{_HEX24}\.parquet"
 _REJECTS = rf"rejects-{_HEX24}\.parquet"
+# Asked of each part of each manifest that is read.
+_ANY_PART = re.compile(f"{_PART}|{_REJECTS}")
+_DIGEST = re.compile("[0-9a-f]{64}")
 # Names of the catalogue, slugs of paths, and `imported-<name of retrain.py's module>`.
 _SECTION = r"backbone=[A-Za-z0-9][A-Za-z0-9._~-]*-[0-9a-f]{8}"
 _RUN = "run-[0-9a-f]{16}"
@@ -41,7 +44,7 @@ _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
 
 def is_part(name: str) -> bool:
     """Tell if `name` is the name of a part of rows or of rejects."""
-    return bool(re.fullmatch(f"{_PART}|{_REJECTS}", name))
+    return bool(_ANY_PART.fullmatch(name))
 
 
 def is_section(key: str) -> bool:
@@ -51,7 +54,7 @@ def is_section(key: str) -> bool:
 
 def is_digest(text: str) -> bool:
     """Tell if `text` is a sha256 in hex, as fingerprints are."""
-    return bool(re.fullmatch("[0-9a-f]{64}", text))
+    return bool(_DIGEST.fullmatch(text))
 
 
 def commit_version(name: str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections import defaultdict
@@ -93,7 +92,11 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     if not dry_run:
         for uri in deleted:
             files.delete(uri)
-        _remove_run_folders(root, old)
+        # The id of a run never comes back, and so its folder may go. That of a fingerprint stays,
+        # since a run may be about to write there.
+        for name in old:
+            if name.startswith("run-"):
+                files.remove_empty_folders(files.join(root, WORK, name))
     return Vacuumed(tuple(deleted), sum(map(len, groups.values())) - len(deleted), tuple(foreign))
 
 
@@ -133,14 +136,3 @@ def _storage_time(root: str) -> float:
         return files.stat(uri).modified / 1_000_000
     finally:
         files.delete(uri)
-
-
-def _remove_run_folders(root: str, groups: Iterable[str]) -> None:
-    """Remove the empty folders of runs; the id of a run, and so its folder, never comes back.
-
-    The folder of a fingerprint stays, since a run may be about to write there.
-    """
-    for name in groups:
-        folder = files.join(root, WORK, name)
-        if name.startswith("run-") and files.is_local(root) and os.path.isdir(folder):
-            files.remove_empty_folders(folder)
