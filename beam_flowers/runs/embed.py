@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from beam_flowers import files
@@ -27,9 +27,8 @@ from beam_flowers.store.commits import (
     require_outer_table,
     require_table_place,
 )
-from beam_flowers.store.features import section_name
+from beam_flowers.store.features import scored_root, section_name
 from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
-from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
@@ -273,6 +272,29 @@ class TableRun:
         )
 
 
+def backbone_place(table: str, backbone: ResolvedBackbone) -> Place:
+    """Return the place of a backbone's rows in a store, or in its table of scored images."""
+    fingerprint = backbone.fingerprint
+    return Place(table, section_name(backbone.row.name, fingerprint), fingerprint)
+
+
+def backbone_run(
+    place: Place,
+    backbone: ResolvedBackbone,
+    encoding: str,
+    rules: Rules,
+    shards: int | None,
+    warn: Warn,
+    progress: Progress | None,
+) -> TableRun:
+    """Describe the run that brings a backbone's rows at `place` up to date."""
+    name = backbone.row.name
+    about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
+    section = Section(backbone.fingerprint, about)
+    kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding)
+    return TableRun(place.root, place.section, section, kind, rules, shards, warn, progress)
+
+
 def embed_images(
     images: Sequence[str],
     store: str,
@@ -304,22 +326,12 @@ def embed_images(
     options.apply()
     store = files.absolute(store)
     require_outer_table(store)
-    name = backbone.row.name
-    place = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)
+    place = backbone_place(store, backbone)
     encoding = encoding or encoding_in(committed(latest(store), place))
-    about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
-    run = TableRun(
-        store,
-        place.section,
-        Section(backbone.fingerprint, about),
-        StoreRows(backbone.fingerprint, name, backbone.vectors, encoding),
-        Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel),
-        options.shards,
-        warn,
-        progress,
-        # What was only scored before is hashed and needs no network.
-        others=(files.join(store, SCORED),),
-    )
+    rules = Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel)
+    run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
+    # What was only scored before is hashed and needs no network.
+    run = replace(run, others=(scored_root(store),))
     summary = run.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(images, store, progress)),
         lambda plan: run_plan(plan, run.kind, [backbone], options.pipeline, progress),

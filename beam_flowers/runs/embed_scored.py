@@ -9,28 +9,27 @@ from dataclasses import replace
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import StoreError
-from beam_flowers.runs.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
+from beam_flowers.runs.embed import (
+    RunOptions,
+    Summary,
+    Warn,
+    backbone_place,
+    backbone_run,
+    list_images,
+    run_plan,
+)
 from beam_flowers.runs.progress import Progress
 from beam_flowers.store.commits import (
     NEWEST_LAYOUT,
-    Section,
     commit,
     encoding_in,
     latest,
     require_outer_table,
     require_table_place,
 )
-from beam_flowers.store.features import section_name
+from beam_flowers.store.features import scored_root
 from beam_flowers.store.ledger import Rules
-from beam_flowers.store.names import SCORED
-from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, committed
-from beam_flowers.store.schema import StoreRows
-
-
-def scored_table(store: str) -> str:
-    """Return the folder of the table of images that were only scored with a store."""
-    return files.join(files.absolute(store), SCORED)
 
 
 def embed_scored(
@@ -63,25 +62,14 @@ def embed_scored(
     require_table_place(store)
     if "" in latest(store).sections:
         raise StoreError(f"{store} is a table of scores; name a feature store, or a new folder")
-    name = backbone.row.name
-    collection = Place(store, section_name(name, backbone.fingerprint), backbone.fingerprint)
-    place = replace(collection, root=scored_table(store))
+    place = backbone_place(scored_root(store), backbone)
     known = committed(latest(place.root), place)
-    encoding = encoding_in(known if known.parts else committed(latest(store), collection))
-    about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
-    run = TableRun(
-        place.root,
-        place.section,
-        Section(backbone.fingerprint, about),
-        StoreRows(backbone.fingerprint, name, backbone.vectors, encoding),
-        Rules(verify=options.verify, retry=options.retry_rejects, relabel=False),
-        options.shards,
-        warn,
-        progress,
-        others=(store,),
-        # `--verify` trusts no stored row, those of the collection neither.
-        leaves_out=not options.verify,
-    )
+    collection = committed(latest(store), backbone_place(store, backbone))
+    encoding = encoding_in(known if known.parts else collection)
+    rules = Rules(verify=options.verify, retry=options.retry_rejects, relabel=False)
+    run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
+    # `--verify` trusts no stored row, those of the collection neither.
+    run = replace(run, others=(store,), leaves_out=not options.verify)
 
     def carry_out(plan: Plan) -> None:
         _require_newest_layout(store)

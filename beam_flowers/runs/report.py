@@ -24,13 +24,13 @@ from beam_flowers.report.page import ENDINGS, Rendered, is_page, render, require
 from beam_flowers.report.plane import sample_rows
 from beam_flowers.report.sections import Facts, Page, Section, Tile
 from beam_flowers.report.words import counted, listed, percent, settings
-from beam_flowers.runs.embed_scored import scored_table
 from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scores.output import SUFFIXES
 from beam_flowers.scores.read import ScoreTable, is_score_folder, read_scores
 from beam_flowers.store.commits import latest
+from beam_flowers.store.features import scored_root
 from beam_flowers.store.parts import Place, read_part
 
 THUMBNAILS = 600
@@ -249,7 +249,7 @@ def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
         return []
     given = dict(zip(table.sha256, table.given, strict=True))
     store = files.absolute(job.store)
-    tables = [root for root in (store, scored_table(store)) if latest(root).sections] or [store]
+    tables = [root for root in (store, scored_root(store)) if latest(root).sections] or [store]
     known: dict[str, tuple[Examples, int]] = {}
     for root in tables:
         examples = read_examples(root, job.backbone).examples

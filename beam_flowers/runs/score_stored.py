@@ -12,10 +12,9 @@ from beam_flowers.errors import ModelError, PartLostError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
-from beam_flowers.runs.embed_scored import scored_table
 from beam_flowers.runs.progress import watched
 from beam_flowers.store.commits import Manifest, Section, latest
-from beam_flowers.store.features import open_store, require_images
+from beam_flowers.store.features import open_store, require_images, scored_root
 from beam_flowers.store.ledger import Ledger
 from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, read_part
@@ -80,7 +79,7 @@ def score_stored(
     store = files.absolute(store)
     # What was rejected may be in the store by now; to look there costs nothing.
     rules = table.rules._replace(retry=True)
-    table = replace(table, rules=rules, reads=[store, scored_table(store)])
+    table = replace(table, rules=rules, reads=[store, scored_root(store)])
     sources: list[list[Source]] = []
 
     def look() -> None:
@@ -136,7 +135,7 @@ def _sources_of_listed(store: str, bundle: Bundle, verify: bool) -> list[list[So
 
     Under `verify` that is the table of scored images alone: all that is listed was read for it.
     """
-    scored = scored_table(store)
+    scored = scored_root(store)
     tables = [(root, latest(root)) for root in ([] if verify else [store]) + [scored]]
     found = [sections_of(root, manifest) for root, manifest in tables]
     return [[by[name] for by in found if name in by] for name in bundle.fingerprints]

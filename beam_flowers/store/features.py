@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_flowers import files
 from beam_flowers.errors import StoreError
 from beam_flowers.store.commits import Manifest, Section, open_table, read_steadily
-from beam_flowers.store.names import is_section
+from beam_flowers.store.names import SCORED, is_section
 from beam_flowers.store.parts import Place, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
@@ -56,6 +57,11 @@ def section_name(backbone: str, fingerprint: str) -> str:
             "digits, '-', '_' and '.'"
         )
     return key
+
+
+def scored_root(store: str) -> str:
+    """Return the folder of the table of images that were only scored with a store."""
+    return files.join(store, SCORED)
 
 
 def open_store(root: str) -> Manifest:

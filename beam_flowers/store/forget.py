@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, PartLostError, StoreError
-from beam_flowers.store.augmented import AugmentedRows
+from beam_flowers.store.augmented import AugmentedRows, augmented_root
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -20,8 +20,8 @@ from beam_flowers.store.commits import (
     latest,
     publish,
 )
-from beam_flowers.store.features import open_store
-from beam_flowers.store.names import AUGMENTED, SCORED
+from beam_flowers.store.features import open_store, scored_root
+from beam_flowers.store.names import AUGMENTED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
 from beam_flowers.store.schema import StoreRows
 
@@ -66,11 +66,16 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
     """
     open_store(store)
     root = files.absolute(root)
-    lost: list[str] = []
-    rows, rejects = _forget(store, root, lost, dry_run=dry_run)
-    scored = _forget(files.join(store, SCORED), root, lost, dry_run=dry_run)
-    copies = _forget(files.join(store, AUGMENTED), root, lost, dry_run=dry_run)
-    found = Forgotten(rows, rejects, sum(scored), sum(copies), tuple(sorted(set(lost))))
+    collection = _forget(store, root, dry_run=dry_run)
+    scored = _forget(scored_root(store), root, dry_run=dry_run)
+    copies = _forget(augmented_root(store), root, dry_run=dry_run)
+    found = Forgotten(
+        collection.rows,
+        collection.rejects,
+        scored.rows + scored.rejects,
+        copies.rows + copies.rejects,
+        collection.lost + scored.lost + copies.lost,
+    )
     if found == Forgotten():
         sections = open_store(store).sections.values()
         roots = sorted({known for section in sections for known in section.roots})
@@ -81,11 +86,8 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
     return found
 
 
-def _forget(table: str, root: str, lost: list[str], *, dry_run: bool) -> tuple[int, int]:
-    """Take rows out of one table; return the numbers of rows and of rejects.
-
-    Addresses of parts that are gone are added to `lost`.
-    """
+def _forget(table: str, root: str, *, dry_run: bool) -> Forgotten:
+    """Take rows out of one table, whichever it is; return them as rows and rejects."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
     for _ in range(_TRIES):
@@ -93,25 +95,26 @@ def _forget(table: str, root: str, lost: list[str], *, dry_run: bool) -> tuple[i
             publish(table)
         base = latest(table)
         run = secrets.token_hex(8)
-        missing: list[str] = []
-        now = _without(base, table, root, missing, run=run, dry_run=dry_run)
-        gone = _count(base, rejects=False) - _count(now, rejects=False)
-        gone_rejects = _count(base, rejects=True) - _count(now, rejects=True)
-        is_done = dry_run or now.sections == base.sections
-        if not is_done:
-            counts = {"forgotten": gone, "forgotten_rejects": gone_rejects}
-            is_done = commit(table, replace(now, version=base.version + 1, run=run, counts=counts))
+        now, lost = _without(base, table, root, run=run, dry_run=dry_run)
+        gone = Forgotten(
+            _count(base, rejects=False) - _count(now, rejects=False),
+            _count(base, rejects=True) - _count(now, rejects=True),
+            lost=lost,
+        )
+        if dry_run or now.sections == base.sections:
+            return gone
+        counts = {"forgotten": gone.rows, "forgotten_rejects": gone.rejects}
+        if commit(table, replace(now, version=base.version + 1, run=run, counts=counts)):
             publish(table)
-        if is_done:
-            lost += missing
-            return gone, gone_rejects
+            return gone
     raise StoreError(f"{table}: other writers were first {_TRIES} times; run this again")
 
 
 def _without(
-    base: Manifest, table: str, root: str, missing: list[str], *, run: str, dry_run: bool
-) -> Manifest:
-    sections = {}
+    base: Manifest, table: str, root: str, *, run: str, dry_run: bool
+) -> tuple[Manifest, tuple[str, ...]]:
+    """Return the version without the rows of `root`, and the addresses of parts that are gone."""
+    sections, lost = {}, []
     for key, section in base.sections.items():
         place = Place(table, key, section.fingerprint, run)
         kept: list[Part | None] = []
@@ -121,14 +124,14 @@ def _without(
             except PartLostError:
                 # Replaced since `base`, then the commit fails; or lost, then the next run that
                 # lists its images makes them anew.
-                missing.append(place.published(part.name))
+                lost.append(place.published(part.name))
                 kept.append(part)
         parts = tuple(part for part in kept if part is not None)
         roots = tuple(known for known in section.roots if not _is_below(known, root))
         # A section without parts is left out: it would be a backbone that has no images.
         if parts or not section.parts:
             sections[key] = replace(section, parts=parts, roots=roots)
-    return replace(base, sections=sections)
+    return replace(base, sections=sections), tuple(lost)
 
 
 def _remaining(place: Place, part: Part, section: Section, root: str, dry_run: bool) -> Part | None:
