@@ -119,13 +119,18 @@ def check_output(output: str, writing: Writing) -> None:
     writing.check_file(output, "findings of doctor", is_ours)
 
 
+def _check_beside_images(output: str, diagnosis: Diagnosis, writing: Writing) -> None:
+    # Without the flag no image is replaced, as none is ours; so there is no need to compare each.
+    check_output(output, writing.reading(*diagnosis.images) if writing.overwrite else writing)
+
+
 def write_json(diagnosis: Diagnosis, output: str, writing: Writing | None = None) -> None:
     """Writes all findings with all their files.
 
     Raises:
         OutputError: if something is there that must stay.
     """
-    check_output(output, (writing or Writing()).reading(*diagnosis.images))
+    _check_beside_images(output, diagnosis, writing or Writing())
     text = json.dumps(diagnosis.as_dict(), indent=1, ensure_ascii=False)
     files.write_atomic(files.absolute(output), text.encode())
 
@@ -152,7 +157,7 @@ def write_page(
         OutputError: if something is there that must stay.
         InputError: if a package is missing.
     """
-    check_output(output, (writing or Writing()).reading(*diagnosis.images))
+    _check_beside_images(output, diagnosis, writing or Writing())
     done = [
         ("Read", listed(images)),
         ("Files", f"{len(diagnosis.files):,}, and {diagnosis.hidden:,} hidden"),

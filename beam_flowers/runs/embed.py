@@ -240,6 +240,7 @@ class TableRun:
 
     def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
         self.warn_of_collisions(ledger.label_names())
+        # A run that changes no labels has none to compare: those of scored images say nothing.
         if not isinstance(self.kind, StoreRows) or not self.rules.relabel:
             return
         now = {p.name for p in committed(latest(self.root), place).rows}
