@@ -26,6 +26,7 @@ FOREIGN = [
     "part-00000-of-00001.parquet",
     "part-0.parquet",
     "notes.txt",
+    "photos/.lock",
     "photos/part-0123456789abcdef01234567.parquet",
     "backbone=tiny-cdcdcdcd/part-0.parquet",
     "backbone=tiny-cdcdcdcd/part-0123456789abcdef01234567.parquet",
@@ -195,6 +196,15 @@ def test_an_age_that_is_none_is_refused(versions, age, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli("vacuum", versions.root, f"--older-than={age}")
     assert "give a number with s, m, h or d" in capsys.readouterr().err
+
+
+def test_the_lock_of_the_manifests_stays_and_is_no_news(versions):
+    commits.publish(versions.root)
+    put(versions.root, ["__commits/.lock"])
+    aged(versions.root)
+    found = vacuum(versions.root)
+    assert Path(versions.root, "__commits", ".lock").exists()
+    assert not [uri for uri in (*found.deleted, *found.foreign) if uri.endswith(".lock")]
 
 
 def test_the_table_that_spark_wrote_beside_the_store_survives(versions):

@@ -15,7 +15,7 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import AUGMENTED, CLOCK, SCORED, WORK, is_reserved_file
+from beam_flowers.store.names import AUGMENTED, CLOCK, COMMITS, SCORED, WORK, is_reserved_file
 
 DAY = 24 * 60 * 60
 _KEPT_VERSIONS = 2
@@ -68,6 +68,7 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     manifests = list(read_those_there(root, versions(root)))
     newest, older = manifests[-_KEPT_VERSIONS:], manifests[:-1]
     kept = {commit_uri(root, manifest.version) for manifest in newest}
+    kept.add(files.join(root, COMMITS, ".lock"))  # Of `files.put_if_absent`, where links fail.
     for manifest in newest:
         for place, names in manifest.part_names(root).items():
             kept.update(uri for name in names for uri in (place.published(name), place.work(name)))
@@ -101,12 +102,12 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
 
 
 def _own_entries(root: str) -> Iterator[files.Entry]:
-    """Yield the files of a table, without those of the tables inside of it and of locks."""
+    """Yield the files of a table, without those of the tables inside of it."""
     inner = {files.join(root, name) for name in (AUGMENTED, SCORED)}
     for entry in files.walk(root, lambda folder: folder not in inner):
         relative = files.relative(entry.uri, root)
         # Object stores list all that begins with a name, also below the inner tables.
-        if relative.split("/", 1)[0] not in (AUGMENTED, SCORED) and entry.name != ".lock":
+        if relative.split("/", 1)[0] not in (AUGMENTED, SCORED):
             yield entry
 
 
