@@ -179,8 +179,7 @@ OTHERS = {
     "architecture": "efficientnet_lite1",
     "weights_file": "other.npz",
     "digest": "sha256:0",
-    "wheel": "other==1",
-    "wheel_sha256": "0",
+    "in_package": False,
 }
 
 
@@ -217,7 +216,7 @@ def test_another_decoder_engine_or_library_makes_another_key(monkeypatch):
 
 
 def test_other_blocks_beside_the_same_arrays_make_another_key(tmp_path):
-    row = replace(LITE.row, wheel="lite==1")
+    row = replace(LITE.row, in_package=False)
     found = []
     for number in "12":
         (tmp_path / number).mkdir()

@@ -10,7 +10,6 @@ from beam_flowers.images.labels import (
     label_and_split,
     normalize,
     parse_split,
-    retrain_label,
 )
 
 
@@ -71,11 +70,6 @@ def test_are_splits_stops_early():
 )
 def test_normalize(label, expected):
     assert normalize(label) == expected
-
-
-def test_retrain_label_is_ascii():
-    assert retrain_label("Red_Rose--2") == "red rose 2"
-    assert retrain_label("玫瑰") == " "
 
 
 def test_collisions():

@@ -12,7 +12,7 @@ import pyarrow.dataset
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from stores import cli, rows
+from stores import rows
 from vectors import add, bottlenecks, make_store, train_run
 
 from beam_flowers import files
@@ -280,12 +280,6 @@ class TestCopying:
         (tmp_path / "file").touch()
         with pytest.raises(InputError, match="is a file"):
             score(base, tmp_path / "o.csv", model, copy_to=str(tmp_path / "file"))
-
-    def test_moving_is_refused(self, base, tmp_path, capsys):
-        where = ("--model", Path(base).parent / "model", "--output", tmp_path / "o.csv")
-        assert cli("score", base, *where, "--move-to", "sorted") == 1
-        assert "never moved or deleted; --copy-to sorted copies" in capsys.readouterr().err
-        assert not list(tmp_path.iterdir())
 
 
 def sha(data):

