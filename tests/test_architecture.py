@@ -30,9 +30,7 @@ LAYERS = [
     "cli",
 ]
 SAME_LAYER = {
-    "paths": "files",
     "outputs": "images",
-    "storage": "files",
     "plan_transforms": "transforms",
     "check_transforms": "transforms",
     "worker_setup": "workers",

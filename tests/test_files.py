@@ -12,7 +12,7 @@ from memory_files import BUSY, MODIFIED, OBJECTS
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, StoreError, UnreachableError
-from beam_flowers.storage import beam
+from beam_flowers.files import beam
 
 
 @pytest.fixture(params=["local", "mem"])

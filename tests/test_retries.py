@@ -5,7 +5,7 @@ import time
 import pytest
 
 from beam_flowers.errors import UnreachableError
-from beam_flowers.storage.retries import Retries
+from beam_flowers.files.retries import Retries
 
 
 class BusyError(Exception):

@@ -14,9 +14,9 @@ import pytest
 from stores import cli, embed, labels, photos, rejects, rows
 
 from beam_flowers import files
+from beam_flowers.files import archives, tfrecord
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Hidden, Image, Reject, RootListed
-from beam_flowers.storage import members, tfrecord
 
 A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
 
@@ -192,7 +192,7 @@ class TestTar:
 
     def test_a_shard_that_is_replaced_is_read_anew(self, tmp_path):
         path = write_tar(tmp_path / "x.tar", [("a.jpg", A), ("b.jpg", B)])
-        uri = members.address(str(path), "tar", "b.jpg")
+        uri = archives.address(str(path), "tar", "b.jpg")
         assert files.read_bytes(uri) == B
         write_tar(path, [("b.jpg", A)])
         assert files.read_bytes(uri) == A

@@ -17,7 +17,7 @@ from beam_flowers import files
 from beam_flowers.backbones import weights
 from beam_flowers.backbones.catalogue import VECTORS
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.paths import cache
+from beam_flowers.files.paths import cache
 
 _DIGEST = "sha256"
 _FOR_PEOPLE = {"licence", "source"}

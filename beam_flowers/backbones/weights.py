@@ -16,7 +16,7 @@ from typing import Any, Literal
 from beam_flowers import files
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.errors import BackboneError
-from beam_flowers.paths import cache
+from beam_flowers.files.paths import cache
 
 PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 """Environment variable: a folder of weights files and SavedModel folders."""

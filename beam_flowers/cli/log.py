@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_flowers.errors import InputError, OutputError
-from beam_flowers.paths import cache
+from beam_flowers.files.paths import cache
 
 DEBUG = "BEAM_FLOWERS_DEBUG"
 _MOST_BYTES = 8 * 2**20

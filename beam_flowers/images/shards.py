@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from beam_flowers import files
+from beam_flowers.files import tfrecord
+from beam_flowers.files.archives import address, kind_of
+from beam_flowers.files.paths import FileStat
+from beam_flowers.files.tar import Damaged, Member, members
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
-from beam_flowers.paths import FileStat
 from beam_flowers.records import Hidden, Image, Reject, RootListed
-from beam_flowers.storage import tfrecord
-from beam_flowers.storage.members import address, kind_of
-from beam_flowers.storage.tar import Damaged, Member, members
 
 _SIDECARS = ("cls", "json", "txt")
 """What WebDataset keeps a label in, the first that has one counts."""

@@ -77,7 +77,7 @@ def reached(bucket, monkeypatch):
 
 def forget():
     """Lets the next request see the environment as it is now."""
-    from beam_flowers.storage import s3_server
+    from beam_flowers.files import s3_server
 
     s3_server._connect.cache_clear()
     s3_server._latest = None

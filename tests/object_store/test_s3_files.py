@@ -11,9 +11,9 @@ from proxy import BUSY, CUT, RESET, every
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
+from beam_flowers.files import s3_server
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
-from beam_flowers.storage import s3_server
 
 pytestmark = pytest.mark.engines
 

@@ -16,8 +16,8 @@ from stores import cli, embed, junk, photos, rejects, rows, scenes
 
 from beam_flowers import files
 from beam_flowers.errors import UnreachableError
+from beam_flowers.files import s3_server
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.storage import s3_server
 from beam_flowers.store.commits import latest
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]

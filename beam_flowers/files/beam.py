@@ -20,9 +20,9 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from beam_flowers.errors import BeamFlowersError, InputError, StoreError, UnreachableError
-from beam_flowers.paths import Entry, FileStat, join, parent, scheme, temporary_name
-from beam_flowers.storage.options import beam_options
-from beam_flowers.storage.retries import Retries
+from beam_flowers.files.options import beam_options
+from beam_flowers.files.paths import Entry, FileStat, join, parent, scheme, temporary_name
+from beam_flowers.files.retries import Retries
 
 # Beam registers some file systems without their client library, which then fail by an assert.
 _CLIENTS = {
@@ -237,7 +237,7 @@ def _native(uri: str) -> ModuleType | None:
     if name is None:
         return None
     _filesystem(uri)  # Says what is not installed.
-    return importlib.import_module(f"beam_flowers.storage.{name}")
+    return importlib.import_module(f"beam_flowers.files.{name}")
 
 
 def _filesystem(uri: str) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
-from beam_flowers.storage.tar import Damaged, refuse_compressed
+from beam_flowers.files.tar import Damaged, refuse_compressed
 
 _PICTURES = (b"image/encoded", b"image", b"image_raw", b"jpg", b"png")
 _LABELS = (b"image/class/text", b"label", b"image/class/label", b"class")

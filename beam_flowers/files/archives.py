@@ -22,8 +22,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
-from beam_flowers.paths import FileStat, scheme
-from beam_flowers.storage import tar, tfrecord
+from beam_flowers.files import tar, tfrecord
+from beam_flowers.files.paths import FileStat, scheme
 
 _NAMES = {
     "tar": re.compile(r"\.(tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE),

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any, BinaryIO, cast
 
 from beam_flowers.errors import StoreError
-from beam_flowers.paths import Entry, FileStat, join
-from beam_flowers.storage.s3_server import EmptyError, IncompleteReadError, ask
+from beam_flowers.files.paths import Entry, FileStat, join
+from beam_flowers.files.s3_server import EmptyError, IncompleteReadError, ask
 
 _TAIL = 1 << 16
 """Bytes read from the end of a file that is opened: the footer of a Parquet file, or all of it."""

@@ -10,7 +10,7 @@ from typing import Any
 from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
 from google.api_core.exceptions import NotFound, PreconditionFailed
 
-from beam_flowers.storage.options import beam_options
+from beam_flowers.files.options import beam_options
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:

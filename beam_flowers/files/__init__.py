@@ -19,12 +19,12 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import BinaryIO
 
-from beam_flowers.paths import Entry as Entry
-from beam_flowers.paths import FileStat as FileStat
-from beam_flowers.paths import is_member as is_member
-from beam_flowers.paths import join as join
-from beam_flowers.paths import parent as parent
-from beam_flowers.paths import scheme, temporary_name
+from beam_flowers.files.paths import Entry as Entry
+from beam_flowers.files.paths import FileStat as FileStat
+from beam_flowers.files.paths import is_member as is_member
+from beam_flowers.files.paths import join as join
+from beam_flowers.files.paths import parent as parent
+from beam_flowers.files.paths import scheme, temporary_name
 
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 
@@ -32,14 +32,14 @@ _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.E
 def _remote(uri: str) -> ModuleType:
     # These take seconds to import: a run on local files that finds nothing to do goes without.
     if is_member(uri):
-        from beam_flowers.storage import members
+        from beam_flowers.files import archives
 
-        return members
+        return archives
     if scheme(uri) == "s3":
-        from beam_flowers.storage import s3
+        from beam_flowers.files import s3
 
         return s3
-    from beam_flowers.storage import beam
+    from beam_flowers.files import beam
 
     return beam
 

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.storage.options import beam_options
-from beam_flowers.storage.retries import Retries
+from beam_flowers.files.options import beam_options
+from beam_flowers.files.retries import Retries
 
 try:
     import boto3

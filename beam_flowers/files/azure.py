@@ -12,7 +12,7 @@ from typing import Any
 from apache_beam.io.azure.blobstorageio import BlobStorageIO, parse_azfs_path
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
-from beam_flowers.storage.options import beam_options
+from beam_flowers.files.options import beam_options
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:

@@ -1,1 +1,0 @@
-"""What lies behind `scheme://` addresses; `files` is the module to import."""
