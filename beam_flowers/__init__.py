@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from beam_flowers.head.lbfgs import LbfgsOptions as LbfgsOptions
     from beam_flowers.head.retrain import RetrainOptions as RetrainOptions
     from beam_flowers.head.split import SplitOptions as SplitOptions
+    from beam_flowers.images.decode import decode as decode
     from beam_flowers.images.find import find_images as find_images
-    from beam_flowers.images.pixels import decode as decode
+    from beam_flowers.images.outputs import Writing as Writing
     from beam_flowers.inference import BottleneckModelHandler as BottleneckModelHandler
     from beam_flowers.inference import NewestModelHandler as NewestModelHandler
     from beam_flowers.inference import ScoreModelHandler as ScoreModelHandler
-    from beam_flowers.outputs import Writing as Writing
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
@@ -69,9 +69,9 @@ _HOMES = {
     "TrainOptions": "runs.train",
     "WatchImages": "streaming",
     "WriteStore": "transforms",
-    "Writing": "outputs",
+    "Writing": "images.outputs",
     "classify_pictures": "runs.classify",
-    "decode": "images.pixels",
+    "decode": "images.decode",
     "embed_images": "runs.embed",
     "evaluate_model": "runs.evaluate",
     "find_images": "images.find",

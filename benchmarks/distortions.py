@@ -19,8 +19,8 @@ from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.recipes import train_head
 from beam_flowers.head.softmax import Sample
+from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.distort import DEFAULT, Distortions, canvas_recipe, distort
-from beam_flowers.images.pixels import decode, decode_whole
 
 TRIED = {
     "flip": Distortions(True),

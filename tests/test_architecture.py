@@ -30,7 +30,6 @@ LAYERS = [
     "cli",
 ]
 SAME_LAYER = {
-    "outputs": "images",
     "plan_transforms": "transforms",
     "check_transforms": "transforms",
     "worker_setup": "workers",

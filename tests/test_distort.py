@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from beam_flowers.errors import InputError
+from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.distort import (
     DEFAULT,
     Augmentation,
@@ -17,7 +18,6 @@ from beam_flowers.images.distort import (
     canvas_recipe,
     distort,
 )
-from beam_flowers.images.pixels import decode, decode_whole
 from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.records import Picture
 

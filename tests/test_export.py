@@ -21,7 +21,7 @@ from beam_flowers.export.agreement import Agreement, Example, Tolerance
 from beam_flowers.export.decoding import pixels_of
 from beam_flowers.head.bundle import Bundle, write_bundle
 from beam_flowers.head.softmax import Head
-from beam_flowers.images.pixels import decode
+from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.runs import export as runs
 from beam_flowers.runs.export import export_model

@@ -9,8 +9,8 @@ import pictures
 import pytest
 
 from beam_flowers.errors import PictureError
+from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import sniff, sniff_other
-from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import NOT_AN_IMAGE
 

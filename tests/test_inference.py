@@ -22,7 +22,7 @@ from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError, ModelError
 from beam_flowers.head.bundle import model_id, read_bundle, write_bundle
-from beam_flowers.images.pixels import decode
+from beam_flowers.images.decode import decode
 from beam_flowers.inference import BottleneckModelHandler, NewestModelHandler, ScoreModelHandler
 from beam_flowers.store.features import read_features
 from beam_flowers.transforms import ReadStore

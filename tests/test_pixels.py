@@ -16,8 +16,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from beam_flowers.errors import InputError, PictureError
+from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import FORMATS, sniff
-from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import DECODE_VERSION, Limits, PixelRecipe
 
 SQUASH = PixelRecipe(32, 48)
@@ -346,7 +346,7 @@ def test_no_warning_reaches_the_screen() -> None:
     """In another process, as pytest itself catches warnings."""
     code = """if True:
         import pictures
-        from beam_flowers.images.pixels import decode
+        from beam_flowers.images.decode import decode
         from beam_flowers.images.recipe import PixelRecipe
         from beam_flowers.errors import PictureError
         big = b"P5 10000 9500 255\\n" + bytes(95_000_000)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from beam_flowers import files
 from beam_flowers.backbones.processor import cores
 from beam_flowers.errors import PictureError
-from beam_flowers.images.pixels import decode
+from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds, added
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from beam_flowers.backbones.compute import Done, Engine, Pending, read_content, submit
 from beam_flowers.errors import PictureError
+from beam_flowers.images.decode import decode_whole
 from beam_flowers.images.distort import Distortions, canvas_recipe, distort
-from beam_flowers.images.pixels import decode_whole
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Copy, Image, Picture, Reject, Seconds
 

@@ -20,7 +20,7 @@ from beam_flowers.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from beam_flowers.outputs import Writing
+    from beam_flowers.images.outputs import Writing
     from beam_flowers.runs.progress import Progress
 
 INTERRUPTED = "the same command goes on from what is finished"

@@ -76,7 +76,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     progress.begin("fine-tuning")
     from beam_flowers import files
     from beam_flowers.backbones.catalogue import require_in_catalogue
-    from beam_flowers.outputs import check_target
+    from beam_flowers.images.outputs import check_target
     from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
     from beam_flowers.store.features import choose_section, open_store
 

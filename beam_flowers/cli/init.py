@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers import files
     from beam_flowers.cli.flags import require_no_pipeline
     from beam_flowers.cli.parser import command_parsers, make_parser
-    from beam_flowers.outputs import require_ending
+    from beam_flowers.images.outputs import require_ending
 
     require_no_pipeline("init", beams)
     parsers = command_parsers(make_parser())

@@ -20,7 +20,7 @@ from beam_flowers.errors import InputError, ModelError
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
-    from beam_flowers.outputs import Writing
+    from beam_flowers.images.outputs import Writing
     from beam_flowers.runs.embed import RunOptions, Summary
 
 NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
@@ -101,7 +101,7 @@ def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
 
     `inputs` are those that the job itself does not name; files of flags and weights are added.
     """
-    from beam_flowers.outputs import Writing
+    from beam_flowers.images.outputs import Writing
 
     given = (getattr(arguments, name, None) for name in ("config", "backbone_path"))
     return Writing(arguments.overwrite).reading(*given, *inputs)

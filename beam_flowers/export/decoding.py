@@ -1,6 +1,6 @@
 """JPEG or PNG bytes → the pixels that a network takes, in TensorFlow operations alone.
 
-What differs from `beam_flowers.images.pixels`, whose rules these are:
+What differs from `beam_flowers.images.decode`, whose rules these are:
 
 - Pillow rounds and clips between its two passes, and composites at the end: ±1 level, and ±5
   where bicubic or lanczos overshoot at a hard edge.

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from beam_flowers.backbones.compute import read_content
 from beam_flowers.errors import PictureError
-from beam_flowers.images.pixels import decode
+from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 

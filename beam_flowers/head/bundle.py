@@ -16,7 +16,7 @@ from beam_flowers import files
 from beam_flowers.errors import ModelError
 from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
-from beam_flowers.outputs import Writing
+from beam_flowers.images.outputs import Writing
 
 FORMAT = "beam-flowers model 1"
 MODEL_FILE = "model.json"

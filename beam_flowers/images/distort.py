@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from beam_flowers.errors import InputError
-from beam_flowers.images.pixels import crop_box
+from beam_flowers.images.decode import crop_box
 from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.records import Picture
 

@@ -1,4 +1,4 @@
-"""Pillow's many pixel modes -> RGB, by the table in `pixels.py`."""
+"""Pillow's many pixel modes -> RGB, by the table in `decode.py`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from beam_flowers.errors import InputError
 
 DECODE_VERSION = "pillow-draft-1"
-"""Name of the rules in `pixels.py`. Change it whenever any picture's pixels could change:
+"""Name of the rules in `decode.py`. Change it whenever any picture's pixels could change:
 it is part of every backbone's fingerprint, so stored vectors are then computed again."""
 
 Resample = Literal["bilinear", "bicubic", "lanczos"]

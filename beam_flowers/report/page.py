@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
-from beam_flowers.outputs import HEAD
+from beam_flowers.images.outputs import HEAD
 from beam_flowers.report.sections import Card, Gallery, Map, Matrix, Page, Section, Threshold
 from beam_flowers.report.thumbnails import Thumbnail, read_thumbnails
 from beam_flowers.report.words import percent, short_name

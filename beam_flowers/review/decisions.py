@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from beam_flowers import files
 from beam_flowers.errors import OutputError
-from beam_flowers.outputs import HEAD, require_ending
+from beam_flowers.images.outputs import HEAD, require_ending
 
 _COLUMNS = ["sha256", "uri", "label"]
 

@@ -18,8 +18,8 @@ from beam_flowers.doctor.near import MOST_BITS
 from beam_flowers.errors import InputError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import are_splits, is_hidden
+from beam_flowers.images.outputs import HEAD, Writing, require_ending
 from beam_flowers.images.recipe import Limits
-from beam_flowers.outputs import HEAD, Writing, require_ending
 from beam_flowers.records import NOT_AN_IMAGE, Hidden, Image, Reject
 from beam_flowers.report.diagnosed import diagnosis_page
 from beam_flowers.report.page import ENDINGS, Rendered, is_page, render

@@ -35,7 +35,7 @@ from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.softmax import Doubles, Head, Sample
 from beam_flowers.head.stored import Stored, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
-from beam_flowers.outputs import HEAD, Writing
+from beam_flowers.images.outputs import HEAD, Writing
 from beam_flowers.runs.progress import Progress
 from beam_flowers.store.features import Told
 

@@ -21,9 +21,9 @@ from beam_flowers.export.converters import Pixels, write_onnx, write_tflite, wri
 from beam_flowers.export.graph import write_saved_model
 from beam_flowers.export.keras_model import write_keras
 from beam_flowers.head.bundle import Bundle, require_backbone
-from beam_flowers.images.pixels import decode
+from beam_flowers.images.decode import decode
+from beam_flowers.images.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.records import Image, Reject
 from beam_flowers.runs.score_stored import model_sections
 from beam_flowers.store.parts import read_part

@@ -24,7 +24,7 @@ from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.stored import Stored, read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.train import train
-from beam_flowers.outputs import Writing, check_target, placing
+from beam_flowers.images.outputs import Writing, check_target, placing
 from beam_flowers.runs.labelled_pictures import (
     Item,
     Reader,

@@ -12,9 +12,9 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool, read_content
 from beam_flowers.errors import InputError, PictureError
+from beam_flowers.images.decode import decode
 from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
-from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.runs.progress import Progress

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
-from beam_flowers.outputs import Writing
+from beam_flowers.images.outputs import Writing
 from beam_flowers.review.app import HOST, make_app
 from beam_flowers.review.decisions import Decisions
 from beam_flowers.review.session import Session, least_sure_first

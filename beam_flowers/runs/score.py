@@ -14,7 +14,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.networks import require_networks
-from beam_flowers.outputs import Writing
+from beam_flowers.images.outputs import Writing
 from beam_flowers.runs.embed import (
     RunOptions,
     Summary,

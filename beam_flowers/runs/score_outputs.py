@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers import files
 from beam_flowers.errors import OutputError
-from beam_flowers.outputs import Writing, recognised
+from beam_flowers.images.outputs import Writing, recognised
 from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scores.output import is_rejects_file, is_score_file, rejects_name, suffix
 from beam_flowers.store.commits import latest, require_outer_table

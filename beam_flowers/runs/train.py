@@ -32,7 +32,7 @@ from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.stored import Stored, each_backbone, read_examples
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.train import TrainResult, train
-from beam_flowers.outputs import Writing
+from beam_flowers.images.outputs import Writing
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.summaries import Summaries
 from beam_flowers.store.features import Told

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import OutputError
-from beam_flowers.outputs import HEAD
+from beam_flowers.images.outputs import HEAD
 from beam_flowers.store.schema import REJECT_SCHEMA
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".arrow", ".feather")

@@ -7,8 +7,8 @@ import sys
 
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.images.decode import decode
 from beam_flowers.images.find import find_images
-from beam_flowers.images.pixels import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Image, Reject
 
