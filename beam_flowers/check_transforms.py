@@ -22,7 +22,7 @@ from apache_beam.pvalue import PBegin, PCollection
 from beam_flowers import files
 from beam_flowers.backbones.compute import compute_bottlenecks, pool, read_content
 from beam_flowers.backbones.engine import load
-from beam_flowers.backbones.processor import cores
+from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BeamFlowersError
 from beam_flowers.images.recipe import Limits

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_flowers import files
-from beam_flowers.backbones import processor, weights
+from beam_flowers.backbones import hardware, weights
 from beam_flowers.backbones.engine import require_runnable
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, WorkerError
@@ -101,7 +101,7 @@ def expected_setup(
         tuple(readable),
         PROCESS,
         processes_on_a_host(options),
-        os.environ.get(processor.THREADS, ""),
+        os.environ.get(hardware.THREADS, ""),
         patience() / 10,
     )
 
@@ -109,7 +109,7 @@ def expected_setup(
 def processes_on_a_host(options: Mapping[str, Any]) -> int:
     """Worker processes that Beam's options put on one machine; 1 where they do not say."""
     if options.get("direct_running_mode") == "multi_processing":
-        return int(options.get("direct_num_workers") or processor.cores())
+        return int(options.get("direct_num_workers") or hardware.cores())
     return int(options.get("sdk_worker_parallelism") or 1)
 
 
@@ -141,7 +141,7 @@ def _own_version() -> str:
 @lru_cache(maxsize=8)
 def _problem(setup: Setup) -> str:
     if setup.driver != PROCESS:
-        processor.share_cores(setup.processes, setup.threads)
+        hardware.share_cores(setup.processes, setup.threads)
     found = [*_other_versions(setup), *_unseen_store(setup), *_unread(setup)]
     found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
     return f"{socket.gethostname()}: {'; '.join(found)}" if found else ""

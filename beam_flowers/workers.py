@@ -21,8 +21,8 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers.backbones.compute import Hashed, hash_files, pool
+from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
-from beam_flowers.backbones.processor import cores
 from beam_flowers.errors import BackboneError, StoreError, WorkerError
 from beam_flowers.head.threads import one_blas_thread
 from beam_flowers.images.recipe import Limits

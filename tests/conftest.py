@@ -10,7 +10,7 @@ import pytest
 from stores import embed, photos
 
 import beam_flowers
-from beam_flowers.backbones.network import tensorflow
+from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.cli.main import main
 from beam_flowers.head.split import retrain_split
 

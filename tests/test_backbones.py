@@ -142,7 +142,7 @@ def test_resolving_and_hashing_need_no_tensorflow():
 
 def test_tensorflow_comes_without_keras_which_may_be_used_all_the_same():
     code = (
-        "import sys; from beam_flowers.backbones.network import tensorflow; tf = tensorflow();"
+        "import sys; from beam_flowers.backbones.tf_runtime import tensorflow; tf = tensorflow();"
         "print({'keras', 'keras.src'} & set(sys.modules));"
         "from tensorflow.keras.layers import Dense; print(tf.keras.layers.Dense is Dense)"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from stores import embed, rows
 
-from beam_flowers.backbones.network import tensorflow
+from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.runs import embed as embed_run
 from beam_flowers.runs.embed import RunOptions

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from beam_flowers.backbones import engine
-from beam_flowers.backbones.network import tensorflow
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.cli.export import fill as fill_export
 from beam_flowers.cli.export import run as export
 from beam_flowers.errors import InputError, ModelError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import beam_flowers
-from beam_flowers.backbones import efficientnet_lite, engine, kept, openvino_engine
+from beam_flowers.backbones import cache, efficientnet_lite, engine, openvino_engine
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
 
@@ -102,9 +102,9 @@ def test_a_damaged_network_is_made_again(folder, name, damaged):
     (found,) = (folder / name).iterdir()
     file = sorted(found.iterdir())[damaged]
     file.write_bytes(file.read_bytes()[:-10] + b"0123456789")
-    assert not kept.is_whole(found)
+    assert not cache.is_whole(found)
     np.testing.assert_array_equal(load(name).embed(PIXELS), expected)
-    assert kept.is_whole(found)
+    assert cache.is_whole(found)
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_else(folder, name):
@@ -141,29 +141,29 @@ def sources(tmp_path):
 
 
 def test_a_change_of_any_source_makes_another_key(sources, monkeypatch):
-    same = kept.place(LITE, "openvino", "1")
+    same = cache.place(LITE, "openvino", "1")
     places = {same}
     for module in [None, *sources.glob("*.py")]:
         if module:
             module.write_bytes(module.read_bytes() + b"#")
-        monkeypatch.setattr(kept, "_SOURCES", kept.sources_digest(sources))
-        places.add(kept.place(LITE, "openvino", "1"))
-        assert (kept.place(LITE, "openvino", "1") == same) == (module is None)
+        monkeypatch.setattr(cache, "_SOURCES", cache.sources_digest(sources))
+        places.add(cache.place(LITE, "openvino", "1"))
+        assert (cache.place(LITE, "openvino", "1") == same) == (module is None)
     assert len(places) == 1 + len(list(sources.glob("*.py")))
 
 
 def test_a_new_and_a_renamed_source_make_other_keys(sources):
-    before = kept.sources_digest(sources)
+    before = cache.sources_digest(sources)
     (sources / "new.py").write_text("")
-    assert kept.sources_digest(sources) != before
+    assert cache.sources_digest(sources) != before
     (sources / "new.py").unlink()
     (sources / "hub.py").rename(sources / "hub2.py")
-    assert kept.sources_digest(sources) != before
+    assert cache.sources_digest(sources) != before
 
 
 def test_without_sources_nothing_is_kept(folder, monkeypatch, tmp_path):
-    assert kept.sources_digest(tmp_path) is None
-    monkeypatch.setattr(kept, "_SOURCES", None)
+    assert cache.sources_digest(tmp_path) is None
+    monkeypatch.setattr(cache, "_SOURCES", None)
     np.testing.assert_array_equal(load("tensorflow").embed(PIXELS).shape, (1, 1280))
     assert not folder.exists()
 
@@ -187,8 +187,8 @@ OTHERS = {
 def test_a_change_of_the_recipe_makes_another_key(field):
     for_people = field in ("licence", "source")
     row = replace(LITE.row, **{field: "other" if for_people else OTHERS[field]})
-    other = kept.place(replace(LITE, row=row, path=LITE.place), "openvino", "1")
-    assert (other == kept.place(LITE, "openvino", "1")) == for_people
+    other = cache.place(replace(LITE, row=row, path=LITE.place), "openvino", "1")
+    assert (other == cache.place(LITE, "openvino", "1")) == for_people
 
 
 @pytest.mark.parametrize(
@@ -202,16 +202,16 @@ def test_a_change_of_the_recipe_makes_another_key(field):
     ],
 )
 def test_a_change_of_the_network_makes_another_key(change, same):
-    other = kept.place(replace(LITE, **change), "openvino", "1")
-    assert (other == kept.place(LITE, "openvino", "1")) == same
+    other = cache.place(replace(LITE, **change), "openvino", "1")
+    assert (other == cache.place(LITE, "openvino", "1")) == same
 
 
 def test_another_decoder_engine_or_library_makes_another_key(monkeypatch):
-    places = {kept.place(LITE, "openvino", version) for version in "12"}
+    places = {cache.place(LITE, "openvino", version) for version in "12"}
     monkeypatch.setattr("beam_flowers.images.recipe.DECODE_VERSION", "other")
-    places.add(kept.place(LITE, "openvino", "1"))
+    places.add(cache.place(LITE, "openvino", "1"))
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
-    places.add(kept.place(LITE, "openvino", "1"))
+    places.add(cache.place(LITE, "openvino", "1"))
     assert len(places) == 4
 
 
@@ -222,7 +222,7 @@ def test_other_blocks_beside_the_same_arrays_make_another_key(tmp_path):
         (tmp_path / number).mkdir()
         (tmp_path / number / "architecture.json").write_text(number)
         net = replace(LITE, row=row, path=str(tmp_path / number / "weights.npz"))
-        found.append(kept.place(net, "openvino", "1"))
+        found.append(cache.place(net, "openvino", "1"))
     assert found[0] != found[1]
 
 
@@ -234,7 +234,7 @@ def test_a_broken_loader_is_seen_where_the_cache_is_warm(name, monkeypatch):
         return right(pixels, blocks, arrays) + 1
 
     monkeypatch.setattr(efficientnet_lite, "vectors", broken)
-    monkeypatch.setattr(kept, "_SOURCES", "of the broken loader")
+    monkeypatch.setattr(cache, "_SOURCES", "of the broken loader")
     np.testing.assert_allclose(load(name).embed(PIXELS), expected + 1, rtol=1e-5)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pictures import jpeg
 
-from beam_flowers.backbones import engine, openvino_engine, processor
+from beam_flowers.backbones import engine, hardware, openvino_engine
 from beam_flowers.backbones.compute import compute_bottlenecks
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError
@@ -118,7 +118,7 @@ def test_missing_openvino_is_an_error_that_says_what_to_do(monkeypatch):
 
 @pytest.mark.parametrize("name", ["tensorflow", "openvino"])
 def test_bfloat16_is_refused_without_the_processor_for_it(name, monkeypatch):
-    monkeypatch.setattr(processor, "flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(hardware, "flags", lambda: frozenset({"avx2"}))
     with pytest.raises(BackboneError, match=r"no bfloat16 arithmetic.*leave --precision out"):
         engine.load(resolve("efficientnet-lite0", precision="bf16", engine=name))
 
@@ -141,7 +141,7 @@ def test_unknown_names_are_refused(wrong, message):
         resolve("efficientnet-lite0", **wrong)
 
 
-@pytest.mark.skipif(not processor.has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.skipif(not hardware.has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_is_near_float32():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), np.uint8)
     half = engine.load(resolve("efficientnet-lite0", precision="bf16", engine="openvino"))

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 import pytest
 
-from beam_flowers.backbones import processor
+from beam_flowers.backbones import hardware
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.models import fitted
 from beam_flowers.cli.shared import backbone_of, in_precision
@@ -59,8 +59,8 @@ def test_another_network_is_refused_in_any_precision():
 
 @pytest.mark.parametrize(("flags", "said"), [({"avx512_bf16"}, True), ({"avx2"}, False)])
 def test_what_bfloat16_would_gain_is_said_where_it_would(flags, said, monkeypatch, capsys):
-    monkeypatch.setattr(processor, "flags", lambda: frozenset(flags))
-    monkeypatch.setattr("beam_flowers.cli.shared.has_bfloat16", processor.has_bfloat16)
+    monkeypatch.setattr(hardware, "flags", lambda: frozenset(flags))
+    monkeypatch.setattr("beam_flowers.cli.shared.has_bfloat16", hardware.has_bfloat16)
     in_precision(resolve(LITE), arguments())
     assert ("--precision bf16" in capsys.readouterr().err) == said
     in_precision(resolve(LITE), arguments(precision="float32"))

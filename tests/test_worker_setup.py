@@ -14,7 +14,7 @@ from apache_beam.portability.api import beam_runner_api_pb2
 from stores import embed, photos, scenes
 
 from beam_flowers import files, workers
-from beam_flowers.backbones import openvino_engine, processor
+from beam_flowers.backbones import hardware, openvino_engine
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.check_transforms import CheckWorkers
@@ -97,7 +97,7 @@ def test_weights_that_are_absent_or_others(setup, tmp_path):
 
 def test_a_worker_without_the_engine_or_the_precision(setup, monkeypatch):
     lite = resolve("efficientnet-lite0", engine="openvino", precision="bf16")
-    monkeypatch.setattr(processor, "flags", lambda: frozenset())
+    monkeypatch.setattr(hardware, "flags", lambda: frozenset())
     assert "has no bfloat16 arithmetic" in replace(setup, backbones=(lite,)).problem()
     monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
     lite = replace(lite, precision="float32")
@@ -186,7 +186,7 @@ def test_each_problem_is_named_once():
     ids=str,
 )
 def test_worker_processes_that_beams_options_put_on_a_host(monkeypatch, options, processes):
-    monkeypatch.setattr(processor, "cores", lambda: 8)
+    monkeypatch.setattr(hardware, "cores", lambda: 8)
     assert processes_on_a_host(options) == processes
 
 
@@ -202,25 +202,25 @@ def test_worker_processes_that_beams_options_put_on_a_host(monkeypatch, options,
 )
 def test_worker_processes_share_the_cores(monkeypatch, setup, own, given, processes, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    monkeypatch.setattr(processor, "_quota", lambda: 100)
-    monkeypatch.setenv(processor.THREADS, own or "")
+    monkeypatch.setattr(hardware, "_quota", lambda: 100)
+    monkeypatch.setenv(hardware.THREADS, own or "")
     if own is None:
-        monkeypatch.delenv(processor.THREADS)
-    processor.cores.cache_clear()
+        monkeypatch.delenv(hardware.THREADS)
+    hardware.cores.cache_clear()
     try:
         replace(setup, driver="elsewhere", processes=processes, threads=given).problem()
-        assert processor.cores() == cores
+        assert hardware.cores() == cores
     finally:
-        os.environ.pop(processor.THREADS, None)
-        processor.cores.cache_clear()
+        os.environ.pop(hardware.THREADS, None)
+        hardware.cores.cache_clear()
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "two", ""])
 def test_threads_that_are_no_number(monkeypatch, given):
-    monkeypatch.setenv(processor.THREADS, given)
-    processor.cores.cache_clear()
+    monkeypatch.setenv(hardware.THREADS, given)
+    hardware.cores.cache_clear()
     with pytest.raises(InputError, match=f"BEAM_FLOWERS_THREADS={given} is no number of threads"):
-        processor.cores()
+        hardware.cores()
 
 
 def test_no_step_is_sent_as_bytecode(setup):

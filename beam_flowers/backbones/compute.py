@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers import files
-from beam_flowers.backbones.processor import cores
+from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe

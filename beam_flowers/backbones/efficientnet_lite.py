@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones.network import Network, tensorflow
+from beam_flowers.backbones.tf_runtime import Network, tensorflow
 
 Arrays = dict[str, npt.NDArray[np.float32]]
 

@@ -12,11 +12,11 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones import openvino_engine, processor
+from beam_flowers.backbones import hardware, openvino_engine
 from beam_flowers.backbones.catalogue import VECTORS
 from beam_flowers.backbones.graph import kept_graph
-from beam_flowers.backbones.network import Size, set_precision, tensorflow
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.backbones.tf_runtime import Size, set_precision, tensorflow
 from beam_flowers.errors import BackboneError
 from beam_flowers.images.recipe import PixelRecipe
 
@@ -98,7 +98,7 @@ def require_runnable(backbone: ResolvedBackbone) -> None:
     Raises:
         BackboneError: it lacks the engine or the precision.
     """
-    processor.require(backbone.precision)
+    hardware.require(backbone.precision)
     if backbone.engine == "openvino" and not openvino_engine.is_installed():
         raise BackboneError(
             f"OpenVINO is not installed on {socket.gethostname()}: pip install "

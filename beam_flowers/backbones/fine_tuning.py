@@ -13,8 +13,8 @@ import numpy.typing as npt
 from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.engine import load
-from beam_flowers.backbones.network import tensorflow, vector_of
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.backbones.tf_runtime import tensorflow, vector_of
 from beam_flowers.errors import BackboneError
 
 Floats = npt.NDArray[np.float32]

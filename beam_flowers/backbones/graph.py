@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from beam_flowers.backbones import efficientnet_lite, kept, keras_models, saved_model, weights
+from beam_flowers.backbones import cache, efficientnet_lite, keras_models, saved_model, weights
 from beam_flowers.backbones.catalogue import Backbone
-from beam_flowers.backbones.network import Network, Size, tensorflow, vector_of
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.backbones.tf_runtime import Network, Size, tensorflow, vector_of
 from beam_flowers.errors import BackboneError
 
 _GRAPH, _TENSORS = "network.pb", "tensors"
@@ -22,8 +22,8 @@ def kept_graph(backbone: ResolvedBackbone) -> Any:
     Raises:
         BackboneError: like `constant_graph`.
     """
-    folder = kept.place(backbone, "tensorflow", tensorflow().__version__)
-    if kept.is_whole(folder):
+    folder = cache.place(backbone, "tensorflow", tensorflow().__version__)
+    if cache.is_whole(folder):
         return _read_graph(folder)
     function = constant_graph(backbone)
 
@@ -31,7 +31,7 @@ def kept_graph(backbone: ResolvedBackbone) -> Any:
         (made / _GRAPH).write_bytes(function.graph.as_graph_def().SerializeToString())
         (made / _TENSORS).write_text(f"{function.inputs[0].name} {function.outputs[0].name}")
 
-    kept.keep(folder, save)
+    cache.keep(folder, save)
     return function
 
 

@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from beam_flowers.backbones.catalogue import Backbone
-from beam_flowers.backbones.network import Network, static_size, tensorflow
+from beam_flowers.backbones.tf_runtime import Network, static_size, tensorflow
 from beam_flowers.errors import BackboneError
 
 

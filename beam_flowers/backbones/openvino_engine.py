@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones import kept
+from beam_flowers.backbones import cache
 from beam_flowers.backbones.graph import constant_graph
-from beam_flowers.backbones.processor import cores
+from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError
 
@@ -84,7 +84,7 @@ def _library() -> Any:
 
 def is_kept(backbone: ResolvedBackbone) -> bool:
     """Whether the network starts without TensorFlow."""
-    return is_installed() and kept.is_whole(_kept_in(backbone))
+    return is_installed() and cache.is_whole(_kept_in(backbone))
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
@@ -151,7 +151,7 @@ def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
         def save(folder: Path) -> None:
             _library().save_model(model, folder / _NETWORK, compress_to_fp16=False)
 
-        kept.keep(_kept_in(backbone), save)
+        cache.keep(_kept_in(backbone), save)
         # Reading is lazy: the file must last until the weights are in memory.
         return model.clone()
 
@@ -164,10 +164,10 @@ def _graph(backbone: ResolvedBackbone) -> Any:
 
 
 def _kept_in(backbone: ResolvedBackbone) -> Path:
-    return kept.place(backbone, "openvino", _version())
+    return cache.place(backbone, "openvino", _version())
 
 
 def _read_kept(core: Any, backbone: ResolvedBackbone) -> Any:
     """The kept network, or None where there is none or it is damaged."""
     folder = _kept_in(backbone)
-    return core.read_model(folder / _NETWORK) if kept.is_whole(folder) else None
+    return core.read_model(folder / _NETWORK) if cache.is_whole(folder) else None

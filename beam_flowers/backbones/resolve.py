@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from beam_flowers import files
 from beam_flowers.backbones import hub, weights
 from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
-from beam_flowers.backbones.processor import Precision
+from beam_flowers.backbones.hardware import Precision
 from beam_flowers.backbones.weights import Kind
 from beam_flowers.errors import BackboneError
 

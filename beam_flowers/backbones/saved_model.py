@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beam_flowers.backbones.network import Network, static_size, tensorflow
+from beam_flowers.backbones.tf_runtime import Network, static_size, tensorflow
 from beam_flowers.errors import BackboneError
 
 _SIGNATURES = ("serving_default", "default", "image_feature_vector")

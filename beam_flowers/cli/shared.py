@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from beam_flowers.backbones.processor import has_bfloat16
+from beam_flowers.backbones.hardware import has_bfloat16
 from beam_flowers.cli.progress import add_progress
 from beam_flowers.cli.screen import padded, say, visible
 from beam_flowers.errors import InputError, ModelError

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones.network import tensorflow
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.errors import ModelError
 from beam_flowers.export.graph import classifier
 from beam_flowers.head.bundle import Bundle

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beam_flowers.backbones.network import tensorflow
+from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.images.recipe import PixelRecipe
 
 # Names that ScaleAndTranslate has for Pillow's filters; bicubic is Keys' with a = -0.5 in both.

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from beam_flowers.backbones.graph import constant_graph
-from beam_flowers.backbones.network import tensorflow
 from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.export.decoding import pixels_of
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Floats, Head

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from beam_flowers.backbones import processor
+from beam_flowers.backbones import hardware
 from benchmarks.scoreboard import machine, networks, pictures
 
 HERE = Path(__file__).parent
@@ -124,7 +124,7 @@ class Lab:
         group, inception = f"steady/{network}", network == "inception"
         own = ("P1", "P2", "P3", "P8", "P12") if inception else ("P7", "P4", "P5", "P5b")
         rows = self._needed(*own)
-        chosen = OURS | (BFLOAT16 if processor.has_bfloat16() else {})
+        chosen = OURS | (BFLOAT16 if hardware.has_bfloat16() else {})
         for name, flags in chosen.items():
             needed = self._needed("P7b") if name in BFLOAT16 else rows
             if needed:
@@ -196,7 +196,7 @@ class Lab:
             yield Case("head", "both", 1, head, needed)
         if needed := self._needed("P11", "P7b"):
             for name, flags in {"f32": (), "bf16": ("--precision", "bf16")}.items():
-                if name == "f32" or ("P7b" in needed and processor.has_bfloat16()):
+                if name == "f32" or ("P7b" in needed and hardware.has_bfloat16()):
                     prepare = self._ours("lite0", str(self.images), flags)
                     size = [sys.executable, str(HERE.parent / "store_size.py"), "{out}", "--json"]
                     yield Case("size", name, 1, size, needed, prepare, once=True)

@@ -9,7 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from beam_flowers.backbones import processor
+from beam_flowers.backbones import hardware
 
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 _PACKAGES = (
@@ -28,7 +28,7 @@ def name() -> str:
     """The processor with its cores and the flags that matter."""
     text = Path("/proc/cpuinfo").read_text()
     model = next((li.partition(": ")[2] for li in text.splitlines() if "model name" in li), "?")
-    flags = " ".join(flag for flag in _FLAGS if flag in processor.flags())
+    flags = " ".join(flag for flag in _FLAGS if flag in hardware.flags())
     return f"{model}, {os.cpu_count()} cores, {flags}"
 
 

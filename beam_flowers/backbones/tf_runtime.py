@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.abc import MetaPathFinder
 from typing import Any, NamedTuple
 
-from beam_flowers.backbones.processor import Precision, cores
+from beam_flowers.backbones.hardware import Precision, cores
 from beam_flowers.errors import BackboneError
 
 Size = tuple[int, int]
