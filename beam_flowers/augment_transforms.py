@@ -20,7 +20,7 @@ from beam_flowers.records import Bottleneck, Reject, Seconds
 from beam_flowers.store.augmented import AugmentedRows, copies_of, derive_copies
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
-from beam_flowers.store.units import Unit, read_unit
+from beam_flowers.store.work_units import Unit, read_unit
 from beam_flowers.worker_setup import Setup, expected_setup, require_seen
 from beam_flowers.workers import EmbedUnits
 

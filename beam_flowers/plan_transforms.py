@@ -19,7 +19,7 @@ from beam_flowers.scores.rows import ScoreRows
 from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Outcome, Plan, finish
-from beam_flowers.store.units import Unit
+from beam_flowers.store.work_units import Unit
 from beam_flowers.worker_setup import Setup, expected_setup
 
 

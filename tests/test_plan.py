@@ -29,7 +29,7 @@ from beam_flowers.store.plan import (
     unit_rows,
 )
 from beam_flowers.store.schema import encoding_of, rejects_table
-from beam_flowers.store.units import Unit, read_sources, read_unit
+from beam_flowers.store.work_units import Unit, read_sources, read_unit
 
 FINGERPRINT, OTHER = "cd" * 32, "ef" * 32
 NO_PART = f"part-{0:024x}.parquet"

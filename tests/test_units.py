@@ -5,7 +5,7 @@ import pytest
 from beam_flowers.errors import WorkerError
 from beam_flowers.records import Image
 from beam_flowers.store.plan import unit_rows
-from beam_flowers.store.units import Filed, pack, partitions_for, unpack
+from beam_flowers.store.work_units import Filed, pack, partitions_for, unpack
 
 
 def images(count):

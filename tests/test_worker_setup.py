@@ -28,7 +28,7 @@ from beam_flowers.store.commits import versions as commits
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
 from beam_flowers.store.schema import StoreRows
-from beam_flowers.store.units import Unit
+from beam_flowers.store.work_units import Unit
 from beam_flowers.worker_setup import (
     expected_setup,
     processes_on_a_host,

@@ -14,7 +14,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
 from beam_flowers.store.plan import Plan
 from beam_flowers.store.schema import images_of
-from beam_flowers.store.units import Unit, read_unit
+from beam_flowers.store.work_units import Unit, read_unit
 
 _UNITS = 2
 

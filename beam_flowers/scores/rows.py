@@ -26,7 +26,7 @@ from beam_flowers.scores.folders import partition_folder
 from beam_flowers.scores.ranking import TOP_K, Labeller, Models, Ranking, Score, make_labellers
 from beam_flowers.scores.rule import UNKNOWN, Rule
 from beam_flowers.store.schema import add_digests, images_table
-from beam_flowers.store.units import Filed
+from beam_flowers.store.work_units import Filed
 
 LABEL_TEXT = "label_text"
 """The column of the label in partitioned tables. Their readers make the column `label` of the

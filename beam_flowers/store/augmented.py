@@ -38,7 +38,7 @@ from beam_flowers.store.parts import (
 )
 from beam_flowers.store.plan import Plan, committed, stored_rows, unit_rows
 from beam_flowers.store.schema import IMAGE_SCHEMA, StoreRows, images_of, images_table
-from beam_flowers.store.units import UnitWriter
+from beam_flowers.store.work_units import UnitWriter
 
 _NUMBER = pa.field("k", pa.int32())
 _COPY_SCHEMA = IMAGE_SCHEMA.append(_NUMBER)

@@ -43,7 +43,7 @@ from beam_flowers.store.parts import (
     write_parts,
 )
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
-from beam_flowers.store.units import Unit, UnitWriter, partitions_for, write_sources
+from beam_flowers.store.work_units import Unit, UnitWriter, partitions_for, write_sources
 
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 _MOST_ALIKE = 1024

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from beam_flowers.store.commits import Manifest, Section
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, work_parts, write_part
 from beam_flowers.store.plan import Plan, committed
-from beam_flowers.store.units import Unit
+from beam_flowers.store.work_units import Unit
 
 
 def is_new(place: Place, manifest: Manifest) -> bool:

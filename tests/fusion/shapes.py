@@ -31,7 +31,7 @@ from beam_flowers.store.commits import Section
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan
 from beam_flowers.store.schema import StoreRows
-from beam_flowers.store.units import Unit
+from beam_flowers.store.work_units import Unit
 
 Shape = Callable[[beam.Pipeline], Any]
 EXAMPLES = Path(__file__).parents[2] / "examples"
