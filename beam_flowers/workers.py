@@ -24,7 +24,7 @@ from beam_flowers.backbones.compute import Hashed, hash_files, pool
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
 from beam_flowers.errors import BackboneError, StoreError, WorkerError
-from beam_flowers.head.threads import one_blas_thread
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Seconds
 from beam_flowers.store.parts import (

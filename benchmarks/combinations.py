@@ -19,7 +19,7 @@ from beam_flowers.errors import StoreError
 from beam_flowers.head.copies import with_copies
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.stored import JOIN, read_examples
+from beam_flowers.head.store_examples import JOIN, read_examples
 from beam_flowers.head.sweep import cross_validate
 from beam_flowers.store.features import open_store
 

@@ -23,8 +23,8 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.softmax import Step
 from beam_flowers.head.split import SPLITS
-from beam_flowers.head.stored import read_examples
-from beam_flowers.head.train import TrainResult, train
+from beam_flowers.head.store_examples import read_examples
+from beam_flowers.head.training import TrainResult, train
 from beam_flowers.runs.train import versions
 
 HERE = Path(__file__).parent

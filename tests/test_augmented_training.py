@@ -16,7 +16,7 @@ from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.copies import copies_held, with_copies
 from beam_flowers.head.examples import prepare
 from beam_flowers.head.split import SPLITS
-from beam_flowers.head.stored import read_examples
+from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.sweep import SweepOptions, cross_validate
 from beam_flowers.images.distort import Augmentation, Distortions
 from beam_flowers.store import vectors as store_vectors

@@ -17,8 +17,8 @@ from beam_flowers.evaluation.card import model_card
 from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.head.stored import read_examples
-from beam_flowers.head.train import train
+from beam_flowers.head.store_examples import read_examples
+from beam_flowers.head.training import train
 from beam_flowers.records import Bottleneck, Image
 from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
 from beam_flowers.runs.train import train_model

@@ -17,7 +17,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, ModelError, StoreError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
-from beam_flowers.head.stored import read_examples, read_examples_of
+from beam_flowers.head.store_examples import read_examples, read_examples_of
 from beam_flowers.runs.classify import classify_pictures
 from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.score import Job, score_images

@@ -7,7 +7,6 @@ import pytest
 from vectors import blobs, examples
 
 from beam_flowers.errors import ModelError, TrainingError
-from beam_flowers.head.descent import glorot_uniform
 from beam_flowers.head.image_classifier import (
     ImageClassifierOptions,
     epochs,
@@ -18,11 +17,12 @@ from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.objective import Targets, common_scaling, targets_for
 from beam_flowers.head.recipes import recipe, train_head, warm_start
 from beam_flowers.head.retrain import RetrainOptions, train_retrain
+from beam_flowers.head.sgd import glorot_uniform
 from beam_flowers.head.softmax import Head, Sample
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.temperature import BOUNDS, FEWEST_ROWS, fit_temperature
 from beam_flowers.head.thresholds import fit_thresholds
-from beam_flowers.head.train import train
+from beam_flowers.head.training import train
 
 SHORT = RetrainOptions(how_many_training_steps=300, train_batch_size=20, learning_rate=0.1)
 EPOCHS = ImageClassifierOptions(learning_rate=0.05)
@@ -64,7 +64,7 @@ def test_a_hidden_layer_learns_what_no_line_divides(options):
 
 
 def test_gradients_of_the_hidden_layer_are_the_slopes():
-    from beam_flowers.head.descent import _gradients
+    from beam_flowers.head.sgd import _gradients
 
     random = np.random.default_rng(0)
     shapes = ((5, 4), (4,), (4, 3), (3,))

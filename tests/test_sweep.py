@@ -20,7 +20,7 @@ from beam_flowers.head.sweep import (
     grid,
     run_sweep,
 )
-from beam_flowers.head.train import train
+from beam_flowers.head.training import train
 
 # Before the work
 

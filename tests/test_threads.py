@@ -11,7 +11,7 @@ OVERLAPPING = """
 import threading
 import numpy as np
 from threadpoolctl import threadpool_info
-from beam_flowers.head.threads import one_blas_thread
+from beam_flowers.head.blas import one_blas_thread
 
 def blas_threads():
     return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}

@@ -20,7 +20,7 @@ from beam_flowers.head.retrain import (
 )
 from beam_flowers.head.softmax import Head, Sample, softmax
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.train import train
+from beam_flowers.head.training import train
 
 SHORT = RetrainOptions(how_many_training_steps=300, train_batch_size=20, learning_rate=0.1)
 

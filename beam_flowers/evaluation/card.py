@@ -8,7 +8,7 @@ from typing import Any
 from beam_flowers.backbones.catalogue import find_row
 from beam_flowers.evaluation.text import cell, interval, percent, table
 from beam_flowers.head.bundle import Bundle, model_id
-from beam_flowers.head.stored import JOIN
+from beam_flowers.head.store_examples import JOIN
 from beam_flowers.images.distort import in_words
 
 _MEANING = {

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.metrics import wilson_interval
 from beam_flowers.head.softmax import Doubles, Head, Indices, Sample, log_softmax
-from beam_flowers.head.threads import one_blas_thread
 
 TOP_K = 5
 """The largest k whose top-k accuracy is measured."""

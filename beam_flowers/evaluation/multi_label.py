@@ -13,8 +13,8 @@ from beam_flowers.evaluation.calibration import expected_calibration_error, reli
 from beam_flowers.evaluation.measures import TOP_K, Share, ratio, share
 from beam_flowers.evaluation.pictures import LOWEST_MARGINS
 from beam_flowers.evaluation.suspects import suspected_labels
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.softmax import Doubles, Head, Sample, sigmoid
-from beam_flowers.head.threads import one_blas_thread
 
 Bools = npt.NDArray[np.bool_]
 

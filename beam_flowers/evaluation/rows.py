@@ -14,7 +14,7 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.examples import Examples, prepare
 from beam_flowers.head.softmax import Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.stored import Stored
+from beam_flowers.head.store_examples import Stored
 
 SIDES = ("testing", "validation", "training", "all")
 """What can be measured on."""

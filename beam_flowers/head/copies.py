@@ -12,7 +12,7 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.errors import StoreError
 from beam_flowers.head.softmax import Indices
-from beam_flowers.head.stored import JOIN, Stored, concatenate
+from beam_flowers.head.store_examples import JOIN, Stored, concatenate
 from beam_flowers.store.augmented_features import CopyFeatures, find_copies, read_copies
 from beam_flowers.store.commits import Section
 from beam_flowers.store.features import open_store

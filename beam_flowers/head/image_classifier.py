@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beam_flowers.head.descent import Batch, Watch, descend, glorot_uniform, new_head
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.metrics import evaluate, make_step
 from beam_flowers.head.objective import targets_for
 from beam_flowers.head.settings import check_settings
+from beam_flowers.head.sgd import Batch, Watch, descend, glorot_uniform, new_head
 from beam_flowers.head.softmax import Head, Sample, Step
-from beam_flowers.head.threads import one_blas_thread
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from itertools import count
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.metrics import make_step
 from beam_flowers.head.objective import (
     Evaluation,
@@ -19,7 +20,6 @@ from beam_flowers.head.objective import (
 )
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.softmax import Doubles, Head, Sample, Step
-from beam_flowers.head.threads import one_blas_thread
 
 # Relative gain of an iteration below which single precision no longer sees any.
 _SMALLEST_GAIN = 1e-9

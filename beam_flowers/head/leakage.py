@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices
 from beam_flowers.head.split import SPLITS, Codes
-from beam_flowers.head.threads import one_blas_thread
 from beam_flowers.store.vectors import Vectors
 
 SAME = 0.999

@@ -8,12 +8,12 @@ from itertools import islice, repeat
 
 import numpy as np
 
-from beam_flowers.head.descent import Batch, Watch, descend, new_head
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.metrics import evaluate, make_step
 from beam_flowers.head.objective import targets_for
 from beam_flowers.head.settings import check_settings
+from beam_flowers.head.sgd import Batch, Watch, descend, new_head
 from beam_flowers.head.softmax import Floats, Head, Sample, Step
-from beam_flowers.head.threads import one_blas_thread
 
 _INITIAL_DEVIATION = 0.001  # add_final_retrain_ops of retrain.py
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.metrics import cross_entropies
 from beam_flowers.head.softmax import Doubles, Head, Sample
-from beam_flowers.head.threads import one_blas_thread
 
 BOUNDS = (0.2, 5.0)
 """Between which the temperature is sought. Where the validation rows ask for more, they are too

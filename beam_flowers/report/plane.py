@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import eigh
 
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.softmax import Doubles, Floats, Indices
-from beam_flowers.head.threads import one_blas_thread
 
 
 def sample_rows(count: int, most: int, seed: int = 0) -> Indices:

@@ -33,7 +33,7 @@ from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.softmax import Doubles, Head, Sample
-from beam_flowers.head.stored import Stored, read_examples_of
+from beam_flowers.head.store_examples import Stored, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
 from beam_flowers.images.outputs import HEAD, Writing
 from beam_flowers.runs.progress import Progress

@@ -21,9 +21,9 @@ from beam_flowers.head.metrics import Metrics, evaluate, wilson_interval
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.softmax import Head, Sample
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.stored import Stored, read_examples
+from beam_flowers.head.store_examples import Stored, read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
-from beam_flowers.head.train import train
+from beam_flowers.head.training import train
 from beam_flowers.images.outputs import Writing, check_target, placing
 from beam_flowers.runs.labelled_pictures import (
     Item,

@@ -13,7 +13,7 @@ from beam_flowers.backbones.fine_tuning import Classes, Pixels
 from beam_flowers.errors import InputError, PictureError
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.split import SPLITS
-from beam_flowers.head.train import TrainResult
+from beam_flowers.head.training import TrainResult
 from beam_flowers.images.decode import decode
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe

@@ -17,7 +17,7 @@ from beam_flowers.evaluation.suspects import FOLDS
 from beam_flowers.head.bundle import Bundle, model_id, read_bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
-from beam_flowers.head.stored import Stored, read_examples
+from beam_flowers.head.store_examples import Stored, read_examples
 from beam_flowers.images.outputs import Writing, require_ending
 from beam_flowers.report import evaluated, scored, stored
 from beam_flowers.report.page import ENDINGS, Rendered, is_page, render, require_packages

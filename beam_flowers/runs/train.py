@@ -29,9 +29,9 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, Step
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.stored import Stored, each_backbone, read_examples
+from beam_flowers.head.store_examples import Stored, each_backbone, read_examples
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
-from beam_flowers.head.train import TrainResult, train
+from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.summaries import Summaries

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.examples import Examples, prepare
 from beam_flowers.head.held_out import HeldOut, measure_held_out
 from beam_flowers.head.lbfgs import LbfgsOptions
@@ -16,7 +17,6 @@ from beam_flowers.head.recipes import Recipe, hidden_of, train_head, warm_start
 from beam_flowers.head.softmax import Head, Step
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions
 from beam_flowers.head.temperature import Calibration, fit_temperature
-from beam_flowers.head.threads import one_blas_thread
 from beam_flowers.head.thresholds import fit_thresholds
 
 
