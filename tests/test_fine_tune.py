@@ -10,12 +10,12 @@ import pytest
 from stores import cli, photos
 
 from beam_flowers.backbones import engine
-from beam_flowers.backbones.fine_tuning import Descent, Tuner
 from beam_flowers.backbones.keras_models import keras_library
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.cli.main import main
 from beam_flowers.errors import BackboneError, InputError, StoreError, TrainingError
+from beam_flowers.finetune.training import Descent, Tuner
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.runs.embed import embed_images

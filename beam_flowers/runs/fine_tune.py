@@ -12,9 +12,16 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_flowers import files
-from beam_flowers.backbones.fine_tuning import Classes, Descent, Pixels, Tuner
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError, TrainingError
+from beam_flowers.finetune.labelled_images import (
+    Item,
+    Reader,
+    Say,
+    labelled_pictures,
+    uris_by_content,
+)
+from beam_flowers.finetune.training import Classes, Descent, Pixels, Tuner
 from beam_flowers.head.bundle import Bundle, check_model_folder, write_bundle
 from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
 from beam_flowers.head.metrics import Metrics, evaluate, wilson_interval
@@ -25,13 +32,6 @@ from beam_flowers.head.store_examples import Stored, read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.training import train
 from beam_flowers.images.outputs import Writing, check_target, placing
-from beam_flowers.runs.labelled_pictures import (
-    Item,
-    Reader,
-    Say,
-    labelled_pictures,
-    uris_by_content,
-)
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.train import versions
 from beam_flowers.store.features import section_name

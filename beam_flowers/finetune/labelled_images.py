@@ -9,8 +9,8 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import hash_files, pool, read_content
-from beam_flowers.backbones.fine_tuning import Classes, Pixels
 from beam_flowers.errors import InputError, PictureError
+from beam_flowers.finetune.training import Classes, Pixels
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.split import SPLITS
 from beam_flowers.head.training import TrainResult
