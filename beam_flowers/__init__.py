@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from beam_flowers.runs.score import score_images as score_images
     from beam_flowers.runs.train import TrainOptions as TrainOptions
     from beam_flowers.runs.train import train_model as train_model
-    from beam_flowers.scores.ranking import Score as Score
-    from beam_flowers.scores.rule import Rule as Rule
+    from beam_flowers.scoring.decision import Rule as Rule
+    from beam_flowers.scoring.ranking import Score as Score
     from beam_flowers.streaming import WatchImages as WatchImages
     from beam_flowers.transforms import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms import FindImages as FindImages
@@ -59,9 +59,9 @@ _HOMES = {
     "ReadStore": "transforms",
     "Reject": "records",
     "RetrainOptions": "head.retrain",
-    "Rule": "scores.rule",
+    "Rule": "scoring.decision",
     "RunOptions": "runs.embed",
-    "Score": "scores.ranking",
+    "Score": "scoring.ranking",
     "ScoreBottlenecks": "transforms",
     "ScoreImages": "transforms",
     "ScoreModelHandler": "inference",

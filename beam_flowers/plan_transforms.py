@@ -15,7 +15,7 @@ from apache_beam.pvalue import PBegin, PCollection
 from beam_flowers import files, workers
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.scores.rows import ScoreRows
+from beam_flowers.scoring.table import ScoreRows
 from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Outcome, Plan, finish

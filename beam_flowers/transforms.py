@@ -24,9 +24,9 @@ from beam_flowers.head.networks import networks_of, require_networks
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.ranking import TOP_K, Models, Score, bundles_of
-from beam_flowers.scores.rows import Layout, ScoreRows
-from beam_flowers.scores.rule import Rule
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K, Models, Score, bundles_of
+from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.store.append import append_window, store_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, read_part, write_part

@@ -13,7 +13,7 @@ from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.labels import parse_split
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.ranking import Score
+from beam_flowers.scoring.ranking import Score
 
 
 class ImageRow(NamedTuple):

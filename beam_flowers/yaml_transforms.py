@@ -19,8 +19,8 @@ from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.records import Reject
-from beam_flowers.scores.ranking import TOP_K
-from beam_flowers.scores.rule import Rule
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.yaml_rows import (
     BottleneckRow,

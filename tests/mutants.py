@@ -52,7 +52,7 @@ TARGETS = {
         ("store/ledger.py", "store/ledger_sql.py"), ("test_ledger.py", "test_ledger_units.py")
     ),
     "split": Target(("head/split.py",), ("test_split.py",)),
-    "rule": Target(("scores/rule.py", "scores/ranking.py"), ("test_rules.py",)),
+    "rule": Target(("scoring/decision.py", "scoring/ranking.py"), ("test_rules.py",)),
     "plan": Target(("store/plan.py",), ("test_plan.py", "test_units.py")),
     "commits": Target(("store/commits.py",), ("test_commits.py", "test_store.py")),
 }

@@ -15,7 +15,7 @@ from beam_flowers.report.scored import score_sections, score_tiles
 from beam_flowers.report.sections import Page
 from beam_flowers.runs.report import ReportJob, write_report
 from beam_flowers.runs.review import ReviewJob, reviewing
-from beam_flowers.scores.read import ScoreTable
+from beam_flowers.scoring.read_table import ScoreTable
 
 pytestmark = pytest.mark.browser
 DESK = {"viewport": {"width": 1280, "height": 900}}

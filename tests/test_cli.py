@@ -14,7 +14,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.scores.ranking import TOP_K
+from beam_flowers.scoring.ranking import TOP_K
 
 COMMANDS = tuple(parsers.COMMANDS)
 

@@ -18,7 +18,7 @@ from beam_flowers.backbones.catalogue import CATALOGUE
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.head.bundle import model_id, read_bundle
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.read import read_scores
+from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.commits import Manifest, Section, decode_manifest, encode_manifest, latest
 from beam_flowers.store.features import read_features
 from beam_flowers.store.parts import Part, Place, RejectRows, describe_part

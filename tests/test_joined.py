@@ -21,7 +21,7 @@ from beam_flowers.head.store_examples import read_examples, read_examples_of
 from beam_flowers.runs.classify import classify_pictures
 from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.score import Job, score_images
-from beam_flowers.scores.rule import Rule
+from beam_flowers.scoring.decision import Rule
 from beam_flowers.store.commits import latest
 from beam_flowers.transforms import ComputeBottlenecks, FindImages, ScoreBottlenecks
 

@@ -15,7 +15,7 @@ from stores import cli, embed, photos, rejects, rows
 from vectors import train_run
 
 from beam_flowers.runs.score import Job, score_images
-from beam_flowers.scores.read import read_scores
+from beam_flowers.scoring.read_table import read_scores
 
 pytestmark = [pytest.mark.readers, pytest.mark.timeout(600)]
 

@@ -26,7 +26,7 @@ from beam_flowers.report.stored import thinned
 from beam_flowers.report.thumbnails import read_thumbnail, shrink
 from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
 from beam_flowers.runs.report import ReportJob, write_report
-from beam_flowers.scores.read import read_scores
+from beam_flowers.scoring.read_table import read_scores
 
 pytest.importorskip("vl_convert", reason="the report's extra is not installed")
 

@@ -21,7 +21,7 @@ from beam_flowers.review.app import make_app
 from beam_flowers.review.decisions import Decision, Decisions
 from beam_flowers.review.session import Candidate, Session, least_sure_first
 from beam_flowers.runs.review import ReviewJob, reviewing
-from beam_flowers.scores.read import ScoreTable, read_scores
+from beam_flowers.scoring.read_table import ScoreTable, read_scores
 
 pytest.importorskip("flask", reason="the report's extra is not installed")
 TOKEN = "secret"

@@ -12,9 +12,9 @@ from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle
 from beam_flowers.head.held_out import HELD_OUT
 from beam_flowers.head.softmax import Head
 from beam_flowers.records import Bottleneck, Image
-from beam_flowers.scores.ranking import Labeller, best_first, make_labellers
-from beam_flowers.scores.rows import ScoreRows
-from beam_flowers.scores.rule import Bar, Reached, Rule, choose_threshold
+from beam_flowers.scoring.decision import Bar, Reached, Rule, choose_threshold
+from beam_flowers.scoring.ranking import Labeller, best_first, make_labellers
+from beam_flowers.scoring.table import ScoreRows
 
 NOT_TESTING, TESTING = False, True
 

@@ -14,8 +14,8 @@ from beam_flowers.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from beam_flowers.scores.ranking import Score
-    from beam_flowers.scores.rule import Bar
+    from beam_flowers.scoring.decision import Bar
+    from beam_flowers.scoring.ranking import Score
 
 
 def fill(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from beam_flowers.errors import InputError, ModelError
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
-    from beam_flowers.scores.rule import Rule
+    from beam_flowers.scoring.decision import Rule
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 def rule_of(arguments: argparse.Namespace) -> Rule:
     """The rule, from `add_models`' flags."""
-    from beam_flowers.scores.rule import Rule
+    from beam_flowers.scoring.decision import Rule
 
     return Rule(arguments.threshold, arguments.min_margin, arguments.target_precision)
 
@@ -59,7 +59,7 @@ def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
     """The models by their folders; says which thresholds were chosen for them."""
     from beam_flowers import files
     from beam_flowers.head.bundle import read_bundle
-    from beam_flowers.scores.ranking import make_labellers
+    from beam_flowers.scoring.ranking import make_labellers
 
     bundles = {name: read_bundle(files.absolute(name)) for name in arguments.model}
     if len(bundles) < len(arguments.model):

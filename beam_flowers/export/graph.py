@@ -14,7 +14,7 @@ from beam_flowers.export.decoding import pixels_of
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Floats, Head
 from beam_flowers.images.recipe import PixelRecipe
-from beam_flowers.scores.ranking import TOP_K
+from beam_flowers.scoring.ranking import TOP_K
 
 Layer = tuple[Floats, Floats]
 

@@ -11,7 +11,7 @@ from beam_flowers.report import charts
 from beam_flowers.report.evaluated import MOST_LABELS
 from beam_flowers.report.sections import Card, Gallery, Matrix, Section, Threshold, Tile
 from beam_flowers.report.words import counted, percent, shown
-from beam_flowers.scores.read import ScoreTable
+from beam_flowers.scoring.read_table import ScoreTable
 
 BANDS = (0.0, 0.5, 0.7, 0.9, 0.99)
 """Scores from which on a band begins; the last one ends at 1."""

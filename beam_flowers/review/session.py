@@ -11,7 +11,7 @@ import numpy as np
 
 from beam_flowers.errors import InputError
 from beam_flowers.review.decisions import Decision, Decisions
-from beam_flowers.scores.read import ScoreTable
+from beam_flowers.scoring.read_table import ScoreTable
 
 SKIP, TAKE_OUT, UNDO, NEW = "s", "x", "u", "n"
 _KEYS = [k for k in "123456789abcdefghijklmnopqrstuvwxyz" if k not in (SKIP, TAKE_OUT, UNDO, NEW)]

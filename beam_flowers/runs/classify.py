@@ -8,9 +8,9 @@ from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scores.ranking import TOP_K, Models, Score
-from beam_flowers.scores.rows import Layout, ScoreRows
-from beam_flowers.scores.rule import Rule
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K, Models, Score
+from beam_flowers.scoring.table import Layout, ScoreRows
 
 
 def classify_pictures(

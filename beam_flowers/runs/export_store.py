@@ -14,7 +14,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.export.fiftyone import write_fiftyone
 from beam_flowers.export.projector import MOST_POINTS, write_projector
 from beam_flowers.images.outputs import Writing, check_target, placing
-from beam_flowers.scores.read import read_scores
+from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.features import Features, read_features
 
 

@@ -27,8 +27,8 @@ from beam_flowers.report.words import counted, listed, percent, settings
 from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, store_roots
-from beam_flowers.scores.output import SUFFIXES
-from beam_flowers.scores.read import ScoreTable, is_score_folder, read_scores
+from beam_flowers.scoring.read_table import ScoreTable, is_score_folder, read_scores
+from beam_flowers.scoring.write_table import SUFFIXES
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import scored_root
 from beam_flowers.store.parts import Place, read_part

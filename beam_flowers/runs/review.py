@@ -14,7 +14,7 @@ from beam_flowers.images.outputs import Writing
 from beam_flowers.review.app import HOST, make_app
 from beam_flowers.review.decisions import Decisions
 from beam_flowers.review.session import Session, least_sure_first
-from beam_flowers.scores.read import read_scores
+from beam_flowers.scoring.read_table import read_scores
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer

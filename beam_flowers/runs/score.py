@@ -27,17 +27,17 @@ from beam_flowers.runs.embed_scored import embed_scored
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_outputs import check_outputs, clear_deleted
 from beam_flowers.runs.score_stored import is_store, score_stored
-from beam_flowers.scores.copying import Copied, Labelled, copy_pictures
-from beam_flowers.scores.output import (
+from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
+from beam_flowers.scoring.table import LABEL_TEXT, Layout, ScoreRows
+from beam_flowers.scoring.write_table import (
     rejects_name,
     require_kind,
     scores_of,
     suffix,
     write_table,
 )
-from beam_flowers.scores.ranking import TOP_K, Models, bundles_of
-from beam_flowers.scores.rows import LABEL_TEXT, Layout, ScoreRows
-from beam_flowers.scores.rule import Rule
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
@@ -49,7 +49,7 @@ class Job:
 
     Attributes:
         images: folders, globs, list files, manifests or pictures; or one store.
-        output: a file (see `scores.output.SUFFIXES`) or a folder of Parquet parts.
+        output: a file (see `scoring.write_table.SUFFIXES`) or a folder of Parquet parts.
         store: vectors of images that it has are taken from it; those of others are kept in its
             table `__scored`, which is no part of the collection.
         top_k: labels a row.

@@ -11,7 +11,7 @@ from beam_flowers import files
 from beam_flowers.errors import OutputError
 from beam_flowers.images.outputs import Writing, recognised
 from beam_flowers.runs.score_stored import is_store, store_roots
-from beam_flowers.scores.output import is_rejects_file, is_score_file, rejects_name, suffix
+from beam_flowers.scoring.write_table import is_rejects_file, is_score_file, rejects_name, suffix
 from beam_flowers.store.commits import latest, require_outer_table
 from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part, is_reserved_file
 

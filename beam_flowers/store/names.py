@@ -19,7 +19,7 @@ SCORED = "__scored"
 RESERVED = (WORK, REJECTS, COMMITS, AUGMENTED, SCORED)
 
 _HEX24 = "[0-9a-f]{24}"
-# `scores.folders` escapes all that this class leaves out; a `%` only begins an escape.
+# `scoring.folders` escapes all that this class leaves out; a `%` only begins an escape.
 _PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"
 _PART = rf"(?:{_PARTITION}/)?part-{_HEX24}\.parquet"
 _REJECTS = rf"rejects-{_HEX24}\.parquet"

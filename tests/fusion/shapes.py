@@ -25,7 +25,7 @@ from beam_flowers.head.softmax import Head
 from beam_flowers.images.distort import DEFAULT
 from beam_flowers.plan_transforms import RunPlan, ScorePlan
 from beam_flowers.records import Image
-from beam_flowers.scores.rows import Layout, ScoreRows
+from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.store.augmented import AugmentedRows
 from beam_flowers.store.commits import Section
 from beam_flowers.store.parts import Place

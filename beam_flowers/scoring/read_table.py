@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.scores.output import SUFFIXES, rejects_name, suffix
-from beam_flowers.scores.rows import LABEL_TEXT
-from beam_flowers.scores.rule import UNKNOWN
+from beam_flowers.scoring.decision import UNKNOWN
+from beam_flowers.scoring.table import LABEL_TEXT
+from beam_flowers.scoring.write_table import SUFFIXES, rejects_name, suffix
 from beam_flowers.store.commits import latest
 from beam_flowers.store.parts import Place, read_part
 

@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.errors import InputError, ModelError
-from beam_flowers.evaluation.thresholds import threshold_for_precision
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.held_out import HeldOut
 from beam_flowers.head.softmax import Floats, Indices
 from beam_flowers.head.thresholds import DEFAULT
+from beam_flowers.scoring.thresholds import threshold_for_precision
 
 UNKNOWN = "unknown"
 """Stands for a label that is not given. A class of that name keeps its own number."""

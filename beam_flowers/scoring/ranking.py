@@ -13,7 +13,7 @@ from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Floats, Head, Indices
 from beam_flowers.records import Bottleneck
-from beam_flowers.scores.rule import UNKNOWN, Bar, Rule
+from beam_flowers.scoring.decision import UNKNOWN, Bar, Rule
 
 TOP_K = 5
 """Labels a row by default, as label_image printed."""

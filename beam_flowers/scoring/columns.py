@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from beam_flowers.head.softmax import Floats, Indices
-from beam_flowers.scores.ranking import Labeller, Ranking
-from beam_flowers.scores.rule import UNKNOWN
+from beam_flowers.scoring.decision import UNKNOWN
+from beam_flowers.scoring.ranking import Labeller, Ranking
 
 RANKED = pa.struct([("label", pa.string()), ("score", pa.float32())])
 

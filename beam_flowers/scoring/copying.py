@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from beam_flowers import files
-from beam_flowers.scores.folders import label_folder
+from beam_flowers.scoring.folders import label_folder
 
 
 class Labelled(NamedTuple):
