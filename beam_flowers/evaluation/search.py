@@ -12,6 +12,7 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
+from beam_flowers.evaluation.document import neighbours_section, suspects_section
 from beam_flowers.evaluation.measures import log_scores
 from beam_flowers.evaluation.multi_label import (
     Decided,
@@ -20,8 +21,7 @@ from beam_flowers.evaluation.multi_label import (
     suspected_decisions,
 )
 from beam_flowers.evaluation.pictures import Neighbour, nearest
-from beam_flowers.evaluation.report import neighbours_section, suspects_section
-from beam_flowers.evaluation.rows import labels_of, number_labels
+from beam_flowers.evaluation.selection import labels_of, number_labels
 from beam_flowers.evaluation.suspects import (
     FOLDS,
     Suspect,

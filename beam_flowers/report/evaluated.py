@@ -67,7 +67,7 @@ def evaluation_sections(report: Mapping[str, Any], scored: Scored | None) -> lis
     """All that the evaluation says, what needs looking at first.
 
     Args:
-        report: see `evaluation.report.build_report`.
+        report: see `evaluation.document.build_report`.
         scored: the pictures measured on; None for a multi-label model.
     """
     found: list[Section] = [mistakes(report)]

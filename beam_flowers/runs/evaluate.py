@@ -12,6 +12,7 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
+from beam_flowers.evaluation.document import FORMAT, build_report, build_sections, rounded
 from beam_flowers.evaluation.markdown import to_markdown
 from beam_flowers.evaluation.measures import Scored, log_scores
 from beam_flowers.evaluation.multi_label import (
@@ -19,14 +20,8 @@ from beam_flowers.evaluation.multi_label import (
     sigmoid_scores,
 )
 from beam_flowers.evaluation.plots import SOFTWARE, confusion_png
-from beam_flowers.evaluation.report import (
-    FORMAT,
-    build_report,
-    build_sections,
-    rounded,
-)
-from beam_flowers.evaluation.rows import SIDES, choose_rows
 from beam_flowers.evaluation.search import find_suspects, neighbours
+from beam_flowers.evaluation.selection import SIDES, choose_rows
 from beam_flowers.evaluation.suspects import FOLDS
 from beam_flowers.evaluation.tables import confusion_csv, misclassified_csv
 from beam_flowers.head.bundle import Bundle, read_bundle

@@ -45,7 +45,7 @@ class ReportJob:
         source: folder of a model, of a store, or a table of scores.
         output: the HTML file.
         store: the store that a model is measured on, or that scores were made from.
-        split: one of `evaluation.rows.SIDES`, for a model.
+        split: one of `evaluation.selection.SIDES`, for a model.
         labels: manifest of corrected labels, as `train` takes it.
         backbone: whose vectors of a store with several.
         summaries_dir: step logs of `train`; the newest run counts, or a run's own folder.

@@ -18,7 +18,7 @@ from beam_flowers.evaluation.measures import (
 )
 from beam_flowers.evaluation.multi_label import Decision
 from beam_flowers.evaluation.pictures import Neighbour, lowest_margins, misclassified
-from beam_flowers.evaluation.rows import Measured
+from beam_flowers.evaluation.selection import Measured
 from beam_flowers.evaluation.suspects import Suspect
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Indices
