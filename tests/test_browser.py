@@ -10,11 +10,11 @@ from report_cases import FOLDERS, HOSTILE, LABELS, make_model, make_scores, make
 from test_review import rows
 
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.report.page import render
-from beam_flowers.report.scored import score_sections, score_tiles
-from beam_flowers.report.sections import Page
+from beam_flowers.pages.page import render
+from beam_flowers.pages.score_sections import score_sections, score_tiles
+from beam_flowers.pages.sections import Page
+from beam_flowers.review.serve import ReviewJob, reviewing
 from beam_flowers.runs.report import ReportJob, write_report
-from beam_flowers.runs.review import ReviewJob, reviewing
 from beam_flowers.scoring.read_table import ScoreTable
 
 pytestmark = pytest.mark.browser

@@ -19,7 +19,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli import log
 from beam_flowers.errors import OutputError
 from beam_flowers.images.outputs import HEAD, Writing, placing
-from beam_flowers.report.page import is_page
+from beam_flowers.pages.page import is_page
 from beam_flowers.runs.doctor import diagnose, is_findings, write_json
 from beam_flowers.runs.fine_tune import fine_tune as tune
 from beam_flowers.runs.score_outputs import _check_unfinished, clear_deleted

@@ -18,12 +18,12 @@ from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, p
 from stores import cli
 
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.report.charts import histogram
-from beam_flowers.report.evaluated import MOST_LABELS, confusion
-from beam_flowers.report.plane import principal_plane, sample_rows
-from beam_flowers.report.scored import threshold
-from beam_flowers.report.stored import thinned
-from beam_flowers.report.thumbnails import read_thumbnail, shrink
+from beam_flowers.pages.charts import histogram
+from beam_flowers.pages.model_sections import MOST_LABELS, confusion
+from beam_flowers.pages.projection import principal_plane, sample_rows
+from beam_flowers.pages.score_sections import threshold
+from beam_flowers.pages.store_sections import thinned
+from beam_flowers.pages.thumbnails import read_thumbnail, shrink
 from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
 from beam_flowers.runs.report import ReportJob, write_report
 from beam_flowers.scoring.read_table import read_scores

@@ -19,8 +19,8 @@ from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.corrections import read_corrections
 from beam_flowers.review.app import make_app
 from beam_flowers.review.decisions import Decision, Decisions
+from beam_flowers.review.serve import ReviewJob, reviewing
 from beam_flowers.review.session import Candidate, Session, least_sure_first
-from beam_flowers.runs.review import ReviewJob, reviewing
 from beam_flowers.scoring.read_table import ScoreTable, read_scores
 
 pytest.importorskip("flask", reason="the report's extra is not installed")

@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers doctor`."""
     require_no_pipeline("doctor", beams)
     from beam_flowers.doctor.findings import SEVERITIES
-    from beam_flowers.report.page import ENDINGS, require_packages
+    from beam_flowers.pages.page import ENDINGS, require_packages
     from beam_flowers.runs.doctor import check_output, diagnose, write_json, write_page
 
     pages = [name for name in arguments.output if name.lower().endswith(ENDINGS)]

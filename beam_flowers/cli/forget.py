@@ -23,7 +23,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers forget`."""
     from beam_flowers import files
-    from beam_flowers.report.words import counted
+    from beam_flowers.pages.format import counted
     from beam_flowers.store.forget import forget
 
     store, root = arguments.store, arguments.root

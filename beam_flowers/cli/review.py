@@ -33,7 +33,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers review`."""
-    from beam_flowers.runs.review import ReviewJob, reviewing
+    from beam_flowers.review.serve import ReviewJob, reviewing
 
     require_no_pipeline("review", beams)
     job = ReviewJob(arguments.scores, arguments.output, arguments.port, arguments.model_id)

@@ -6,8 +6,8 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from beam_flowers.errors import InputError
-from beam_flowers.report.page import asset, environment
-from beam_flowers.report.thumbnails import read_thumbnail
+from beam_flowers.pages.page import asset, environment
+from beam_flowers.pages.thumbnails import read_thumbnail
 from beam_flowers.review.session import NEW, SKIP, TAKE_OUT, UNDO, Session
 
 if TYPE_CHECKING:

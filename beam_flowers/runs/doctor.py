@@ -20,10 +20,10 @@ from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import are_splits, is_hidden
 from beam_flowers.images.outputs import HEAD, Writing, require_ending
 from beam_flowers.images.recipe import Limits
+from beam_flowers.pages.collection_sections import diagnosis_page
+from beam_flowers.pages.format import listed
+from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render
 from beam_flowers.records import NOT_AN_IMAGE, Hidden, Image, Reject
-from beam_flowers.report.diagnosed import diagnosis_page
-from beam_flowers.report.page import ENDINGS, Rendered, is_page, render
-from beam_flowers.report.words import listed
 from beam_flowers.runs.progress import Progress
 
 FORMAT = "beam-flowers doctor 1"

@@ -19,11 +19,11 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
 from beam_flowers.head.store_examples import Stored, read_examples
 from beam_flowers.images.outputs import Writing, require_ending
-from beam_flowers.report import evaluated, scored, stored
-from beam_flowers.report.page import ENDINGS, Rendered, is_page, render, require_packages
-from beam_flowers.report.plane import sample_rows
-from beam_flowers.report.sections import Facts, Page, Section, Tile
-from beam_flowers.report.words import counted, listed, percent, settings
+from beam_flowers.pages import model_sections, score_sections, store_sections
+from beam_flowers.pages.format import counted, listed, percent, settings
+from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render, require_packages
+from beam_flowers.pages.projection import sample_rows
+from beam_flowers.pages.sections import Facts, Page, Section, Tile
 from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
 from beam_flowers.runs.progress import Progress
 from beam_flowers.runs.score_stored import is_store, store_roots
@@ -135,16 +135,16 @@ def model_page(job: ReportJob) -> Page:
     single = found if isinstance(found, Scored) else None
     rejected = _rejects(files.absolute(job.store), bundle.fingerprints)
     sections = [
-        *evaluated.evaluation_sections(report, single),
+        *model_sections.evaluation_sections(report, single),
         *_map(job, rows.examples, bundle),
         *steps,
-        *stored.rejects(rejected),
+        *store_sections.rejects(rejected),
         Facts("facts", "What was done", "", _model_facts(job, bundle) + _store_facts(job, rows)),
     ]
-    tiles = evaluated.tiles(report)
+    tiles = model_sections.tiles(report)
     return Page(
         f"Model of {listed(bundle.labels, 5)}",
-        evaluated.lead(report),
+        model_sections.lead(report),
         [*tiles, *_rejects_tile(rejected)],
         report["measured"]["warnings"],
         sections,
@@ -159,11 +159,11 @@ def store_page(job: ReportJob) -> Page:
     rejected = _rejects(files.absolute(job.source), rows.fingerprint.split("+"))
     labels = rows.examples.labels
     suspects = find_suspects(rows.examples, job.folds)
-    sections: list[Section] = [] if suspects is None else [evaluated.suspects(suspects)]
+    sections: list[Section] = [] if suspects is None else [model_sections.suspects(suspects)]
     sections += [
-        stored.label_counts(labels),
+        store_sections.label_counts(labels),
         *_map(job, rows.examples, None),
-        *stored.rejects(rejected),
+        *store_sections.rejects(rejected),
         Facts("facts", "What was done", "", _store_facts(job, rows)),
     ]
     named = {label for label in labels if label is not None}
@@ -172,7 +172,7 @@ def store_page(job: ReportJob) -> Page:
         Tile(f"{len(named):,}", "labels", "", "labels"),
     ]
     if suspects:
-        tiles.append(evaluated.suspects_tile(suspects))
+        tiles.append(model_sections.suspects_tile(suspects))
     return Page(
         "Feature store",
         f"{counted(len(labels), 'picture')} of {counted(len(named), 'label')}, as vectors of "
@@ -188,9 +188,9 @@ def scores_page(job: ReportJob) -> Page:
     """About a table of scores."""
     table = read_scores(job.source, job.model_id)
     sections = [
-        *scored.score_sections(table),
+        *score_sections.score_sections(table),
         *_scored_map(job, table),
-        *stored.rejects(table.rejects),
+        *store_sections.rejects(table.rejects),
         Facts("facts", "What was done", "", _score_facts(table)),
     ]
     return Page(
@@ -198,7 +198,7 @@ def scores_page(job: ReportJob) -> Page:
         f"{counted(len(table.uris), 'picture')} labelled with "
         f"{listed(sorted(set(table.given)))}. A score is what the model claims, not the share of "
         "right answers; report MODEL --store STORE measures that.",
-        scored.score_tiles(table, len(table.rejects)),
+        score_sections.score_tiles(table, len(table.rejects)),
         [],
         sections,
         dict(zip(table.uris, table.sha256, strict=True)),
@@ -232,7 +232,7 @@ def _map(job: ReportJob, examples: Examples, bundle: Bundle | None) -> list[Sect
         return []
     given = None if bundle is None or bundle.head.multi_label else _given(bundle, examples, rows)
     labels = [examples.labels[row] for row in rows.tolist()]
-    return [stored.vector_map(examples, rows, given, labels)]
+    return [store_sections.vector_map(examples, rows, given, labels)]
 
 
 def _given(bundle: Bundle, examples: Examples, rows: Indices) -> list[str]:
@@ -270,7 +270,7 @@ def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
         np.stack([examples.vectors[i] for examples, i in chosen]),
     )
     every = np.arange(len(chosen), dtype=np.intp)
-    drawn = stored.vector_map(sample, every, None, sample.labels, total=len(known))
+    drawn = store_sections.vector_map(sample, every, None, sample.labels, total=len(known))
     return [drawn] if len(chosen) > 2 else []
 
 
@@ -290,7 +290,7 @@ def _steps(job: ReportJob) -> list[Section]:
         )
     try:
         steps = [json.loads(line) for line in files.read_bytes(logs[-1]).splitlines()]
-        return [stored.step_curves(steps, logs[-1])] if steps else []
+        return [store_sections.step_curves(steps, logs[-1])] if steps else []
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{logs[-1]!r} is no step log of train: {error!r}") from error
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.outputs import HEAD
-from beam_flowers.report.sections import Card, Gallery, Map, Matrix, Page, Section, Threshold
-from beam_flowers.report.thumbnails import Thumbnail, read_thumbnails
-from beam_flowers.report.words import percent, short_name
+from beam_flowers.pages.format import percent, short_name
+from beam_flowers.pages.sections import Card, Gallery, Map, Matrix, Page, Section, Threshold
+from beam_flowers.pages.thumbnails import Thumbnail, read_thumbnails
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -89,7 +89,7 @@ def require_packages() -> None:
         raise InputError(_INSTALL) from error
 
 
-def asset(name: str, package: str = "beam_flowers.report") -> str:
+def asset(name: str, package: str = "beam_flowers.pages") -> str:
     """A style sheet or script of a package."""
     return resources(package).joinpath("templates", name).read_text("utf-8")
 
@@ -117,7 +117,7 @@ def render(page: Page, most: int) -> Rendered:
     number = {uri: i for i, uri in enumerate(uris)}
     script = asset("report.js")
     html = (
-        environment("beam_flowers.report")
+        environment("beam_flowers.pages")
         .get_template("report.html")
         .render(
             page=page,

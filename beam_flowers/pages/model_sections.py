@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from beam_flowers.evaluation.measures import Scored
-from beam_flowers.report import charts
-from beam_flowers.report.sections import Card, Column, Figure, Gallery, Matrix, Section, Table, Tile
-from beam_flowers.report.words import counted, percent, share_of, shown
+from beam_flowers.pages import charts
+from beam_flowers.pages.format import counted, percent, share_of, shown
+from beam_flowers.pages.sections import Card, Column, Figure, Gallery, Matrix, Section, Table, Tile
 
 MOST_CARDS = 120
 """Pictures of a gallery."""

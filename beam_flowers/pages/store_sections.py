@@ -10,11 +10,11 @@ import numpy as np
 
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
+from beam_flowers.pages import charts
+from beam_flowers.pages.format import counted, percent, shown
+from beam_flowers.pages.projection import principal_plane
+from beam_flowers.pages.sections import Card, Column, Figure, Map, Table
 from beam_flowers.records import NOT_AN_IMAGE
-from beam_flowers.report import charts
-from beam_flowers.report.plane import principal_plane
-from beam_flowers.report.sections import Card, Column, Figure, Map, Table
-from beam_flowers.report.words import counted, percent, shown
 
 MOST_REJECTS = 2000
 """Rows of the table of rejects."""

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 from beam_flowers.doctor.facts import Facts as FileFacts
 from beam_flowers.doctor.findings import SEVERITIES, Finding
-from beam_flowers.report.sections import Card, Column, Gallery, Page, Section, Table, Tile
-from beam_flowers.report.sections import Facts as FactList
-from beam_flowers.report.words import counted, listed, shown
+from beam_flowers.pages.format import counted, listed, shown
+from beam_flowers.pages.sections import Card, Column, Gallery, Page, Section, Table, Tile
+from beam_flowers.pages.sections import Facts as FactList
 
 MOST_CARDS = 120
 """Pictures of a finding."""

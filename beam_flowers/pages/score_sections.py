@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_flowers.report import charts
-from beam_flowers.report.evaluated import MOST_LABELS
-from beam_flowers.report.sections import Card, Gallery, Matrix, Section, Threshold, Tile
-from beam_flowers.report.words import counted, percent, shown
+from beam_flowers.pages import charts
+from beam_flowers.pages.format import counted, percent, shown
+from beam_flowers.pages.model_sections import MOST_LABELS
+from beam_flowers.pages.sections import Card, Gallery, Matrix, Section, Threshold, Tile
 from beam_flowers.scoring.read_table import ScoreTable
 
 BANDS = (0.0, 0.5, 0.7, 0.9, 0.99)
