@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from beam_flowers.images.decode import decode as decode
     from beam_flowers.images.find import find_images as find_images
     from beam_flowers.images.outputs import Writing as Writing
-    from beam_flowers.inference import BottleneckModelHandler as BottleneckModelHandler
-    from beam_flowers.inference import NewestModelHandler as NewestModelHandler
-    from beam_flowers.inference import ScoreModelHandler as ScoreModelHandler
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
@@ -35,40 +32,47 @@ if TYPE_CHECKING:
     from beam_flowers.runs.train import train_model as train_model
     from beam_flowers.scoring.decision import Rule as Rule
     from beam_flowers.scoring.ranking import Score as Score
-    from beam_flowers.streaming import WatchImages as WatchImages
-    from beam_flowers.transforms import ComputeBottlenecks as ComputeBottlenecks
-    from beam_flowers.transforms import FindImages as FindImages
-    from beam_flowers.transforms import ReadImages as ReadImages
-    from beam_flowers.transforms import ReadStore as ReadStore
-    from beam_flowers.transforms import ScoreBottlenecks as ScoreBottlenecks
-    from beam_flowers.transforms import ScoreImages as ScoreImages
-    from beam_flowers.transforms import WriteStore as WriteStore
+    from beam_flowers.transforms.ptransforms import (
+        ComputeBottlenecks as ComputeBottlenecks,
+    )
+    from beam_flowers.transforms.ptransforms import FindImages as FindImages
+    from beam_flowers.transforms.ptransforms import ReadImages as ReadImages
+    from beam_flowers.transforms.ptransforms import ReadStore as ReadStore
+    from beam_flowers.transforms.ptransforms import ScoreBottlenecks as ScoreBottlenecks
+    from beam_flowers.transforms.ptransforms import ScoreImages as ScoreImages
+    from beam_flowers.transforms.ptransforms import WriteStore as WriteStore
+    from beam_flowers.transforms.run_inference import (
+        BottleneckModelHandler as BottleneckModelHandler,
+    )
+    from beam_flowers.transforms.run_inference import NewestModelHandler as NewestModelHandler
+    from beam_flowers.transforms.run_inference import ScoreModelHandler as ScoreModelHandler
+    from beam_flowers.transforms.streaming import WatchImages as WatchImages
 
 _HOMES = {
     "Bottleneck": "records",
-    "BottleneckModelHandler": "inference",
-    "ComputeBottlenecks": "transforms",
+    "BottleneckModelHandler": "transforms.run_inference",
+    "ComputeBottlenecks": "transforms.ptransforms",
     "EvaluationJob": "runs.evaluate",
-    "FindImages": "transforms",
+    "FindImages": "transforms.ptransforms",
     "Image": "records",
     "ImageClassifierOptions": "head.image_classifier",
     "Job": "runs.score",
     "LbfgsOptions": "head.lbfgs",
-    "NewestModelHandler": "inference",
-    "ReadImages": "transforms",
-    "ReadStore": "transforms",
+    "NewestModelHandler": "transforms.run_inference",
+    "ReadImages": "transforms.ptransforms",
+    "ReadStore": "transforms.ptransforms",
     "Reject": "records",
     "RetrainOptions": "head.retrain",
     "Rule": "scoring.decision",
     "RunOptions": "runs.embed",
     "Score": "scoring.ranking",
-    "ScoreBottlenecks": "transforms",
-    "ScoreImages": "transforms",
-    "ScoreModelHandler": "inference",
+    "ScoreBottlenecks": "transforms.ptransforms",
+    "ScoreImages": "transforms.ptransforms",
+    "ScoreModelHandler": "transforms.run_inference",
     "SplitOptions": "head.split",
     "TrainOptions": "runs.train",
-    "WatchImages": "streaming",
-    "WriteStore": "transforms",
+    "WatchImages": "transforms.streaming",
+    "WriteStore": "transforms.ptransforms",
     "Writing": "images.outputs",
     "classify_pictures": "runs.classify",
     "decode": "images.decode",

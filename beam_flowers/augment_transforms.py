@@ -15,14 +15,14 @@ from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.distort import Distortions
 from beam_flowers.images.recipe import Limits
-from beam_flowers.plan_transforms import CommitPlan, SpreadUnits, step
 from beam_flowers.records import Bottleneck, Reject, Seconds
 from beam_flowers.store.augmented import AugmentedRows, copies_of, derive_copies
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
 from beam_flowers.store.work_units import Unit, read_unit
-from beam_flowers.worker_setup import Setup, expected_setup, require_seen
-from beam_flowers.workers import EmbedUnits
+from beam_flowers.transforms.dofns import EmbedUnits
+from beam_flowers.transforms.plan import CommitPlan, SpreadUnits, step
+from beam_flowers.transforms.preflight import Setup, expected_setup, require_seen
 
 
 class DistortUnits(EmbedUnits):

@@ -30,7 +30,7 @@ import re, resource, sys, time
 from pathlib import Path
 from beam_flowers.cli.main import main
 import beam_flowers.runs.evaluate, beam_flowers.runs.score, beam_flowers.runs.train
-import beam_flowers.plan_transforms, beam_flowers.runs.beam
+import beam_flowers.transforms.plan, beam_flowers.transforms.runner
 
 def memory(name):
     status = Path("/proc/self/status").read_text()

@@ -97,7 +97,7 @@ def test_help_imports_neither_beam_nor_tensorflow_nor_arrow():
 
 def test_pipelines_of_single_labels_import_no_scipy():
     script = (
-        "import sys; import beam_flowers.plan_transforms, beam_flowers.scoring.table\n"
+        "import sys; import beam_flowers.transforms.plan, beam_flowers.scoring.table\n"
         "assert 'scipy' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)

@@ -85,15 +85,15 @@ def test_the_last_of_these_steps_is_after_the_end(changed, tmp_path, monkeypatch
 
 
 def test_a_retried_last_step_commits_once(changed, expected, tmp_path, monkeypatch):
-    from beam_flowers import plan_transforms
     from beam_flowers.store.commits import latest
+    from beam_flowers.transforms import plan
 
-    def finish_twice(plan, outcomes, finish=plan_transforms.finish):
+    def finish_twice(plan, outcomes, finish=plan.finish):
         outcomes = list(outcomes)
         finish(plan, outcomes)
         return finish(plan, outcomes)
 
-    monkeypatch.setattr(plan_transforms, "finish", finish_twice)
+    monkeypatch.setattr(plan, "finish", finish_twice)
     shutil.copytree(changed[1], tmp_path / "store")
     summary = embed(changed[0], tmp_path / "store")
     assert summary == expected.__class__(**{**vars(summary), "dataset_hash": expected.dataset_hash})

@@ -16,7 +16,7 @@ import yaml
 
 from beam_flowers.cli.flags import split_flags
 from beam_flowers.cli.parser import command_parser, make_parser
-from beam_flowers.runs.beam import pipeline_options
+from beam_flowers.transforms.runner import pipeline_options
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DOCKERFILE = (DEPLOY.parent / "Dockerfile").read_text()

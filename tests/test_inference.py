@@ -23,9 +23,13 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError, ModelError
 from beam_flowers.head.bundle import model_id, read_bundle, write_bundle
 from beam_flowers.images.decode import decode
-from beam_flowers.inference import BottleneckModelHandler, NewestModelHandler, ScoreModelHandler
 from beam_flowers.store.features import read_features
-from beam_flowers.transforms import ReadStore
+from beam_flowers.transforms.ptransforms import ReadStore
+from beam_flowers.transforms.run_inference import (
+    BottleneckModelHandler,
+    NewestModelHandler,
+    ScoreModelHandler,
+)
 
 NETWORK = resolve("efficientnet-lite0")
 

@@ -11,8 +11,8 @@ import pytest
 from beam_flowers.cli.flags import split_flags
 from beam_flowers.cli.parser import command_parser, make_parser
 from beam_flowers.errors import WorkerError
-from beam_flowers.runs.beam import _explained, pipeline_options
-from beam_flowers.runs.jobs import how_to_cancel
+from beam_flowers.transforms.jobs import how_to_cancel
+from beam_flowers.transforms.runner import _explained, pipeline_options
 
 JOB = "BeamApp-user-1122-abc_6d1f"
 
@@ -95,7 +95,7 @@ def test_what_is_said_of_a_job_that_is_left_alone(job, flags, words):
     "line",
     [
         "ModuleNotFoundError: No module named 'beam_flowers'",
-        "AttributeError: Can't get attribute 'Step' on <module 'beam_flowers.workers'>",
+        "AttributeError: Can't get attribute 'Step' on <module 'beam_flowers.transforms.dofns'>",
         "TypeError: code() argument 13 must be str, not int",
     ],
 )

@@ -23,7 +23,11 @@ from beam_flowers.runs.embed import embed_images
 from beam_flowers.runs.score import Job, score_images
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.store.commits import latest
-from beam_flowers.transforms import ComputeBottlenecks, FindImages, ScoreBottlenecks
+from beam_flowers.transforms.ptransforms import (
+    ComputeBottlenecks,
+    FindImages,
+    ScoreBottlenecks,
+)
 
 
 @pytest.fixture

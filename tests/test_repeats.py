@@ -5,19 +5,20 @@ import json
 import pytest
 from stores import PHOTOS, embed, photos, rows, visible
 
-from beam_flowers import files, workers
+from beam_flowers import files
 from beam_flowers.cli.main import _telling
 from beam_flowers.images.recipe import Limits
 from beam_flowers.runs import embed as embed_run
 from beam_flowers.store.commits import latest, versions
 from beam_flowers.store.plan import finish
-from beam_flowers.worker_setup import expected_setup
+from beam_flowers.transforms import dofns
+from beam_flowers.transforms.preflight import expected_setup
 
 
 def outcomes(plan, kind, backbones):
     """What the workers make of a plan's units."""
     setup = expected_setup(plan.place, {}, backbones)
-    step = workers.EmbedUnits(setup, kind, Limits())
+    step = dofns.EmbedUnits(setup, kind, Limits())
     step.start_bundle()
     made = []
     for unit in plan.compute:

@@ -197,19 +197,19 @@ def test_a_lost_part_keeps_forget_from_nothing_else(collection, capsys):
 @pytest.mark.parametrize("way", ["images with the store", "the whole store"])
 def test_an_embed_that_replaces_parts_meanwhile_ends_no_score(collection, monkeypatch, way):
     """The embed of another process commits new labels just before the rows are read."""
-    from beam_flowers import plan_transforms
+    from beam_flowers.transforms import plan
 
-    real, store = plan_transforms.ScorePlan, collection / "store"
+    real, store = plan.ScorePlan, collection / "store"
 
     def relabelled_meanwhile(*arguments):
-        monkeypatch.setattr(plan_transforms, "ScorePlan", real)
+        monkeypatch.setattr(plan, "ScorePlan", real)
         manifest = collection / "labels.csv"
         uris = (collection / "photos" / "roses").iterdir()
         manifest.write_text("uri,label\n" + "".join(f"{uri},rosa\n" for uri in uris))
         assert cli("embed", manifest, "--store", store) == 0
         return real(*arguments)
 
-    monkeypatch.setattr(plan_transforms, "ScorePlan", relabelled_meanwhile)
+    monkeypatch.setattr(plan, "ScorePlan", relabelled_meanwhile)
     if way == "the whole store":
         job = Job((str(store),), str(collection / "out.parquet"))
         assert score_images(job, read_bundle(str(collection / "model"))).reused == 20

@@ -5,11 +5,11 @@ import pictures
 import pytest
 from stores import cli, embed, photos, rejects, rows
 
-from beam_flowers import workers
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.runs import score_stored
 from beam_flowers.runs.score import Job, score_images
 from beam_flowers.store.commits import latest
+from beam_flowers.transforms import dofns
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_part_in_several_pieces_gives_the_same_files(score, monkeypatch, tmp_p
         return sorted(p.read_bytes() for p in (tmp_path / name).glob("part-*.parquet"))
 
     score("whole")
-    monkeypatch.setattr(workers, "_SCORED_ROWS", 2)
+    monkeypatch.setattr(dofns, "_SCORED_ROWS", 2)
     score("pieces")
     assert files("pieces") == files("whole")
 

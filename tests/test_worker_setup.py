@@ -13,14 +13,12 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from stores import embed, photos, scenes
 
-from beam_flowers import files, workers
+from beam_flowers import files
 from beam_flowers.backbones import hardware, openvino_engine
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.check_transforms import CheckWorkers
 from beam_flowers.errors import BackboneError, InputError, WorkerError
 from beam_flowers.images.find import find_images
-from beam_flowers.plan_transforms import RunPlan, ScorePlan
 from beam_flowers.records import Image
 from beam_flowers.runs import embed as embed_run
 from beam_flowers.store.commits import Section
@@ -29,7 +27,10 @@ from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.work_units import Unit
-from beam_flowers.worker_setup import (
+from beam_flowers.transforms import dofns
+from beam_flowers.transforms.check import CheckWorkers
+from beam_flowers.transforms.plan import RunPlan, ScorePlan
+from beam_flowers.transforms.preflight import (
     expected_setup,
     processes_on_a_host,
     require_seen,
@@ -128,12 +129,12 @@ def test_pictures_that_the_worker_does_not_see(tmp_path):
 def test_a_step_on_a_bad_worker_does_nothing_and_passes_the_reason_on(setup):
     bad = replace(setup, nonce="another")
     called = []
-    step = workers.Step(bad, called.append)
+    step = dofns.Step(bad, called.append)
     (outcome,) = step.process("unit")
     assert outcome.problem == bad.problem()
     assert not called
     assert list(step.process(outcome)) == [outcome]
-    (tagged,) = workers.Step(bad, called.append, "elsewhere").process("unit")
+    (tagged,) = dofns.Step(bad, called.append, "elsewhere").process("unit")
     assert (tagged.tag, tagged.value) == ("elsewhere", outcome)
 
 
@@ -142,7 +143,7 @@ def test_what_a_worker_is_at_fault_for_is_no_exception(setup, error):
     def fail(unit):
         raise error
 
-    (outcome,) = workers.Step(setup, fail).process("unit")
+    (outcome,) = dofns.Step(setup, fail).process("unit")
     assert outcome == Outcome((), problem=f"{HOST}: {error}")
 
 

@@ -19,8 +19,8 @@ from apache_beam.yaml import main as yaml_main
 
 from beam_flowers.errors import InputError
 from beam_flowers.records import Bottleneck, Image
-from beam_flowers.yaml_rows import bottleneck_of, bottleneck_row, image_of
-from beam_flowers.yaml_transforms import with_errors
+from beam_flowers.transforms.beam_yaml import with_errors
+from beam_flowers.transforms.yaml_rows import bottleneck_of, bottleneck_row, image_of
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "label_pictures.yaml"
 TYPES = (

@@ -16,7 +16,7 @@ from beam_flowers.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from beam_flowers.check_transforms import Finding
+    from beam_flowers.transforms.check import Finding
 
 EXIT_WRONG = 1
 

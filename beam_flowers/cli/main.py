@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> int:
     parsed = command.parse_args(ours)
     if beams:
         print("handed to Beam:", *map(without_secret, beams), flush=True)
-        from beam_flowers.runs.beam import reach_files
+        from beam_flowers.transforms.runner import reach_files
 
         reach_files(beams)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)

@@ -161,7 +161,7 @@ class _Run:
         distortions: Distortions = self.augmentation.distortions
         with watched(plan, self.progress):
             from beam_flowers.augment_transforms import AugmentPlan
-            from beam_flowers.runs.beam import run_pipeline
+            from beam_flowers.transforms.runner import run_pipeline
 
             made = AugmentPlan(plan, kind, self.backbone, distortions)
             run_pipeline(made, plan.place, self.options.pipeline)

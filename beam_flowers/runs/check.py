@@ -19,7 +19,7 @@ from beam_flowers.store.names import WORK
 from beam_flowers.store.parts import Place
 
 if TYPE_CHECKING:
-    from beam_flowers.check_transforms import Finding
+    from beam_flowers.transforms.check import Finding
 
 PROBES = 10
 
@@ -42,8 +42,8 @@ def check_workers(
         InputError: `images` has no files.
         WorkerError: no worker answered, or none of them could say what it found.
     """
-    from beam_flowers.check_transforms import FINDINGS, CheckWorkers, Finding
-    from beam_flowers.runs.beam import run_pipeline
+    from beam_flowers.transforms.check import FINDINGS, CheckWorkers, Finding
+    from beam_flowers.transforms.runner import run_pipeline
 
     options = options or RunOptions()
     options.apply()

@@ -15,7 +15,6 @@ from beam_flowers.errors import InputError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
-from beam_flowers.runs.head_start import head_start
 from beam_flowers.runs.progress import Progress, watched
 from beam_flowers.runs.summary import Summary as Summary
 from beam_flowers.store.commits import (
@@ -33,7 +32,8 @@ from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.whole import is_new
-from beam_flowers.worker_setup import unfit
+from beam_flowers.transforms.prefetch import head_start
+from beam_flowers.transforms.preflight import unfit
 
 Warn = Callable[[str], None]
 _TRIES = 20
@@ -67,7 +67,7 @@ class RunOptions:
         """
         if self.pipeline:
             # Beam takes two seconds to import; a run that has nothing to do goes without.
-            from beam_flowers.runs.beam import reach_files
+            from beam_flowers.transforms.runner import reach_files
 
             reach_files(self.pipeline)
 
@@ -357,8 +357,8 @@ def run_plan(
         watched(plan, progress, kind.rows_each, len(backbones)),
         head_start(plan, backbones, options),
     ):
-        from beam_flowers.plan_transforms import RunPlan
-        from beam_flowers.runs.beam import run_pipeline
+        from beam_flowers.transforms.plan import RunPlan
+        from beam_flowers.transforms.runner import run_pipeline
 
         run_pipeline(RunPlan(plan, kind, backbones), plan.place, options)
 

@@ -115,8 +115,8 @@ def score_stored(
     def carry_out(plan: Plan) -> None:
         places = [place for tables in sources for place, _ in tables]
         with watched(plan, table.progress, table.kind.rows_each):
-            from beam_flowers.plan_transforms import ScorePlan
-            from beam_flowers.runs.beam import run_pipeline
+            from beam_flowers.transforms.plan import ScorePlan
+            from beam_flowers.transforms.runner import run_pipeline
 
             run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
 

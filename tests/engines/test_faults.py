@@ -13,7 +13,7 @@ import servers
 from stores import rows, scenes, visible
 
 from beam_flowers.store.commits import versions
-from beam_flowers.worker_setup import PATIENCE
+from beam_flowers.transforms.preflight import PATIENCE
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 COUNT = 120

@@ -12,7 +12,7 @@ from stores import photos
 
 import beam_flowers
 from beam_flowers.store.commits import versions
-from beam_flowers.worker_setup import PATIENCE
+from beam_flowers.transforms.preflight import PATIENCE
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 

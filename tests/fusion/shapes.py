@@ -16,14 +16,11 @@ import vectors
 from apache_beam.transforms.window import FixedWindows
 from fuser import new_pipeline
 
-from beam_flowers import streaming, transforms, yaml_transforms
 from beam_flowers.augment_transforms import AugmentPlan
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
-from beam_flowers.check_transforms import CheckWorkers
 from beam_flowers.head.bundle import Bundle, write_bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.images.distort import DEFAULT
-from beam_flowers.plan_transforms import RunPlan, ScorePlan
 from beam_flowers.records import Image
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.store.augmented import AugmentedRows
@@ -32,6 +29,9 @@ from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.work_units import Unit
+from beam_flowers.transforms import beam_yaml, ptransforms, streaming
+from beam_flowers.transforms.check import CheckWorkers
+from beam_flowers.transforms.plan import RunPlan, ScorePlan
 
 Shape = Callable[[beam.Pipeline], Any]
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -115,44 +115,44 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
     """Gives the public transforms as users wire them, in batches."""
 
     def embed(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
-        computed = found.images | transforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
+        found = pipeline | ptransforms.FindImages([made.pictures])
+        computed = found.images | ptransforms.ComputeBottlenecks(made.network)
+        computed.bottlenecks | ptransforms.WriteStore(made.new, made.network)
         (found.rejects, computed.rejects) | "Rejects" >> beam.Flatten() | beam.Map(print)
 
     def label(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
-        scored = found.images | transforms.ScoreImages(made.model, made.network)
-        stored = pipeline | transforms.ReadStore(made.store)
-        scores = stored | transforms.ScoreBottlenecks(made.model)
+        found = pipeline | ptransforms.FindImages([made.pictures])
+        scored = found.images | ptransforms.ScoreImages(made.model, made.network)
+        stored = pipeline | ptransforms.ReadStore(made.store)
+        scores = stored | ptransforms.ScoreBottlenecks(made.model)
         (scored.scores, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
     def add_to_a_store(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
-        computed = found.images | transforms.ComputeBottlenecks(made.network)
-        stored = pipeline | transforms.ReadStore(made.store)
+        found = pipeline | ptransforms.FindImages([made.pictures])
+        computed = found.images | ptransforms.ComputeBottlenecks(made.network)
+        stored = pipeline | ptransforms.ReadStore(made.store)
         both = (stored, computed.bottlenecks) | "Both" >> beam.Flatten()
-        both | transforms.WriteStore(made.new, made.network)
+        both | ptransforms.WriteStore(made.new, made.network)
 
     def read(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
-        read = found.images | transforms.ReadImages()
+        found = pipeline | ptransforms.FindImages([made.pictures])
+        read = found.images | ptransforms.ReadImages()
         (found.rejects, read.rejects) | "Rejects" >> beam.Flatten() | beam.Map(print)
 
     def in_windows(pipeline: beam.Pipeline) -> None:
         images = pipeline | beam.Create([Image("/r/a.jpg", "/r", "a.jpg")])
         windows = images | beam.WindowInto(FixedWindows(60))
-        computed = windows | transforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
+        computed = windows | ptransforms.ComputeBottlenecks(made.network)
+        computed.bottlenecks | ptransforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
         rejects = {"output": "rejects"}
-        found = pipeline | yaml_transforms.FindImages([made.pictures], rejects)
-        computed = found["good"] | yaml_transforms.ComputeBottlenecks(NAME, rejects)
-        computed["good"] | yaml_transforms.WriteStore(made.new)
-        scored = found["good"] | yaml_transforms.ScoreImages(f"{made.models}/first")
-        stored = pipeline | yaml_transforms.ReadStore(made.store)
-        scores = stored | yaml_transforms.ScoreBottlenecks(f"{made.models}/first")
+        found = pipeline | beam_yaml.FindImages([made.pictures], rejects)
+        computed = found["good"] | beam_yaml.ComputeBottlenecks(NAME, rejects)
+        computed["good"] | beam_yaml.WriteStore(made.new)
+        scored = found["good"] | beam_yaml.ScoreImages(f"{made.models}/first")
+        stored = pipeline | beam_yaml.ReadStore(made.store)
+        scores = stored | beam_yaml.ScoreBottlenecks(f"{made.models}/first")
         (scored, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
     for build in (embed, label, add_to_a_store, read, in_windows, in_yaml):
@@ -165,12 +165,12 @@ def endless(made: Material) -> Iterator[tuple[str, Shape]]:
     def embed(pipeline: beam.Pipeline) -> None:
         images = pipeline | streaming.WatchImages(made.pictures)
         windows = images | beam.WindowInto(FixedWindows(60))
-        computed = windows | transforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
+        computed = windows | ptransforms.ComputeBottlenecks(made.network)
+        computed.bottlenecks | ptransforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
-        images = pipeline | yaml_transforms.WatchImages(made.pictures)
-        images | yaml_transforms.ScoreImages(f"{made.models}/first")
+        images = pipeline | beam_yaml.WatchImages(made.pictures)
+        images | beam_yaml.ScoreImages(f"{made.models}/first")
 
     def example(name: str, **model: str) -> Shape:
         spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")

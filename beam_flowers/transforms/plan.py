@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
-from beam_flowers import files, workers
+from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
 from beam_flowers.scoring.table import ScoreRows
@@ -20,7 +20,8 @@ from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Outcome, Plan, finish
 from beam_flowers.store.work_units import Unit
-from beam_flowers.worker_setup import Setup, expected_setup
+from beam_flowers.transforms import dofns
+from beam_flowers.transforms.preflight import Setup, expected_setup
 
 
 @dataclass
@@ -59,37 +60,37 @@ class SettleDoubtful(beam.PTransform):
 
     def expand(self, units: PCollection[Unit]) -> tuple[PCollection, PCollection]:
         place, rows = self.plan.place, self.plan.unit_rows
-        hash_files = workers.Step(
+        hash_files = dofns.Step(
             self.setup,
-            workers.hash_unit,
-            workers.OUTCOMES,
+            dofns.hash_unit,
+            dofns.OUTCOMES,
             place=place,
             kind=self.kind,
             partitions=self.plan.sources,
             limits=self.limits,
         )
         hashed = units | "HashFiles" >> beam.ParDo(hash_files).with_outputs(
-            workers.OUTCOMES, main="hashed"
+            dofns.OUTCOMES, main="hashed"
         )
-        find_known = workers.Step(self.setup, workers.settle_partition, place=place, unit_rows=rows)
+        find_known = dofns.Step(self.setup, dofns.settle_partition, place=place, unit_rows=rows)
         settled = (
             hashed.hashed
             | "GroupByDigest" >> beam.GroupByKey()
-            | "FindKnown" >> beam.ParDo(find_known).with_outputs(workers.MOVED, main="fresh")
+            | "FindKnown" >> beam.ParDo(find_known).with_outputs(dofns.MOVED, main="fresh")
         )
         copied = (
-            settled[workers.MOVED]
+            settled[dofns.MOVED]
             | "GroupByPart" >> beam.GroupByKey()
             | "CopyRows"
             >> step(
                 self.setup,
-                workers.copy_rows,
+                dofns.copy_rows,
                 place=place,
                 kind=self.kind,
                 others=self.plan.others,
             )
         )
-        outcomes = (hashed[workers.OUTCOMES], copied) | "Settled" >> beam.Flatten()
+        outcomes = (hashed[dofns.OUTCOMES], copied) | "Settled" >> beam.Flatten()
         return settled.fresh, outcomes
 
 
@@ -126,7 +127,7 @@ class RunPlan(beam.PTransform):
             units = units | "PassUnits" >> beam.FlatMap(_itself)
             units = (units, fresh) | "Files" >> beam.Flatten()
             outcomes.append(settled)
-        embed = workers.EmbedUnits(setup, kind, self.limits)
+        embed = dofns.EmbedUnits(setup, kind, self.limits)
         outcomes.append(units | "EmbedUnits" >> beam.ParDo(embed))
         return tuple(outcomes) | CommitPlan(plan, setup)
 
@@ -167,7 +168,7 @@ class RewriteParts(beam.PTransform):
             pbegin
             | "SpreadParts" >> SpreadUnits(self.plan.rewrite)
             | "Rewrite"
-            >> step(self.setup, workers.rewrite_part, place=self.plan.place, kind=self.kind)
+            >> step(self.setup, dofns.rewrite_part, place=self.plan.place, kind=self.kind)
         )
 
 
@@ -177,7 +178,7 @@ class ScorePlan(beam.PTransform):
 
     plan: Plan
     sources: Sequence[Place]
-    kind: workers.VectorKind
+    kind: dofns.VectorKind
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
         plan = self.plan
@@ -185,7 +186,7 @@ class ScorePlan(beam.PTransform):
         beams = pbegin.pipeline.options.get_all_options()
         setup = expected_setup(plan.place, beams, readable=sorted(stores))
         kind = _as_sent(self.kind, plan.place)
-        score = beam.ParDo(workers.ScoreUnits(setup, kind, self.sources))
+        score = beam.ParDo(dofns.ScoreUnits(setup, kind, self.sources))
         outcomes = [pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score]
         if plan.rewrite:
             outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, kind, setup))
@@ -198,8 +199,8 @@ def _as_sent(kind: Any, place: Place) -> Any:
 
 
 def step(setup: Setup, function: Callable[..., Iterable[Any]], **arguments: Any) -> beam.PTransform:
-    """`function` over elements, on workers that are set up as the driver; see `workers.Step`."""
-    return beam.ParDo(workers.Step(setup, function, **arguments))
+    """`function` over elements, on workers that are set up as the driver; see `dofns.Step`."""
+    return beam.ParDo(dofns.Step(setup, function, **arguments))
 
 
 class _Listed(beam.DoFn):

@@ -26,11 +26,16 @@ from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BeamFlowersError
 from beam_flowers.images.recipe import Limits
-from beam_flowers.plan_transforms import SpreadUnits
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.store.parts import Place
-from beam_flowers.worker_setup import Setup, expected_setup, sees_store, versions
-from beam_flowers.workers import PROBLEMS
+from beam_flowers.transforms.dofns import PROBLEMS
+from beam_flowers.transforms.plan import SpreadUnits
+from beam_flowers.transforms.preflight import (
+    Setup,
+    expected_setup,
+    sees_store,
+    versions,
+)
 
 FINDINGS = "findings.json"
 """The `run_file` with what all workers found."""
@@ -43,7 +48,7 @@ class Finding:
     Attributes:
         host: its name.
         pid: process id.
-        versions: see `worker_setup.versions`.
+        versions: see `transforms.preflight.versions`.
         cores: that the process may keep busy.
         threads: that read, decode and compute in it.
         engine: what runs the network, and its precision.

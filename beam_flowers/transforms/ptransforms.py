@@ -31,7 +31,7 @@ from beam_flowers.store.append import append_window, store_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, read_part, write_part
 from beam_flowers.store.schema import StoreRows, bottlenecks_of
-from beam_flowers.streaming import Spread
+from beam_flowers.transforms.streaming import Spread
 
 REJECTS = "rejects"
 _BLOCK = 256

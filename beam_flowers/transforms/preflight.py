@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import beam_flowers
 from beam_flowers import files
 from beam_flowers.backbones import hardware, weights
 from beam_flowers.backbones.engine import require_runnable
@@ -131,8 +132,8 @@ def _version(package: str) -> str:
 
 
 def _own_version() -> str:
-    """A digest of the package's sources, since two states of it may have one version."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
+    """A digest of the whole package's sources: two states of it may have one version."""
+    folder, digest = Path(beam_flowers.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
     return f"sources {digest.hexdigest()[:8]}"

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beam_flowers.errors import BeamFlowersError, InputError, WorkerError
-from beam_flowers.runs.jobs import how_to_cancel
-from beam_flowers.worker_setup import PATIENCE, patience, signs_of_life, unfit
+from beam_flowers.transforms.jobs import how_to_cancel
+from beam_flowers.transforms.preflight import PATIENCE, patience, signs_of_life, unfit
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -73,7 +73,7 @@ def run_pipeline(step: beam.PTransform, place: Place, options: Sequence[str]) ->
     """Runs the pipeline that consists of `step`, to its end.
 
     Args:
-        step: begins with nothing; its steps run as `workers.Step`s.
+        step: begins with nothing; its steps run as `transforms.dofns.Step`s.
         place: where the run writes, and its workers' answers lie.
         options: Beam's, as flags.
 
@@ -115,10 +115,10 @@ def _no_cell() -> Iterator[None]:
 
 
 def problems_of(result: PipelineResult) -> list[str]:
-    """What workers counted as wrong with themselves; see `workers.Step`."""
+    """What workers counted as wrong with themselves; see `transforms.dofns.Step`."""
     from apache_beam.metrics import MetricsFilter
 
-    from beam_flowers.workers import PROBLEMS
+    from beam_flowers.transforms.dofns import PROBLEMS
 
     found = result.metrics().query(MetricsFilter().with_namespace(PROBLEMS))
     return sorted({counter.key.metric.name for counter in found["counters"]})

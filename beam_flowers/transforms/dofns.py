@@ -42,7 +42,7 @@ from beam_flowers.store.parts import (
 from beam_flowers.store.plan import Outcome, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.work_units import Unit, pack, partition, read_sources, read_unit, unpack
-from beam_flowers.worker_setup import Setup, require_seen
+from beam_flowers.transforms.preflight import Setup, require_seen
 
 
 class VectorKind(RowKind, Protocol):

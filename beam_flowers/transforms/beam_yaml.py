@@ -1,0 +1,233 @@
+"""Our transforms as pipelines in Beam YAML use them: from rows to rows, settings as plain values.
+
+A pipeline names those it uses below `providers:`, with `type: python`. `error_handling` is that of
+Beam YAML: with `{output: NAME}` the files that give no row come out as NAME, see `RejectRow`;
+without it the first of them ends the pipeline.
+"""
+
+# Beam takes the types of settings at run time: no `annotations` from the future here.
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.pvalue import PBegin, PCollection
+
+from beam_flowers import files
+from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
+from beam_flowers.errors import InputError
+from beam_flowers.head.bundle import Bundle, read_bundle
+from beam_flowers.records import Reject
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K
+from beam_flowers.store.features import choose_section, open_store
+from beam_flowers.transforms import ptransforms, streaming
+from beam_flowers.transforms.yaml_rows import (
+    BottleneckRow,
+    CountRow,
+    ImageRow,
+    RejectRow,
+    ScoreRow,
+    bottleneck_of,
+    bottleneck_row,
+    image_of,
+    image_row,
+    reject_row,
+    score_row,
+)
+
+ErrorHandling = Mapping[str, Any] | None
+BACKBONE = "efficientnet-lite0"
+GOOD = "good"
+"""Beam YAML's own name for the output beside the errors."""
+
+
+@dataclass
+class FindImages(beam.PTransform):
+    """Lists pictures.
+
+    Args:
+        sources: folders, quoted globs, lists, manifests or pictures.
+        error_handling: where files go that the listing rejects.
+    """
+
+    sources: Sequence[str]
+    error_handling: ErrorHandling = None
+
+    _yaml_requires_inputs = False
+
+    def expand(self, pbegin: PBegin) -> Any:
+        sources = [self.sources] if isinstance(self.sources, str) else self.sources
+        found = pbegin | ptransforms.FindImages(sources)
+        rows = found.images | "Rows" >> beam.Map(image_row).with_output_types(ImageRow)
+        return with_errors(rows, found.rejects, self.error_handling)
+
+
+@dataclass
+class WatchImages(beam.PTransform):
+    """Lists the pictures of a folder and those that arrive in it, as long as the pipeline runs.
+
+    Args:
+        folder: an existing folder.
+        interval: seconds between two looks.
+    """
+
+    folder: str
+    interval: float = 10.0
+
+    _yaml_requires_inputs = False
+
+    def expand(self, pbegin: PBegin) -> PCollection[ImageRow]:
+        found = pbegin | streaming.WatchImages(self.folder, self.interval)
+        return found | "Rows" >> beam.Map(image_row).with_output_types(ImageRow)
+
+
+@dataclass
+class ReadStore(beam.PTransform):
+    """Reads the vectors of a store.
+
+    Args:
+        store: its folder.
+        backbone: name of the backbone; may be left out where the store has only one.
+    """
+
+    store: str
+    backbone: str | None = None
+
+    _yaml_requires_inputs = False
+
+    def expand(self, pbegin: PBegin) -> PCollection[BottleneckRow]:
+        store = files.absolute(self.store)
+        _, section = choose_section(store, open_store(store), self.backbone)
+        vectors = pbegin | ptransforms.ReadStore(self.store, self.backbone)
+        return vectors | "Rows" >> _bottleneck_rows(section.fingerprint)
+
+
+@dataclass
+class ComputeBottlenecks(beam.PTransform):
+    """Computes the vectors of pictures, which come as rows with at least the field `uri`.
+
+    Args:
+        backbone: name, path or handle; or a mapping of the arguments of `beam_flowers.resolve`.
+        error_handling: where pictures go that give no vector.
+    """
+
+    backbone: Any = BACKBONE
+    error_handling: ErrorHandling = None
+
+    def expand(self, rows: PCollection[Any]) -> Any:
+        backbone = resolved(self.backbone)
+        computed = rows | "Images" >> beam.Map(image_of) | ptransforms.ComputeBottlenecks(backbone)
+        vectors = computed.bottlenecks | "Rows" >> _bottleneck_rows(backbone.fingerprint)
+        return with_errors(vectors, computed.rejects, self.error_handling)
+
+
+@dataclass
+class WriteStore(beam.PTransform):
+    """Writes vectors into a feature store, in one commit; gives a row with their number.
+
+    Args:
+        store: its folder.
+        backbone: the one that the vectors were computed with, as `ComputeBottlenecks` takes it.
+    """
+
+    store: str
+    backbone: Any = BACKBONE
+
+    def expand(self, rows: PCollection[Any]) -> PCollection[CountRow]:
+        backbone = resolved(self.backbone)
+        vectors = rows | "Vectors" >> beam.Map(bottleneck_of, fingerprint=backbone.fingerprint)
+        written = vectors | ptransforms.WriteStore(self.store, backbone)
+        return written | "Count" >> beam.Map(CountRow).with_output_types(CountRow)
+
+
+@dataclass
+class _Labelling(beam.PTransform):
+    model: str | Sequence[str]
+    top_k: int = TOP_K
+    threshold: float | None = None
+    min_margin: float | None = None
+    target_precision: float | None = None
+
+    def models(self) -> list[Bundle]:
+        folders = [self.model] if isinstance(self.model, str) else self.model
+        return [read_bundle(files.absolute(folder)) for folder in folders]
+
+    def rule(self) -> Rule:
+        return Rule(self.threshold, self.min_margin, self.target_precision)
+
+
+@dataclass
+class ScoreBottlenecks(_Labelling):
+    """Labels vectors that `ComputeBottlenecks` or `ReadStore` gave.
+
+    Args:
+        model: folder of the model; or several of one backbone.
+        top_k: labels a row.
+        threshold: say `unknown` where the best score is below it.
+        min_margin: say `unknown` where the best score exceeds the second by less.
+        target_precision: choose the threshold from which on this share of the labels is right.
+    """
+
+    def expand(self, rows: PCollection[Any]) -> PCollection[ScoreRow]:
+        models = self.models()
+        vectors = rows | "Vectors" >> beam.Map(bottleneck_of, fingerprint=models[0].fingerprint)
+        scores = vectors | ptransforms.ScoreBottlenecks(models, self.top_k, self.rule())
+        return scores | "Rows" >> beam.Map(score_row).with_output_types(ScoreRow)
+
+
+@dataclass
+class ScoreImages(_Labelling):
+    """Labels pictures, which come as rows with at least the field `uri`.
+
+    Args:
+        backbone: where it is not found by its name: as `ComputeBottlenecks` takes it.
+        error_handling: where pictures go that get no label.
+        model: this and the other settings as those of `ScoreBottlenecks`.
+    """
+
+    backbone: Any = None
+    error_handling: ErrorHandling = None
+
+    def expand(self, rows: PCollection[Any]) -> Any:
+        networks = resolved(self.backbone) if self.backbone else None
+        scoring = ptransforms.ScoreImages(self.models(), networks, self.top_k, self.rule())
+        scored = rows | "Images" >> beam.Map(image_of) | scoring
+        labels = scored.scores | "Rows" >> beam.Map(score_row).with_output_types(ScoreRow)
+        return with_errors(labels, scored.rejects, self.error_handling)
+
+
+def resolved(backbone: str | Mapping[str, Any]) -> ResolvedBackbone:
+    """The backbone that a setting names."""
+    return resolve(backbone) if isinstance(backbone, str) else resolve(**backbone)
+
+
+def with_errors(
+    rows: PCollection[Any], rejects: PCollection[Reject], error_handling: ErrorHandling
+) -> Any:
+    """Rows and rejects as Beam YAML wants them; without `error_handling` a reject is an error.
+
+    Raises:
+        InputError: `error_handling` has another setting than `output`.
+    """
+    if error_handling is None:
+        rejects | "NoErrors" >> beam.Map(_refuse)
+        return rows
+    others = sorted(set(error_handling) - {"output"})
+    if others or not error_handling.get("output"):
+        raise InputError(f"error_handling takes `output: NAME` and nothing else: {others}")
+    errors = rejects | "Errors" >> beam.Map(reject_row).with_output_types(RejectRow)
+    return {GOOD: rows, error_handling["output"]: errors}
+
+
+def _refuse(reject: Reject) -> None:
+    raise InputError(
+        f"{reject.image.uri!r} gives no row: {reject.error_class} ({reject.stage}), "
+        f"{reject.message}. With `error_handling: {{output: rejects}}` the step goes on, and "
+        "such files come out as its output `rejects`"
+    )
+
+
+def _bottleneck_rows(fingerprint: str) -> beam.PTransform:
+    return beam.Map(bottleneck_row, fingerprint=fingerprint).with_output_types(BottleneckRow)
