@@ -21,15 +21,6 @@ if TYPE_CHECKING:
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
-    from beam_flowers.runs.classify import classify_pictures as classify_pictures
-    from beam_flowers.runs.embed import RunOptions as RunOptions
-    from beam_flowers.runs.embed import embed_images as embed_images
-    from beam_flowers.runs.evaluate import EvaluationJob as EvaluationJob
-    from beam_flowers.runs.evaluate import evaluate_model as evaluate_model
-    from beam_flowers.runs.score import Job as Job
-    from beam_flowers.runs.score import score_images as score_images
-    from beam_flowers.runs.train import TrainOptions as TrainOptions
-    from beam_flowers.runs.train import train_model as train_model
     from beam_flowers.scoring.decision import Rule as Rule
     from beam_flowers.scoring.ranking import Score as Score
     from beam_flowers.transforms.ptransforms import (
@@ -47,16 +38,25 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.run_inference import NewestModelHandler as NewestModelHandler
     from beam_flowers.transforms.run_inference import ScoreModelHandler as ScoreModelHandler
     from beam_flowers.transforms.streaming import WatchImages as WatchImages
+    from beam_flowers.workflows.classify import classify_pictures as classify_pictures
+    from beam_flowers.workflows.embed import RunOptions as RunOptions
+    from beam_flowers.workflows.embed import embed_images as embed_images
+    from beam_flowers.workflows.evaluate import EvaluationJob as EvaluationJob
+    from beam_flowers.workflows.evaluate import evaluate_model as evaluate_model
+    from beam_flowers.workflows.score import Job as Job
+    from beam_flowers.workflows.score import score_images as score_images
+    from beam_flowers.workflows.train import TrainOptions as TrainOptions
+    from beam_flowers.workflows.train import train_model as train_model
 
 _HOMES = {
     "Bottleneck": "records",
     "BottleneckModelHandler": "transforms.run_inference",
     "ComputeBottlenecks": "transforms.ptransforms",
-    "EvaluationJob": "runs.evaluate",
+    "EvaluationJob": "workflows.evaluate",
     "FindImages": "transforms.ptransforms",
     "Image": "records",
     "ImageClassifierOptions": "head.image_classifier",
-    "Job": "runs.score",
+    "Job": "workflows.score",
     "LbfgsOptions": "head.lbfgs",
     "NewestModelHandler": "transforms.run_inference",
     "ReadImages": "transforms.ptransforms",
@@ -64,25 +64,25 @@ _HOMES = {
     "Reject": "records",
     "RetrainOptions": "head.retrain",
     "Rule": "scoring.decision",
-    "RunOptions": "runs.embed",
+    "RunOptions": "workflows.embed",
     "Score": "scoring.ranking",
     "ScoreBottlenecks": "transforms.ptransforms",
     "ScoreImages": "transforms.ptransforms",
     "ScoreModelHandler": "transforms.run_inference",
     "SplitOptions": "head.split",
-    "TrainOptions": "runs.train",
+    "TrainOptions": "workflows.train",
     "WatchImages": "transforms.streaming",
     "WriteStore": "transforms.ptransforms",
     "Writing": "images.outputs",
-    "classify_pictures": "runs.classify",
+    "classify_pictures": "workflows.classify",
     "decode": "images.decode",
-    "embed_images": "runs.embed",
-    "evaluate_model": "runs.evaluate",
+    "embed_images": "workflows.embed",
+    "evaluate_model": "workflows.evaluate",
     "find_images": "images.find",
     "read_bundle": "head.bundle",
     "resolve": "backbones.resolve",
-    "score_images": "runs.score",
-    "train_model": "runs.train",
+    "score_images": "workflows.score",
+    "train_model": "workflows.train",
     "write_bundle": "head.bundle",
 }
 

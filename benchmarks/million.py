@@ -29,7 +29,7 @@ CHILD = """
 import re, resource, sys, time
 from pathlib import Path
 from beam_flowers.cli.main import main
-import beam_flowers.runs.evaluate, beam_flowers.runs.score, beam_flowers.runs.train
+import beam_flowers.workflows.evaluate, beam_flowers.workflows.score, beam_flowers.workflows.train
 import beam_flowers.transforms.plan, beam_flowers.transforms.runner
 
 def memory(name):

@@ -25,7 +25,7 @@ from beam_flowers.head.softmax import Step
 from beam_flowers.head.split import SPLITS
 from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.training import TrainResult, train
-from beam_flowers.runs.train import versions
+from beam_flowers.workflows.train import versions
 
 HERE = Path(__file__).parent
 PAPER = RetrainOptions(how_many_training_steps=4000, train_batch_size=10, validation_batch_size=-1)

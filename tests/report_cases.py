@@ -13,9 +13,9 @@ from stores import cli
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.runs.train import TrainOptions, train_model
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import RejectRows, write_part
+from beam_flowers.workflows.train import TrainOptions, train_model
 
 HOSTILE = "<script>alert(1)</script>"
 LABELS = (HOSTILE, "\"><img src=x onerror=alert(2)> &amp; '", "玫瑰 {{ 7 * 7 }}")

@@ -15,7 +15,7 @@ import beam_flowers
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import main
-from beam_flowers.runs.embed import RunOptions, Summary, embed_images
+from beam_flowers.workflows.embed import RunOptions, Summary, embed_images
 
 PHOTOS = Path(beam_flowers.__file__).parent / "data" / "flowers" / "labelled"
 

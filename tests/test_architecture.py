@@ -29,12 +29,12 @@ LAYERS = [
     "pages",
     "review",
     "transforms",
-    "runs",
     "workflows",
     "contrib",
     "cli",
 ]
 SAME_LAYER = {
+    "runs": "workflows",
     "plan_transforms": "transforms",
     "check_transforms": "transforms",
     "worker_setup": "workers",

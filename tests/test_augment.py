@@ -23,9 +23,9 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.decode import decode_whole
 from beam_flowers.images.distort import DEFAULT, Augmentation, Distortions, canvas_recipe, distort
 from beam_flowers.runs.augment import augment_store
-from beam_flowers.runs.embed import RunOptions, embed_images
 from beam_flowers.store.commits import latest
 from beam_flowers.store.vacuum import vacuum
+from beam_flowers.workflows.embed import RunOptions, embed_images
 
 LITE0 = resolve("efficientnet-lite0")
 

@@ -14,8 +14,8 @@ from beam_flowers.pages.page import render
 from beam_flowers.pages.score_sections import score_sections, score_tiles
 from beam_flowers.pages.sections import Page
 from beam_flowers.review.serve import ReviewJob, reviewing
-from beam_flowers.runs.report import ReportJob, write_report
 from beam_flowers.scoring.read_table import ScoreTable
+from beam_flowers.workflows.report import ReportJob, write_report
 
 pytestmark = pytest.mark.browser
 DESK = {"viewport": {"width": 1280, "height": 900}}

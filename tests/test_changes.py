@@ -9,10 +9,10 @@ from stores import embed, labels, rejects, rows, visible
 
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.runs.embed import embed_images
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.store.vacuum import vacuum
+from beam_flowers.workflows.embed import embed_images
 
 
 def first(folder, label):

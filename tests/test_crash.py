@@ -102,7 +102,7 @@ def test_a_retried_last_step_commits_once(changed, expected, tmp_path, monkeypat
 
 
 def test_a_part_replaced_under_the_hands_of_a_run_is_no_end(work, monkeypatch):
-    from beam_flowers.runs import embed as embed_run
+    from beam_flowers.workflows import embed as embed_run
 
     run_plan, met = embed_run.run_plan, []
 

@@ -12,7 +12,7 @@ from stores import cli, photos
 from beam_flowers.doctor import facts as doctor_facts
 from beam_flowers.doctor.near import MOST_BITS, groups_alike
 from beam_flowers.pages.collection_sections import diagnosis_page
-from beam_flowers.runs.doctor import diagnose
+from beam_flowers.workflows.doctor import diagnose
 
 
 def write(folder, **pictures):

@@ -10,10 +10,10 @@ from stores import embed, rows
 
 from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.runs import embed as embed_run
-from beam_flowers.runs.embed import RunOptions
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
+from beam_flowers.workflows import embed as embed_run
+from beam_flowers.workflows.embed import RunOptions
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.training import train
 from beam_flowers.records import Bottleneck, Image
-from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
-from beam_flowers.runs.train import train_model
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import write_part
+from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
+from beam_flowers.workflows.train import train_model
 
 FINGERPRINT = "ab" * 32
 LABELS = ("a|b", "玫瑰", "$x_")

@@ -23,8 +23,8 @@ from beam_flowers.head.bundle import Bundle, write_bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
-from beam_flowers.runs import export as runs
-from beam_flowers.runs.export import export_model
+from beam_flowers.workflows import export as runs
+from beam_flowers.workflows.export import export_model
 
 pytestmark = pytest.mark.slow
 

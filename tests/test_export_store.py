@@ -18,8 +18,8 @@ from beam_flowers.errors import InputError
 from beam_flowers.export.projector import tile_side
 from beam_flowers.runs import export_store as runs
 from beam_flowers.runs.export_store import export_store
-from beam_flowers.runs.score import Job, score_images
 from beam_flowers.scoring.read_table import read_scores
+from beam_flowers.workflows.score import Job, score_images
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from beam_flowers.errors import BackboneError, InputError, StoreError, TrainingE
 from beam_flowers.finetune.training import Descent, Tuner
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.runs.embed import embed_images
-from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
-from beam_flowers.runs.progress import Progress
 from beam_flowers.store.features import open_store
+from beam_flowers.workflows.embed import embed_images
+from beam_flowers.workflows.fine_tune import FineTuneOptions, fine_tune
+from beam_flowers.workflows.progress import Progress
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from beam_flowers.errors import BackboneError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Image
-from beam_flowers.runs.embed import embed_images
+from beam_flowers.workflows.embed import embed_images
 
 NETWORK = resolve("efficientnet-lite0")
 
@@ -69,7 +69,7 @@ def test_what_goes_wrong_early_is_told_by_the_pipeline(folder, tmp_path, kept, m
 
 @needs_kept
 def test_where_others_compute_nothing_is_started(folder, tmp_path, kept, monkeypatch):
-    from beam_flowers.runs.embed import RunOptions
+    from beam_flowers.workflows.embed import RunOptions
 
     monkeypatch.setattr(joined, "start_early", None)
     options = RunOptions(pipeline=["--runner=FnApiRunner"])

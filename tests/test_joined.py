@@ -18,9 +18,6 @@ from beam_flowers.errors import InputError, ModelError, StoreError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.head.store_examples import read_examples, read_examples_of
-from beam_flowers.runs.classify import classify_pictures
-from beam_flowers.runs.embed import embed_images
-from beam_flowers.runs.score import Job, score_images
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.store.commits import latest
 from beam_flowers.transforms.ptransforms import (
@@ -28,6 +25,9 @@ from beam_flowers.transforms.ptransforms import (
     FindImages,
     ScoreBottlenecks,
 )
+from beam_flowers.workflows.classify import classify_pictures
+from beam_flowers.workflows.embed import embed_images
+from beam_flowers.workflows.score import Job, score_images
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from stores import cli, embed, junk, refusing, rejects, rows, visible
 
 from beam_flowers import files
-from beam_flowers.runs import embed as embed_run
 from beam_flowers.store.commits import latest
+from beam_flowers.workflows import embed as embed_run
 
 
 @pytest.fixture(scope="module")

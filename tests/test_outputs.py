@@ -20,10 +20,10 @@ from beam_flowers.cli import log
 from beam_flowers.errors import OutputError
 from beam_flowers.images.outputs import HEAD, Writing, placing
 from beam_flowers.pages.page import is_page
-from beam_flowers.runs.doctor import diagnose, is_findings, write_json
-from beam_flowers.runs.fine_tune import fine_tune as tune
-from beam_flowers.runs.score_outputs import _check_unfinished, clear_deleted
 from beam_flowers.scoring.write_table import MARK, is_rejects_file, is_score_file
+from beam_flowers.workflows.doctor import diagnose, is_findings, write_json
+from beam_flowers.workflows.fine_tune import fine_tune as tune
+from beam_flowers.workflows.score_outputs import _check_unfinished, clear_deleted
 
 LIST = b"uri,label\n/mine/a.jpg,rose\n"
 PAGE = b"<!doctype html>\n<html><head><title>Mine</title></head></html>\n"

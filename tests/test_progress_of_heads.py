@@ -14,7 +14,7 @@ from vectors import make_store
 from beam_flowers.cli import screen
 from beam_flowers.cli.progress import Bar
 from beam_flowers.head.recipes import recipe, steps_of
-from beam_flowers.runs.progress import Progress, State
+from beam_flowers.workflows.progress import Progress, State
 
 SMALL = ("--backbone", "small")
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]

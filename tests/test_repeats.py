@@ -8,11 +8,11 @@ from stores import PHOTOS, embed, photos, rows, visible
 from beam_flowers import files
 from beam_flowers.cli.main import _telling
 from beam_flowers.images.recipe import Limits
-from beam_flowers.runs import embed as embed_run
 from beam_flowers.store.commits import latest, versions
 from beam_flowers.store.plan import finish
 from beam_flowers.transforms import dofns
 from beam_flowers.transforms.preflight import expected_setup
+from beam_flowers.workflows import embed as embed_run
 
 
 def outcomes(plan, kind, backbones):

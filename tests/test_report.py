@@ -24,9 +24,9 @@ from beam_flowers.pages.projection import principal_plane, sample_rows
 from beam_flowers.pages.score_sections import threshold
 from beam_flowers.pages.store_sections import thinned
 from beam_flowers.pages.thumbnails import read_thumbnail, shrink
-from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
-from beam_flowers.runs.report import ReportJob, write_report
 from beam_flowers.scoring.read_table import read_scores
+from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
+from beam_flowers.workflows.report import ReportJob, write_report
 
 pytest.importorskip("vl_convert", reason="the report's extra is not installed")
 

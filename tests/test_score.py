@@ -14,10 +14,10 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, ModelError, OutputError, StoreError
 from beam_flowers.head.bundle import model_id, read_bundle
-from beam_flowers.runs.embed import RunOptions
-from beam_flowers.runs.score import Job, score_images
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
+from beam_flowers.workflows.embed import RunOptions
+from beam_flowers.workflows.score import Job, score_images
 
 NETWORK = resolve("efficientnet-lite0")
 COLUMNS = ["uri", "sha256", "label", "score", "top_k", "model_id", "label_id"]
@@ -172,8 +172,8 @@ def test_what_the_store_lacks_is_embedded_beside_its_collection(base, model, tmp
 def test_a_file_that_came_between_two_listings_is_in_the_reject_table(
     base, model, tmp_path, monkeypatch
 ):
-    from beam_flowers.runs import score as score_run
-    from beam_flowers.runs.embed_scored import embed_scored
+    from beam_flowers.workflows import score as score_run
+    from beam_flowers.workflows.embed_scored import embed_scored
 
     folder, store = tmp_path / "more", tmp_path / "store"
     folder.mkdir()
@@ -209,7 +209,7 @@ class TestFolder:
     def test_a_second_run_changes_nothing(self, base, model, out, source, monkeypatch):
         before = score(base / source, out, model).dataset_hash
         version = latest(str(out)).version
-        monkeypatch.setattr("beam_flowers.runs.score.run_plan", None)
+        monkeypatch.setattr("beam_flowers.workflows.score.run_plan", None)
         summary = score(base / source, out, model)
         hidden = {"pictures": 1, "store": 0}[source]
         assert (summary.embedded, summary.reused, summary.rejected) == (0, 30, 3)

@@ -18,12 +18,12 @@ from vectors import add, bottlenecks, make_store, train_run
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.records import Image
-from beam_flowers.runs.score import Job, score_images
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.folders import label_folder, partition_folder
 from beam_flowers.store.commits import latest
 from beam_flowers.store.vacuum import vacuum
+from beam_flowers.workflows.score import Job, score_images
 
 ODD = ("a/b", "007", "50% 玫瑰")
 

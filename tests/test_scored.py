@@ -15,10 +15,10 @@ from test_identities import OLD
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.runs.embed import RunOptions
-from beam_flowers.runs.score import Job, score_images
 from beam_flowers.store.commits import latest
 from beam_flowers.store.forget import Forgotten, forget
+from beam_flowers.workflows.embed import RunOptions
+from beam_flowers.workflows.score import Job, score_images
 
 NETWORK = resolve("efficientnet-lite0")
 

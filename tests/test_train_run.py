@@ -19,7 +19,7 @@ from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.sweep import SweepOptions
-from beam_flowers.runs.train import TrainOptions, train_model
+from beam_flowers.workflows.train import TrainOptions, train_model
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 from stores import cli, embed, photos, rejects, rows
 
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.runs import score_stored
-from beam_flowers.runs.score import Job, score_images
 from beam_flowers.store.commits import latest
 from beam_flowers.transforms import dofns
+from beam_flowers.workflows import score_stored
+from beam_flowers.workflows.score import Job, score_images
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def score(base, tmp_path):
 def joined(monkeypatch, score):
     """The table as a join makes it."""
     with monkeypatch.context() as patched:
-        patched.setattr("beam_flowers.runs.embed.is_new", lambda place, manifest: False)
+        patched.setattr("beam_flowers.workflows.embed.is_new", lambda place, manifest: False)
         return score("joined")
 
 

@@ -20,7 +20,6 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError, InputError, WorkerError
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
-from beam_flowers.runs import embed as embed_run
 from beam_flowers.store.commits import Section
 from beam_flowers.store.commits import versions as commits
 from beam_flowers.store.parts import Place
@@ -37,6 +36,7 @@ from beam_flowers.transforms.preflight import (
     signs_of_life,
     unfit,
 )
+from beam_flowers.workflows import embed as embed_run
 
 HOST = socket.gethostname()
 

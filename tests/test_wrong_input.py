@@ -12,7 +12,7 @@ from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.sweep import SweepOptions, cross_validate
-from beam_flowers.runs.fine_tune import FineTuneOptions
+from beam_flowers.workflows.fine_tune import FineTuneOptions
 
 
 @pytest.fixture

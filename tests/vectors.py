@@ -13,9 +13,9 @@ from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.softmax import Sample
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.records import Bottleneck, Image
-from beam_flowers.runs.train import TrainOptions, train_model
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import write_part
+from beam_flowers.workflows.train import TrainOptions, train_model
 
 LABELS = ("ant", "bee", "cat")
 SPLIT = SplitOptions(validation_percentage=20, testing_percentage=20)

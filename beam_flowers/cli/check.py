@@ -46,8 +46,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers check`."""
-    from beam_flowers.runs.check import check_workers
-    from beam_flowers.runs.embed import RunOptions
+    from beam_flowers.workflows.check import check_workers
+    from beam_flowers.workflows.embed import RunOptions
 
     backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
     options = RunOptions(beams, arguments.shards)

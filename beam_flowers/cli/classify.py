@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers classify`."""
     from beam_flowers.head.bundle import model_id
     from beam_flowers.records import Reject
-    from beam_flowers.runs.classify import classify_pictures
+    from beam_flowers.workflows.classify import classify_pictures
 
     models, rule = read_models(arguments), rule_of(arguments)
     networks = backbones_of(next(iter(models.values())), arguments)

@@ -21,7 +21,7 @@ from beam_flowers.cli.shared import (
 
 if TYPE_CHECKING:
     from beam_flowers.images.outputs import Writing
-    from beam_flowers.runs.progress import Progress
+    from beam_flowers.workflows.progress import Progress
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
@@ -68,8 +68,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _check(work: str, model: str, table: str, terms: Writing) -> None:
     from beam_flowers.head.bundle import check_model_folder
-    from beam_flowers.runs.score import Job
-    from beam_flowers.runs.score_outputs import check_outputs
+    from beam_flowers.workflows.score import Job
+    from beam_flowers.workflows.score_outputs import check_outputs
 
     terms.check_folder(work, "the demo", _NAMES.__contains__, lambda folder: True)
     check_model_folder(model, terms)
@@ -90,9 +90,9 @@ def _run(
     from beam_flowers.cli.train import print_trained
     from beam_flowers.head.lbfgs import LbfgsOptions
     from beam_flowers.head.split import SplitOptions
-    from beam_flowers.runs.embed import RunOptions, embed_images
-    from beam_flowers.runs.score import Job, score_images
-    from beam_flowers.runs.train import TrainOptions, train_model
+    from beam_flowers.workflows.embed import RunOptions, embed_images
+    from beam_flowers.workflows.score import Job, score_images
+    from beam_flowers.workflows.train import TrainOptions, train_model
 
     options, backbone = RunOptions(beams), resolve(DEFAULT_BACKBONE)
     tell(f"\n1. embed: photographs -> vectors, with {DEFAULT_BACKBONE}")

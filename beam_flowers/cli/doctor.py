@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     require_no_pipeline("doctor", beams)
     from beam_flowers.doctor.findings import SEVERITIES
     from beam_flowers.pages.page import ENDINGS, require_packages
-    from beam_flowers.runs.doctor import check_output, diagnose, write_json, write_page
+    from beam_flowers.workflows.doctor import check_output, diagnose, write_json, write_page
 
     pages = [name for name in arguments.output if name.lower().endswith(ENDINGS)]
     if arguments.thumbnails < 0:

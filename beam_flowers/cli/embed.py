@@ -25,8 +25,8 @@ from beam_flowers.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from beam_flowers.runs.progress import Progress
-    from beam_flowers.runs.summary import Summary
+    from beam_flowers.workflows.progress import Progress
+    from beam_flowers.workflows.summary import Summary
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
@@ -87,8 +87,8 @@ def _embed(
 ) -> tuple[Summary, str]:
     """The pictures' vectors, then those of their copies, if any are wanted; what came of each."""
     from beam_flowers.runs.augment import augment_store
-    from beam_flowers.runs.embed import embed_images
     from beam_flowers.store.augmented import augmented_root
+    from beam_flowers.workflows.embed import embed_images
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
     backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)

@@ -11,8 +11,8 @@ from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.shared import add_overwrite, warn, writing
 
 if TYPE_CHECKING:
-    from beam_flowers.runs.evaluate import Evaluated
-    from beam_flowers.runs.progress import Progress
+    from beam_flowers.workflows.evaluate import Evaluated
+    from beam_flowers.workflows.progress import Progress
 
 OUTPUT = "beam-flowers-evaluation"
 
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace, progress: Progress) -> Evaluated:
-    from beam_flowers.runs.evaluate import EvaluationJob, evaluate_model
+    from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
 
     job = EvaluationJob(
         arguments.store,

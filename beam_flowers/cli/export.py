@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers export`."""
     from beam_flowers import files
     from beam_flowers.head.bundle import read_bundle
-    from beam_flowers.runs.export import check_export, export_model
+    from beam_flowers.workflows.export import check_export, export_model
 
     require_no_pipeline("export", beams)
     kind, output = arguments.to, arguments.output

@@ -13,7 +13,7 @@ from beam_flowers.errors import InputError
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.split import SplitOptions
-    from beam_flowers.runs.progress import Progress
+    from beam_flowers.workflows.progress import Progress
 
 HELP = """\
 --fine-tune trains the network itself, not a head on its vectors: all layers, on the pictures, for
@@ -77,8 +77,8 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     from beam_flowers import files
     from beam_flowers.backbones.catalogue import require_in_catalogue
     from beam_flowers.images.outputs import check_target
-    from beam_flowers.runs.fine_tune import FineTuneOptions, fine_tune
     from beam_flowers.store.features import choose_section, open_store
+    from beam_flowers.workflows.fine_tune import FineTuneOptions, fine_tune
 
     check_target(arguments.fine_tuned, "a backbone", writing(arguments, arguments.store))
     root = files.absolute(arguments.store)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from beam_flowers.cli import screen
 
 if TYPE_CHECKING:
-    from beam_flowers.runs.progress import Progress, State
-    from beam_flowers.runs.summary import Summary
+    from beam_flowers.workflows.progress import Progress, State
+    from beam_flowers.workflows.summary import Summary
 
 FORMS = ("auto", "bar", "lines", "json", "none")
 _TICK = 0.2
@@ -178,7 +178,7 @@ def _form(name: str) -> Form:
 @contextlib.contextmanager
 def shown(name: str) -> Iterator[Progress]:
     """What the body tells the progress that it gets is shown in the form of that name."""
-    from beam_flowers.runs.progress import Progress
+    from beam_flowers.workflows.progress import Progress
 
     progress, form, ended = Progress(), _form(name), threading.Event()
     showing = threading.Thread(target=_show, args=(progress, form, ended), daemon=True)

@@ -63,7 +63,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers report`."""
-    from beam_flowers.runs.report import ReportJob, write_report
+    from beam_flowers.workflows.report import ReportJob, write_report
 
     require_no_pipeline("report", beams)
     job = ReportJob(

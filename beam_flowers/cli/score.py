@@ -24,8 +24,8 @@ from beam_flowers.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from beam_flowers.runs.progress import Progress
-    from beam_flowers.runs.score import Job, ScoreSummary
+    from beam_flowers.workflows.progress import Progress
+    from beam_flowers.workflows.score import Job, ScoreSummary
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
@@ -91,9 +91,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:
-    from beam_flowers.runs.score import score_images
-    from beam_flowers.runs.score_outputs import check_outputs
-    from beam_flowers.runs.score_stored import is_store
+    from beam_flowers.workflows.score import score_images
+    from beam_flowers.workflows.score_outputs import check_outputs
+    from beam_flowers.workflows.score_stored import is_store
 
     job = _job(arguments)
     check_outputs(job)
@@ -107,7 +107,7 @@ def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) 
 
 
 def _job(arguments: argparse.Namespace) -> Job:
-    from beam_flowers.runs.score import Job
+    from beam_flowers.workflows.score import Job
 
     return Job(
         tuple(sources(arguments)),

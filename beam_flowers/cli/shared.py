@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
     from beam_flowers.images.outputs import Writing
-    from beam_flowers.runs.embed import RunOptions, Summary
+    from beam_flowers.workflows.embed import RunOptions, Summary
 
 NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
 """Cure for a model or a store that names a network outside the catalogue."""
@@ -179,7 +179,7 @@ def table_line(name: str, ranking: Sequence[tuple[str, float]], width: int = 0) 
 
 def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
     """The run's options, from `add_run`'s flags."""
-    from beam_flowers.runs.embed import RunOptions
+    from beam_flowers.workflows.embed import RunOptions
 
     if not 0 <= arguments.max_bad_fraction <= 1:
         raise InputError(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from beam_flowers.head.softmax import Step
     from beam_flowers.head.split import SplitOptions
     from beam_flowers.head.sweep import Trial
-    from beam_flowers.runs.progress import Progress
-    from beam_flowers.runs.train import Trained
+    from beam_flowers.workflows.progress import Progress
+    from beam_flowers.workflows.train import Trained
 
 _SPLIT = """\
 The split follows from a hash of each picture's content: copies stay on one side, moving or adding
@@ -217,7 +217,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
     from beam_flowers.head.recipes import recipe
     from beam_flowers.head.sweep import SweepOptions
-    from beam_flowers.runs.train import TrainOptions, train_model
+    from beam_flowers.workflows.train import TrainOptions, train_model
 
     settings = {name: getattr(arguments, name) for name in _RECIPE_FLAGS}
     sweeps = arguments.sweep or arguments.sweep_l1

@@ -1,1 +1,1 @@
-"""Whole runs, as the command line offers them: plan, pipeline, commit, summary."""
+"""Holds `jobs` alone, which printed commands name."""

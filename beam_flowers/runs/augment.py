@@ -12,8 +12,6 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.distort import Augmentation, Distortions, in_words
-from beam_flowers.runs.embed import RunOptions, Warn, read_result, until_committed
-from beam_flowers.runs.progress import Progress, watched
 from beam_flowers.store.augmented import (
     AugmentedRows,
     augmented_root,
@@ -28,6 +26,8 @@ from beam_flowers.store.features import section_name
 from beam_flowers.store.names import REJECTS
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, committed, is_done
+from beam_flowers.workflows.embed import RunOptions, Warn, read_result, until_committed
+from beam_flowers.workflows.progress import Progress, watched
 
 
 @dataclass(frozen=True)

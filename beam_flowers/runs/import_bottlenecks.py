@@ -17,8 +17,6 @@ from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.runs.progress import Progress
-from beam_flowers.runs.summary import Summary
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import latest
 from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
@@ -31,6 +29,8 @@ from beam_flowers.store.text_vectors import (
     parse_name,
     parse_vector,
 )
+from beam_flowers.workflows.progress import Progress
+from beam_flowers.workflows.summary import Summary
 
 ROWS = 2000
 """Rows of a part: 16 MB of Inception's 2048 numbers."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from beam_flowers.backbones import compute
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.runs.embed import embed_images
+from beam_flowers.workflows.embed import embed_images
 
 BACKBONE = resolve("efficientnet-lite0")
 

@@ -11,8 +11,6 @@ from beam_flowers import files
 from beam_flowers.errors import ModelError, PartLostError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Image, Reject
-from beam_flowers.runs.embed import RunOptions, Summary, TableRun, list_images
-from beam_flowers.runs.progress import watched
 from beam_flowers.store.commits import Manifest, Section, latest
 from beam_flowers.store.features import open_store, require_images, scored_root
 from beam_flowers.store.ledger import Ledger
@@ -20,6 +18,8 @@ from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.plan import Plan, stored_rows
 from beam_flowers.store.whole import plan_whole, stored_labels
+from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_images
+from beam_flowers.workflows.progress import watched
 
 Source = tuple[Place, Section]
 

@@ -31,8 +31,8 @@ from beam_flowers.head.softmax import Doubles, Head, Sample
 from beam_flowers.head.store_examples import Stored, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
 from beam_flowers.images.outputs import HEAD, Writing
-from beam_flowers.runs.progress import Progress
 from beam_flowers.store.features import Told
+from beam_flowers.workflows.progress import Progress
 
 _JSON, _PNG = "evaluation.json", "confusion.png"
 _NAMES = (_JSON, "evaluation.md", "confusion.csv", "misclassified.csv", _PNG)

@@ -15,8 +15,6 @@ from beam_flowers.errors import InputError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
-from beam_flowers.runs.progress import Progress, watched
-from beam_flowers.runs.summary import Summary as Summary
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -34,6 +32,8 @@ from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.whole import is_new
 from beam_flowers.transforms.prefetch import head_start
 from beam_flowers.transforms.preflight import unfit
+from beam_flowers.workflows.progress import Progress, watched
+from beam_flowers.workflows.summary import Summary as Summary
 
 Warn = Callable[[str], None]
 _TRIES = 20

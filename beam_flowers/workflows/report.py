@@ -24,14 +24,14 @@ from beam_flowers.pages.format import counted, listed, percent, settings
 from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render, require_packages
 from beam_flowers.pages.projection import sample_rows
 from beam_flowers.pages.sections import Facts, Page, Section, Tile
-from beam_flowers.runs.evaluate import EvaluationJob, load, measure_pictures
-from beam_flowers.runs.progress import Progress
-from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scoring.read_table import ScoreTable, is_score_folder, read_scores
 from beam_flowers.scoring.write_table import SUFFIXES
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import scored_root
 from beam_flowers.store.parts import Place, read_part
+from beam_flowers.workflows.evaluate import EvaluationJob, load, measure_pictures
+from beam_flowers.workflows.progress import Progress
+from beam_flowers.workflows.score_stored import is_store, store_roots
 
 THUMBNAILS = 600
 MAP_POINTS = 1000

@@ -9,16 +9,6 @@ from dataclasses import replace
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import StoreError
-from beam_flowers.runs.embed import (
-    RunOptions,
-    Summary,
-    Warn,
-    backbone_place,
-    backbone_run,
-    list_images,
-    run_plan,
-)
-from beam_flowers.runs.progress import Progress
 from beam_flowers.store.commits import (
     NEWEST_LAYOUT,
     commit,
@@ -30,6 +20,16 @@ from beam_flowers.store.commits import (
 from beam_flowers.store.features import scored_root
 from beam_flowers.store.ledger import Rules
 from beam_flowers.store.plan import Plan, committed
+from beam_flowers.workflows.embed import (
+    RunOptions,
+    Summary,
+    Warn,
+    backbone_place,
+    backbone_run,
+    list_images,
+    run_plan,
+)
+from beam_flowers.workflows.progress import Progress
 
 
 def embed_scored(

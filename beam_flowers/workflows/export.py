@@ -25,8 +25,8 @@ from beam_flowers.images.decode import decode
 from beam_flowers.images.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
-from beam_flowers.runs.score_stored import model_sections
 from beam_flowers.store.parts import read_part
+from beam_flowers.workflows.score_stored import model_sections
 
 SUFFIXES = {
     "savedmodel": "",

@@ -33,9 +33,9 @@ from beam_flowers.head.store_examples import Stored, each_backbone, read_example
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
-from beam_flowers.runs.progress import Progress
-from beam_flowers.runs.summaries import Summaries
 from beam_flowers.store.features import Told
+from beam_flowers.workflows.progress import Progress
+from beam_flowers.workflows.step_log import Summaries
 
 _PACKAGES = ("beam-flowers", "numpy", "scipy", "tensorflow", "pillow")
 

@@ -15,18 +15,6 @@ from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.networks import require_networks
 from beam_flowers.images.outputs import Writing
-from beam_flowers.runs.embed import (
-    RunOptions,
-    Summary,
-    TableRun,
-    Warn,
-    list_images,
-    run_plan,
-)
-from beam_flowers.runs.embed_scored import embed_scored
-from beam_flowers.runs.progress import Progress
-from beam_flowers.runs.score_outputs import check_outputs, clear_deleted
-from beam_flowers.runs.score_stored import is_store, score_stored
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
@@ -41,6 +29,11 @@ from beam_flowers.scoring.write_table import (
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
+from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
+from beam_flowers.workflows.embed_scored import embed_scored
+from beam_flowers.workflows.progress import Progress
+from beam_flowers.workflows.score_outputs import check_outputs, clear_deleted
+from beam_flowers.workflows.score_stored import is_store, score_stored
 
 
 @dataclass(frozen=True)

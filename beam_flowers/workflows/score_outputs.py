@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from beam_flowers import files
 from beam_flowers.errors import OutputError
 from beam_flowers.images.outputs import Writing, recognised
-from beam_flowers.runs.score_stored import is_store, store_roots
 from beam_flowers.scoring.write_table import is_rejects_file, is_score_file, rejects_name, suffix
 from beam_flowers.store.commits import latest, require_outer_table
 from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part, is_reserved_file
+from beam_flowers.workflows.score_stored import is_store, store_roots
 
 if TYPE_CHECKING:
-    from beam_flowers.runs.score import Job
+    from beam_flowers.workflows.score import Job
 
 _TABLE = "a table of scores"
 

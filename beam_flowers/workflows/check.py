@@ -13,10 +13,10 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, WorkerError
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
-from beam_flowers.runs.embed import RunOptions
 from beam_flowers.store.commits import require_table_place
 from beam_flowers.store.names import WORK
 from beam_flowers.store.parts import Place
+from beam_flowers.workflows.embed import RunOptions
 
 if TYPE_CHECKING:
     from beam_flowers.transforms.check import Finding

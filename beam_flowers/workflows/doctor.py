@@ -24,7 +24,7 @@ from beam_flowers.pages.collection_sections import diagnosis_page
 from beam_flowers.pages.format import listed
 from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render
 from beam_flowers.records import NOT_AN_IMAGE, Hidden, Image, Reject
-from beam_flowers.runs.progress import Progress
+from beam_flowers.workflows.progress import Progress
 
 FORMAT = "beam-flowers doctor 1"
 

@@ -32,9 +32,9 @@ from beam_flowers.head.store_examples import Stored, read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.training import train
 from beam_flowers.images.outputs import Writing, check_target, placing
-from beam_flowers.runs.progress import Progress
-from beam_flowers.runs.train import versions
 from beam_flowers.store.features import section_name
+from beam_flowers.workflows.progress import Progress
+from beam_flowers.workflows.train import versions
 
 
 @dataclass(frozen=True)

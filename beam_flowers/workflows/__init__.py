@@ -1,0 +1,1 @@
+"""Whole jobs, one module each, as the command line offers them: plan, pipeline, commit, summary."""
