@@ -88,20 +88,6 @@ class Picture(NamedTuple):
     format: str
 
 
-class Copy(NamedTuple):
-    """One distorted copy of a picture.
-
-    Attributes:
-        image: the file.
-        sha256: hex digest of its bytes.
-        k: number of the copy, from 1.
-    """
-
-    image: Image
-    sha256: str
-    k: int
-
-
 class Seconds(NamedTuple):
     """Time that threads were busy, added up over all of them.
 
@@ -126,7 +112,6 @@ class Bottleneck(NamedTuple):
         height: see `Picture`.
         format: see `Picture`.
         vector: float32 [D], the layer before the classifier.
-        k: of a distorted copy its number, from 1; 0 for the picture itself.
     """
 
     image: Image
@@ -135,7 +120,6 @@ class Bottleneck(NamedTuple):
     height: int
     format: str
     vector: npt.NDArray[np.float32]
-    k: int = 0
 
 
 def added(several: Iterable[Seconds]) -> Seconds:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from beam_flowers import files
+from beam_flowers.contrib.augment.training import with_copies
 from beam_flowers.errors import StoreError
-from beam_flowers.head.copies import with_copies
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.store_examples import JOIN, read_examples

@@ -15,12 +15,12 @@ import numpy as np
 
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.contrib.augment.distort import DEFAULT, Distortions, canvas_recipe, distort
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.recipes import train_head
 from beam_flowers.head.softmax import Sample
 from beam_flowers.images.decode import decode, decode_whole
-from beam_flowers.images.distort import DEFAULT, Distortions, canvas_recipe, distort
 
 TRIED = {
     "flip": Distortions(True),

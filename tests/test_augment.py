@@ -19,10 +19,16 @@ from stores import cli, embed, photos, rows, scenes
 
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.contrib.augment.distort import (
+    DEFAULT,
+    Augmentation,
+    Distortions,
+    canvas_recipe,
+    distort,
+)
+from beam_flowers.contrib.augment.job import augment_store
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.images.decode import decode_whole
-from beam_flowers.images.distort import DEFAULT, Augmentation, Distortions, canvas_recipe, distort
-from beam_flowers.runs.augment import augment_store
 from beam_flowers.store.commits import latest
 from beam_flowers.store.vacuum import vacuum
 from beam_flowers.workflows.embed import RunOptions, embed_images

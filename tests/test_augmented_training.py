@@ -9,18 +9,19 @@ import pytest
 from stores import cli
 from vectors import LABELS, SPLIT, add, bottlenecks, digest, examples, make_store, train_run
 
+from beam_flowers.contrib.augment.distort import Augmentation, Distortions
+from beam_flowers.contrib.augment.ledger import CopyVector
+from beam_flowers.contrib.augment.table import AugmentedRows, augmented_root, describe_copies
+from beam_flowers.contrib.augment.training import copies_held, with_copies
 from beam_flowers.errors import StoreError
 from beam_flowers.evaluation.card import model_card
 from beam_flowers.head import sweep
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.head.copies import copies_held, with_copies
 from beam_flowers.head.examples import prepare
 from beam_flowers.head.split import SPLITS
 from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.sweep import SweepOptions, cross_validate
-from beam_flowers.images.distort import Augmentation, Distortions
 from beam_flowers.store import vectors as store_vectors
-from beam_flowers.store.augmented import AugmentedRows, augmented_root, describe_copies
 from beam_flowers.store.commits import commit, latest
 from beam_flowers.store.features import section_name
 from beam_flowers.store.parts import Place, write_part
@@ -32,7 +33,15 @@ def copies(numbers, length, k, spread=0.3):
     """Copies of the pictures with these numbers, near to them."""
     for picture in bottlenecks(numbers, length, spread=1.6):
         noise = np.random.default_rng([k, int(picture.sha256[:8], 16)]).standard_normal(length)
-        yield picture._replace(vector=picture.vector + np.float32(spread * noise), k=k)
+        yield CopyVector(picture._replace(vector=picture.vector + np.float32(spread * noise)), k)
+
+
+def changed(copy, **fields):
+    return copy._replace(bottleneck=copy.bottleneck._replace(**fields))
+
+
+def uri(copy):
+    return copy.bottleneck.image.uri
 
 
 def add_copies(store, name, found, distortions=CROP, parts=1, number=2):
@@ -43,7 +52,7 @@ def add_copies(store, name, found, distortions=CROP, parts=1, number=2):
     place = Place(table, section_name(name, plain.fingerprint), section.fingerprint, "run")
     kind = AugmentedRows(section.fingerprint, name)
     found = list(found)
-    written = [write_part(place, kind, kind.table(found[i::parts])) for i in range(parts)]
+    written = [write_part(place, kind, kind.of_copies(found[i::parts])) for i in range(parts)]
     manifest = latest(table).with_section(place.section, replace(section, parts=tuple(written)))
     assert commit(table, replace(manifest, version=manifest.version + 1))
 
@@ -96,7 +105,7 @@ def test_copies_of_held_out_pictures_never_train(store):
     split, heads = sides(store), []
     for wrong in (1, 1000):
         found = [
-            c._replace(vector=c.vector * (1 if split[c.image.uri] == "training" else wrong))
+            changed(c, vector=c.bottleneck.vector * (1 if split[uri(c)] == "training" else wrong))
             for c in every_copy()
         ]
         add_copies(store, "small", found)
@@ -107,14 +116,18 @@ def test_copies_of_held_out_pictures_never_train(store):
 
 def test_a_copy_of_the_same_bytes_elsewhere_does_not_bring_held_out_copies_in(store):
     split = sides(store)
-    held_out = [c for c in every_copy() if split[c.image.uri] == "testing"]
+    held_out = [c for c in every_copy() if split[uri(c)] == "testing"]
     poison = [
-        c._replace(image=c.image._replace(uri=f"/else/{c.image.uri[3:]}"), vector=c.vector * 1000)
+        changed(
+            c,
+            image=c.bottleneck.image._replace(uri=f"/else/{uri(c)[3:]}"),
+            vector=c.bottleneck.vector * 1000,
+        )
         for c in held_out
     ]
     models = []
     for found in ([], poison):
-        training = [c for c in every_copy() if split[c.image.uri] == "training"]
+        training = [c for c in every_copy() if split[uri(c)] == "training"]
         add_copies(store, "small", training + found)
         models.append(train_run(store, augmented=True).bundle.head.weights)
     assert np.array_equal(*models)
@@ -182,7 +195,7 @@ def test_corrections_go_for_the_copies_too(augmented, tmp_path):
 
 
 def test_pictures_without_copies_are_named(store):
-    found = [c for c in every_copy() if c.image.uri not in ("/r/7.jpg", "/r/8.jpg")]
+    found = [c for c in every_copy() if uri(c) not in ("/r/7.jpg", "/r/8.jpg")]
     add_copies(store, "small", found)
     warnings = train_run(store, augmented=True).result.warnings
     (line,) = [w for w in warnings if "copies" in w]
@@ -192,7 +205,7 @@ def test_pictures_without_copies_are_named(store):
 def test_copies_of_contents_that_the_store_has_no_more_are_passed_over(store):
     add_copies(store, "small", every_copy())
     expected = train_run(store, augmented=True).bundle.head.weights
-    gone = [c._replace(sha256=digest(c.image.uri)) for c in copies(range(200, 220), 6, 1, 99)]
+    gone = [changed(c, sha256=digest(uri(c))) for c in copies(range(200, 220), 6, 1, 99)]
     add_copies(store, "small", [*every_copy(), *gone])
     assert np.array_equal(train_run(store, augmented=True).bundle.head.weights, expected)
 

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from beam_flowers.errors import InputError
-from beam_flowers.images.decode import decode, decode_whole
-from beam_flowers.images.distort import (
+from beam_flowers.contrib.augment.distort import (
     DEFAULT,
     Augmentation,
     Distortions,
@@ -18,6 +16,8 @@ from beam_flowers.images.distort import (
     canvas_recipe,
     distort,
 )
+from beam_flowers.errors import InputError
+from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.records import Picture
 

@@ -14,10 +14,10 @@ from PIL import Image
 from stores import cli, rows
 from vectors import add, bottlenecks, train_run
 
+from beam_flowers.contrib import export_store as runs
+from beam_flowers.contrib.export_store import export_store
+from beam_flowers.contrib.projector import tile_side
 from beam_flowers.errors import InputError
-from beam_flowers.export.projector import tile_side
-from beam_flowers.runs import export_store as runs
-from beam_flowers.runs.export_store import export_store
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.score import Job, score_images
 
@@ -55,7 +55,7 @@ def test_projector(original, scores, tmp_path):
 
 
 def test_fiftyone(original, scores, tmp_path):
-    """By the documented form; see `beam_flowers.export.fiftyone`."""
+    """By the documented form; see `beam_flowers.contrib.fiftyone`."""
     out = tmp_path / "out"
     assert export(original / "store", "fiftyone", out, "--scores", scores) == 0
     data, labels, predictions = (

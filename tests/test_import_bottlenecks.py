@@ -8,10 +8,15 @@ import pytest
 from pictures import jpeg
 from stores import cli, photos, rows
 
+from beam_flowers.contrib.retrain_files import import_bottlenecks as module_under_test
+from beam_flowers.contrib.retrain_files.import_bottlenecks import ImportJob, import_bottlenecks
+from beam_flowers.contrib.retrain_files.text_vectors import (
+    backbone_of,
+    fingerprint_of,
+    parse_name,
+    parse_vector,
+)
 from beam_flowers.errors import InputError, PictureError
-from beam_flowers.runs import import_bottlenecks as module_under_test
-from beam_flowers.runs.import_bottlenecks import ImportJob, import_bottlenecks
-from beam_flowers.store.text_vectors import backbone_of, fingerprint_of, parse_name, parse_vector
 
 HUB = "https~tfhub.dev~google~imagenet~inception_v3~feature_vector~3"
 

@@ -13,10 +13,12 @@ from stores import cli, embed, photos, rejects, rows
 from test_identities import OLD
 
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.contrib.augment.table import forget_everywhere
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.store.commits import latest
 from beam_flowers.store.forget import Forgotten, forget
+from beam_flowers.store.names import AUGMENTED, SCORED
 from beam_flowers.workflows.embed import RunOptions
 from beam_flowers.workflows.score import Job, score_images
 
@@ -189,7 +191,9 @@ def test_a_lost_part_keeps_forget_from_nothing_else(collection, capsys):
     score(collection, collection / "more")
     (lost,) = (store / "__scored").glob("backbone=*/*.parquet")
     lost.unlink()
-    assert forget(str(store), str(collection)) == Forgotten(20, lost=(str(lost),))
+    assert forget(str(store), str(collection)) == Forgotten(
+        20, inner={SCORED: 0}, lost=(str(lost),)
+    )
     assert cli("forget", store, collection) == 0
     assert f"{lost} is gone" in capsys.readouterr().err
 
@@ -270,14 +274,18 @@ def test_forget_cleans_a_store_that_is_mixed(mixed, there, monkeypatch, capsys):
     assert read_bundle("again").labels == read_bundle("model").labels
 
 
-def test_forget_takes_a_part_of_a_root_from_all_tables(collection):
+def test_forget_takes_a_part_of_a_root_from_all_tables(collection, capsys):
     store = str(collection / "store")
     score(collection, collection / "more")
     assert cli("embed", collection / "photos", "--store", store, "--augment", "1") == 0
-    assert forget(store, str(collection / "more" / "unsorted")) == Forgotten(scored=3)
+    gone = forget_everywhere(store, str(collection / "more" / "unsorted"))
+    assert gone == Forgotten(inner={SCORED: 3, AUGMENTED: 0})
     roses = str(collection / "photos" / "roses")
-    assert forget(store, roses, dry_run=True) == Forgotten(rows=4, copies=4)
-    assert forget(store, roses) == Forgotten(rows=4, copies=4)
+    gone = Forgotten(rows=4, inner={SCORED: 0, AUGMENTED: 4})
+    assert forget_everywhere(store, roses, dry_run=True) == gone
+    assert cli("forget", store, roses) == 0
+    assert "forgot 4 rows and 0 rejects" in (said := capsys.readouterr().out)
+    assert said.endswith("0 of images that were only scored, 4 of distorted copies\n")
     assert len(rows(store)) == 16
     assert len(rows(collection / "store" / "__scored")) == 3
     summary = embed(collection / "photos", store)

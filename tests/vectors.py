@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from beam_flowers.contrib.augment.training import with_copies
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.softmax import Sample
@@ -70,11 +72,13 @@ def make_store(folder):
     return str(folder / "store")
 
 
-def train_run(store, backbone="small", recipe=None, **options):
+def train_run(store, backbone="small", recipe=None, augmented=False, **options):
     """Trains into the folder `model` beside the store."""
     model = str(Path(store).parent / "model")
     chosen = TrainOptions(**options)
-    return train_model(store, model, recipe or LbfgsOptions(), SPLIT, backbone, options=chosen)
+    prepare = partial(with_copies, store) if augmented else None
+    recipe = recipe or LbfgsOptions()
+    return train_model(store, model, recipe, SPLIT, backbone, options=chosen, prepare=prepare)
 
 
 def write_manifest(folder, kind, rows):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import Any
 
+from beam_flowers.cli.contrib import contrib
 from beam_flowers.errors import InputError
-
-if TYPE_CHECKING:
-    from beam_flowers.images.distort import Augmentation
 
 HELP = """\
 --augment K stores K distorted copies of every labelled picture in STORE/__augmented, apart from
@@ -45,10 +43,8 @@ def add_augment(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=float, help=f"distortion in {text}")
 
 
-def augmentation(arguments: argparse.Namespace) -> Augmentation | None:
-    """The copies asked for; InputError if there are distortions and no copies."""
-    from beam_flowers.images.distort import Augmentation, Distortions
-
+def augmentation(arguments: argparse.Namespace) -> Any:
+    """The `Augmentation` asked for, or None; InputError if there are distortions and no copies."""
     names = ["flip_left_right", *(name.replace("-", "_") for name in _RANGES)]
     values = {name: getattr(arguments, name) for name in names}
     # A 0 that was given is not the same as none: it takes the place of the defaults.
@@ -58,6 +54,7 @@ def augmentation(arguments: argparse.Namespace) -> Augmentation | None:
             flag = "--" + next(iter(given)).replace("_", "-")
             raise InputError(f"{flag} distorts copies, and there are none; add --augment K")
         return None
+    distort = contrib("augment.distort")
     if not given:
-        return Augmentation(arguments.augment)
-    return Augmentation(arguments.augment, Distortions(**given))
+        return distort.Augmentation(arguments.augment)
+    return distort.Augmentation(arguments.augment, distort.Distortions(**given))

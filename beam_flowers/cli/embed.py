@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.augment import HELP, add_augment, augmentation
+from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.progress import conclude, shown
 from beam_flowers.cli.shared import (
     BEAM,
@@ -86,8 +87,8 @@ def _embed(
     arguments: argparse.Namespace, beams: list[str], progress: Progress
 ) -> tuple[Summary, str]:
     """The pictures' vectors, then those of their copies, if any are wanted; what came of each."""
-    from beam_flowers.runs.augment import augment_store
-    from beam_flowers.store.augmented import augmented_root
+    from beam_flowers import files
+    from beam_flowers.store.names import AUGMENTED
     from beam_flowers.workflows.embed import embed_images
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
@@ -105,5 +106,7 @@ def _embed(
     )
     if not copies:
         return summary, ""
-    augmented = augment_store(store, backbone, copies, options, warn, progress)
-    return summary, f"{augmented} (store: {augmented_root(store)})"
+    augmented = contrib("augment.job").augment_store(
+        store, backbone, copies, options, warn, progress
+    )
+    return summary, f"{augmented} (store: {files.join(store, AUGMENTED)})"

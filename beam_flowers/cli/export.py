@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.shared import add_overwrite, add_weights, backbone_of, warn, writing
 from beam_flowers.errors import InputError
@@ -78,9 +79,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def _export_store(arguments: argparse.Namespace) -> int:
-    from beam_flowers.runs.export_store import export_store
-
-    exported = export_store(
+    exported = contrib("export_store").export_store(
         arguments.model,
         arguments.to,
         arguments.output,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.shared import BEAM, warn
 
 
@@ -25,13 +26,18 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers import files
     from beam_flowers.pages.format import counted
     from beam_flowers.store.forget import forget
+    from beam_flowers.store.names import AUGMENTED, SCORED
 
-    store, root = arguments.store, arguments.root
-    found = forget(files.absolute(store), root, dry_run=arguments.dry_run)
+    store, root = files.absolute(arguments.store), arguments.root
+    take_out = forget
+    if files.is_folder(files.join(store, AUGMENTED)):
+        take_out = contrib("augment.table").forget_everywhere
+    found = take_out(store, root, dry_run=arguments.dry_run)
     verb = "would forget" if arguments.dry_run else "forgot"
+    copies = found.inner.get(AUGMENTED, 0)
     print(
         f"{verb} {counted(found.rows, 'row')} and {counted(found.rejects, 'reject')} of {root}, "
-        f"{found.scored} of images that were only scored, {found.copies} of distorted copies"
+        f"{found.inner[SCORED]} of images that were only scored, {copies} of distorted copies"
     )
     for uri in found.lost:
         warn(f"{uri} is gone; nobody can say which images it had")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, conclude, shown
 
@@ -35,13 +36,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers import-bottlenecks`."""
-    from beam_flowers.runs.import_bottlenecks import ImportJob, import_bottlenecks
-
     require_no_pipeline("import-bottlenecks", beams)
-    store = arguments.store
-    job = ImportJob(arguments.bottlenecks, arguments.images, store, arguments.module)
+    importing, store = contrib("retrain_files.import_bottlenecks"), arguments.store
+    job = importing.ImportJob(arguments.bottlenecks, arguments.images, store, arguments.module)
     with shown(arguments.progress) as progress:
-        summary = import_bottlenecks(job, progress)
+        summary = importing.import_bottlenecks(job, progress)
     places = {"store": store, "backbone": summary.backbone}
     if summary.rejected:
         places["rejects"] = f"{store.rstrip('/')}/__rejects"

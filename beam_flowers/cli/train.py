@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.fine_tune import HELP, add_fine_tune, run_fine_tune
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import tell
@@ -15,6 +17,7 @@ from beam_flowers.errors import InputError
 if TYPE_CHECKING:
     from beam_flowers.head.softmax import Step
     from beam_flowers.head.split import SplitOptions
+    from beam_flowers.head.store_examples import Stored
     from beam_flowers.head.sweep import Trial
     from beam_flowers.workflows.progress import Progress
     from beam_flowers.workflows.train import Trained
@@ -229,7 +232,6 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
         arguments.min_accuracy,
         arguments.summaries_dir,
         tuple(_percentages(arguments)),
-        arguments.augmented,
         writing(arguments),
     )
     # L-BFGS reports each iteration, the others when it is time to.
@@ -245,6 +247,7 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
         options,
         print_trial,
         progress,
+        _copies_of(arguments.store) if arguments.augmented else None,
     )
     log.finish()
     return trained
@@ -264,11 +267,22 @@ def _split(arguments: argparse.Namespace) -> SplitOptions:
     return SplitOptions(arguments.split, **given)
 
 
-def _note_copies(arguments: argparse.Namespace, trained: Trained) -> None:
-    from beam_flowers.head.copies import copies_held
+def _copies_of(store: str) -> Callable[[Stored], Stored]:
+    """A function that puts the distorted copies of a store behind the rows of their pictures."""
+    from beam_flowers import files
 
-    held = copies_held(arguments.store, trained.bundle.fingerprint)
-    if held and not arguments.augmented:
+    return partial(contrib("augment.training").with_copies, files.absolute(store))
+
+
+def _note_copies(arguments: argparse.Namespace, trained: Trained) -> None:
+    from beam_flowers import files
+    from beam_flowers.store.names import AUGMENTED
+
+    store = files.absolute(arguments.store)
+    if arguments.augmented or not files.is_folder(files.join(store, AUGMENTED)):
+        return
+    held = contrib("augment.training").copies_held(store, trained.bundle.fingerprint)
+    if held:
         print(f"note: the store has {held} distorted copies a picture; --augmented trains on them")
 
 

@@ -9,7 +9,6 @@ from beam_flowers.backbones.catalogue import find_row
 from beam_flowers.evaluation.text import cell, interval, percent, table
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.store_examples import JOIN
-from beam_flowers.images.distort import in_words
 
 _MEANING = {
     "training": "trained on; flatters",
@@ -102,12 +101,18 @@ def _training(bundle: Bundle) -> str:
     ]
     if about := bundle.augmentation:
         rows.append(("distorted copies of each picture", about["copies"]))
-        rows.append(("distortions", in_words(about["distortions"])))
+        rows.append(("distortions", _in_words(about["distortions"])))
         rows.append(("dataset hash of the copies", about["dataset_hash"]))
     return (
         "## Training\n\nThe dataset hash is over content, labels and vectors of the store's rows; "
         f"the same hash, seed and settings give the same model.\n\n{table(['', 'value'], rows)}"
     )
+
+
+def _in_words(distortions: Mapping[str, Any]) -> str:
+    """Names the distortions that are not 0, with their ranges."""
+    given = {name: value for name, value in distortions.items() if name != "rules" and value}
+    return ", ".join(n if value is True else f"{n} {value:g}" for n, value in given.items())
 
 
 def _plain(value: Any) -> Any:

@@ -45,13 +45,6 @@ class Examples:
     separator: str | None = None
     copies: Indices | None = None
 
-    def without_copies(self) -> list[str]:
-        """Labelled pictures that lack a copy which others have, by uri."""
-        if self.copies is None:
-            return []
-        lacking = np.flatnonzero((self.copies < 0).any(axis=0)).tolist()
-        return [self.uris[row] for row in lacking if self.labels[row] is not None]
-
 
 @dataclass(frozen=True)
 class Prepared:

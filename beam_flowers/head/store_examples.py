@@ -34,7 +34,8 @@ class Stored:
         dataset_hash: of the rows in the store.
         factor: float32 [D], what joined vectors were multiplied by; None for one backbone's.
         left_out: uris of pictures that lack the vectors of one of several backbones.
-        augmentation: how the distorted copies were made, JSON: see `head.copies`.
+        augmentation: how `Examples.copies` were made, JSON, for the model; None for none.
+        notes: what else the user should know, a line each.
     """
 
     examples: Examples
@@ -45,6 +46,7 @@ class Stored:
     factor: Floats | None = None
     left_out: tuple[str, ...] = ()
     augmentation: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -55,12 +57,7 @@ class Stored:
                 f"{len(self.left_out)} pictures lack the vectors of one of {self.backbone} and are"
                 f" left out, such as {self.left_out[0]!r}; embed them with each"
             )
-        if lacking := self.examples.without_copies():
-            lines.append(
-                f"{len(lacking)} labelled pictures have not all distorted copies, such as"
-                f" {lacking[0]!r}; embed them with --augment"
-            )
-        return tuple(lines)
+        return (*lines, *self.notes)
 
 
 def read_examples(root: str, backbone: str | None = None, told: Told | None = None) -> Stored:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, PartLostError, StoreError
-from beam_flowers.store.augmented import AugmentedRows, augmented_root
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -20,13 +20,15 @@ from beam_flowers.store.commits import (
     latest,
     publish,
 )
-from beam_flowers.store.features import open_store, scored_root
-from beam_flowers.store.names import AUGMENTED
+from beam_flowers.store.features import open_store
+from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
 from beam_flowers.store.schema import StoreRows
 
 _TRIES = 20
 _NAMED_ROOTS = 10
+IMAGES_ONLY_SCORED: Mapping[str, type[StoreRows]] = MappingProxyType({SCORED: StoreRows})
+"""The tables inside of a store that the core writes, and the kind of their rows."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,22 @@ class Forgotten:
     Attributes:
         rows: of the collection.
         rejects: of the collection.
-        scored: rows and rejects of images that were only scored.
-        copies: rows and rejects of distorted copies.
+        inner: rows and rejects of the tables inside of the store, by their folders.
         lost: addresses of parts that are gone, and whose rows nobody can look at.
     """
 
     rows: int = 0
     rejects: int = 0
-    scored: int = 0
-    copies: int = 0
+    inner: Mapping[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
 
 
-def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
+def forget(
+    store: str,
+    root: str,
+    dry_run: bool = False,
+    inner: Mapping[str, type[StoreRows]] = IMAGES_ONLY_SCORED,
+) -> Forgotten:
     """Take all rows and rejects of images below a folder out of a store, of every backbone.
 
     The images themselves are not touched. Vectors that leave are computed again if the images
@@ -59,6 +64,7 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
         root: a folder or file that was embedded or scored, or one below or above such a one;
             it need not be there any more.
         dry_run: count only.
+        inner: the tables inside of the store, by their folders, and the kind of their rows.
 
     Raises:
         InputError: if nothing of the store lies below `root`.
@@ -66,17 +72,15 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
     """
     open_store(store)
     root = files.absolute(root)
-    collection = _forget(store, root, dry_run=dry_run)
-    scored = _forget(scored_root(store), root, dry_run=dry_run)
-    copies = _forget(augmented_root(store), root, dry_run=dry_run)
-    found = Forgotten(
-        collection.rows,
-        collection.rejects,
-        scored.rows + scored.rejects,
-        copies.rows + copies.rejects,
-        collection.lost + scored.lost + copies.lost,
-    )
-    if found == Forgotten():
+    found = _forget(store, root, StoreRows, dry_run=dry_run)
+    tables = {
+        name: _forget(files.join(store, name), root, rows, dry_run=dry_run)
+        for name, rows in inner.items()
+    }
+    counts = {name: gone.rows + gone.rejects for name, gone in tables.items()}
+    lost = (*found.lost, *(uri for gone in tables.values() for uri in gone.lost))
+    found = replace(found, inner=counts, lost=lost)
+    if not (found.rows or found.rejects or any(counts.values()) or lost):
         sections = open_store(store).sections.values()
         roots = sorted({known for section in sections for known in section.roots})
         named = ", ".join(roots[:_NAMED_ROOTS]) + ", ..." * (len(roots) > _NAMED_ROOTS)
@@ -86,7 +90,7 @@ def forget(store: str, root: str, dry_run: bool = False) -> Forgotten:
     return found
 
 
-def _forget(table: str, root: str, *, dry_run: bool) -> Forgotten:
+def _forget(table: str, root: str, rows: type[StoreRows], *, dry_run: bool) -> Forgotten:
     """Take rows out of one table, whichever it is; return them as rows and rejects."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
@@ -95,7 +99,7 @@ def _forget(table: str, root: str, *, dry_run: bool) -> Forgotten:
             publish(table)
         base = latest(table)
         run = secrets.token_hex(8)
-        now, lost = _without(base, table, root, run=run, dry_run=dry_run)
+        now, lost = _without(base, table, root, rows, run=run, dry_run=dry_run)
         gone = Forgotten(
             _count(base, rejects=False) - _count(now, rejects=False),
             _count(base, rejects=True) - _count(now, rejects=True),
@@ -111,7 +115,7 @@ def _forget(table: str, root: str, *, dry_run: bool) -> Forgotten:
 
 
 def _without(
-    base: Manifest, table: str, root: str, *, run: str, dry_run: bool
+    base: Manifest, table: str, root: str, rows: type[StoreRows], *, run: str, dry_run: bool
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Return the version without the rows of `root`, and the addresses of parts that are gone."""
     sections, lost = {}, []
@@ -120,7 +124,7 @@ def _without(
         kept: list[Part | None] = []
         for part in section.parts:
             try:
-                kept.append(_remaining(place, part, section, root, dry_run))
+                kept.append(_remaining(place, part, section, root, rows, dry_run))
             except PartLostError:
                 # Replaced since `base`, then the commit fails; or lost, then the next run that
                 # lists its images makes them anew.
@@ -134,7 +138,9 @@ def _without(
     return replace(base, sections=sections), tuple(lost)
 
 
-def _remaining(place: Place, part: Part, section: Section, root: str, dry_run: bool) -> Part | None:
+def _remaining(
+    place: Place, part: Part, section: Section, root: str, rows: type[StoreRows], dry_run: bool
+) -> Part | None:
     """Return the part as it is, one written without the rows of `root`, or None if none stay."""
     names = read_part(place, part.name, ["uri", "root"])
     gone = pc.or_(_below(names["uri"], root), _below(names["root"], root))
@@ -145,16 +151,12 @@ def _remaining(place: Place, part: Part, section: Section, root: str, dry_run: b
         return None
     if dry_run:
         return replace(part, rows=left)
-    rows = read_part(place, part.name).filter(pc.invert(gone))
-    return write_part(place, _kind(place, part, section), rows)
-
-
-def _kind(place: Place, part: Part, section: Section) -> StoreRows | RejectRows:
+    kept = read_part(place, part.name).filter(pc.invert(gone))
     if part.is_rejects:
-        return RejectRows()
-    kind = AugmentedRows if place.root.endswith(f"/{AUGMENTED}") else StoreRows
+        return write_part(place, RejectRows(), kept)
     name = str(section.about.get("name", ""))
-    return kind(section.fingerprint, name, encoding=encoding_in(section))
+    kind = rows(section.fingerprint, name, encoding=encoding_in(section))
+    return write_part(place, kind, kept)
 
 
 def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:

@@ -16,7 +16,8 @@ AUGMENTED = "__augmented"
 """Folder of a store that is a table of its own: the distorted copies of its images."""
 SCORED = "__scored"
 """Folder of a store that is a table of its own: vectors of images that were only scored."""
-RESERVED = (WORK, REJECTS, COMMITS, AUGMENTED, SCORED)
+INNER = (AUGMENTED, SCORED)
+RESERVED = (WORK, REJECTS, COMMITS, *INNER)
 
 _HEX24 = "[0-9a-f]{24}"
 # `scoring.folders` escapes all that this class leaves out; a `%` only begins an escape.

@@ -98,7 +98,6 @@ class StoreRows:
             "height": [b.height for b in bottlenecks],
             "format": [b.format for b in bottlenecks],
             "fingerprint": [self.fingerprint] * len(bottlenecks),
-            "k": [b.k for b in bottlenecks],
             "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1]),
         }
         return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)

@@ -15,7 +15,7 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import AUGMENTED, CLOCK, COMMITS, SCORED, WORK, is_reserved_file
+from beam_flowers.store.names import CLOCK, COMMITS, INNER, WORK, is_reserved_file
 
 DAY = 24 * 60 * 60
 _KEPT_VERSIONS = 2
@@ -51,7 +51,7 @@ def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuume
         StoreError: if there is no table, or it has a manifest that is refused.
     """
     open_table(root)
-    inner = (files.join(root, name) for name in (AUGMENTED, SCORED))
+    inner = (files.join(root, name) for name in INNER)
     tables = [root, *(table for table in inner if files.is_folder(table))]
     found = [_vacuum(table, older_than=older_than, dry_run=dry_run) for table in tables]
     return Vacuumed(
@@ -103,11 +103,11 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
 
 def _own_entries(root: str) -> Iterator[files.Entry]:
     """Yield the files of a table, without those of the tables inside of it."""
-    inner = {files.join(root, name) for name in (AUGMENTED, SCORED)}
+    inner = {files.join(root, name) for name in INNER}
     for entry in files.walk(root, lambda folder: folder not in inner):
         relative = files.relative(entry.uri, root)
         # Object stores list all that begins with a name, also below the inner tables.
-        if relative.split("/", 1)[0] not in (AUGMENTED, SCORED):
+        if relative.split("/", 1)[0] not in INNER:
             yield entry
 
 

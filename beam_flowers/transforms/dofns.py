@@ -136,16 +136,27 @@ def write_results(
     begun, results = time.perf_counter(), list(results)
     bottlenecks = [r for r in results if isinstance(r, Bottleneck)]
     rejects = [r for r in results if isinstance(r, Reject)]
-    parts: list[Part] = []
-    if bottlenecks:
-        parts.extend(write_parts(place, kind, kind.table(bottlenecks)))
+    rows = kind.table(bottlenecks) if bottlenecks else None
+    parts = write_rows(place, kind, rows, rejects)
+    computed = len({b.sha256 for b in bottlenecks})
+    seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
+    reused = len(bottlenecks) - computed
+    return Outcome(parts, computed, reused, reasons=reasons_of(rejects), seconds=seconds)
+
+
+def write_rows(
+    place: Place, kind: RowKind, rows: pa.Table | None, rejects: Sequence[Reject]
+) -> tuple[Part, ...]:
+    """Writes rows and rejects, as far as there are any, as parts."""
+    parts = list(write_parts(place, kind, rows)) if rows is not None else []
     if rejects:
         parts.append(write_part(place, RejectRows(), rejects_table(rejects)))
-    computed = len({(b.sha256, b.k) for b in bottlenecks})
-    seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
-    reasons = dict(Counter(reject.error_class for reject in rejects))
-    reused = len(bottlenecks) - computed
-    return Outcome(tuple(parts), computed, reused, reasons=reasons, seconds=seconds)
+    return tuple(parts)
+
+
+def reasons_of(rejects: Iterable[Reject]) -> dict[str, int]:
+    """Counts rejects by their error class."""
+    return dict(Counter(reject.error_class for reject in rejects))
 
 
 class Overlapping(beam.DoFn):
@@ -197,16 +208,8 @@ class EmbedUnits(Overlapping):
         return start_each(read_images(unit), self.expected.backbones, self.limits)
 
     def finish(self, started: Any) -> Outcome:
-        results = self.collect(started)
-        return write_results(self.expected.place, self.kind, results, self.spent(started))
-
-    def collect(self, started: Any) -> list[Bottleneck | Reject]:
-        """Waits for what `start` returned."""
-        return collect_joined(started)
-
-    def spent(self, started: Any) -> Seconds:
-        """How long what `start` returned took, once it is collected."""
-        return spent_joined(started)
+        results = collect_joined(started)
+        return write_results(self.expected.place, self.kind, results, spent_joined(started))
 
 
 def hash_unit(

@@ -109,7 +109,7 @@ def image_of(row: Any) -> Image:
 
 def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:
     """A row of a vector."""
-    _, sha256, width, height, form, vector, _ = bottleneck
+    _, sha256, width, height, form, vector = bottleneck
     return BottleneckRow(
         *bottleneck.image, sha256, width, height, form, fingerprint, vector.tolist()
     )

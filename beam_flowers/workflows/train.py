@@ -18,7 +18,6 @@ from beam_flowers.head.bundle import (
     require_backbone,
     write_bundle,
 )
-from beam_flowers.head.copies import with_copies
 from beam_flowers.head.corrections import (
     Corrections,
     apply_corrections,
@@ -54,7 +53,6 @@ class TrainOptions:
             validation rows where there are none.
         summaries_dir: folder for the step log: see `Summaries`.
         required: splits that must have a picture of every label.
-        augmented: train on the distorted copies that the store has as well.
         writing: the terms on which the model is written.
     """
 
@@ -65,7 +63,6 @@ class TrainOptions:
     min_accuracy: float | None = None
     summaries_dir: str | None = None
     required: tuple[str, ...] = ()
-    augmented: bool = False
     writing: Writing = field(default_factory=Writing)
 
     def __post_init__(self) -> None:
@@ -101,6 +98,7 @@ def train_model(
     options: TrainOptions | None = None,
     report_trial: Callable[[Trial], None] | None = None,
     progress: Progress | None = None,
+    prepare: Callable[[Stored], Stored] | None = None,
 ) -> Trained:
     """Trains a head on the newest version of `store` and writes the bundle to folder `model`.
 
@@ -116,6 +114,8 @@ def train_model(
         options: see `TrainOptions`.
         report_trial: takes the sweep's trials as they come.
         progress: is told how far the run is.
+        prepare: changes the labelled rows of a backbone before they are split, and what the model
+            says of them.
 
     Raises:
         OutputError: if something is there that must stay.
@@ -127,7 +127,7 @@ def train_model(
     writing = options.writing.reading(store, options.labels, options.warm_start)
     check_model_folder(files.absolute(model), writing)
     progress.begin("reading")
-    source = _Source.of(store, options, progress)
+    source = _Source.of(store, options, progress, prepare)
     with ExitStack() as stack:
         summaries = (
             stack.enter_context(Summaries(options.summaries_dir, model))
@@ -169,18 +169,24 @@ class _Source:
     root: str
     corrections: Corrections | None
     separator: str | None
-    augmented: bool
     told: Told
+    prepare: Callable[[Stored], Stored] | None
 
     @classmethod
-    def of(cls, store: str, options: TrainOptions, progress: Progress) -> _Source:
+    def of(
+        cls,
+        store: str,
+        options: TrainOptions,
+        progress: Progress,
+        prepare: Callable[[Stored], Stored] | None,
+    ) -> _Source:
         corrections = read_corrections(options.labels) if options.labels else None
         return cls(
             files.absolute(store),
             corrections,
             options.label_separator,
-            options.augmented,
             progress.told("reading"),
+            prepare,
         )
 
     def read(self, backbone: str | None) -> Stored:
@@ -194,16 +200,14 @@ class _Source:
             yield name, self._labelled(stored).examples
 
     def _labelled(self, stored: Stored) -> Stored:
-        if self.augmented:
-            stored = with_copies(self.root, stored)
         stored = replace(stored, examples=replace(stored.examples, separator=self.separator))
-        if not self.corrections:
-            return stored
-        return replace(
-            stored,
-            examples=apply_corrections(stored.examples, self.corrections),
-            dataset_hash=corrected_hash(stored.dataset_hash, self.corrections),
-        )
+        if self.corrections:
+            stored = replace(
+                stored,
+                examples=apply_corrections(stored.examples, self.corrections),
+                dataset_hash=corrected_hash(stored.dataset_hash, self.corrections),
+            )
+        return self.prepare(stored) if self.prepare else stored
 
 
 def _sweep(

@@ -16,14 +16,14 @@ import vectors
 from apache_beam.transforms.window import FixedWindows
 from fuser import new_pipeline
 
-from beam_flowers.augment_transforms import AugmentPlan
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
+from beam_flowers.contrib.augment.distort import DEFAULT
+from beam_flowers.contrib.augment.table import AugmentedRows
+from beam_flowers.contrib.augment.transforms import AugmentPlan
 from beam_flowers.head.bundle import Bundle, write_bundle
 from beam_flowers.head.softmax import Head
-from beam_flowers.images.distort import DEFAULT
 from beam_flowers.records import Image
 from beam_flowers.scoring.table import Layout, ScoreRows
-from beam_flowers.store.augmented import AugmentedRows
 from beam_flowers.store.commits import Section
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_flowers.contrib.augment.table import augmented_root
 from beam_flowers.errors import StoreError
-from beam_flowers.store.augmented import augmented_root
 from beam_flowers.store.commits import Manifest, Section, latest, read_steadily
 from beam_flowers.store.features import read_vectors, section_name
 from beam_flowers.store.parts import Place, read_part

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from beam_flowers import files
+from beam_flowers.contrib.augment.features import CopyFeatures, find_copies, read_copies
 from beam_flowers.errors import StoreError
+from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
 from beam_flowers.head.store_examples import JOIN, Stored, concatenate
-from beam_flowers.store.augmented_features import CopyFeatures, find_copies, read_copies
 from beam_flowers.store.commits import Section
 from beam_flowers.store.features import open_store
 from beam_flowers.store.vectors import Stacked
@@ -47,7 +48,20 @@ def with_copies(root: str, stored: Stored) -> Stored:
             copies=np.where(rows < 0, -1, rows + len(examples.uris)),
         ),
         augmentation=_describe([block.section for block in blocks]),
+        notes=(*stored.notes, *_lacking(examples, rows)),
     )
+
+
+def _lacking(examples: Examples, rows: Indices) -> list[str]:
+    """A line about the labelled pictures that lack a copy which others have."""
+    lacking = np.flatnonzero((rows < 0).any(axis=0)).tolist()
+    uris = [examples.uris[row] for row in lacking if examples.labels[row] is not None]
+    if not uris:
+        return []
+    return [
+        f"{len(uris)} labelled pictures have not all distorted copies, such as {uris[0]!r}; embed"
+        " them with --augment"
+    ]
 
 
 def copies_held(root: str, fingerprint: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,28 +11,31 @@ import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
 from beam_flowers.backbones.compute import Pending, spent
-from beam_flowers.backbones.distorted import collect_copies, start_copies
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.images.distort import Distortions
+from beam_flowers.contrib.augment.compute import collect_copies, start_copies
+from beam_flowers.contrib.augment.distort import Distortions
+from beam_flowers.contrib.augment.ledger import CopyVector
+from beam_flowers.contrib.augment.table import AugmentedRows, copies_of, derive_copies
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Reject, Seconds
-from beam_flowers.store.augmented import AugmentedRows, copies_of, derive_copies
+from beam_flowers.records import Reject
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Outcome, Plan
 from beam_flowers.store.work_units import Unit, read_unit
-from beam_flowers.transforms.dofns import EmbedUnits
+from beam_flowers.transforms.dofns import Overlapping, reasons_of, write_rows
 from beam_flowers.transforms.plan import CommitPlan, SpreadUnits, step
 from beam_flowers.transforms.preflight import Setup, expected_setup, require_seen
 
 
-class DistortUnits(EmbedUnits):
+class DistortUnits(Overlapping):
     """Units of copies, those of one content together → outcomes."""
 
     def __init__(
         self, setup: Setup, kind: AugmentedRows, limits: Limits, distortions: Distortions
     ) -> None:
-        super().__init__(setup, kind, limits)
+        super().__init__(setup)
+        self.kind = kind
+        self.limits = limits
         self.distortions = distortions
 
     def start(self, unit: Unit) -> Pending:
@@ -40,18 +44,23 @@ class DistortUnits(EmbedUnits):
         require_seen([copy.image for copy in copies])
         return start_copies(copies, load(self.expected.backbones[0]), self.distortions, self.limits)
 
-    def collect(self, started: Pending) -> list[Bottleneck | Reject]:
-        """Waits for what `start` returned."""
-        return collect_copies(started)
-
-    def spent(self, started: Pending) -> Seconds:
-        """How long they took."""
-        return spent(started)
+    def finish(self, started: Pending) -> Outcome:
+        """Waits for what `start` returned and writes it."""
+        results = collect_copies(started)
+        begun = time.perf_counter()
+        made = [result for result in results if isinstance(result, CopyVector)]
+        rejects = [result for result in results if isinstance(result, Reject)]
+        rows = self.kind.of_copies(made) if made else None
+        parts = write_rows(self.expected.place, self.kind, rows, rejects)
+        computed = len({(copy.bottleneck.sha256, copy.k) for copy in made})
+        seconds = spent(started)._replace(write=time.perf_counter() - begun)
+        reused = len(made) - computed
+        return Outcome(parts, computed, reused, reasons=reasons_of(rejects), seconds=seconds)
 
 
 @dataclass
 class AugmentPlan(beam.PTransform):
-    """Carries out a plan of `store.augmented.plan_copies`."""
+    """Carries out a plan of `contrib.augment.table.plan_copies`."""
 
     plan: Plan
     kind: AugmentedRows

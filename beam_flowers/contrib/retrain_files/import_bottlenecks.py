@@ -11,6 +11,13 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.contrib.retrain_files.text_vectors import (
+    TextName,
+    backbone_of,
+    fingerprint_of,
+    parse_name,
+    parse_vector,
+)
 from beam_flowers.errors import InputError, PictureError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.find import has_splits
@@ -22,13 +29,6 @@ from beam_flowers.store.commits import latest
 from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
 from beam_flowers.store.plan import committed, stored_rows
 from beam_flowers.store.schema import StoreRows, rejects_table
-from beam_flowers.store.text_vectors import (
-    TextName,
-    backbone_of,
-    fingerprint_of,
-    parse_name,
-    parse_vector,
-)
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.summary import Summary
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, StoreError
-from beam_flowers.images.distort import Augmentation, Distortions, in_words
-from beam_flowers.store.augmented import (
+from beam_flowers.contrib.augment.distort import Augmentation, Distortions, in_words
+from beam_flowers.contrib.augment.ledger import CopyLedger
+from beam_flowers.contrib.augment.table import (
     AugmentedRows,
     augmented_root,
     describe_copies,
@@ -20,8 +20,8 @@ from beam_flowers.store.augmented import (
     labelled_pictures,
     plan_copies,
 )
+from beam_flowers.errors import InputError, StoreError
 from beam_flowers.store.commits import Manifest, Section, encoding_in, latest, require_table_place
-from beam_flowers.store.copies import CopyLedger
 from beam_flowers.store.features import section_name
 from beam_flowers.store.names import REJECTS
 from beam_flowers.store.parts import Place
@@ -160,7 +160,7 @@ class _Run:
             return {**plan.counts, "embedded": 0, "committed": True}
         distortions: Distortions = self.augmentation.distortions
         with watched(plan, self.progress):
-            from beam_flowers.augment_transforms import AugmentPlan
+            from beam_flowers.contrib.augment.transforms import AugmentPlan
             from beam_flowers.transforms.runner import run_pipeline
 
             made = AugmentPlan(plan, kind, self.backbone, distortions)

@@ -10,9 +10,9 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool
+from beam_flowers.contrib.fiftyone import write_fiftyone
+from beam_flowers.contrib.projector import MOST_POINTS, write_projector
 from beam_flowers.errors import InputError
-from beam_flowers.export.fiftyone import write_fiftyone
-from beam_flowers.export.projector import MOST_POINTS, write_projector
 from beam_flowers.images.outputs import Writing, check_target, placing
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.features import Features, read_features

@@ -9,13 +9,14 @@ from itertools import groupby
 import numpy as np
 
 from beam_flowers.backbones.compute import Done, Engine, Pending, read_content, submit
+from beam_flowers.contrib.augment.distort import Distortions, canvas_recipe, distort
+from beam_flowers.contrib.augment.ledger import Copy, CopyVector
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode_whole
-from beam_flowers.images.distort import Distortions, canvas_recipe, distort
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Bottleneck, Copy, Image, Picture, Reject, Seconds
+from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds
 
-Result = Bottleneck | Reject
+Result = CopyVector | Reject
 
 
 def start_copies(
@@ -47,7 +48,7 @@ def _compute(
     seconds = Seconds(opened - begun, time.perf_counter() - opened)
     size = (canvas.width, canvas.height, canvas.format)
     results = [
-        Bottleneck(copy.image, sha, *size, vectors[copy.k], copy.k)
+        CopyVector(Bottleneck(copy.image, sha, *size, vectors[copy.k]), copy.k)
         if np.isfinite(vectors[copy.k]).all()
         else _rejected(copy, "embed", "NotFinite", "the network gives NaN or infinity")
         for copy in copies

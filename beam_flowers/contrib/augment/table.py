@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_flowers import files
+from beam_flowers.contrib.augment.distort import Augmentation, Distortions
+from beam_flowers.contrib.augment.ledger import Copy, CopyLedger, CopyVector
 from beam_flowers.errors import PartLostError
-from beam_flowers.images.distort import Augmentation, Distortions
-from beam_flowers.records import Copy, Image
+from beam_flowers.records import Image
 from beam_flowers.store.commits import Manifest, Section
-from beam_flowers.store.copies import CopyLedger
+from beam_flowers.store.forget import IMAGES_ONLY_SCORED, Forgotten, forget
 from beam_flowers.store.names import AUGMENTED
 from beam_flowers.store.parts import (
     Part,
@@ -56,10 +57,23 @@ class AugmentedRows(StoreRows):
         plain = super().schema(vector_length)
         return plain.insert(plain.get_field_index("vector"), _NUMBER)
 
+    def of_copies(self, copies: Sequence[CopyVector]) -> pa.Table:
+        """The rows of copies (at least one), in their order."""
+        plain = StoreRows(self.fingerprint, self.backbone, self.vectors, self.encoding)
+        rows = plain.table([copy.bottleneck for copy in copies])
+        numbers = pa.array([copy.k for copy in copies], _NUMBER.type)
+        return rows.add_column(rows.schema.get_field_index("vector"), _NUMBER, numbers)
+
 
 def augmented_root(store: str) -> str:
     """Folder of the table of the copies in `store`."""
     return files.join(store, AUGMENTED)
+
+
+def forget_everywhere(store: str, root: str, dry_run: bool = False) -> Forgotten:
+    """Takes the images of a root out of a store, their distorted copies too: see `forget`."""
+    inner = {**IMAGES_ONLY_SCORED, AUGMENTED: AugmentedRows}
+    return forget(store, root, dry_run=dry_run, inner=inner)
 
 
 def augmented_fingerprint(backbone: str, distortions: Distortions) -> str:

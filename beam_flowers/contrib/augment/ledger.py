@@ -10,12 +10,39 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
-from beam_flowers.records import Copy, Image
+from beam_flowers.records import Bottleneck, Image
 from beam_flowers.store.ledger import packed
 
 _CACHE_KIB = 256 * 1024
+
+
+class Copy(NamedTuple):
+    """One distorted copy of a picture.
+
+    Attributes:
+        image: the file.
+        sha256: hex digest of its bytes.
+        k: number of the copy, from 1.
+    """
+
+    image: Image
+    sha256: str
+    k: int
+
+
+class CopyVector(NamedTuple):
+    """The vector of a distorted copy.
+
+    Attributes:
+        bottleneck: of the file; its vector is the copy's.
+        k: number of the copy, from 1.
+    """
+
+    bottleneck: Bottleneck
+    k: int
+
 
 _TABLES = """
 CREATE TABLE pictures(uri PRIMARY KEY, root, relative_path, label, split, bytes INT,

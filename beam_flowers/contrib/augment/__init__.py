@@ -1,0 +1,1 @@
+"""Distorted copies of labelled images: a table of their own inside of a store."""

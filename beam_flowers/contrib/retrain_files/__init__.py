@@ -1,0 +1,1 @@
+"""Vectors that retrain.py kept in text files, brought into a store."""
