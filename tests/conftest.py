@@ -38,7 +38,7 @@ def pytest_unconfigure():
 @pytest.fixture(autouse=True)
 def silent_processor(monkeypatch):
     """What commands say does not depend on the processor: none has bfloat16 to speak of."""
-    monkeypatch.setattr("beam_flowers.cli.shared.has_bfloat16", lambda: False)
+    monkeypatch.setattr("beam_flowers.cli.shared_flags.has_bfloat16", lambda: False)
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
 
-from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.main import main
 from beam_flowers.cli.parser import COMMANDS, command_parser, make_parser
 

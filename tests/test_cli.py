@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beam_flowers.cli import parser as parsers
-from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.main import _cause, main
 from beam_flowers.errors import InputError
 from beam_flowers.head.lbfgs import LbfgsOptions

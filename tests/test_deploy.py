@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.parser import command_parser, make_parser
 from beam_flowers.transforms.runner import pipeline_options
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.parser import command_parser, make_parser
 from beam_flowers.errors import WorkerError
 from beam_flowers.transforms.jobs import how_to_cancel

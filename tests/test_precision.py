@@ -7,8 +7,8 @@ import pytest
 
 from beam_flowers.backbones import hardware
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.cli.models import fitted
-from beam_flowers.cli.shared import backbone_of, in_precision
+from beam_flowers.cli.model_flags import fitted
+from beam_flowers.cli.shared_flags import backbone_of, in_precision
 from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
@@ -60,7 +60,7 @@ def test_another_network_is_refused_in_any_precision():
 @pytest.mark.parametrize(("flags", "said"), [({"avx512_bf16"}, True), ({"avx2"}, False)])
 def test_what_bfloat16_would_gain_is_said_where_it_would(flags, said, monkeypatch, capsys):
     monkeypatch.setattr(hardware, "flags", lambda: frozenset(flags))
-    monkeypatch.setattr("beam_flowers.cli.shared.has_bfloat16", hardware.has_bfloat16)
+    monkeypatch.setattr("beam_flowers.cli.shared_flags.has_bfloat16", hardware.has_bfloat16)
     in_precision(resolve(LITE), arguments())
     assert ("--precision bf16" in capsys.readouterr().err) == said
     in_precision(resolve(LITE), arguments(precision="float32"))

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.shared import (
+from beam_flowers.cli.shared_flags import (
     BEAM,
     DEFAULT_BACKBONE,
     add_weights,

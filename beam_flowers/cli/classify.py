@@ -5,13 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.models import add_models, backbones_of, fitted, read_models, rule_of
-from beam_flowers.cli.shared import (
-    add_top_k,
-    add_weights,
-    table_line,
-    warn,
-)
+from beam_flowers.cli.model_flags import add_models, backbones_of, fitted, read_models, rule_of
+from beam_flowers.cli.shared_flags import add_top_k, add_weights, table_line, warn
 
 if TYPE_CHECKING:
     from beam_flowers.scoring.decision import Bar

@@ -26,7 +26,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers completion`."""
-    from beam_flowers.cli.flags import require_no_pipeline
+    from beam_flowers.cli.beam_flags import require_no_pipeline
 
     require_no_pipeline("completion", beams)
     print(script(arguments.shell))

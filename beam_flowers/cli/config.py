@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beam_flowers.cli.flags import split_flags
+from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from beam_flowers.cli.progress import add_progress, shown
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import (
+from beam_flowers.cli.shared_flags import (
     ACCURACY,
     DEFAULT_BACKBONE,
     add_overwrite,

@@ -7,10 +7,10 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.flags import require_no_pipeline
+from beam_flowers.cli.beam_flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import cells, padded, visible
-from beam_flowers.cli.shared import IMAGES, add_images, add_overwrite, sources, writing
+from beam_flowers.cli.shared_flags import IMAGES, add_images, add_overwrite, sources, writing
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.augment import HELP, add_augment, augmentation
+from beam_flowers.cli.augment_flags import HELP, add_augment, augmentation
 from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.progress import conclude, shown
-from beam_flowers.cli.shared import (
+from beam_flowers.cli.shared_flags import (
     BEAM,
     DEFAULT_BACKBONE,
     IMAGES,

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from beam_flowers.cli.flags import require_no_pipeline
+from beam_flowers.cli.beam_flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
-from beam_flowers.cli.shared import add_overwrite, warn, writing
+from beam_flowers.cli.shared_flags import add_overwrite, warn, writing
 
 if TYPE_CHECKING:
     from beam_flowers.workflows.evaluate import Evaluated

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.beam_flags import require_no_pipeline
 from beam_flowers.cli.contrib import contrib
-from beam_flowers.cli.flags import require_no_pipeline
-from beam_flowers.cli.shared import add_overwrite, add_weights, backbone_of, warn, writing
+from beam_flowers.cli.shared_flags import add_overwrite, add_weights, backbone_of, warn, writing
 from beam_flowers.errors import InputError
 
 _STORE_FORMATS = ("projector", "fiftyone")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from beam_flowers.cli.contrib import contrib
-from beam_flowers.cli.shared import BEAM, warn
+from beam_flowers.cli.shared_flags import BEAM, warn
 
 
 def fill(parser: argparse.ArgumentParser) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 
+from beam_flowers.cli.beam_flags import require_no_pipeline
 from beam_flowers.cli.contrib import contrib
-from beam_flowers.cli.flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, conclude, shown
 
 _EPILOG = """\

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
 from beam_flowers.cli.config import BEAM, keys_of
-from beam_flowers.cli.shared import add_overwrite, writing
+from beam_flowers.cli.shared_flags import add_overwrite, writing
 from beam_flowers.errors import InputError
 
 _FILE = "beam-flowers.yaml"
@@ -45,7 +45,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers init`."""
     from beam_flowers import files
-    from beam_flowers.cli.flags import require_no_pipeline
+    from beam_flowers.cli.beam_flags import require_no_pipeline
     from beam_flowers.cli.parser import command_parsers, make_parser
     from beam_flowers.images.outputs import require_ending
 

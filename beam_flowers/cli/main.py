@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
-from beam_flowers.cli.flags import split_flags, without_secret
+from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.parser import COMMANDS, command_parser, command_parsers, make_parser
 from beam_flowers.errors import BeamFlowersError, OutputError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from beam_flowers.cli.flags import require_no_pipeline
+from beam_flowers.cli.beam_flags import require_no_pipeline
 
 OUTPUT = "corrections.csv"
 

@@ -6,9 +6,9 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.models import add_models, backbones_of, fitted, read_models, rule_of
+from beam_flowers.cli.model_flags import add_models, backbones_of, fitted, read_models, rule_of
 from beam_flowers.cli.progress import conclude, shown
-from beam_flowers.cli.shared import (
+from beam_flowers.cli.shared_flags import (
     BEAM,
     IMAGES,
     add_images,

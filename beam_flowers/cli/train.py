@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.contrib import contrib
-from beam_flowers.cli.fine_tune import HELP, add_fine_tune, run_fine_tune
+from beam_flowers.cli.fine_tune_flags import HELP, add_fine_tune, run_fine_tune
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import ACCURACY, BEAM, add_overwrite, warn, writing
+from beam_flowers.cli.shared_flags import ACCURACY, BEAM, add_overwrite, warn, writing
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
-from beam_flowers.cli.shared import BEAM
+from beam_flowers.cli.shared_flags import BEAM
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_LINES = 20

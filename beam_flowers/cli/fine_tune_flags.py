@@ -7,7 +7,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.screen import tell
-from beam_flowers.cli.shared import NAME_THE_PATH, add_weights, resolve_backbone, warn, writing
+from beam_flowers.cli.shared_flags import (
+    NAME_THE_PATH,
+    add_weights,
+    resolve_backbone,
+    warn,
+    writing,
+)
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:

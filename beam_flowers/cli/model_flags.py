@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from beam_flowers.cli.shared import backbone_of, in_precision, resolve_backbone, warn
+from beam_flowers.cli.shared_flags import backbone_of, in_precision, resolve_backbone, warn
 from beam_flowers.errors import InputError, ModelError
 
 if TYPE_CHECKING:
