@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.embed import embed_images as embed_images
     from beam_flowers.workflows.evaluate import EvaluationJob as EvaluationJob
     from beam_flowers.workflows.evaluate import evaluate_model as evaluate_model
-    from beam_flowers.workflows.score import Job as Job
     from beam_flowers.workflows.score import score_images as score_images
+    from beam_flowers.workflows.score_job import Job as Job
     from beam_flowers.workflows.train import TrainOptions as TrainOptions
     from beam_flowers.workflows.train import train_model as train_model
 
@@ -56,7 +56,7 @@ _HOMES = {
     "FindImages": "transforms.ptransforms",
     "Image": "records",
     "ImageClassifierOptions": "head.image_classifier",
-    "Job": "workflows.score",
+    "Job": "workflows.score_job",
     "LbfgsOptions": "head.lbfgs",
     "NewestModelHandler": "transforms.run_inference",
     "ReadImages": "transforms.ptransforms",

@@ -25,8 +25,9 @@ from typing import Any, NamedTuple
 from markdown_it import MarkdownIt
 
 from beam_flowers.cli.beam_flags import split_flags
+from beam_flowers.cli.config import command_parser
 from beam_flowers.cli.main import main
-from beam_flowers.cli.parser import COMMANDS, command_parser, make_parser
+from beam_flowers.cli.parser import COMMANDS, make_parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -9,6 +9,7 @@ import pytest
 
 from beam_flowers.cli import parser as parsers
 from beam_flowers.cli.beam_flags import split_flags
+from beam_flowers.cli.config import command_parser
 from beam_flowers.cli.main import _cause, main
 from beam_flowers.errors import InputError
 from beam_flowers.head.lbfgs import LbfgsOptions
@@ -20,7 +21,7 @@ COMMANDS = tuple(parsers.COMMANDS)
 
 
 def command(name):
-    return parsers.command_parser(parsers.make_parser(), name)
+    return command_parser(parsers.make_parser(), name)
 
 
 def split(*arguments):

@@ -11,7 +11,7 @@ import pytest
 
 from beam_flowers.backbones.catalogue import CATALOGUE
 from beam_flowers.cli.completion import script
-from beam_flowers.cli.parser import COMMANDS
+from beam_flowers.cli.parser import COMMANDS, make_parser
 
 BACKBONES = {row.name for row in CATALOGUE}
 
@@ -37,7 +37,7 @@ def in_fish(folder, *words):
 def _said(command, folder, shell, *arguments):
     file = folder / f"completion.{shell}"
     if not file.exists():
-        file.write_text(script(shell))
+        file.write_text(script(shell, make_parser()))
     command = [*command, file, *arguments]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
     assert not done.stderr
@@ -71,7 +71,7 @@ def test_commands_flags_choices_backbones_and_files_are_completed(complete, tmp_
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="absent")
 def test_zsh_completes_what_is_unambiguous(tmp_path):
-    (tmp_path / "_beam-flowers").write_text(script("zsh"))
+    (tmp_path / "_beam-flowers").write_text(script("zsh", make_parser()))
     terminal, end = pty.openpty()
     shell = subprocess.Popen(
         ["zsh", "-f", "-i"],

@@ -10,8 +10,9 @@ import yaml
 from stores import cli, photos, rows
 
 from beam_flowers.cli import config as configs
+from beam_flowers.cli.config import command_parsers
 from beam_flowers.cli.init import template
-from beam_flowers.cli.parser import command_parsers, make_parser
+from beam_flowers.cli.parser import make_parser
 from beam_flowers.errors import InputError
 
 

@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from beam_flowers.cli.beam_flags import split_flags
-from beam_flowers.cli.parser import command_parser, make_parser
+from beam_flowers.cli.config import command_parser
+from beam_flowers.cli.parser import make_parser
 from beam_flowers.transforms.runner import pipeline_options
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

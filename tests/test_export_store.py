@@ -19,7 +19,8 @@ from beam_flowers.contrib.export_store import export_store
 from beam_flowers.contrib.projector import tile_side
 from beam_flowers.errors import InputError
 from beam_flowers.scoring.read_table import read_scores
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from beam_flowers.cli.beam_flags import split_flags
-from beam_flowers.cli.parser import command_parser, make_parser
+from beam_flowers.cli.config import command_parser
+from beam_flowers.cli.parser import make_parser
 from beam_flowers.errors import WorkerError
 from beam_flowers.transforms.jobs import how_to_cancel
 from beam_flowers.transforms.runner import _explained, pipeline_options

@@ -27,7 +27,8 @@ from beam_flowers.transforms.ptransforms import (
 )
 from beam_flowers.workflows.classify import classify_pictures
 from beam_flowers.workflows.embed import embed_images
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 
 @pytest.fixture

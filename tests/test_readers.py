@@ -15,7 +15,8 @@ from stores import cli, embed, photos, rejects, rows
 from vectors import train_run
 
 from beam_flowers.scoring.read_table import read_scores
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 pytestmark = [pytest.mark.readers, pytest.mark.timeout(600)]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from beam_flowers.cli.config import keys_of
-from beam_flowers.cli.parser import command_parsers, make_parser
+from beam_flowers.cli.config import command_parsers, keys_of
+from beam_flowers.cli.parser import make_parser
 
 PAGE = (Path(__file__).parents[1] / "docs" / "retrain.md").read_text()
 PARSERS = command_parsers(make_parser())

@@ -17,7 +17,8 @@ from beam_flowers.head.bundle import model_id, read_bundle
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.workflows.embed import RunOptions
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 NETWORK = resolve("efficientnet-lite0")
 COLUMNS = ["uri", "sha256", "label", "score", "top_k", "model_id", "label_id"]

@@ -23,7 +23,8 @@ from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.folders import label_folder, partition_folder
 from beam_flowers.store.commits import latest
 from beam_flowers.store.vacuum import vacuum
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 ODD = ("a/b", "007", "50% 玫瑰")
 

@@ -20,7 +20,8 @@ from beam_flowers.store.commits import latest
 from beam_flowers.store.forget import Forgotten, forget
 from beam_flowers.store.names import AUGMENTED, SCORED
 from beam_flowers.workflows.embed import RunOptions
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 NETWORK = resolve("efficientnet-lite0")
 

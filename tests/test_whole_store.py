@@ -9,7 +9,8 @@ from beam_flowers.head.bundle import read_bundle
 from beam_flowers.store.commits import latest
 from beam_flowers.transforms import dofns
 from beam_flowers.workflows import score_stored
-from beam_flowers.workflows.score import Job, score_images
+from beam_flowers.workflows.score import score_images
+from beam_flowers.workflows.score_job import Job
 
 
 @pytest.fixture(scope="module")

@@ -29,27 +29,25 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.cli.beam_flags import require_no_pipeline
 
     require_no_pipeline("completion", beams)
-    print(script(arguments.shell))
+    print(script(arguments.shell, arguments.make_parser()))
     return 0
 
 
-def script(shell: str) -> str:
-    """The script for one of bash, zsh and fish, as it follows from the parser.
+def script(shell: str, parser: argparse.ArgumentParser) -> str:
+    """The script for one of bash, zsh and fish, as it follows from the parser of all commands.
 
     shtab writes it once, so that a press of the tabulator starts no Python.
     """
     import shtab
 
     from beam_flowers.backbones.catalogue import CATALOGUE
-    from beam_flowers.cli.parser import command_parsers, make_parser
+    from beam_flowers.cli.config import command_parsers
 
-    parser, names = make_parser(), [row.name for row in CATALOGUE]
+    names = [row.name for row in CATALOGUE]
     commands = command_parsers(parser)
     for action in (action for command in commands.values() for action in command._actions):
         if action.metavar == "COMMAND":
             action.choices = list(commands)
-        elif action.dest == "install":
-            action.choices = names
         elif action.dest == "backbone":
             setattr(action, "complete", _names_or_files(names))  # noqa: B010
         elif action.type is None and action.nargs != 0 and not action.choices:

@@ -26,6 +26,19 @@ _ASIDE = "x-"
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
+def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of the commands by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def command_parser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser | None:
+    """The parser of one command."""
+    return command_parsers(parser).get(name)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """`--config`."""
     parser.add_argument(

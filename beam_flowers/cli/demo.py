@@ -68,8 +68,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _check(work: str, model: str, table: str, terms: Writing) -> None:
     from beam_flowers.head.bundle import check_model_folder
-    from beam_flowers.workflows.score import Job
-    from beam_flowers.workflows.score_outputs import check_outputs
+    from beam_flowers.workflows.score_job import Job, check_outputs
 
     terms.check_folder(work, "the demo", _NAMES.__contains__, lambda folder: True)
     check_model_folder(model, terms)
@@ -91,7 +90,8 @@ def _run(
     from beam_flowers.head.lbfgs import LbfgsOptions
     from beam_flowers.head.split import SplitOptions
     from beam_flowers.workflows.embed import RunOptions, embed_images
-    from beam_flowers.workflows.score import Job, score_images
+    from beam_flowers.workflows.score import score_images
+    from beam_flowers.workflows.score_job import Job
     from beam_flowers.workflows.train import TrainOptions, train_model
 
     options, backbone = RunOptions(beams), resolve(DEFAULT_BACKBONE)

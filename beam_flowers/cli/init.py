@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
-from beam_flowers.cli.config import BEAM, keys_of
+from beam_flowers.cli.config import BEAM, command_parsers, keys_of
 from beam_flowers.cli.shared_flags import add_overwrite, writing
 from beam_flowers.errors import InputError
 
@@ -46,11 +46,10 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers init`."""
     from beam_flowers import files
     from beam_flowers.cli.beam_flags import require_no_pipeline
-    from beam_flowers.cli.parser import command_parsers, make_parser
     from beam_flowers.images.outputs import require_ending
 
     require_no_pipeline("init", beams)
-    parsers = command_parsers(make_parser())
+    parsers = command_parsers(arguments.make_parser())
     chosen = arguments.commands or [name for name in parsers if name not in _NO_PIPELINE]
     if unknown := [name for name in chosen if name not in parsers]:
         raise InputError(f"there is no command {unknown[0]!r}; choose of {', '.join(parsers)}")

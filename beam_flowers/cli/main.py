@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.beam_flags import split_flags, without_secret
-from beam_flowers.cli.parser import COMMANDS, command_parser, command_parsers, make_parser
+from beam_flowers.cli.config import command_parser, command_parsers
+from beam_flowers.cli.parser import COMMANDS, make_parser
 from beam_flowers.errors import BeamFlowersError, OutputError
 
 EXIT_ERROR = 1
@@ -99,7 +100,8 @@ def _run(arguments: list[str]) -> int:
         command.error(str(error))
     if path := configs.config_named_in(ours):
         beams = _configure(path, parser, arguments[0], ours, beams)
-    parsed = command.parse_args(ours)
+    # For the commands that write about all commands.
+    parsed = command.parse_args(ours, argparse.Namespace(make_parser=make_parser))
     if beams:
         print("handed to Beam:", *map(without_secret, beams), flush=True)
         from beam_flowers.transforms.runner import reach_files

@@ -70,16 +70,3 @@ def make_parser() -> argparse.ArgumentParser:
         add_log(command)
         add_config(command)
     return parser
-
-
-def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the commands by name."""
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return dict(action.choices)
-    return {}
-
-
-def command_parser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser | None:
-    """The parser of one command."""
-    return command_parsers(parser).get(name)

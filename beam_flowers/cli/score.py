@@ -25,7 +25,8 @@ from beam_flowers.cli.shared_flags import (
 
 if TYPE_CHECKING:
     from beam_flowers.workflows.progress import Progress
-    from beam_flowers.workflows.score import Job, ScoreSummary
+    from beam_flowers.workflows.score import ScoreSummary
+    from beam_flowers.workflows.score_job import Job
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:
     from beam_flowers.workflows.score import score_images
-    from beam_flowers.workflows.score_outputs import check_outputs
+    from beam_flowers.workflows.score_job import check_outputs
     from beam_flowers.workflows.score_stored import is_store
 
     job = _job(arguments)
@@ -107,7 +108,7 @@ def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) 
 
 
 def _job(arguments: argparse.Namespace) -> Job:
-    from beam_flowers.workflows.score import Job
+    from beam_flowers.workflows.score_job import Job
 
     return Job(
         tuple(sources(arguments)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
@@ -14,14 +14,11 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.networks import require_networks
-from beam_flowers.images.outputs import Writing
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
-from beam_flowers.scoring.decision import Rule
-from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
-from beam_flowers.scoring.table import LABEL_TEXT, Layout, ScoreRows
+from beam_flowers.scoring.ranking import Models, bundles_of
+from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
 from beam_flowers.scoring.write_table import (
     rejects_name,
-    require_kind,
     scores_of,
     suffix,
     write_table,
@@ -32,57 +29,8 @@ from beam_flowers.store.parts import Place, RejectRows, read_part
 from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
-from beam_flowers.workflows.score_outputs import check_outputs, clear_deleted
+from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted
 from beam_flowers.workflows.score_stored import is_store, score_stored
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to score and where to.
-
-    Attributes:
-        images: folders, globs, list files, manifests or pictures; or one store.
-        output: a file (see `scoring.write_table.SUFFIXES`) or a folder of Parquet parts.
-        store: vectors of images that it has are taken from it; those of others are kept in its
-            table `__scored`, which is no part of the collection.
-        top_k: labels a row.
-        rule: when a label is given.
-        separate_columns: see `Layout`.
-        partition_by_label: see `Layout`; for a folder.
-        copy_to: folder into which the pictures are copied, below one folder for each label.
-        writing: the terms on which the table is written; `images` and `store` are inputs anyway.
-    """
-
-    images: tuple[str, ...]
-    output: str
-    store: str | None = None
-    top_k: int = TOP_K
-    rule: Rule = field(default_factory=Rule)
-    separate_columns: bool = False
-    partition_by_label: bool = False
-    copy_to: str | None = None
-    writing: Writing = field(default_factory=Writing)
-
-    def __post_init__(self) -> None:
-        require_kind(self.output)
-        if suffix(self.output) and self.layout.partition_by_label:
-            raise InputError(f"a table by label is a folder; {self.output!r} is the name of a file")
-
-    @property
-    def layout(self) -> Layout:
-        """Of the table."""
-        return Layout(self.top_k, self.separate_columns, self.partition_by_label)
-
-    @property
-    def table(self) -> str:
-        """Folder of the parts; where the output is one file it is beside that, and gone in the end.
-
-        Hidden then, since the output may lie among the pictures.
-        """
-        output = files.absolute(self.output)
-        if suffix(output) is None:
-            return output
-        return files.join(files.parent(output), f".{output.rpartition('/')[2]}.partial")
 
 
 @dataclass(frozen=True)

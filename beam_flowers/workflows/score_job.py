@@ -1,24 +1,79 @@
-"""Checks the places that `score` writes to: table, rejects, unfinished work and copies."""
+"""What `score` is told to do, and checks of the places that it writes to."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 from beam_flowers import files
-from beam_flowers.errors import OutputError
+from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing, recognised
-from beam_flowers.scoring.write_table import is_rejects_file, is_score_file, rejects_name, suffix
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K
+from beam_flowers.scoring.table import Layout
+from beam_flowers.scoring.write_table import (
+    is_rejects_file,
+    is_score_file,
+    rejects_name,
+    require_kind,
+    suffix,
+)
 from beam_flowers.store.commits import latest, require_outer_table
 from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part, is_reserved_file
 from beam_flowers.workflows.score_stored import is_store, store_roots
 
-if TYPE_CHECKING:
-    from beam_flowers.workflows.score import Job
-
 _TABLE = "a table of scores"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to score and where to.
+
+    Attributes:
+        images: folders, globs, list files, manifests or pictures; or one store.
+        output: a file (see `scoring.write_table.SUFFIXES`) or a folder of Parquet parts.
+        store: vectors of images that it has are taken from it; those of others are kept in its
+            table `__scored`, which is no part of the collection.
+        top_k: labels a row.
+        rule: when a label is given.
+        separate_columns: see `Layout`.
+        partition_by_label: see `Layout`; for a folder.
+        copy_to: folder into which the pictures are copied, below one folder for each label.
+        writing: the terms on which the table is written; `images` and `store` are inputs anyway.
+    """
+
+    images: tuple[str, ...]
+    output: str
+    store: str | None = None
+    top_k: int = TOP_K
+    rule: Rule = field(default_factory=Rule)
+    separate_columns: bool = False
+    partition_by_label: bool = False
+    copy_to: str | None = None
+    writing: Writing = field(default_factory=Writing)
+
+    def __post_init__(self) -> None:
+        require_kind(self.output)
+        if suffix(self.output) and self.layout.partition_by_label:
+            raise InputError(f"a table by label is a folder; {self.output!r} is the name of a file")
+
+    @property
+    def layout(self) -> Layout:
+        """Of the table."""
+        return Layout(self.top_k, self.separate_columns, self.partition_by_label)
+
+    @property
+    def table(self) -> str:
+        """Folder of the parts; where the output is one file it is beside that, and gone in the end.
+
+        Hidden then, since the output may lie among the pictures.
+        """
+        output = files.absolute(self.output)
+        if suffix(output) is None:
+            return output
+        return files.join(files.parent(output), f".{output.rpartition('/')[2]}.partial")
 
 
 def check_outputs(job: Job) -> None:
