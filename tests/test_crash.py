@@ -6,7 +6,7 @@ import pictures
 import pytest
 from stores import embed, rows, scenes, visible
 
-from beam_flowers import files
+from beam_flowers.files import local
 from beam_flowers.store.features import read_features
 
 _CHANGING = ("move", "put_if_absent", "delete")
@@ -31,7 +31,7 @@ def dies_after(monkeypatch, steps):
         return call
 
     for name in _CHANGING:
-        monkeypatch.setattr(files, name, dying(getattr(files, name)))
+        monkeypatch.setattr(local, name, dying(getattr(local, name)))
     return refused
 
 

@@ -55,7 +55,10 @@ def split_flags(arguments: Sequence[str], parser: argparse.ArgumentParser) -> Sp
 
 
 def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> str:
-    known = _beam_actions()
+    # Importing Beam takes seconds: only when an unknown flag is there.
+    from beam_flowers.transforms.options import beam_actions
+
+    known = beam_actions()
     underscored = "--" + name[2:].replace("-", "_")
     action = known.get(underscored, known.get(name))
     if action is None:
@@ -76,12 +79,10 @@ def require_no_pipeline(command: str, beams: Sequence[str]) -> None:
     """Raises InputError for flags of a runner where none runs; those of file systems may stay."""
     if not beams:
         return
-    from apache_beam.options import pipeline_options as beam
+    from beam_flowers.transforms.options import file_system_actions
 
-    parser = argparse.ArgumentParser(add_help=False)
-    for kind in ("S3Options", "AzureOptions", "HadoopFileSystemOptions", "GoogleCloudOptions"):
-        getattr(beam, kind)._add_argparse_args(parser)
-    wrong = [flag for flag in beams if flag.partition("=")[0] not in parser._option_string_actions]
+    known = file_system_actions()
+    wrong = [flag for flag in beams if flag.partition("=")[0] not in known]
     if wrong:
         raise InputError(f"{command} runs no pipeline; leave out {' '.join(wrong)}")
 
@@ -98,13 +99,3 @@ def _refuse_misspelt(name: str, known: Iterable[str], cutoff: float) -> None:
     close = difflib.get_close_matches(name.replace("_", "-"), dashed, n=1, cutoff=cutoff)
     if close:
         raise InputError(f"unknown flag {name!r}; did you mean {dashed[close[0]]}?")
-
-
-def _beam_actions() -> dict[str, argparse.Action]:
-    """Beam's options by flag. Importing Beam takes seconds: only when an unknown flag is there."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
-    for options in PipelineOptions.__subclasses__():
-        options._add_argparse_args(parser)
-    return parser._option_string_actions

@@ -9,39 +9,28 @@ tries, an UnreachableError.
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import re
 import shutil
-import stat as modes
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import BinaryIO
 
+from beam_flowers.files.backends import backend
 from beam_flowers.files.paths import Entry as Entry
 from beam_flowers.files.paths import FileStat as FileStat
 from beam_flowers.files.paths import is_member as is_member
 from beam_flowers.files.paths import join as join
 from beam_flowers.files.paths import parent as parent
-from beam_flowers.files.paths import scheme, temporary_name
-
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+from beam_flowers.files.paths import scheme
 
 
-def _remote(uri: str) -> ModuleType:
-    # These take seconds to import: a run on local files that finds nothing to do goes without.
+def _module(uri: str) -> ModuleType:
     if is_member(uri):
         from beam_flowers.files import archives
 
         return archives
-    if scheme(uri) == "s3":
-        from beam_flowers.files import s3
-
-        return s3
-    from beam_flowers.files import beam
-
-    return beam
+    return backend(uri)
 
 
 def is_local(uri: str) -> bool:
@@ -89,26 +78,26 @@ def printable(name: str) -> str:
 
 def open_read(uri: str) -> BinaryIO:
     """The bytes as they are: `.gz` is not unpacked."""
-    return open(uri, "rb") if is_local(uri) else _remote(uri).open_read(uri)
+    file: BinaryIO = _module(uri).open_read(uri)
+    return file
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """The file's content, or its first `limit` bytes."""
-    if not is_local(uri):
-        data: bytes = _remote(uri).read_bytes(uri, limit)
-        return data
-    with open_read(uri) as file:
-        return file.read() if limit is None else file.read(limit)
+    data: bytes = _module(uri).read_bytes(uri, limit)
+    return data
 
 
 def exists(uri: str) -> bool:
     """Whether a file or a folder is there; a dangling link is not."""
-    return os.path.exists(uri) if is_local(uri) else _remote(uri).exists(uri)
+    found: bool = _module(uri).exists(uri)
+    return found
 
 
 def is_folder(uri: str) -> bool:
     """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
-    return os.path.isdir(uri) if is_local(uri) else _remote(uri).is_folder(uri)
+    found: bool = _module(uri).is_folder(uri)
+    return found
 
 
 def stat(uri: str) -> FileStat:
@@ -117,16 +106,14 @@ def stat(uri: str) -> FileStat:
     Raises:
         FileNotFoundError: nothing is there.
     """
-    if is_local(uri):
-        status = os.stat(uri)
-        return FileStat(status.st_size, status.st_mtime_ns // 1000, _kind(status.st_mode))
-    found: FileStat = _remote(uri).stat(uri)
+    found: FileStat = _module(uri).stat(uri)
     return found
 
 
 def list_folder(uri: str) -> Iterator[Entry]:
     """What lies directly in a folder; here sorted by name. Object stores answer in pages."""
-    return _list_local(uri) if is_local(uri) else _remote(uri).list_folder(uri)
+    entries: Iterator[Entry] = _module(uri).list_folder(uri)
+    return entries
 
 
 def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entry]:
@@ -141,7 +128,7 @@ def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entr
     """
     if is_local(root) or scheme(root) == "hdfs":
         return _walk_folders(root, enter or (lambda folder: True))
-    return _or_unreadable(root, _remote(root).list_objects(root))
+    return _or_unreadable(root, _module(root).list_objects(root))
 
 
 def _walk_folders(root: str, enter: Callable[[str], bool]) -> Iterator[Entry]:
@@ -165,42 +152,14 @@ def _or_unreadable(folder: str, entries: Iterator[Entry]) -> Iterator[Entry]:
         yield Entry(folder, folder.rpartition("/")[2], "unreadable", error=reason)
 
 
-def _list_local(folder: str) -> Iterator[Entry]:
-    for name in sorted(os.listdir(folder)):
-        uri = join(folder, name)
-        try:
-            status = os.lstat(uri)
-        except FileNotFoundError:  # Deleted since the folder was listed.
-            continue
-        except OSError:
-            yield Entry(uri, name, "file")
-            continue
-        kind = _kind(status.st_mode)
-        yield Entry(uri, name, kind, status.st_size, status.st_mtime_ns // 1000)
-
-
-def _kind(mode: int) -> str:
-    if modes.S_ISREG(mode):
-        return "file"
-    if modes.S_ISDIR(mode):
-        return "folder"
-    return "link" if modes.S_ISLNK(mode) else "other"
-
-
 def make_folder(uri: str) -> None:
     """Makes a folder and those above it; one that is there stays, object stores need none."""
-    if is_local(uri):
-        os.makedirs(uri, exist_ok=True)
-    else:
-        _remote(uri).make_folder(uri)
+    _module(uri).make_folder(uri)
 
 
 def write_atomic(uri: str, data: bytes) -> None:
     """Writes a whole file or nothing, over one that may be there; makes the folders above it."""
-    if is_local(uri):
-        move(_write_temporary(uri, data), uri)
-    else:
-        _remote(uri).write_atomic(uri, data)
+    _module(uri).write_atomic(uri, data)
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
@@ -212,37 +171,8 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     Raises:
         StoreError: no such step is known for the scheme.
     """
-    if not is_local(uri):
-        return _remote(uri).put_if_absent(uri, data)
-    temporary = _write_temporary(uri, data)
-    try:
-        _rename_new(temporary, uri)
-    except FileExistsError:
-        return False
-    finally:
-        delete(temporary)
-    _sync_folder(parent(uri))
-    return True
-
-
-def _rename_new(source: str, target: str) -> None:
-    """Gives a file another name unless that is taken; the first name may stay."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        _rename_locked(source, target)
-
-
-def _rename_locked(source: str, target: str) -> None:
-    # exFAT and some network mounts have no hard links. The lock goes with its process, whatever
-    # kills that, and the renaming shows a whole file; between machines it is the mount's affair.
-    with open(join(parent(target), ".lock"), "ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.lexists(target):
-            raise FileExistsError(errno.EEXIST, "it is there already", target)
-        os.rename(source, target)
+    is_new: bool = _module(uri).put_if_absent(uri, data)
+    return is_new
 
 
 def move(source: str, target: str) -> None:
@@ -251,23 +181,12 @@ def move(source: str, target: str) -> None:
     Raises:
         FileNotFoundError: `source` is not there.
     """
-    if not is_local(target):
-        _remote(target).move(source, target)
-        return
-    make_folder(parent(target))
-    os.replace(source, target)
-    _sync_folder(parent(target))
+    _module(target).move(source, target)
 
 
 def delete(uri: str) -> None:
     """Deletes a file, a link or a whole local folder; nothing there is no error."""
-    if not is_local(uri):
-        _remote(uri).delete(uri)
-    elif os.path.isdir(uri) and not os.path.islink(uri):
-        shutil.rmtree(uri)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(uri)
+    _module(uri).delete(uri)
 
 
 def remove_empty_folders(root: str) -> None:
@@ -275,29 +194,6 @@ def remove_empty_folders(root: str) -> None:
     for folder, _, _ in os.walk(root, topdown=False) if is_local(root) else ():
         with contextlib.suppress(OSError):
             os.rmdir(folder)
-
-
-def _write_temporary(path: str, data: bytes) -> str:
-    temporary = temporary_name(path)
-    make_folder(parent(path))
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        delete(temporary)
-        raise
-    return temporary
-
-
-def _sync_folder(folder: str) -> None:
-    """Makes a rename in a local folder survive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def delete_tree(folder: str) -> None:

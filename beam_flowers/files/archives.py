@@ -20,9 +20,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, BinaryIO, NamedTuple
 
-from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.files import tar, tfrecord
+from beam_flowers.files.backends import backend
 from beam_flowers.files.paths import FileStat, scheme
 
 _NAMES = {
@@ -49,7 +49,7 @@ def read_bytes(uri: str, limit: int | None) -> bytes:
     """The member, or its first `limit` bytes."""
     kind, container, span = _find(uri)
     size = span.size if limit is None else min(span.size, limit)
-    with files.open_read(container) as file:
+    with backend(container).open_read(container) as file:
         data: bytes = _READERS[kind].read(file, span.offset, size)
     return data
 
@@ -63,7 +63,7 @@ def stat(uri: str) -> FileStat:
     """The picture's size; its container's last change."""
     kind, container, span = _find(uri)
     size = span.size if kind == "tar" else len(read_bytes(uri, None))
-    return FileStat(size, files.stat(container).modified)
+    return FileStat(size, _stat(container).modified)
 
 
 def exists(uri: str) -> bool:
@@ -134,18 +134,23 @@ def _find(uri: str) -> tuple[str, str, _Span]:
 
 
 def _status(container: str) -> FileStat:
-    if files.is_local(container):
-        return files.stat(container)
+    if not scheme(container):
+        return _stat(container)
     # To ask an object store for each picture would double the requests.
     return _remembered(container, time.monotonic() // _TRUSTED_SECONDS)
 
 
+def _stat(container: str) -> FileStat:
+    found: FileStat = backend(container).stat(container)
+    return found
+
+
 @lru_cache(maxsize=1024)
 def _remembered(container: str, when: float) -> FileStat:
-    return files.stat(container)
+    return _stat(container)
 
 
 @lru_cache(maxsize=16384)
 def _index(kind: str, container: str, status: FileStat) -> _Index:
-    with files.open_read(container) as file:
+    with backend(container).open_read(container) as file:
         return _Index(_READERS[kind].places(file, status.bytes))
