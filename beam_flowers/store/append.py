@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from beam_flowers import files
-from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.errors import StoreError
 from beam_flowers.records import RootListed
 from beam_flowers.store.commits import (
     Manifest,
@@ -29,8 +29,7 @@ from beam_flowers.store.ledger import Ledger, Rules
 from beam_flowers.store.parts import Part, Place, RejectRows, holds_rejects, read_part, write_part
 from beam_flowers.store.plan import committed, derive_part, stored_rows, stored_table
 from beam_flowers.store.schema import StoreRows, images_of
-
-_TRIES = 20
+from beam_flowers.store.table import until_committed
 
 
 class TwoRowsError(StoreError):
@@ -148,20 +147,12 @@ def append_parts(
     """
     if not parts:
         return 0
-    for _ in range(_TRIES):
-        publish(place.root)
-        base = latest(place.root)
-        try:
-            done = base.run == place.run or _try(base, place, kind, about, parts, roots)
-        except PartLostError:
-            # Replaced by another writer since `base`; if by none, it is lost indeed.
-            if latest(place.root).version == base.version:
-                raise
-            continue
-        if done:
-            publish(place.root)
-            return sum(p.rows for p in parts)
-    raise StoreError(f"{place.root}: other writers were first {_TRIES} times; run this again")
+    until_committed(
+        place.root,
+        lambda base: base.run == place.run or _try(base, place, kind, about, parts, roots) or None,
+    )
+    publish(place.root)
+    return sum(p.rows for p in parts)
 
 
 def _try(

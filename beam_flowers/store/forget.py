@@ -24,8 +24,8 @@ from beam_flowers.store.features import open_store
 from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
 from beam_flowers.store.schema import StoreRows
+from beam_flowers.store.table import until_committed
 
-_TRIES = 20
 _NAMED_ROOTS = 10
 IMAGES_ONLY_SCORED: Mapping[str, type[StoreRows]] = MappingProxyType({SCORED: StoreRows})
 """The tables inside of a store that the core writes, and the kind of their rows."""
@@ -94,24 +94,29 @@ def _forget(table: str, root: str, rows: type[StoreRows], *, dry_run: bool) -> F
     """Take rows out of one table, whichever it is; return them as rows and rejects."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
-    for _ in range(_TRIES):
-        if not dry_run:
-            publish(table)
+    if dry_run:
         base = latest(table)
+        return _gone(base, *_without(base, table, root, rows, run="", dry_run=True))
+
+    def attempt(base: Manifest) -> Forgotten | None:
         run = secrets.token_hex(8)
-        now, lost = _without(base, table, root, rows, run=run, dry_run=dry_run)
-        gone = Forgotten(
-            _count(base, rejects=False) - _count(now, rejects=False),
-            _count(base, rejects=True) - _count(now, rejects=True),
-            lost=lost,
-        )
-        if dry_run or now.sections == base.sections:
+        now, lost = _without(base, table, root, rows, run=run, dry_run=False)
+        gone = _gone(base, now, lost)
+        if now.sections == base.sections:
             return gone
         counts = {"forgotten": gone.rows, "forgotten_rejects": gone.rejects}
-        if commit(table, replace(now, version=base.version + 1, run=run, counts=counts)):
-            publish(table)
-            return gone
-    raise StoreError(f"{table}: other writers were first {_TRIES} times; run this again")
+        next_one = replace(now, version=base.version + 1, run=run, counts=counts)
+        return gone if commit(table, next_one) else None
+
+    gone = until_committed(table, attempt)
+    publish(table)
+    return gone
+
+
+def _gone(base: Manifest, now: Manifest, lost: tuple[str, ...]) -> Forgotten:
+    """Counts what a version has less than the one before it."""
+    rows = _count(base, rejects=False) - _count(now, rejects=False)
+    return Forgotten(rows, _count(base, rejects=True) - _count(now, rejects=True), lost=lost)
 
 
 def _without(

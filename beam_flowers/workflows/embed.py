@@ -20,7 +20,6 @@ from beam_flowers.store.commits import (
     Section,
     encoding_in,
     latest,
-    publish,
     require_outer_table,
     require_table_place,
 )
@@ -29,6 +28,7 @@ from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
 from beam_flowers.store.parts import Place, RowKind
 from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
+from beam_flowers.store.table import until_committed
 from beam_flowers.store.whole import is_new
 from beam_flowers.transforms.prefetch import head_start
 from beam_flowers.transforms.preflight import unfit
@@ -36,7 +36,6 @@ from beam_flowers.workflows.progress import Progress, watched
 from beam_flowers.workflows.summary import Summary as Summary
 
 Warn = Callable[[str], None]
-_TRIES = 20
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class RunOptions:
             reach_files(self.pipeline)
 
 
-def until_committed(
+def run_until_committed(
     root: str, attempt: Callable[[Manifest], dict[str, Any]], others: Sequence[str] = ()
 ) -> tuple[dict[str, Any], int]:
     """Plans against the newest version of a table and carries out, until it is committed.
@@ -85,23 +84,16 @@ def until_committed(
     Returns:
         The counts of the attempt that was committed, and the vectors that earlier ones computed.
     """
-    earlier = 0
-    for _ in range(_TRIES):
-        publish(root)
-        base = latest(root)
-        read = [latest(other).version for other in others]
-        try:
-            result = attempt(base)
-        except Exception:
-            # Another writer may have replaced a part under this run's hands.
-            now = [latest(other).version for other in others]
-            if latest(root).version == base.version and now == read:
-                raise
-            continue
+    earlier = [0]
+
+    def once(base: Manifest) -> dict[str, Any] | None:
+        result = attempt(base)
         if result["committed"]:
-            return result, earlier
-        earlier += result["embedded"]
-    raise StoreError(f"{root}: other writers were first {_TRIES} times; run this again")
+            return result
+        earlier.append(result["embedded"])
+        return None
+
+    return until_committed(root, once, others, retried=Exception), sum(earlier)
 
 
 @dataclass
@@ -160,7 +152,7 @@ class TableRun:
                 return self._carry_out(whole(place, base), base, carry_out)
             return self._join(place, base, list_into, carry_out)
 
-        return self._summary(*until_committed(self.root, attempt, [*self.others, *self.reads]))
+        return self._summary(*run_until_committed(self.root, attempt, [*self.others, *self.reads]))
 
     def _require_own_kind(self) -> None:
         require_table_place(self.root)

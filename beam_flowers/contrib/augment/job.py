@@ -26,7 +26,7 @@ from beam_flowers.store.features import section_name
 from beam_flowers.store.names import REJECTS
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, committed, is_done
-from beam_flowers.workflows.embed import RunOptions, Warn, read_result, until_committed
+from beam_flowers.workflows.embed import RunOptions, Warn, read_result, run_until_committed
 from beam_flowers.workflows.progress import Progress, watched
 
 
@@ -85,7 +85,7 @@ def augment_store(
     options.apply()
     run = _Run(files.absolute(store), backbone, augmentation, options, warn, progress)
     require_table_place(run.table)
-    counts, earlier = until_committed(run.table, run.attempt)
+    counts, earlier = run_until_committed(run.table, run.attempt)
     earlier = min(earlier, counts["reused"])
     made = counts["embedded"] + counts["reused"] + counts["rejected"]
     if made != counts["listed"]:
