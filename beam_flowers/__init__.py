@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
+    from beam_flowers.records import Score as Score
     from beam_flowers.scoring.decision import Rule as Rule
-    from beam_flowers.scoring.ranking import Score as Score
     from beam_flowers.transforms.ptransforms import (
         ComputeBottlenecks as ComputeBottlenecks,
     )
@@ -65,7 +65,7 @@ _HOMES = {
     "RetrainOptions": "head.retrain",
     "Rule": "scoring.decision",
     "RunOptions": "workflows.embed",
-    "Score": "scoring.ranking",
+    "Score": "records",
     "ScoreBottlenecks": "transforms.ptransforms",
     "ScoreImages": "transforms.ptransforms",
     "ScoreModelHandler": "transforms.run_inference",

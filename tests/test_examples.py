@@ -96,7 +96,7 @@ def test_to_bigquery_is_built(trained):
 
 def test_rows_for_bigquery_fit_its_schema(trained):
     needs_gcp()
-    from beam_flowers.scoring.ranking import Ranked, Score
+    from beam_flowers.records import Ranked, Score
 
     module = example("to_bigquery")
     row = module.row_of(Score("/a", "00", "rose", 0.5, (Ranked("rose", 0.5),), "m"))

@@ -9,8 +9,8 @@ from beam_flowers.cli.model_flags import add_models, backbones_of, fitted, read_
 from beam_flowers.cli.shared_flags import add_top_k, add_weights, table_line, warn
 
 if TYPE_CHECKING:
+    from beam_flowers.records import Score
     from beam_flowers.scoring.decision import Bar
-    from beam_flowers.scoring.ranking import Score
 
 
 def fill(parser: argparse.ArgumentParser) -> None:

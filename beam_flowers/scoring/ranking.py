@@ -12,43 +12,13 @@ import numpy.typing as npt
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Floats, Head, Indices
-from beam_flowers.records import Bottleneck
+from beam_flowers.records import Bottleneck, Ranked, Score
 from beam_flowers.scoring.decision import UNKNOWN, Bar, Rule
 
 TOP_K = 5
 """Labels a row by default, as label_image printed."""
 
 Models = Bundle | Sequence[Bundle]
-
-
-class Ranked(NamedTuple):
-    """One label and its score between 0 and 1."""
-
-    label: str
-    score: float
-
-
-class Score(NamedTuple):
-    """A picture's labels by one model, best first.
-
-    Attributes:
-        uri: of the picture.
-        sha256: hex digest of its bytes.
-        label: the best label that is given, or `unknown`.
-        score: of that label; of the best one where it is unknown. A softmax probability, of a
-            multi-label model a sigmoid's.
-        top_k: the k best, best first, given or not.
-        model_id: of the model that gave them.
-        labels: all that are given, best first: at most one, of a multi-label model any number.
-    """
-
-    uri: str
-    sha256: str
-    label: str
-    score: float
-    top_k: tuple[Ranked, ...]
-    model_id: str
-    labels: tuple[str, ...] = ()
 
 
 class Ranking(NamedTuple):

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from beam_flowers.errors import InputError
 from beam_flowers.head.softmax import Floats
-from beam_flowers.records import Bottleneck
+from beam_flowers.records import Bottleneck, Score
 from beam_flowers.scoring.columns import (
     RANKED,
     best_column,
@@ -24,7 +24,7 @@ from beam_flowers.scoring.columns import (
 )
 from beam_flowers.scoring.decision import UNKNOWN, Rule
 from beam_flowers.scoring.folders import partition_folder
-from beam_flowers.scoring.ranking import TOP_K, Labeller, Models, Ranking, Score, make_labellers
+from beam_flowers.scoring.ranking import TOP_K, Labeller, Models, Ranking, make_labellers
 from beam_flowers.store.schema import add_digests, images_table
 from beam_flowers.store.work_units import Filed
 

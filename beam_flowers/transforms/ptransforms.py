@@ -23,9 +23,9 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.head.networks import networks_of, require_networks
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Score
 from beam_flowers.scoring.decision import Rule
-from beam_flowers.scoring.ranking import TOP_K, Models, Score, bundles_of
+from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.store.append import append_window, store_place
 from beam_flowers.store.features import choose_section, open_store

@@ -21,9 +21,9 @@ from beam_flowers.backbones.engine import Engine, load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, BeamFlowersError, ModelError
 from beam_flowers.head.bundle import MODEL_FILE, read_bundle
-from beam_flowers.records import Bottleneck
+from beam_flowers.records import Bottleneck, Score
 from beam_flowers.scoring.decision import Rule
-from beam_flowers.scoring.ranking import TOP_K, Labeller, Score
+from beam_flowers.scoring.ranking import TOP_K, Labeller
 
 _PIXELS = {"min_batch_size": 1, "max_batch_size": 32}
 """Beam's own limit of 10,000 pictures a batch would be gigabytes of pixels."""

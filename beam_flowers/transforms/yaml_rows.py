@@ -12,8 +12,7 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.labels import parse_split
-from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.scoring.ranking import Score
+from beam_flowers.records import Bottleneck, Image, Reject, Score
 
 
 class ImageRow(NamedTuple):

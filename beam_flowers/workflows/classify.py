@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Score
 from beam_flowers.scoring.decision import Rule
-from beam_flowers.scoring.ranking import TOP_K, Models, Score
+from beam_flowers.scoring.ranking import TOP_K, Models
 from beam_flowers.scoring.table import Layout, ScoreRows
 
 
