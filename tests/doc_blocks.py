@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from markdown_it import MarkdownIt
+from places import DOCS, ROOT
 
 from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.config import command_parser
 from beam_flowers.cli.main import main
 from beam_flowers.cli.parser import COMMANDS, make_parser
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 _COMMENT = re.compile(r"<!--\s*(not run|file|run):\s*(.*?)\s*-->", re.DOTALL)
 _SHELL = re.compile(r"[|&;<>$*?`(){}~]")
 

@@ -34,8 +34,8 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 from mutations import edits
+from places import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT = 30
 """Seconds of a run after which a mutant counts as killed: it loops."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,3 +78,9 @@ def make_scores(folder: Path, name: str = "scores.csv", *flags: str) -> Path:
         "score", folder / "store", "--model", folder / "model", "--output", folder / name, *flags
     )
     return folder / name
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import DATA
 
 from beam_flowers.backbones import engine, resolve, weights
 from beam_flowers.backbones.catalogue import CATALOGUE, Backbone, find_row
@@ -20,7 +21,7 @@ LITE, INCEPTION = (find_row(name) for name in ("efficientnet-lite0", "inception-
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(Path(__file__).parent / "data" / "efficientnet_lite0_golden.npz") as arrays:
+    with np.load(DATA / "efficientnet_lite0_golden.npz") as arrays:
         return arrays["images"], arrays["features"]
 
 

@@ -6,8 +6,7 @@ import threading
 from itertools import pairwise
 
 import pytest
-from report_cases import FOLDERS, HOSTILE, LABELS, make_model, make_scores, make_store
-from test_review import rows
+from report_cases import FOLDERS, HOSTILE, LABELS, make_model, make_scores, make_store, rows
 
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.pages.page import render

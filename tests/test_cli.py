@@ -3,9 +3,9 @@
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from beam_flowers.cli import parser as parsers
 from beam_flowers.cli.beam_flags import split_flags
@@ -134,7 +134,7 @@ def test_backbones_are_listed(capsys):
 
 @pytest.mark.parametrize("name", ["embed", "train", "score"])
 def test_pipelines_are_the_same_commands(name, tmp_path):
-    script = Path(__file__).parent.parent / "pipelines" / f"{name}.py"
+    script = ROOT / "pipelines" / f"{name}.py"
     result = subprocess.run(
         [sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True
     )

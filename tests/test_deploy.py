@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
+from places import ROOT
 
 from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.config import command_parser
 from beam_flowers.cli.parser import make_parser
 from beam_flowers.transforms.runner import pipeline_options
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
-DOCKERFILE = (DEPLOY.parent / "Dockerfile").read_text()
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 RECIPES = ["flink/compose.yaml", "spark/compose.yaml", "kubernetes/flink.yaml"]
 COMPOSE = RECIPES[:2]
 

@@ -4,7 +4,8 @@ import re
 
 import doc_blocks
 import pytest
-from doc_blocks import PAGES, ROOT, blocks
+from doc_blocks import PAGES, blocks
+from places import DOCS, ROOT
 
 import beam_flowers
 
@@ -68,5 +69,5 @@ def test_a_command_that_fails_fails_its_page(tmp_path, monkeypatch):
 
 
 def test_the_reference_has_every_public_name():
-    text = (ROOT / "docs" / "reference" / "api.md").read_text()
+    text = (DOCS / "reference" / "api.md").read_text()
     assert sorted(re.findall(r"^\.\. auto\w+:: (\w+)$", text, re.M)) == beam_flowers.__all__

@@ -10,9 +10,8 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
+from places import EXAMPLES
 from vectors import add, bottlenecks, train_run
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
 
 pytestmark = [pytest.mark.readers, pytest.mark.timeout(300)]
 

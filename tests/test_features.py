@@ -1,12 +1,11 @@
 """docs/features.md: every claim leads to a test or a file that is there."""
 
 import re
-from pathlib import Path
 
 import pytest
+from places import DOCS, ROOT
 
-ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "features.md").read_text()
+TEXT = (DOCS / "features.md").read_text()
 LINKS = sorted(set(re.findall(r'\]\(\.\./([^ )]+)(?: "(\w+)")?\)', TEXT)))
 ROWS = [line for line in TEXT.splitlines() if line.startswith("| ")]
 

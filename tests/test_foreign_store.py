@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from places import KEY, OLD
 from stores import cli, embed, scenes
-from test_identities import KEY, OLD
 
 from beam_flowers.errors import StoreError
 from beam_flowers.store.commits import latest, publish

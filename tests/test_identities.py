@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from places import KEY, OLD
 from stores import cli
 
 from beam_flowers.backbones.catalogue import CATALOGUE
@@ -24,11 +25,7 @@ from beam_flowers.store.features import read_features
 from beam_flowers.store.parts import Part, Place, RejectRows, describe_part
 from beam_flowers.store.schema import StoreRows, rejects_table
 
-OLD = Path(__file__).parent / "data" / "written_by_0.1"
-"""A store, a model and score tables as version 0.1.0 wrote them (commit af64cb0)."""
-
 LITE0 = "bdb160ff419f42ea1f5d4abb07901dda66cdbe61b737a0c56f9a57797fcf6680"
-KEY = "backbone=efficientnet-lite0-bdb160ff"
 DATASET = "a81bd3bd2e76e2ac9371e6cf20ee34ba96016525ea4488559009bb9026c04ea7"
 MODEL = "feef1ee3e6d81b8f7ef15e0ca262dd03812e632d6938fb0db28e821f747118d0"
 

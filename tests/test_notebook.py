@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import DOCS
 
 nbformat = pytest.importorskip("nbformat", reason="pip install 'beam-flowers[docs]'")
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "newcomer.ipynb"
+NOTEBOOK = DOCS / "newcomer.ipynb"
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import re
 
 import doc_blocks
 import pytest
-from doc_blocks import ROOT
+from places import ROOT
 from stores import cli
 
 README = ROOT / "README.md"

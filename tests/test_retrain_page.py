@@ -1,14 +1,14 @@
 """docs/retrain.md: whatever it names as ours is there."""
 
 import re
-from pathlib import Path
 
 import pytest
+from places import DOCS
 
 from beam_flowers.cli.config import command_parsers, keys_of
 from beam_flowers.cli.parser import make_parser
 
-PAGE = (Path(__file__).parents[1] / "docs" / "retrain.md").read_text()
+PAGE = (DOCS / "retrain.md").read_text()
 PARSERS = command_parsers(make_parser())
 NAMED = sorted(set(re.findall(rf"`({'|'.join(PARSERS)})((?: --?[\w-]+)+)", PAGE)))
 OURS = re.findall(r"^\| .* \| (.*) \|$", PAGE, re.M)

@@ -1,6 +1,5 @@
 """The review page: what is asked, what is written, who may ask."""
 
-import csv
 import hashlib
 import http.client
 import socket
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pictures
 import pytest
-from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture
+from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture, rows
 from stores import cli
 
 from beam_flowers import files
@@ -25,11 +24,6 @@ from beam_flowers.scoring.read_table import ScoreTable, read_scores
 
 pytest.importorskip("flask", reason="the report's extra is not installed")
 TOKEN = "secret"
-
-
-def rows(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def candidates(folder, count=4):

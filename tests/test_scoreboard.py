@@ -2,12 +2,12 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
+from places import ROOT
 
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.append(str(ROOT))
 
 from benchmarks.scoreboard import pictures, rows
 from benchmarks.scoreboard.cases import OURS, STEADY

@@ -9,8 +9,8 @@ import pictures
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from places import OLD
 from stores import cli, embed, photos, rejects, rows
-from test_identities import OLD
 
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.contrib.augment.table import forget_everywhere

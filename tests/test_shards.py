@@ -4,37 +4,21 @@ import io
 import json
 import os
 import re
-import struct
 import subprocess
 import sys
 import tarfile
 
 import pictures
 import pytest
+from shards import add, example, record, write_tar
 from stores import cli, embed, labels, photos, rejects, rows
 
 from beam_flowers import files
-from beam_flowers.files import archives, tfrecord
+from beam_flowers.files import archives
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
-
-
-def write_tar(path, contents, **options):
-    """A tar of (name, bytes)."""
-    with tarfile.open(path, "w", **options) as archive:
-        for name, data in contents:
-            add(archive, name, data)
-    return path
-
-
-def add(archive, name, data=b"", **attributes):
-    info = tarfile.TarInfo(name)
-    info.size, info.mtime = len(data), 1_700_000_000
-    for key, value in attributes.items():
-        setattr(info, key, value)
-    archive.addfile(info, io.BytesIO(data))
 
 
 def found(*sources):
@@ -199,28 +183,6 @@ class TestTar:
         path.unlink()
         with pytest.raises(FileNotFoundError):
             files.read_bytes(uri)
-
-
-def record(data):
-    length = struct.pack("<Q", len(data))
-    return (
-        length
-        + struct.pack("<I", tfrecord._masked_crc32c(length))
-        + data
-        + struct.pack("<I", tfrecord._masked_crc32c(data))
-    )
-
-
-def example(**features):
-    """A serialised tf.train.Example; `__` in a name is `/`."""
-    made = tfrecord._example_class()()
-    for name, value in features.items():
-        pair = made.features.pairs.add(key=name.replace("__", "/").encode())
-        if isinstance(value, bytes):
-            pair.value.bytes.value.append(value)
-        else:
-            pair.value.integers.value.append(value)
-    return made.SerializeToString()
 
 
 class TestTFRecord:

@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from vectors import FINGERPRINT, bottleneck
 
 from beam_flowers import files
 from beam_flowers.errors import StoreError
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Image, Reject
 from beam_flowers.store import commits
 from beam_flowers.store.append import append_parts, append_window, store_place
 from beam_flowers.store.commits import Manifest, Section
@@ -23,14 +24,6 @@ from beam_flowers.store.schema import (
     rejects_table,
     vectors_of,
 )
-
-FINGERPRINT = "cd" * 32
-
-
-def bottleneck(name, label="rose", seed=0):
-    image = Image(f"/r/{name}", "/r", name, label, None, 10, 1_700_000_000_000_000)
-    vector = np.random.default_rng(seed).normal(size=6).astype(np.float32)
-    return Bottleneck(image, f"{seed:064x}", 40, 30, "JPEG", vector)
 
 
 @pytest.fixture

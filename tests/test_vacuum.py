@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stores import cli, rows
-from test_store import FINGERPRINT, bottleneck
+from vectors import FINGERPRINT, bottleneck
 
 from beam_flowers.records import Reject
 from beam_flowers.store import commits

@@ -10,6 +10,7 @@ import pictures
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from places import EXAMPLES
 from stores import cli, embed, photos, rows
 
 pytest.importorskip("docstring_parser", reason="pip install 'beam-flowers[yaml]'")
@@ -22,7 +23,7 @@ from beam_flowers.records import Bottleneck, Image
 from beam_flowers.transforms.beam_yaml import with_errors
 from beam_flowers.transforms.yaml_rows import bottleneck_of, bottleneck_row, image_of
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "label_pictures.yaml"
+EXAMPLE = EXAMPLES / "label_pictures.yaml"
 TYPES = (
     "FindImages",
     "ReadStore",

@@ -20,6 +20,7 @@ from beam_flowers.store.parts import write_part
 from beam_flowers.workflows.train import TrainOptions, train_model
 
 LABELS = ("ant", "bee", "cat")
+FINGERPRINT = "cd" * 32
 SPLIT = SplitOptions(validation_percentage=20, testing_percentage=20)
 
 
@@ -56,6 +57,13 @@ def bottlenecks(rows, length, scale=1.0, spread=1.0):
             f"/r/{i}.jpg", "/r", f"{i}.jpg", LABELS[i % 3], None, 10, 1_700_000_000_000_000
         )
         yield Bottleneck(image, digest(i), 40, 30, "JPEG", vector.astype(np.float32))
+
+
+def bottleneck(name, label="rose", seed=0):
+    """A row of its own: the file `/r/<name>` and a vector of six."""
+    image = Image(f"/r/{name}", "/r", name, label, None, 10, 1_700_000_000_000_000)
+    vector = np.random.default_rng(seed).normal(size=6).astype(np.float32)
+    return Bottleneck(image, f"{seed:064x}", 40, 30, "JPEG", vector)
 
 
 def add(root, name, rows):

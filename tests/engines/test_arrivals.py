@@ -7,18 +7,17 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pictures
 import pytest
 import servers
+from places import EXAMPLES
 from stores import PHOTOS, cli, embed, photos
 
 from beam_flowers.head.bundle import model_id, read_bundle
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 ON_ALL = ("--validation-percentage", "0", "--testing-percentage", "0")
-EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import numpy as np
 import vectors
 from apache_beam.transforms.window import FixedWindows
 from fuser import new_pipeline
+from places import EXAMPLES
 
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.contrib.augment.distort import DEFAULT
@@ -34,7 +35,6 @@ from beam_flowers.transforms.check import CheckWorkers
 from beam_flowers.transforms.plan import RunPlan, ScorePlan
 
 Shape = Callable[[beam.Pipeline], Any]
-EXAMPLES = Path(__file__).parents[2] / "examples"
 NAME = "efficientnet-lite0"
 OPTIONAL = [field.name for field in fields(Plan) if field.type == "tuple[Unit, ...]"]
 """The units that a plan may have. A new kind of them is in the combinations by itself."""

@@ -3,8 +3,8 @@
 import re
 
 import pytest
+from shards import example, record, write_tar
 from stores import cli, embed, labels, photos, rejects, rows
-from test_shards import example, record, write_tar
 
 from beam_flowers import files
 
