@@ -10,7 +10,7 @@ version = release = beam_flowers.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_argparse_cli"]
 myst_heading_anchors = 3
-# tests/test_notebook.py runs the notebook; its outputs are not kept.
+# tests/documents/test_notebook.py runs the notebook; its outputs are not kept.
 nb_execution_mode = "off"
 
 autodoc_typehints_format = "short"

@@ -36,12 +36,13 @@ import pytest
 from mutations import edits
 from places import ROOT
 
+TESTS = ROOT / "tests" / "unit"
 TIMEOUT = 30
 """Seconds of a run after which a mutant counts as killed: it loops."""
 
 
 class Target(NamedTuple):
-    """Modules of the package, and the files of tests that have to notice a change of them."""
+    """Modules of the package, and files below `TESTS` that have to notice a change of them."""
 
     modules: tuple[str, ...]
     tests: tuple[str, ...]
@@ -49,12 +50,13 @@ class Target(NamedTuple):
 
 TARGETS = {
     "ledger": Target(
-        ("store/ledger.py", "store/ledger_sql.py"), ("test_ledger.py", "test_ledger_units.py")
+        ("store/ledger.py", "store/ledger_sql.py"),
+        ("store/test_ledger.py", "store/test_ledger_units.py"),
     ),
-    "split": Target(("head/split.py",), ("test_split.py",)),
-    "rule": Target(("scoring/decision.py", "scoring/ranking.py"), ("test_rules.py",)),
-    "plan": Target(("store/plan.py",), ("test_plan.py", "test_units.py")),
-    "commits": Target(("store/commits.py",), ("test_commits.py", "test_store.py")),
+    "split": Target(("head/split.py",), ("head/test_split.py",)),
+    "rule": Target(("scoring/decision.py", "scoring/ranking.py"), ("scoring/test_decision.py",)),
+    "plan": Target(("store/plan.py",), ("store/test_plan.py", "store/test_work_units.py")),
+    "commits": Target(("store/commits.py",), ("store/test_commits.py", "store/test_store.py")),
 }
 
 EXPLAINED = {
@@ -223,7 +225,7 @@ class Bench:
         os.dup2(os.open("output.txt", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 1)
         os.dup2(1, 2)
         options = ["-x", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
-        options += ["-c", str(ROOT / "pyproject.toml"), *(str(ROOT / "tests" / n) for n in tests)]
+        options += ["-c", str(ROOT / "pyproject.toml"), *(str(TESTS / n) for n in tests)]
         os._exit(pytest.main(options))
 
 
@@ -235,7 +237,7 @@ def is_explained(name: str) -> bool:
 
 def run(bench: Bench, target: str, chosen: list[Mutant]) -> int:
     """Runs a target's mutants and prints what became of them; returns how many survive."""
-    tests = tuple(n for n in TARGETS[target].tests if (ROOT / "tests" / n).exists())
+    tests = TARGETS[target].tests
     if not bench.passes(tests):
         sys.exit(f"{target}: {', '.join(tests)} fail as they are")
     for module in TARGETS[target].modules:

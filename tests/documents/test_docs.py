@@ -15,7 +15,7 @@ SLOW = ["docs/tutorial.md", "docs/how-to/own-network.md", "docs/how-to/resume.md
 
 
 def page_cases():
-    """The pages that have something to run, but for README, which tests/test_readme.py runs."""
+    """The pages that have something to run, but for README, which test_readme.py runs."""
     for page in PAGES[1:]:
         name = str(page.relative_to(ROOT))
         if any(block.kind == "run" for block in blocks(page)):
