@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from stores import photos, rows, scenes, visible
+from stores import embed, photos, rows, scenes, visible
 
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 
@@ -53,3 +53,24 @@ def test_two_runs_at_once_make_one_store(tmp_path):
         _, said = run.communicate(timeout=100)
         assert run.returncode == 0, said
     assert {row["uri"] for row in rows(store)} == visible(folder) | visible(other)
+
+
+def test_vacuum_beside_running_embeds_harms_none(tmp_path):
+    """Vacuum in a loop beside an embed, as another process; it killed one of four before."""
+    store = tmp_path / "store"
+    embed(scenes(tmp_path / "0", 3), store)
+    loop = (
+        "import sys; from beam_flowers.store.vacuum import vacuum\n"
+        "while True: vacuum(sys.argv[1]); print('.', flush=True)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", loop, str(store)], stdout=subprocess.PIPE, text=True
+    ) as beside:
+        try:
+            assert beside.stdout.readline() == ".\n"
+            for number in range(1, 7):
+                embed(scenes(tmp_path / str(number), 3 + number), store, shards=4)
+                assert beside.poll() is None
+        finally:
+            beside.kill()
+    assert len(rows(store)) == sum(3 + number for number in range(7))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import yaml
-from stores import cli, photos, rows
+from stores import cli
 
 from beam_flowers.cli import config as configs
 from beam_flowers.cli.config import command_parsers
@@ -134,18 +134,6 @@ def test_beams_flags_stand_below_beam():
 def test_a_wrong_flag_of_beams_is_named_with_its_line(flags, message):
     with pytest.raises(InputError, match=message):
         beams(f"embed:\n  beam:\n    {flags}\n")
-
-
-def test_a_run_by_a_file(tmp_path, capsys):
-    folder, file, log = photos(tmp_path / "p", 1), tmp_path / "c.yaml", tmp_path / "run.log"
-    file.write_text(f"embed:\n  images: {folder}\n  store: {tmp_path / 's'}\n  log-file: {log}\n")
-    assert cli("embed", "--config", file) == 0
-    assert len(rows(tmp_path / "s")) == 5
-    assert cli("embed", f"--config={file}", "--store", tmp_path / "t", folder / "roses") == 0
-    assert len(rows(tmp_path / "t")) == 1
-    capsys.readouterr()
-    assert cli("embed", "--config", tmp_path / "absent.yaml") == 1
-    assert "absent.yaml cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_the_log_may_be_named_in_the_file(tmp_path):

@@ -1,6 +1,5 @@
 """Pictures in tars, WebDataset shards, TFRecord files and lists of files."""
 
-import io
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import tarfile
 import pictures
 import pytest
 from shards import add, example, record, write_tar
-from stores import cli, embed, labels, photos, rejects, rows
+from stores import cli
 
 from beam_flowers import files
 from beam_flowers.files import archives
@@ -258,44 +257,6 @@ class TestLists:
         assert "--files-from" in capsys.readouterr().err
         assert cli("embed", "--store", tmp_path / "s", "--files-from", tmp_path / "no") == 1
         assert "cannot be read" in capsys.readouterr().err
-
-
-def test_shards_through_the_pipeline(tmp_path, monkeypatch, capsys):
-    """The same pictures in a folder, in shards and in records have the same vectors."""
-    folder = photos(tmp_path / "pictures", 1)
-    paths = sorted(folder.rglob("*.jpg"))
-    shards = tmp_path / "shards"
-    shards.mkdir()
-    for number in range(2):
-        own = [(str(p.relative_to(folder)), p.read_bytes()) for p in paths[number::2]]
-        write_tar(shards / f"{number}.tar", [*own, (f"tulips/bad{number}.jpg", b"no picture")])
-    examples = [example(image=p.read_bytes(), label=p.parent.name.encode()) for p in paths]
-    (shards / "x.tfrecord").write_bytes(b"".join(map(record, examples)))
-    cut = (shards / "0.tar").read_bytes()[:3000]
-    (shards / "2.tar").write_bytes(cut)
-
-    store, summary = tmp_path / "store", embed(f"{shards}/*", tmp_path / "store")
-    assert (summary.rows, summary.embedded, summary.rejected) == (10, 5, 3)
-    assert set(rejects(store).values()) == {"NotAnImage", "DamagedShard"}
-    assert f"{shards}/2.tar" in rejects(store)
-    assert sorted(labels(store).values()) == sorted(p.parent.name for p in paths for _ in range(2))
-    vectors = {row["sha256"]: row["vector"] for row in rows(store)}
-    embed(folder, tmp_path / "plain")
-    assert vectors == {row["sha256"]: row["vector"] for row in rows(tmp_path / "plain")}
-
-    again = embed(f"{shards}/*", store)
-    assert (again.embedded, again.reused, again.rejected) == (0, 10, 3)
-    # A shard that loses a member: its row leaves with the next listing, the rest is copied.
-    write_tar(
-        shards / "1.tar", [(f"{p.parent.name}/{p.name}", p.read_bytes()) for p in paths[3::2]]
-    )
-    third = embed(f"{shards}/*", store)
-    assert (third.embedded, third.rows) == (0, 9)
-
-    stdin = io.TextIOWrapper(io.BytesIO(b"\0".join(os.fsencode(p) for p in paths)))
-    monkeypatch.setattr("sys.stdin", stdin)
-    code = cli("embed", "--files-from", "-", "--store", tmp_path / "listed")
-    assert (code, len(rows(tmp_path / "listed"))) == (0, 5)
 
 
 def test_tensorflow_is_not_imported_for_records(tmp_path):

@@ -1,8 +1,6 @@
 """`vacuum`: only files of our own forms, old enough and needed by no version, are deleted."""
 
 import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stores import cli, rows
+from stores import cli
 from vectors import FINGERPRINT, bottleneck
 
 from beam_flowers.records import Reject
@@ -256,26 +254,3 @@ def test_a_record_that_vacuum_deletes_under_a_reader_ends_no_run(versions, gone,
     commits.publish(versions.root)
     assert commits.latest(versions.root).version == 13
     assert len(pd.read_parquet(versions.root)) == 1
-
-
-def test_vacuum_beside_running_embeds_harms_none(tmp_path):
-    """Vacuum in a loop beside an embed, as another process; it killed one of four before."""
-    from stores import embed, scenes
-
-    store = tmp_path / "store"
-    embed(scenes(tmp_path / "0", 3), store)
-    loop = (
-        "import sys; from beam_flowers.store.vacuum import vacuum\n"
-        "while True: vacuum(sys.argv[1]); print('.', flush=True)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", loop, str(store)], stdout=subprocess.PIPE, text=True
-    ) as beside:
-        try:
-            assert beside.stdout.readline() == ".\n"
-            for number in range(1, 7):
-                embed(scenes(tmp_path / str(number), 3 + number), store, shards=4)
-                assert beside.poll() is None
-        finally:
-            beside.kill()
-    assert len(rows(store)) == sum(3 + number for number in range(7))

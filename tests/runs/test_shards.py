@@ -1,0 +1,45 @@
+"""`embed` of pictures in tars and TFRecord files, and of a list of files."""
+
+import io
+import os
+
+from shards import example, record, write_tar
+from stores import cli, embed, labels, photos, rejects, rows
+
+
+def test_shards_through_the_pipeline(tmp_path, monkeypatch, capsys):
+    """The same pictures in a folder, in shards and in records have the same vectors."""
+    folder = photos(tmp_path / "pictures", 1)
+    paths = sorted(folder.rglob("*.jpg"))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number in range(2):
+        own = [(str(p.relative_to(folder)), p.read_bytes()) for p in paths[number::2]]
+        write_tar(shards / f"{number}.tar", [*own, (f"tulips/bad{number}.jpg", b"no picture")])
+    examples = [example(image=p.read_bytes(), label=p.parent.name.encode()) for p in paths]
+    (shards / "x.tfrecord").write_bytes(b"".join(map(record, examples)))
+    cut = (shards / "0.tar").read_bytes()[:3000]
+    (shards / "2.tar").write_bytes(cut)
+
+    store, summary = tmp_path / "store", embed(f"{shards}/*", tmp_path / "store")
+    assert (summary.rows, summary.embedded, summary.rejected) == (10, 5, 3)
+    assert set(rejects(store).values()) == {"NotAnImage", "DamagedShard"}
+    assert f"{shards}/2.tar" in rejects(store)
+    assert sorted(labels(store).values()) == sorted(p.parent.name for p in paths for _ in range(2))
+    vectors = {row["sha256"]: row["vector"] for row in rows(store)}
+    embed(folder, tmp_path / "plain")
+    assert vectors == {row["sha256"]: row["vector"] for row in rows(tmp_path / "plain")}
+
+    again = embed(f"{shards}/*", store)
+    assert (again.embedded, again.reused, again.rejected) == (0, 10, 3)
+    # A shard that loses a member: its row leaves with the next listing, the rest is copied.
+    write_tar(
+        shards / "1.tar", [(f"{p.parent.name}/{p.name}", p.read_bytes()) for p in paths[3::2]]
+    )
+    third = embed(f"{shards}/*", store)
+    assert (third.embedded, third.rows) == (0, 9)
+
+    stdin = io.TextIOWrapper(io.BytesIO(b"\0".join(os.fsencode(p) for p in paths)))
+    monkeypatch.setattr("sys.stdin", stdin)
+    code = cli("embed", "--files-from", "-", "--store", tmp_path / "listed")
+    assert (code, len(rows(tmp_path / "listed"))) == (0, 5)
