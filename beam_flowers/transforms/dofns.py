@@ -1,4 +1,4 @@
-"""What a worker does with one unit of a plan; `transforms` wires these into pipelines."""
+"""What a worker does with one unit of a plan; `transforms.plan` wires these into pipelines."""
 
 from __future__ import annotations
 
