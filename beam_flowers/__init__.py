@@ -23,15 +23,14 @@ if TYPE_CHECKING:
     from beam_flowers.records import Reject as Reject
     from beam_flowers.records import Score as Score
     from beam_flowers.scoring.decision import Rule as Rule
-    from beam_flowers.transforms.ptransforms import (
-        ComputeBottlenecks as ComputeBottlenecks,
-    )
-    from beam_flowers.transforms.ptransforms import FindImages as FindImages
-    from beam_flowers.transforms.ptransforms import ReadImages as ReadImages
-    from beam_flowers.transforms.ptransforms import ReadStore as ReadStore
-    from beam_flowers.transforms.ptransforms import ScoreBottlenecks as ScoreBottlenecks
-    from beam_flowers.transforms.ptransforms import ScoreImages as ScoreImages
-    from beam_flowers.transforms.ptransforms import WriteStore as WriteStore
+    from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
+    from beam_flowers.transforms.find import FindImages as FindImages
+    from beam_flowers.transforms.find import ReadImages as ReadImages
+    from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
+    from beam_flowers.transforms.label import ScoreImages as ScoreImages
+    from beam_flowers.transforms.read_write import ReadStore as ReadStore
+    from beam_flowers.transforms.read_write import WriteScores as WriteScores
+    from beam_flowers.transforms.read_write import WriteStore as WriteStore
     from beam_flowers.transforms.run_inference import (
         BottleneckModelHandler as BottleneckModelHandler,
     )
@@ -51,28 +50,29 @@ if TYPE_CHECKING:
 _HOMES = {
     "Bottleneck": "records",
     "BottleneckModelHandler": "transforms.run_inference",
-    "ComputeBottlenecks": "transforms.ptransforms",
+    "ComputeBottlenecks": "transforms.compute",
     "EvaluationJob": "workflows.evaluate",
-    "FindImages": "transforms.ptransforms",
+    "FindImages": "transforms.find",
     "Image": "records",
     "ImageClassifierOptions": "head.image_classifier",
     "Job": "workflows.score_job",
     "LbfgsOptions": "head.lbfgs",
     "NewestModelHandler": "transforms.run_inference",
-    "ReadImages": "transforms.ptransforms",
-    "ReadStore": "transforms.ptransforms",
+    "ReadImages": "transforms.find",
+    "ReadStore": "transforms.read_write",
     "Reject": "records",
     "RetrainOptions": "head.retrain",
     "Rule": "scoring.decision",
     "RunOptions": "workflows.embed",
     "Score": "records",
-    "ScoreBottlenecks": "transforms.ptransforms",
-    "ScoreImages": "transforms.ptransforms",
+    "ScoreBottlenecks": "transforms.label",
+    "ScoreImages": "transforms.label",
     "ScoreModelHandler": "transforms.run_inference",
     "SplitOptions": "head.split",
     "TrainOptions": "workflows.train",
     "WatchImages": "transforms.streaming",
-    "WriteStore": "transforms.ptransforms",
+    "WriteScores": "transforms.read_write",
+    "WriteStore": "transforms.read_write",
     "Writing": "images.outputs",
     "classify_pictures": "workflows.classify",
     "decode": "images.decode",

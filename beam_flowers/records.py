@@ -141,6 +141,8 @@ class Score(NamedTuple):
         top_k: the k best, best first, given or not.
         model_id: of the model that gave them.
         labels: all that are given, best first: at most one, of a multi-label model any number.
+        bytes: of the image's file, see `Image`.
+        modified: likewise.
     """
 
     uri: str
@@ -150,6 +152,8 @@ class Score(NamedTuple):
     top_k: tuple[Ranked, ...]
     model_id: str
     labels: tuple[str, ...] = ()
+    bytes: int | None = None
+    modified: int | None = None
 
 
 def added(several: Iterable[Seconds]) -> Seconds:

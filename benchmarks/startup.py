@@ -52,6 +52,7 @@ RUNS = {
     "check": ["photos", "--store", "store"],
     "backbones": [],
     "vacuum": ["store"],
+    "forget": ["store", "photos", "--dry-run"],
     "import-bottlenecks": ["texts", "--images", "photos", "--store", "old"],
     "init": [],
     "completion": ["bash"],

@@ -1,8 +1,41 @@
-"""`beam-flowers embed` as a file to submit to a cluster."""
+"""Embeds images into a feature store: a Beam pipeline to read, change and run on any runner.
 
-import sys
+    python pipelines/embed.py photos --store store
+    python pipelines/embed.py s3://archive/photos --store s3://archive/store --runner=...
 
-from beam_flowers.cli.main import entry
+It plans nothing: every image is computed, whatever the store has, and rows of files that are gone
+stay. `beam-flowers embed` computes only what is new or changed, takes out what is gone, checks the
+workers first and takes up what a killed run has finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+import beam_flowers as bf
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """Reads flags, ours and Beam's, and runs the pipeline to its end."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
+    parser.add_argument("images", nargs="+", help="folders, globs, list files or images")
+    parser.add_argument("--store", required=True, help="folder of the feature store")
+    parser.add_argument("--backbone", default="efficientnet-lite0", help="name, path or handle")
+    own, beams = parser.parse_known_args(arguments)
+
+    backbone = bf.resolve(own.backbone)
+    # Without a runner: in this process. A later flag wins.
+    options = PipelineOptions(["--runner=FnApiRunner", *beams])
+    with beam.Pipeline(options=options) as pipeline:
+        found = pipeline | bf.FindImages(own.images)
+        computed = found.images | bf.ComputeBottlenecks(backbone)
+        rows = (computed.bottlenecks, computed.rejects, found.rejects)
+        rows | bf.WriteStore(own.store, backbone)
+
 
 if __name__ == "__main__":
-    sys.exit(entry(["embed", *sys.argv[1:]]))
+    run()

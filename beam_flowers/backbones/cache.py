@@ -40,7 +40,7 @@ def place(backbone: ResolvedBackbone, engine: str, version: str) -> Path:
     """Names the folder for a network as that version of an engine reads it.
 
     The name changes with all that the network is made of: the modules that build it and choose
-    its output (`network.vector_of`), the libraries, the weights, the recipe, the precision.
+    its output (`tf_runtime.vector_of`), the libraries, the weights, the recipe, the precision.
     """
     row = {key: value for key, value in asdict(backbone.row).items() if key not in _FOR_PEOPLE}
     made_of = {

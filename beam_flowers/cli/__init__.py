@@ -1,1 +1,1 @@
-"""The command line: a thin layer over `beam_flowers.runs`."""
+"""The command line: a thin layer over `beam_flowers.workflows`."""

@@ -85,6 +85,8 @@ class Labeller:
                 tuple(map(Ranked, names[:top_k], scores[:top_k])),
                 self.model_id,
                 held,
+                bottleneck.image.bytes,
+                bottleneck.image.modified,
             )
 
 

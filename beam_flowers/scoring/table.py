@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_flowers.errors import InputError
-from beam_flowers.head.softmax import Floats
+from beam_flowers.head.softmax import Floats, Head
 from beam_flowers.records import Bottleneck, Score
 from beam_flowers.scoring.columns import (
     RANKED,
@@ -91,6 +91,11 @@ class ScoreRows:
     def filed(self, uri: str) -> ScoreRows:
         """The same, to be sent to workers that find the models in a file."""
         return replace(self, models=Filed.write(uri, self.labellers))
+
+    def unweighted(self) -> ScoreRows:
+        """The same for scores that are there: without the weights, which may be large."""
+        nothing = Head(np.empty((0, 0), np.float32), np.empty(0, np.float32))
+        return replace(self, models=tuple(replace(own, head=nothing) for own in self.labellers))
 
     @property
     def labellers(self) -> tuple[Labeller, ...]:
@@ -194,6 +199,47 @@ class ScoreRows:
         vectors = np.stack([b.vector for b in bottlenecks])
         images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
         return self.stored(images, vectors)
+
+    def scored(self, scores: Sequence[Score]) -> pa.Table:
+        """The rows of scores (at least one); those of one picture are by the models in order.
+
+        Raises:
+            InputError: a score is by another model.
+        """
+        labellers = {labeller.model_id: labeller for labeller in self.labellers}
+        if others := {score.model_id for score in scores}.difference(labellers):
+            raise InputError(
+                f"the scores are by the model {min(others)}, the table is for "
+                f"{', '.join(labellers)}: give the models that the scores are by"
+            )
+        numbers = {model: number for number, model in enumerate(labellers)}
+        uris = {score.uri: number for number, score in enumerate(scores)}
+        scores = sorted(scores, key=lambda score: (uris[score.uri], numbers[score.model_id]))
+        schema, names = self.schema(), pa.array(self.class_names)
+        labels = pa.array([score.label for score in scores], pa.string())
+        columns = {
+            "uri": [score.uri for score in scores],
+            "sha256": [score.sha256 for score in scores],
+            "label": labels,
+            "score": [score.score for score in scores],
+            "top_k": [
+                [ranked._asdict() for ranked in score.top_k[: self.layout.top_k]]
+                for score in scores
+            ],
+            "model_id": [score.model_id for score in scores],
+            "label_id": pc.index_in(labels, names),
+            "labels": [list(score.labels) for score in scores],
+            "rule": [labellers[score.model_id].bar.rule for score in scores],
+            "bytes": [score.bytes for score in scores],
+            "modified": [score.modified for score in scores],
+        }
+        arrays = [
+            columns[f.name].cast(f.type)
+            if isinstance(columns[f.name], pa.Array)
+            else pa.array(columns[f.name], f.type)
+            for f in schema
+        ]
+        return pa.table(arrays, schema)
 
     def stored(self, images: pa.Table, vectors: Floats) -> pa.Table:
         """The rows of stored pictures, in their order; those of one picture stand together.

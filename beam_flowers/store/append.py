@@ -26,7 +26,15 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import section_name
 from beam_flowers.store.ledger import Ledger, Rules
-from beam_flowers.store.parts import Part, Place, RejectRows, holds_rejects, read_part, write_part
+from beam_flowers.store.parts import (
+    Part,
+    Place,
+    RejectRows,
+    RowKind,
+    holds_rejects,
+    read_part,
+    write_part,
+)
 from beam_flowers.store.plan import committed, derive_part, stored_rows, stored_table
 from beam_flowers.store.schema import StoreRows, images_of
 from beam_flowers.store.table import until_committed
@@ -56,7 +64,7 @@ def store_place(
 
 
 def append_window(
-    place: Place, kind: StoreRows, about: dict[str, Any], parts: Sequence[Part], newest: bool = True
+    place: Place, kind: RowKind, about: dict[str, Any], parts: Sequence[Part], newest: bool = True
 ) -> int:
     """`append_parts` for a window, which is one of several commits of a run and may be repeated.
 
@@ -64,7 +72,7 @@ def append_window(
         place: the section, and the run that wrote the parts.
         kind: of the rows.
         about: description of the section.
-        parts: of rows, sorted by name.
+        parts: of rows and rejects, sorted by name.
         newest: whether of several rows of one uri that of the newest `modified` is kept: a file
             that changed between two looks has two in a window.
 
@@ -100,16 +108,17 @@ def _commit_of(place: Place) -> Manifest | None:
     return next((manifest for manifest in known if manifest.run.startswith(place.run)), None)
 
 
-def _newest(place: Place, kind: StoreRows, parts: Sequence[Part]) -> Iterator[Part]:
+def _newest(place: Place, kind: RowKind, parts: Sequence[Part]) -> Iterator[Part]:
     """The parts without rows whose file has a newer one; those that lose some are written anew."""
-    for part, rows in zip(parts, _newest_rows(place, parts), strict=True):
+    for part, rows in zip(parts, _newest_rows(place, kind, parts), strict=True):
         if len(rows) == part.rows:
             yield part
         elif rows:
-            yield write_part(place, kind, read_part(place, part.name).take(rows))
+            own = RejectRows() if part.is_rejects else kind
+            yield write_part(place, own, read_part(place, part.name).take(rows))
 
 
-def _newest_rows(place: Place, parts: Sequence[Part]) -> list[list[int]]:
+def _newest_rows(place: Place, kind: RowKind, parts: Sequence[Part]) -> list[list[int]]:
     """For each part its rows whose file has no newer one in any; of equals the last stays."""
     newest: dict[str, tuple[int, int, int]] = {}
     for i, part in enumerate(parts):
@@ -118,13 +127,14 @@ def _newest_rows(place: Place, parts: Sequence[Part]) -> list[list[int]]:
             newest[image.uri] = max(found, newest.get(image.uri, found))
     stay: list[list[int]] = [[] for _ in parts]
     for _, i, j in sorted(newest.values(), key=lambda found: found[1:]):
-        stay[i].append(j)
+        each = 1 if parts[i].is_rejects else kind.rows_each
+        stay[i].extend(range(j - each + 1, j + 1))
     return stay
 
 
 def append_parts(
     place: Place,
-    kind: StoreRows,
+    kind: RowKind,
     about: dict[str, Any],
     parts: Sequence[Part],
     roots: Sequence[str] = (),
@@ -152,13 +162,13 @@ def append_parts(
         lambda base: base.run == place.run or _try(base, place, kind, about, parts, roots) or None,
     )
     publish(place.root)
-    return sum(p.rows for p in parts)
+    return _count(parts)
 
 
 def _try(
     base: Manifest,
     place: Place,
-    kind: StoreRows,
+    kind: RowKind,
     about: dict[str, Any],
     parts: Sequence[Part],
     roots: Sequence[str],
@@ -166,14 +176,16 @@ def _try(
     known = committed(base, place)
     others = _others(parts, known, place, kind, roots)
     names = {p.name: p for p in (*others, *parts)}
+    if isinstance(kind, StoreRows):
+        about = {"name": kind.backbone, **about, "encoding": kind.encoding}
     section = Section(
         place.fingerprint,
-        {"name": kind.backbone, **about, "encoding": kind.encoding},
+        about,
         tuple(names[n] for n in sorted(names)),
         known.roots,
     )
     manifest = base.with_section(place.section, section)
-    counts = {"rows": sum(p.rows for p in parts)}
+    counts = {"rows": _count(parts)}
     return commit(
         place.root, replace(manifest, version=base.version + 1, run=place.run, counts=counts)
     )
@@ -183,7 +195,7 @@ def _others(
     parts: Sequence[Part],
     known: Section,
     place: Place,
-    kind: StoreRows,
+    kind: RowKind,
     roots: Sequence[str],
 ) -> Iterator[Part]:
     """The known parts, rows and rejects, without files of `roots` or in the new parts."""
@@ -194,7 +206,8 @@ def _others(
         for part in known.parts:
             ledger.add_part(part.name, stored_rows(place, part.name), part.is_rejects, True)
         ledger.join(Rules(verify=True))
-        if ledger.listed() != sum(p.rows for p in parts):
+        each = [1 if part.is_rejects else kind.rows_each for part in parts]
+        if ledger.listed() != sum(p.rows / n for p, n in zip(parts, each, strict=True)):
             raise TwoRowsError(f"{place.root}: two of the new rows have one uri; keep one of them")
         names, partly = ledger.part_names()
         whole = set(names)
@@ -203,3 +216,8 @@ def _others(
             images = stored_table(ledger.remaining(name))
             rows = RejectRows() if holds_rejects(name) else kind
             yield derive_part(place, rows, name, images, "uri")
+
+
+def _count(parts: Sequence[Part]) -> int:
+    """The number of rows in parts, without rejects."""
+    return sum(part.rows for part in parts if not part.is_rejects)

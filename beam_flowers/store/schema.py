@@ -17,8 +17,8 @@ from beam_flowers.records import Bottleneck, Image, Reject
 _TIME = pa.timestamp("us", tz="UTC")
 
 ENCODINGS = ("split", "plain")
-"""Of the vectors in Parquet: BYTE_STREAM_SPLIT, the smaller (performance.md: 5,646 against 6,055
-bytes a row of 2048 float32), or PLAIN, which older readers such as Spark 3.5 need."""
+"""Of the vectors in Parquet: BYTE_STREAM_SPLIT, the smaller, or PLAIN, which older readers
+such as Spark 3.5 need. benchmarks/store_size.py compares them."""
 
 _ENCODING = "vector_encoding"
 _ARROW = {"float32": pa.float32(), "float16": pa.float16()}

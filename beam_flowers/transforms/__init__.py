@@ -8,30 +8,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from beam_flowers.transforms.ptransforms import REJECTS as REJECTS
-    from beam_flowers.transforms.ptransforms import ComputeBottlenecks as ComputeBottlenecks
-    from beam_flowers.transforms.ptransforms import FindImages as FindImages
-    from beam_flowers.transforms.ptransforms import ReadImages as ReadImages
-    from beam_flowers.transforms.ptransforms import ReadStore as ReadStore
-    from beam_flowers.transforms.ptransforms import ScoreBottlenecks as ScoreBottlenecks
-    from beam_flowers.transforms.ptransforms import Scored as Scored
-    from beam_flowers.transforms.ptransforms import ScoreImages as ScoreImages
-    from beam_flowers.transforms.ptransforms import WriteStore as WriteStore
+    from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
+    from beam_flowers.transforms.compute import Computed as Computed
+    from beam_flowers.transforms.find import REJECTS as REJECTS
+    from beam_flowers.transforms.find import Contents as Contents
+    from beam_flowers.transforms.find import FindImages as FindImages
+    from beam_flowers.transforms.find import Found as Found
+    from beam_flowers.transforms.find import ReadImages as ReadImages
+    from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
+    from beam_flowers.transforms.label import Scored as Scored
+    from beam_flowers.transforms.label import ScoreImages as ScoreImages
+    from beam_flowers.transforms.read_write import ReadStore as ReadStore
+    from beam_flowers.transforms.read_write import WriteScores as WriteScores
+    from beam_flowers.transforms.read_write import WriteStore as WriteStore
 
-__all__ = [
-    "REJECTS",
-    "ComputeBottlenecks",
-    "FindImages",
-    "ReadImages",
-    "ReadStore",
-    "ScoreBottlenecks",
-    "ScoreImages",
-    "Scored",
-    "WriteStore",
-]
+_HOMES = {
+    "REJECTS": "find",
+    "ComputeBottlenecks": "compute",
+    "Computed": "compute",
+    "Contents": "find",
+    "FindImages": "find",
+    "Found": "find",
+    "ReadImages": "find",
+    "ReadStore": "read_write",
+    "ScoreBottlenecks": "label",
+    "ScoreImages": "label",
+    "Scored": "label",
+    "WriteScores": "read_write",
+    "WriteStore": "read_write",
+}
+
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'beam_flowers.transforms' has no attribute {name!r}")
-    return getattr(import_module("beam_flowers.transforms.ptransforms"), name)
+    return getattr(import_module(f"beam_flowers.transforms.{_HOMES[name]}"), name)

@@ -7,22 +7,24 @@ without it the first of them ends the pipeline.
 
 # Beam takes the types of settings at run time: no `annotations` from the future here.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
-from beam_flowers import files
+from beam_flowers import files, transforms
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.records import Reject
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.ranking import TOP_K
-from beam_flowers.store.features import choose_section, open_store
-from beam_flowers.transforms import ptransforms, streaming
+from beam_flowers.store.parts import read_part
+from beam_flowers.store.schema import bottlenecks_of
+from beam_flowers.transforms import streaming
+from beam_flowers.transforms.read_write import ListParts, StoredPart
 from beam_flowers.transforms.yaml_rows import (
     BottleneckRow,
     CountRow,
@@ -59,7 +61,7 @@ class FindImages(beam.PTransform):
 
     def expand(self, pbegin: PBegin) -> Any:
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
-        found = pbegin | ptransforms.FindImages(sources)
+        found = pbegin | transforms.FindImages(sources)
         rows = found.images | "Rows" >> beam.Map(image_row).with_output_types(ImageRow)
         return with_errors(rows, found.rejects, self.error_handling)
 
@@ -98,10 +100,8 @@ class ReadStore(beam.PTransform):
     _yaml_requires_inputs = False
 
     def expand(self, pbegin: PBegin) -> PCollection[BottleneckRow]:
-        store = files.absolute(self.store)
-        _, section = choose_section(store, open_store(store), self.backbone)
-        vectors = pbegin | ptransforms.ReadStore(self.store, self.backbone)
-        return vectors | "Rows" >> _bottleneck_rows(section.fingerprint)
+        parts = pbegin | ListParts(self.store, self.backbone)
+        return parts | "Rows" >> beam.FlatMap(_stored_rows).with_output_types(BottleneckRow)
 
 
 @dataclass
@@ -118,7 +118,7 @@ class ComputeBottlenecks(beam.PTransform):
 
     def expand(self, rows: PCollection[Any]) -> Any:
         backbone = resolved(self.backbone)
-        computed = rows | "Images" >> beam.Map(image_of) | ptransforms.ComputeBottlenecks(backbone)
+        computed = rows | "Images" >> beam.Map(image_of) | transforms.ComputeBottlenecks(backbone)
         vectors = computed.bottlenecks | "Rows" >> _bottleneck_rows(backbone.fingerprint)
         return with_errors(vectors, computed.rejects, self.error_handling)
 
@@ -138,7 +138,7 @@ class WriteStore(beam.PTransform):
     def expand(self, rows: PCollection[Any]) -> PCollection[CountRow]:
         backbone = resolved(self.backbone)
         vectors = rows | "Vectors" >> beam.Map(bottleneck_of, fingerprint=backbone.fingerprint)
-        written = vectors | ptransforms.WriteStore(self.store, backbone)
+        written = vectors | transforms.WriteStore(self.store, backbone)
         return written | "Count" >> beam.Map(CountRow).with_output_types(CountRow)
 
 
@@ -173,7 +173,7 @@ class ScoreBottlenecks(_Labelling):
     def expand(self, rows: PCollection[Any]) -> PCollection[ScoreRow]:
         models = self.models()
         vectors = rows | "Vectors" >> beam.Map(bottleneck_of, fingerprint=models[0].fingerprint)
-        scores = vectors | ptransforms.ScoreBottlenecks(models, self.top_k, self.rule())
+        scores = vectors | transforms.ScoreBottlenecks(models, self.top_k, self.rule())
         return scores | "Rows" >> beam.Map(score_row).with_output_types(ScoreRow)
 
 
@@ -192,7 +192,7 @@ class ScoreImages(_Labelling):
 
     def expand(self, rows: PCollection[Any]) -> Any:
         networks = resolved(self.backbone) if self.backbone else None
-        scoring = ptransforms.ScoreImages(self.models(), networks, self.top_k, self.rule())
+        scoring = transforms.ScoreImages(self.models(), networks, self.top_k, self.rule())
         scored = rows | "Images" >> beam.Map(image_of) | scoring
         labels = scored.scores | "Rows" >> beam.Map(score_row).with_output_types(ScoreRow)
         return with_errors(labels, scored.rejects, self.error_handling)
@@ -231,3 +231,8 @@ def _refuse(reject: Reject) -> None:
 
 def _bottleneck_rows(fingerprint: str) -> beam.PTransform:
     return beam.Map(bottleneck_row, fingerprint=fingerprint).with_output_types(BottleneckRow)
+
+
+def _stored_rows(part: StoredPart) -> Iterator[BottleneckRow]:
+    for bottleneck in bottlenecks_of(read_part(part.place, part.name)):
+        yield bottleneck_row(bottleneck, part.place.fingerprint)

@@ -1,10 +1,10 @@
-"""What a worker does with one unit of a plan; `transforms` wires these into pipelines."""
+"""What a worker does with one unit of a plan; `transforms.plan` wires these into pipelines."""
 
 from __future__ import annotations
 
 import socket
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import groupby
@@ -43,6 +43,7 @@ from beam_flowers.store.plan import Outcome, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.work_units import Unit, pack, partition, read_sources, read_unit, unpack
 from beam_flowers.transforms.preflight import Setup, require_seen
+from beam_flowers.transforms.start_ahead import StartAhead
 
 
 class VectorKind(RowKind, Protocol):
@@ -168,7 +169,7 @@ class Overlapping(beam.DoFn):
         self.expected = setup
 
     def start_bundle(self) -> None:
-        self._started: deque[Any] = deque()
+        self._work = StartAhead(self.finish, self.ahead)
 
     def process(self, unit: Any) -> Iterator[Outcome]:
         if isinstance(unit, Outcome):
@@ -178,13 +179,10 @@ class Overlapping(beam.DoFn):
 
     def _next(self, unit: Any) -> Iterator[Outcome]:
         # The engines are loaded here and not in setup(): a run without new pictures needs none.
-        self._started.append(self.start(unit))
-        if len(self._started) > self.ahead:
-            yield self.finish(self._started.popleft())
+        yield from self._work.add(self.start(unit))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        while self._started:
-            outcome = self.finish(self._started.popleft())
+        for outcome in self._work.rest():
             yield WindowedValue(outcome, MIN_TIMESTAMP, [GlobalWindow()])
 
     def start(self, unit: Any) -> Any:
@@ -289,9 +287,9 @@ class ScoreUnits(Overlapping):
         self.sources = sources
 
     def start_bundle(self) -> None:
-        super().start_bundle()
         # A unit is a whole part, in memory; more at a time would not be read faster.
         self.ahead = min(cores(), _MOST_AHEAD)
+        super().start_bundle()
 
     def start(self, unit: Unit) -> Future[Outcome]:
         return pool().submit(score_unit, unit, self.sources, self.expected.place, self.rows)

@@ -56,7 +56,7 @@ class Setup:
         readable: files and folders that every worker has to see.
         driver: the driver's `PROCESS`.
         processes: worker processes on one host, as far as Beam's options tell.
-        threads: what `processor.THREADS` is set to for the driver; empty if it is not.
+        threads: what `hardware.THREADS` is set to for the driver; empty if it is not.
         pulse: seconds between the signs of life that a worker gives.
     """
 

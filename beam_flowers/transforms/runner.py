@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from beam_flowers.store.parts import Place
 
 DEFAULT_RUNNER = "FnApiRunner"
-"""In this process, no set-up. `DirectRunner` may be another program (beam.md §2)."""
+"""In this process, no set-up. Beam's own default, `DirectRunner`, may be another program, Prism."""
 
 _SIGNS_OF_ANOTHER_PYTHON = (
     "No module named",

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, OutputError
-from beam_flowers.images.outputs import Writing, recognised
+from beam_flowers.images.outputs import Writing
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.ranking import TOP_K
 from beam_flowers.scoring.table import Layout
+from beam_flowers.scoring.table_folder import TABLE, check_table_folder
 from beam_flowers.scoring.write_table import (
     is_rejects_file,
     is_score_file,
@@ -20,11 +21,8 @@ from beam_flowers.scoring.write_table import (
     require_kind,
     suffix,
 )
-from beam_flowers.store.commits import latest, require_outer_table
-from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part, is_reserved_file
+from beam_flowers.store.names import COMMITS, WORK, is_part, is_reserved_file
 from beam_flowers.workflows.score_stored import is_store, store_roots
-
-_TABLE = "a table of scores"
 
 
 @dataclass(frozen=True)
@@ -80,36 +78,13 @@ def check_outputs(job: Job) -> None:
     """Raises OutputError if something that must stay is where the job would write."""
     writing = job.writing.reading(job.store).listing(job.images)
     if suffix(job.output):
-        writing.check_file(job.output, _TABLE, is_score_file)
+        writing.check_file(job.output, TABLE, is_score_file)
         writing.check_file(rejects_name(job.output), "a table of rejects", is_rejects_file)
         _check_unfinished(job.table)
     else:
-        _check_folder(job.output, writing)
+        check_table_folder(job.output, writing)
     if job.copy_to:
         _check_copies(job, job.copy_to)
-
-
-def _check_folder(output: str, writing: Writing) -> None:
-    uri = files.absolute(output)
-    writing.refuse_input(uri)
-    require_outer_table(uri)
-    if files.is_folder(uri) and any(files.list_folder(uri)) and not recognised(_is_table, uri):
-        # Readers take all that lies in the folder for parts of the table.
-        raise OutputError(
-            f"{output!r} holds other things and is no table: a table needs a folder of its own, "
-            "also with --overwrite; name a new or empty one"
-        )
-    writing.check_folder(output, _TABLE, _is_table_name, _is_table)
-
-
-def _is_table_name(name: str) -> bool:
-    return name in (COMMITS, WORK, REJECTS) or name.startswith("label=") or is_part(name)
-
-
-def _is_table(folder: str) -> bool:
-    """True for a folder of parts, or for the beginning of one."""
-    sections = latest(folder).sections
-    return "" in sections or (not sections and files.is_folder(files.join(folder, WORK)))
 
 
 def _check_unfinished(folder: str) -> None:

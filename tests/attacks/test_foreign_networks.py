@@ -16,12 +16,13 @@ import apache_beam as beam
 import pytest
 from stores import PHOTOS, cli, photos
 
+from beam_flowers import transforms
 from beam_flowers.backbones import engine
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError
 from beam_flowers.head.bundle import read_bundle, write_bundle
 from beam_flowers.head.networks import networks_of
-from beam_flowers.transforms import beam_yaml, ptransforms
+from beam_flowers.transforms import beam_yaml
 from beam_flowers.transforms.run_inference import ScoreModelHandler
 
 NAMES = ["net", "./net", "{base}/net", "{base}/net.keras", "file://{base}/net", "{url}/net", "mine"]
@@ -176,7 +177,7 @@ def test_python_names_the_argument(base, model, name):
     with pytest.raises(BackboneError, match="argument `backbone`: resolve"):
         networks_of(bundle)
     images = beam.Pipeline() | beam.Create([])
-    for refused in (ptransforms.ScoreImages(bundle), beam_yaml.ScoreImages(str(model))):
+    for refused in (transforms.ScoreImages(bundle), beam_yaml.ScoreImages(str(model))):
         with pytest.raises(BackboneError, match="argument `backbone`: resolve"):
             images | type(refused).__module__ >> refused
     ScoreModelHandler(str(model)).load_model()
@@ -187,7 +188,7 @@ def test_python_takes_what_is_given(base):
     bundle = read_bundle("model")
     given = {"name": "net", "path": str(base / "net")}
     images = beam.Pipeline() | beam.Create([])
-    images | "Ours" >> ptransforms.ScoreImages(bundle, resolve(**given))
+    images | "Ours" >> transforms.ScoreImages(bundle, resolve(**given))
     images | "Yaml" >> beam_yaml.ScoreImages("model", backbone=given)
 
 

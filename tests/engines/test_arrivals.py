@@ -12,9 +12,10 @@ import pictures
 import pytest
 import servers
 from places import EXAMPLES
-from stores import PHOTOS, cli, embed, photos
+from stores import PHOTOS, cli, embed, photos, rejects, rows
 
 from beam_flowers.head.bundle import model_id, read_bundle
+from beam_flowers.store.commits import versions
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 ON_ALL = ("--validation-percentage", "0", "--testing-percentage", "0")
@@ -100,3 +101,45 @@ def test_a_model_trained_meanwhile_takes_over(base, tmp_path):
         found = line_of(process, output, "two.jpg")
         assert (found["folder"], found["model_id"]) == ("b", second)
     assert first != second
+
+
+STORE_PIPELINE = """
+import sys
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.window import FixedWindows
+import beam_flowers as bf
+
+incoming, store, *flags = sys.argv[1:]
+network = bf.resolve("efficientnet-lite0")
+with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
+    images = pipeline | bf.WatchImages(incoming, 1.0) | beam.WindowInto(FixedWindows(2))
+    computed = images | bf.ComputeBottlenecks(network)
+    (computed.bottlenecks, computed.rejects) | bf.WriteStore(store, network)
+"""
+
+
+def test_each_window_is_committed_into_a_store_with_its_rejects(tmp_path):
+    incoming, store = tmp_path / "in", tmp_path / "store"
+    incoming.mkdir()
+    (tmp_path / "pipeline.py").write_text(STORE_PIPELINE)
+    roses, tulips = (sorted((PHOTOS / name).iterdir())[0] for name in ("roses", "tulips"))
+    with running(tmp_path / "log", tmp_path / "pipeline", incoming, store) as process:
+        arrive(roses, incoming, "one.jpg")
+        wait_until(process, lambda: len(versions(str(store))) == 1)
+        (tmp_path / "text.jpg").write_bytes(pictures.TEXT)
+        arrive(tmp_path / "text.jpg", incoming, "two.jpg")
+        wait_until(process, lambda: len(versions(str(store))) == 2)
+        arrive(tulips, incoming, "three.jpg")
+        wait_until(process, lambda: len(rows(store)) == 2)
+        assert rejects(store) == {str(incoming / "two.jpg"): "NotAnImage"}
+        assert process.poll() is None
+
+
+def wait_until(process, is_so, seconds=120):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if is_so():
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"it did not come to be; the pipeline's exit code: {process.poll()}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -17,6 +17,7 @@ from apache_beam.transforms.window import FixedWindows
 from fuser import new_pipeline
 from places import EXAMPLES
 
+from beam_flowers import transforms
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.contrib.augment.distort import DEFAULT
 from beam_flowers.contrib.augment.table import AugmentedRows
@@ -30,7 +31,7 @@ from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.work_units import Unit
-from beam_flowers.transforms import beam_yaml, ptransforms, streaming
+from beam_flowers.transforms import beam_yaml, streaming
 from beam_flowers.transforms.check import CheckWorkers
 from beam_flowers.transforms.plan import RunPlan, ScorePlan
 
@@ -115,35 +116,47 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
     """Gives the public transforms as users wire them, in batches."""
 
     def embed(pipeline: beam.Pipeline) -> None:
-        found = pipeline | ptransforms.FindImages([made.pictures])
-        computed = found.images | ptransforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | ptransforms.WriteStore(made.new, made.network)
-        (found.rejects, computed.rejects) | "Rejects" >> beam.Flatten() | beam.Map(print)
+        found = pipeline | transforms.FindImages([made.pictures])
+        computed = found.images | transforms.ComputeBottlenecks(made.network)
+        rows = (computed.bottlenecks, computed.rejects, found.rejects)
+        rows | transforms.WriteStore(made.new, made.network)
 
     def label(pipeline: beam.Pipeline) -> None:
-        found = pipeline | ptransforms.FindImages([made.pictures])
-        scored = found.images | ptransforms.ScoreImages(made.model, made.network)
-        stored = pipeline | ptransforms.ReadStore(made.store)
-        scores = stored | ptransforms.ScoreBottlenecks(made.model)
+        found = pipeline | transforms.FindImages([made.pictures])
+        scored = found.images | transforms.ScoreImages(made.model, made.network)
+        stored = pipeline | transforms.ReadStore(made.store)
+        scores = stored | transforms.ScoreBottlenecks(made.model)
         (scored.scores, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
     def add_to_a_store(pipeline: beam.Pipeline) -> None:
-        found = pipeline | ptransforms.FindImages([made.pictures])
-        computed = found.images | ptransforms.ComputeBottlenecks(made.network)
-        stored = pipeline | ptransforms.ReadStore(made.store)
+        found = pipeline | transforms.FindImages([made.pictures])
+        computed = found.images | transforms.ComputeBottlenecks(made.network)
+        stored = pipeline | transforms.ReadStore(made.store)
         both = (stored, computed.bottlenecks) | "Both" >> beam.Flatten()
-        both | ptransforms.WriteStore(made.new, made.network)
+        both | transforms.WriteStore(made.new, made.network)
+
+    def label_into_a_table(pipeline: beam.Pipeline) -> None:
+        patterns = pipeline | beam.Create([made.pictures])
+        found = patterns | transforms.FindImages()
+        scored = found.images | transforms.ScoreImages(made.model, made.network)
+        rows = (scored.scores, scored.rejects, found.rejects)
+        rows | transforms.WriteScores(made.new, made.model)
+
+    def label_by_two_models(pipeline: beam.Pipeline) -> None:
+        both = [made.model, replace(made.model, seed=2)]
+        stored = pipeline | transforms.ReadStore(made.store)
+        stored | transforms.ScoreBottlenecks(both) | transforms.WriteScores(made.new, both)
 
     def read(pipeline: beam.Pipeline) -> None:
-        found = pipeline | ptransforms.FindImages([made.pictures])
-        read = found.images | ptransforms.ReadImages()
+        found = pipeline | transforms.FindImages([made.pictures])
+        read = found.images | transforms.ReadImages()
         (found.rejects, read.rejects) | "Rejects" >> beam.Flatten() | beam.Map(print)
 
     def in_windows(pipeline: beam.Pipeline) -> None:
         images = pipeline | beam.Create([Image("/r/a.jpg", "/r", "a.jpg")])
         windows = images | beam.WindowInto(FixedWindows(60))
-        computed = windows | ptransforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | ptransforms.WriteStore(made.new, made.network)
+        computed = windows | transforms.ComputeBottlenecks(made.network)
+        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
         rejects = {"output": "rejects"}
@@ -155,7 +168,8 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
         scores = stored | beam_yaml.ScoreBottlenecks(f"{made.models}/first")
         (scored, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
-    for build in (embed, label, add_to_a_store, read, in_windows, in_yaml):
+    builds = (embed, label, add_to_a_store, label_into_a_table, label_by_two_models)
+    for build in (*builds, read, in_windows, in_yaml):
         yield build.__name__, build
 
 
@@ -165,8 +179,8 @@ def endless(made: Material) -> Iterator[tuple[str, Shape]]:
     def embed(pipeline: beam.Pipeline) -> None:
         images = pipeline | streaming.WatchImages(made.pictures)
         windows = images | beam.WindowInto(FixedWindows(60))
-        computed = windows | ptransforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | ptransforms.WriteStore(made.new, made.network)
+        computed = windows | transforms.ComputeBottlenecks(made.network)
+        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
         images = pipeline | beam_yaml.WatchImages(made.pictures)

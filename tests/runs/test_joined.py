@@ -20,7 +20,7 @@ from beam_flowers.head.softmax import Head
 from beam_flowers.head.store_examples import read_examples, read_examples_of
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.store.commits import latest
-from beam_flowers.transforms.ptransforms import (
+from beam_flowers.transforms import (
     ComputeBottlenecks,
     FindImages,
     ScoreBottlenecks,

@@ -24,7 +24,7 @@ from beam_flowers.errors import BackboneError, ModelError
 from beam_flowers.head.bundle import model_id, read_bundle, write_bundle
 from beam_flowers.images.decode import decode
 from beam_flowers.store.features import read_features
-from beam_flowers.transforms.ptransforms import ReadStore
+from beam_flowers.transforms import ReadStore
 from beam_flowers.transforms.run_inference import (
     BottleneckModelHandler,
     NewestModelHandler,

@@ -15,7 +15,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
 from beam_flowers.store.commits import versions
-from beam_flowers.transforms.ptransforms import ComputeBottlenecks, WriteStore
+from beam_flowers.transforms import ComputeBottlenecks, WriteStore
 from beam_flowers.transforms.streaming import WatchImages, arrived
 
 NETWORK = resolve("efficientnet-lite0")

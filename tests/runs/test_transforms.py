@@ -14,7 +14,7 @@ from beam_flowers.head.bundle import model_id, read_bundle
 from beam_flowers.records import Image
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
-from beam_flowers.transforms.ptransforms import (
+from beam_flowers.transforms import (
     ComputeBottlenecks,
     FindImages,
     ReadImages,

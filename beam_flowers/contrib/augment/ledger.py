@@ -1,6 +1,6 @@
 """The join of labelled pictures with their stored distorted copies, in a private SQLite database.
 
-Simpler than `ledger`'s join of files with rows: here the content of every picture is known.
+Simpler than `store.ledger`'s join of files with rows: here the content of every picture is known.
 Copies belong to contents, their rows to files: a row that lacks only its name, label or place is
 made from any stored copy of the same content.
 """

@@ -1,11 +1,8 @@
 """Flags, messages and exit codes."""
 
 import argparse
-import subprocess
-import sys
 
 import pytest
-from places import ROOT
 
 from beam_flowers.cli import parser as parsers
 from beam_flowers.cli.beam_flags import split_flags
@@ -130,16 +127,6 @@ def test_backbones_are_listed(capsys):
     text = capsys.readouterr().out
     assert "efficientnet-lite0  224x224    1280" in text
     assert "inception-v3        299x299    2048" in text
-
-
-@pytest.mark.parametrize("name", ["embed", "train", "score"])
-def test_pipelines_are_the_same_commands(name, tmp_path):
-    script = ROOT / "pipelines" / f"{name}.py"
-    result = subprocess.run(
-        [sys.executable, script, "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 0
-    assert result.stdout.startswith(f"usage: beam-flowers {name}")
 
 
 def test_our_flags_do_not_shadow_beams():

@@ -1,0 +1,40 @@
+"""Score tables as folders of parts, and the folders that may become one."""
+
+from __future__ import annotations
+
+from beam_flowers import files
+from beam_flowers.errors import OutputError
+from beam_flowers.images.outputs import Writing, recognised
+from beam_flowers.store.commits import latest, require_outer_table
+from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part
+
+TABLE = "a table of scores"
+
+
+def check_table_folder(output: str, writing: Writing) -> None:
+    """Checks that a table may be written into a folder.
+
+    Raises:
+        OutputError: something is there that must stay.
+        StoreError: a store uses such a name for itself.
+    """
+    uri = files.absolute(output)
+    writing.refuse_input(uri)
+    require_outer_table(uri)
+    if files.is_folder(uri) and any(files.list_folder(uri)) and not recognised(_is_table, uri):
+        # Readers take all that lies in the folder for parts of the table.
+        raise OutputError(
+            f"{output!r} holds other things and is no table: a table needs a folder of its own, "
+            "also with --overwrite; name a new or empty one"
+        )
+    writing.check_folder(output, TABLE, _is_table_name, _is_table)
+
+
+def _is_table_name(name: str) -> bool:
+    return name in (COMMITS, WORK, REJECTS) or name.startswith("label=") or is_part(name)
+
+
+def _is_table(folder: str) -> bool:
+    """True for a folder of parts, or for the beginning of one."""
+    sections = latest(folder).sections
+    return "" in sections or (not sections and files.is_folder(files.join(folder, WORK)))

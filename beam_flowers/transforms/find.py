@@ -1,0 +1,172 @@
+"""Transforms that find and read images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import apache_beam as beam
+from apache_beam.io.fileio import ReadableFile
+from apache_beam.io.filesystem import FileMetadata
+from apache_beam.pvalue import PBegin, PCollection, TaggedOutput
+
+from beam_flowers import files
+from beam_flowers.backbones.compute import read_content
+from beam_flowers.errors import InputError
+from beam_flowers.images.find import find_images
+from beam_flowers.images.recipe import Limits
+from beam_flowers.records import Image, Reject
+from beam_flowers.transforms.streaming import Spread
+
+REJECTS = "rejects"
+
+Source: TypeAlias = Image | str | ReadableFile | FileMetadata
+"""An element that names one image."""
+
+
+class Found(NamedTuple):
+    """The outputs of `FindImages`."""
+
+    images: PCollection[Image]
+    rejects: PCollection[Reject]
+
+
+class Contents(NamedTuple):
+    """The outputs of `ReadImages`."""
+
+    contents: PCollection[tuple[Image, bytes]]
+    rejects: PCollection[Reject]
+
+
+@dataclass
+class FindImages(beam.PTransform):
+    """Lists images, each file once; files that the listing rejects come out as `Reject`s.
+
+    Takes the beginning of a pipeline and `sources`, or a collection of such sources. Of one file
+    that several sources list, the first listing with a label counts, as in the commands; in a
+    collection the sources are ordered by name. In windows and without an end, nothing is merged.
+
+    Attributes:
+        sources: folders, globs, list files, manifests or images; None where they are elements.
+
+    Raises:
+        InputError: both, or neither, are given. When the pipeline runs: a source is missing, or
+            gives one file two labels.
+    """
+
+    sources: Sequence[str] | str | None = None
+
+    def expand(self, start: PBegin | PCollection[str]) -> Found:
+        found = self._listed(start)
+        if found.is_bounded and found.windowing.is_default():
+            found = found | "ByUri" >> beam.GroupByKey() | "Merge" >> beam.Map(_first)
+        else:
+            found = found | "Each" >> beam.MapTuple(_found)
+        tagged = found | "Sort" >> beam.Map(_tagged).with_outputs(REJECTS, main="images")
+        return Found(tagged.images, tagged.rejects)
+
+    def _listed(self, start: PBegin | PCollection[str]) -> PCollection[Any]:
+        if isinstance(start, PBegin) == (self.sources is None):
+            raise InputError(
+                "FindImages takes sources, or a collection of them: `pipeline | "
+                "FindImages(['photos'])` or `sources | FindImages()`"
+            )
+        if self.sources is None:
+            return start | "Spread" >> Spread(str) | "List" >> beam.FlatMap(_list_one)
+        sources = [self.sources] if isinstance(self.sources, str) else list(self.sources)
+        return (
+            start
+            | "Sources" >> beam.Create([sources], reshuffle=False)
+            | "List" >> beam.FlatMap(_list)
+        )
+
+
+@dataclass
+class ReadImages(beam.PTransform):
+    """Reads images: gives (`Image`, its bytes); unreadable ones come out as `Reject`s.
+
+    Takes what `ComputeBottlenecks` takes. Keep what follows in the same stage: contents should not
+    cross a shuffle.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+
+    def expand(self, images: PCollection[Source]) -> Contents:
+        read = (
+            images
+            | "Images" >> beam.Map(as_image)
+            | "Read"
+            >> beam.FlatMap(_read, limits=self.limits).with_outputs(REJECTS, main="contents")
+        )
+        return Contents(read.contents, read.rejects)
+
+
+def as_image(source: Source) -> Image:
+    """Makes an `Image` of what names one; only an `Image` has a label.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if isinstance(source, Image):
+        return source
+    found = source.metadata if isinstance(source, ReadableFile) else source
+    if isinstance(found, FileMetadata):
+        image = as_image(found.path)
+        modified = int(found.last_updated_in_seconds * 1_000_000) or None
+        return image._replace(bytes=found.size_in_bytes, modified=modified)
+    if not isinstance(found, str) or not found:
+        raise InputError(
+            f"an image is named by an Image, a uri or a ReadableFile, not by {found!r}: map the "
+            "elements to one of them first"
+        )
+    uri = files.absolute(found)
+    root = files.parent(uri)
+    return Image(uri, root, files.relative(uri, root))
+
+
+_Listed = tuple[str, tuple[str, int, Image | Reject]]
+"""Uri; then the source, the position in its listing, and what was listed."""
+
+
+def _list(sources: Sequence[str], name: str = "") -> Iterator[_Listed]:
+    listed = (found for found in find_images(sources) if isinstance(found, Image | Reject))
+    for position, found in enumerate(listed):
+        image = found if isinstance(found, Image) else found.image
+        yield image.uri, (name, position, found)
+
+
+def _list_one(source: str) -> Iterator[_Listed]:
+    return _list([source], source)
+
+
+def _found(uri: str, listed: tuple[str, int, Image | Reject]) -> Image | Reject:
+    return listed[2]
+
+
+def _first(keyed: tuple[str, Iterable[tuple[str, int, Image | Reject]]]) -> Image | Reject:
+    """Chooses of the listings of one file, by the rule of `store.ledger_sql.LISTED`."""
+    uri, listings = keyed
+    ordered = sorted(listings, key=lambda listed: listed[:2])
+    images = [found if isinstance(found, Image) else found.image for _, _, found in ordered]
+    labels: dict[str, set[str]] = {}
+    for image in images:
+        if image.label is not None:
+            labels.setdefault(image.root, set()).add(image.label)
+    for root, names in labels.items():
+        if len(names) > 1:
+            first, second, *_ = sorted(names)
+            raise InputError(
+                f"{root} gives {uri} two labels, {first!r} and {second!r}; keep one of them"
+            )
+    # Stable: the first with a label, else the first.
+    return min(zip(images, ordered, strict=True), key=lambda pair: pair[0].label is None)[1][2]
+
+
+def _tagged(found: Any) -> Any:
+    return TaggedOutput(REJECTS, found) if isinstance(found, Reject) else found
+
+
+def _read(image: Image, limits: Limits) -> Iterator[Any]:
+    content = read_content(image, limits)
+    yield _tagged(content) if isinstance(content, Reject) else content[:2]

@@ -1,0 +1,81 @@
+"""Transforms that label vectors and images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import apache_beam as beam
+from apache_beam.pvalue import PCollection
+
+from beam_flowers.backbones.joined import Backbones, several
+from beam_flowers.head.networks import networks_of, require_networks
+from beam_flowers.images.recipe import Limits
+from beam_flowers.records import Bottleneck, Reject, Score
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
+from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.transforms.compute import ComputeBottlenecks
+from beam_flowers.transforms.find import Source
+
+
+@dataclass
+class ScoreBottlenecks(beam.PTransform):
+    """Labels vectors: gives a `Score` for each model.
+
+    Attributes:
+        models: the model, or several of one backbone.
+        top_k: labels a score.
+        rule: when a label is given.
+    """
+
+    models: Models
+    top_k: int = TOP_K
+    rule: Rule | None = None
+
+    def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
+        kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
+        return bottlenecks | "Score" >> beam.FlatMap(_score, kind=kind)
+
+
+class Scored(NamedTuple):
+    """The outputs of `ScoreImages`."""
+
+    scores: PCollection[Score]
+    rejects: PCollection[Reject]
+
+
+@dataclass
+class ScoreImages(beam.PTransform):
+    """Labels images: gives a `Score` for each model; one that gives none comes out as a `Reject`.
+
+    Takes what `ComputeBottlenecks` takes.
+
+    Attributes:
+        models: the model, or several of one backbone.
+        backbone: the one that they were trained on, or those whose vectors they take side by
+            side; by default, what this machine has under their names.
+        top_k: labels a score.
+        rule: when a label is given.
+        limits: of what is read.
+    """
+
+    models: Models
+    backbone: Backbones | None = None
+    top_k: int = TOP_K
+    rule: Rule | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def expand(self, images: PCollection[Source]) -> Scored:
+        bundle = bundles_of(self.models)[0]
+        networks = several(self.backbone) if self.backbone else networks_of(bundle)
+        require_networks(networks, bundle)
+        computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
+        scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
+        scores = computed.bottlenecks | "Label" >> scoring
+        return Scored(scores, computed.rejects)
+
+
+def _score(bottleneck: Bottleneck, kind: ScoreRows) -> Iterator[Score]:
+    yield from kind.scores([bottleneck])

@@ -1,0 +1,303 @@
+"""Transforms that read and write stores and score tables; they open them when the pipeline runs."""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import apache_beam as beam
+from apache_beam.pvalue import AsSingleton, PBegin, PCollection
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_flowers import files
+from beam_flowers.backbones.resolve import ResolvedBackbone
+from beam_flowers.errors import OutputError
+from beam_flowers.images.outputs import Writing
+from beam_flowers.records import Bottleneck, Reject, Score
+from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
+from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.scoring.table_folder import check_table_folder
+from beam_flowers.scoring.write_table import suffix
+from beam_flowers.store.append import append_window, store_place
+from beam_flowers.store.commits import latest, require_table_place
+from beam_flowers.store.features import choose_section, open_store
+from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
+from beam_flowers.store.schema import StoreRows, bottlenecks_of, rejects_table
+
+_PART_ROWS = 4096
+
+Rows = StoreRows | ScoreRows
+Row = TypeVar("Row", Bottleneck, Score)
+
+
+class StoredPart(NamedTuple):
+    """A part of a store to read."""
+
+    place: Place
+    name: str
+
+
+@dataclass
+class ListParts(beam.PTransform):
+    """Lists the parts of a store, as the newest commit names them, over all workers.
+
+    Attributes:
+        store: folder.
+        backbone: its name; may be left out where the store has only one.
+    """
+
+    store: str
+    backbone: str | None = None
+
+    def expand(self, pbegin: PBegin) -> PCollection[StoredPart]:
+        return (
+            pbegin
+            | "Once" >> beam.Impulse()
+            | "OpenStore" >> beam.FlatMap(_list_parts, store=self.store, backbone=self.backbone)
+            | "Spread" >> beam.GroupByKey()
+            | "Parts" >> beam.FlatMap(_values)
+        )
+
+
+@dataclass
+class ReadStore(beam.PTransform):
+    """Reads the `Bottleneck`s of a store, as the newest commit names them when this runs.
+
+    Attributes:
+        store: folder.
+        backbone: its name; may be left out where the store has only one.
+
+    Raises:
+        StoreError: when the pipeline runs: there is no such store, or none of the backbone's
+            vectors in it.
+    """
+
+    store: str
+    backbone: str | None = None
+
+    def expand(self, pbegin: PBegin) -> PCollection[Bottleneck]:
+        parts = pbegin | "ListParts" >> ListParts(self.store, self.backbone)
+        return parts | "ReadParts" >> beam.FlatMap(_read_part)
+
+
+@dataclass
+class WriteStore(beam.PTransform):
+    """Writes `Bottleneck`s and `Reject`s into a feature store, in one commit.
+
+    Takes a collection or a tuple of collections, with either kind of element or both. Stored rows
+    and rejects of the same uris are replaced, all others stay. In windows and without an end each
+    window is a commit, and of several rows of one uri that of the file modified last is kept;
+    elsewhere they are an error.
+
+    Gives the number of rows written, once, after the commit.
+
+    Attributes:
+        store: folder; made if absent.
+        backbone: the one that the vectors were computed with.
+    """
+
+    store: str
+    backbone: ResolvedBackbone
+
+    def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
+        backbone = self.backbone
+        about = {**backbone.about(), "engine": backbone.engine}
+        kind = StoreRows(backbone.fingerprint, backbone.row.name, backbone.vectors)
+        opened = partial(_open_store, store=self.store, backbone=backbone)
+        return elements | "Write" >> _WriteTable(opened, kind, about)
+
+
+@dataclass
+class WriteScores(beam.PTransform):
+    """Writes `Score`s and `Reject`s into a score table, in one commit.
+
+    Takes a collection or a tuple of collections, with either kind of element or both. The table is
+    a folder of Parquet parts, as `beam-flowers score` writes it: rows of the same uris are
+    replaced, all others stay.
+
+    Gives the number of rows written, once, after the commit.
+
+    Attributes:
+        output: folder; new, empty, or a table by the same models and rule.
+        models: those that gave the scores.
+        top_k: labels a row; those of the scores beyond it are left out.
+        rule: by which the labels were given.
+
+    Raises:
+        OutputError: `output` is named like a file. When the pipeline runs: something else is
+            there, or a table by other models.
+        InputError: when the pipeline runs: a score is by another model.
+    """
+
+    output: str
+    models: Models
+    top_k: int = TOP_K
+    rule: Rule | None = None
+
+    def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
+        if suffix(self.output):
+            raise OutputError(
+                f"{self.output!r} is named like a file, and a pipeline writes a folder of parts: "
+                "name a folder, or use `beam-flowers score` for one file"
+            )
+        kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k)).unweighted()
+        about = {**kind.about(), "backbone": bundles_of(self.models)[0].backbone}
+        if kind.rows_each > 1:
+            elements = _flat(elements) | "Together" >> _ByUri()
+        opened = partial(_open_table, output=self.output, fingerprint=kind.fingerprint)
+        return elements | "Write" >> _WriteTable(opened, kind, about)
+
+
+class _Target(NamedTuple):
+    """The table as the pipeline's first step found it."""
+
+    place: Place
+    encoding: str
+
+
+class _WriteTable(beam.PTransform):
+    """Writes rows and rejects as parts, then commits those of each window."""
+
+    def __init__(
+        self, opened: Callable[[bytes], _Target], kind: Rows, about: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self._opened = opened
+        self._kind = kind
+        self._about = about
+
+    def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
+        elements = _flat(elements)
+        # Drawn once a run, not when the pipeline is built: a graph may be submitted twice. Behind
+        # the grouping it stays what it is when a later step is repeated.
+        target = AsSingleton(
+            elements.pipeline
+            | "Once" >> beam.Impulse()
+            | "Open" >> beam.Map(self._opened)
+            | "Key" >> beam.Map(_one_key)
+            | "Settle" >> beam.GroupByKey()
+            | "Target" >> beam.FlatMap(_values)
+        )
+        newest = not elements.is_bounded or not elements.windowing.is_default()
+        return (
+            elements
+            | "WriteParts" >> beam.ParDo(_WriteParts(self._kind), target)
+            | "OneKey" >> beam.Map(_one_key)
+            | "Gather" >> beam.GroupByKey()
+            | "Commit" >> beam.Map(_append, target, self._kind, self._about, newest)
+        )
+
+
+class _WriteParts(beam.DoFn):
+    """Writes parts of rows or rejects, each of one window: a window is a commit."""
+
+    def __init__(self, kind: Rows) -> None:
+        self._kind = kind
+
+    def start_bundle(self) -> None:
+        self._blocks: defaultdict[Any, list[Any]] = defaultdict(list)
+
+    def process(
+        self, element: Any, target: _Target, window: Any = beam.DoFn.WindowParam
+    ) -> Iterator[WindowedValue]:
+        self._target = target  # finish_bundle() has no side inputs.
+        block = self._blocks[window, isinstance(element, Reject)]
+        block.append(element)
+        # Rows of one image stand together, and in one part.
+        if len(block) >= _PART_ROWS and len(block) % self._kind.rows_each == 0:
+            yield self._flush(window, isinstance(element, Reject))
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for window, is_reject in list(self._blocks):
+            yield self._flush(window, is_reject)
+
+    def _flush(self, window: Any, is_reject: bool) -> WindowedValue:
+        place, elements = self._target.place, self._blocks.pop((window, is_reject))
+        if is_reject:
+            part = write_part(place, RejectRows(), rejects_table(elements))
+        else:
+            kind = _encoded(self._kind, self._target)
+            rows = kind.scored(elements) if isinstance(kind, ScoreRows) else kind.table(elements)
+            part = write_part(place, kind, rows)
+        return WindowedValue(part, window.max_timestamp(), [window])
+
+
+class _ByUri(beam.PTransform):
+    """Puts the scores of one image by several models next to each other."""
+
+    def expand(self, elements: PCollection[Any]) -> PCollection[Any]:
+        return (
+            elements
+            | "AddKey" >> beam.Map(_keyed)
+            | "Group" >> beam.GroupByKey()
+            | "DropKey" >> beam.FlatMap(_values)
+        )
+
+
+def _flat(elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[Any]:
+    return elements | beam.Flatten() if isinstance(elements, tuple) else elements
+
+
+def _encoded(kind: Rows, target: _Target) -> Rows:
+    return replace(kind, encoding=target.encoding) if isinstance(kind, StoreRows) else kind
+
+
+def _open_store(once: bytes, store: str, backbone: ResolvedBackbone) -> _Target:
+    place, kind = store_place(
+        store, backbone.row.name, backbone.fingerprint, vectors=backbone.vectors
+    )
+    return _Target(place, kind.encoding)
+
+
+def _open_table(once: bytes, output: str, fingerprint: str) -> _Target:
+    root = files.absolute(output)
+    check_table_folder(output, Writing())
+    require_table_place(root)
+    held = latest(root).sections.get("")
+    if held and held.fingerprint != fingerprint:
+        raise OutputError(
+            f"{output!r} has scores by other models, another rule or another top_k: name a new "
+            "folder, or give those that it was written with"
+        )
+    place = Place(root, "", fingerprint, secrets.token_hex(8))
+    return _Target(place, "")
+
+
+def _append(
+    keyed: tuple[int, Iterable[Part]],
+    target: _Target,
+    kind: Rows,
+    about: dict[str, Any],
+    newest: bool,
+) -> int:
+    parts = sorted(keyed[1], key=lambda part: part.name)
+    return append_window(target.place, _encoded(kind, target), about, parts, newest)
+
+
+def _list_parts(once: bytes, store: str, backbone: str | None) -> Iterator[tuple[str, StoredPart]]:
+    root = files.absolute(store)
+    key, section = choose_section(root, open_store(root), backbone)
+    place = Place(root, key, section.fingerprint)
+    for part in section.rows:
+        yield part.name, StoredPart(place, part.name)
+
+
+def _read_part(part: StoredPart) -> Iterator[Bottleneck]:
+    yield from bottlenecks_of(read_part(part.place, part.name))
+
+
+def _one_key(element: Any) -> tuple[int, Any]:
+    return 0, element
+
+
+def _keyed(element: Score | Reject) -> tuple[str, Any]:
+    return element.image.uri if isinstance(element, Reject) else element.uri, element
+
+
+def _values(keyed: tuple[Any, Iterable[Any]]) -> Iterator[Any]:
+    yield from keyed[1]
