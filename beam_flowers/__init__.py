@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import resolve as resolve
+    from beam_flowers.head.bundle import check_model_folder as check_model_folder
     from beam_flowers.head.bundle import read_bundle as read_bundle
     from beam_flowers.head.bundle import write_bundle as write_bundle
     from beam_flowers.head.image_classifier import ImageClassifierOptions as ImageClassifierOptions
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.find import ReadImages as ReadImages
     from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
     from beam_flowers.transforms.label import ScoreImages as ScoreImages
+    from beam_flowers.transforms.options import pipeline_options as pipeline_options
     from beam_flowers.transforms.read_write import ReadStore as ReadStore
     from beam_flowers.transforms.read_write import WriteScores as WriteScores
     from beam_flowers.transforms.read_write import WriteStore as WriteStore
@@ -74,11 +76,13 @@ _HOMES = {
     "WriteScores": "transforms.read_write",
     "WriteStore": "transforms.read_write",
     "Writing": "images.outputs",
+    "check_model_folder": "head.bundle",
     "classify_pictures": "workflows.classify",
     "decode": "images.decode",
     "embed_images": "workflows.embed",
     "evaluate_model": "workflows.evaluate",
     "find_images": "images.find",
+    "pipeline_options": "transforms.options",
     "read_bundle": "head.bundle",
     "resolve": "backbones.resolve",
     "score_images": "workflows.score",

@@ -3,9 +3,10 @@
     python pipelines/embed.py photos --store store
     python pipelines/embed.py s3://archive/photos --store s3://archive/store --runner=...
 
-It plans nothing: every image is computed, whatever the store has, and rows of files that are gone
-stay. `beam-flowers embed` computes only what is new or changed, takes out what is gone, checks the
-workers first and takes up what a killed run has finished.
+It plans nothing: every image is computed, whatever the store has. Rows of files that are gone stay,
+an image that is listed without a label loses the one that it had, and an empty folder is no error.
+`beam-flowers embed` keeps such labels, computes only what is new or changed, takes out what is
+gone, checks the workers first and takes up what a killed run has finished.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_flowers as bf
 
@@ -28,9 +28,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     own, beams = parser.parse_known_args(arguments)
 
     backbone = bf.resolve(own.backbone)
-    # Without a runner: in this process. A later flag wins.
-    options = PipelineOptions(["--runner=FnApiRunner", *beams])
-    with beam.Pipeline(options=options) as pipeline:
+    with beam.Pipeline(options=bf.pipeline_options(beams)) as pipeline:
         found = pipeline | bf.FindImages(own.images)
         computed = found.images | bf.ComputeBottlenecks(backbone)
         rows = (computed.bottlenecks, computed.rejects, found.rejects)

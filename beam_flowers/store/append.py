@@ -11,7 +11,7 @@ from typing import Any
 
 from beam_flowers import files
 from beam_flowers.errors import StoreError
-from beam_flowers.records import RootListed
+from beam_flowers.records import Image, RootListed
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -173,16 +173,24 @@ def _try(
     parts: Sequence[Part],
     roots: Sequence[str],
 ) -> bool:
+    held = base.sections.get(place.section)
+    if held and held.fingerprint != place.fingerprint:
+        raise StoreError(
+            f"{place.root}: another writer put rows of another kind there meanwhile, such as "
+            "scores by other models; write into a folder of your own"
+        )
     known = committed(base, place)
-    others = _others(parts, known, place, kind, roots)
+    others = list(_others(parts, known, place, kind, roots))
     names = {p.name: p for p in (*others, *parts)}
     if isinstance(kind, StoreRows):
-        about = {"name": kind.backbone, **about, "encoding": kind.encoding}
+        # Another run may have changed the encoding since this one looked.
+        encoding = encoding_in(known) if known.parts else kind.encoding
+        about = {"name": kind.backbone, **about, "encoding": encoding}
     section = Section(
         place.fingerprint,
         about,
         tuple(names[n] for n in sorted(names)),
-        known.roots,
+        tuple(sorted({*known.roots, *_roots(place, parts)})),
     )
     manifest = base.with_section(place.section, section)
     counts = {"rows": _count(parts)}
@@ -202,7 +210,7 @@ def _others(
     with closing(Ledger()) as ledger:
         ledger.list_found(RootListed(root, True) for root in roots)
         for part in parts:
-            ledger.list_found(row.image for row in stored_rows(place, part.name))
+            ledger.list_found(_images(place, part.name))
         for part in known.parts:
             ledger.add_part(part.name, stored_rows(place, part.name), part.is_rejects, True)
         ledger.join(Rules(verify=True))
@@ -216,6 +224,16 @@ def _others(
             images = stored_table(ledger.remaining(name))
             rows = RejectRows() if holds_rejects(name) else kind
             yield derive_part(place, rows, name, images, "uri")
+
+
+def _roots(place: Place, parts: Sequence[Part]) -> set[str]:
+    """The roots that new rows and rejects were found under."""
+    found = (image.root for part in parts for image in _images(place, part.name))
+    return {root for root in found if root}
+
+
+def _images(place: Place, name: str) -> Iterator[Image]:
+    return (row.image for row in stored_rows(place, name))
 
 
 def _count(parts: Sequence[Part]) -> int:

@@ -16,7 +16,7 @@ from beam_flowers.backbones.joined import Backbones, collect_joined, several, st
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject
-from beam_flowers.transforms.find import REJECTS, Source, as_image
+from beam_flowers.transforms.find import REJECTS, Source, as_image, require_collection
 from beam_flowers.transforms.start_ahead import StartAhead
 from beam_flowers.transforms.streaming import Spread
 
@@ -47,6 +47,7 @@ class ComputeBottlenecks(beam.PTransform):
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, images: PCollection[Source]) -> Computed:
+        require_collection(images, "ComputeBottlenecks")
         computed = (
             images
             | "Images" >> beam.Map(as_image)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 from typing import Any, NamedTuple, TypeAlias
 
 import apache_beam as beam
@@ -55,7 +57,7 @@ class FindImages(beam.PTransform):
             gives one file two labels.
     """
 
-    sources: Sequence[str] | str | None = None
+    sources: Sequence[str | PathLike[str]] | str | PathLike[str] | None = None
 
     def expand(self, start: PBegin | PCollection[str]) -> Found:
         found = self._listed(start)
@@ -74,7 +76,8 @@ class FindImages(beam.PTransform):
             )
         if self.sources is None:
             return start | "Spread" >> Spread(str) | "List" >> beam.FlatMap(_list_one)
-        sources = [self.sources] if isinstance(self.sources, str) else list(self.sources)
+        named = self.sources
+        sources = [fspath(s) for s in ([named] if isinstance(named, str | PathLike) else named)]
         return (
             start
             | "Sources" >> beam.Create([sources], reshuffle=False)
@@ -93,6 +96,7 @@ class ReadImages(beam.PTransform):
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, images: PCollection[Source]) -> Contents:
+        require_collection(images, "ReadImages")
         read = (
             images
             | "Images" >> beam.Map(as_image)
@@ -100,6 +104,14 @@ class ReadImages(beam.PTransform):
             >> beam.FlatMap(_read, limits=self.limits).with_outputs(REJECTS, main="contents")
         )
         return Contents(read.contents, read.rejects)
+
+
+def require_collection(images: Any, step: str) -> None:
+    """Raises InputError for the outputs of a step in place of one of them."""
+    if isinstance(images, tuple):
+        raise InputError(
+            f"{step} takes one collection, not all outputs of a step: `found.images | {step}(...)`"
+        )
 
 
 def as_image(source: Source) -> Image:
@@ -112,9 +124,7 @@ def as_image(source: Source) -> Image:
         return source
     found = source.metadata if isinstance(source, ReadableFile) else source
     if isinstance(found, FileMetadata):
-        image = as_image(found.path)
-        modified = int(found.last_updated_in_seconds * 1_000_000) or None
-        return image._replace(bytes=found.size_in_bytes, modified=modified)
+        return _described(found)
     if not isinstance(found, str) or not found:
         raise InputError(
             f"an image is named by an Image, a uri or a ReadableFile, not by {found!r}: map the "
@@ -122,7 +132,24 @@ def as_image(source: Source) -> Image:
         )
     uri = files.absolute(found)
     root = files.parent(uri)
-    return Image(uri, root, files.relative(uri, root))
+    image = Image(uri, root, files.relative(uri, root))
+    if files.is_local(uri):
+        # Elsewhere this would be a request for each image.
+        with contextlib.suppress(OSError, ValueError):
+            status = files.stat(uri)
+            return image._replace(bytes=status.bytes, modified=status.modified)
+    return image
+
+
+def _described(found: FileMetadata) -> Image:
+    """Makes an `Image` with size and time as `find_images` has them."""
+    image = as_image(found.path)
+    if image.modified is not None:
+        return image
+    # Beam's are fractions of a second; `files.s3` has whole ones.
+    seconds = found.last_updated_in_seconds
+    whole = int(seconds) if found.path.startswith("s3://") else seconds
+    return image._replace(bytes=found.size_in_bytes, modified=int(whole * 1_000_000) or None)
 
 
 _Listed = tuple[str, tuple[str, int, Image | Reject]]

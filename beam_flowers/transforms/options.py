@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+from collections.abc import Sequence
 
 from apache_beam.options import pipeline_options as beam
+
+from beam_flowers.errors import InputError
+
+DEFAULT_RUNNER = "FnApiRunner"
+"""In this process, no set-up. Beam's own default, `DirectRunner`, may be another program, Prism."""
 
 _FILE_SYSTEMS = (
     beam.S3Options,
@@ -12,6 +19,23 @@ _FILE_SYSTEMS = (
     beam.HadoopFileSystemOptions,
     beam.GoogleCloudOptions,
 )
+
+
+def pipeline_options(flags: Sequence[str]) -> beam.PipelineOptions:
+    """Beam's options from flags; without `--runner`, the pipeline runs in this process.
+
+    Raises:
+        InputError: Beam knows no such flag, which it would pass over with a warning.
+    """
+    known = beam_actions()
+    for flag in flags:
+        name = flag.partition("=")[0]
+        if flag.startswith("--") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise InputError(f"unknown flag {name!r}, neither of this program nor of Beam{hint}")
+    # A later flag wins.
+    return beam.PipelineOptions([f"--runner={DEFAULT_RUNNER}", *flags])
 
 
 def beam_actions() -> dict[str, argparse.Action]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import apache_beam as beam
 from apache_beam.pvalue import AsSingleton, PBegin, PCollection
@@ -15,24 +14,24 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import OutputError
+from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing
 from beam_flowers.records import Bottleneck, Reject, Score
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.scoring.table_folder import check_table_folder
-from beam_flowers.scoring.write_table import suffix
+from beam_flowers.scoring.write_table import require_kind, suffix
 from beam_flowers.store.append import append_window, store_place
 from beam_flowers.store.commits import latest, require_table_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
 from beam_flowers.store.schema import StoreRows, bottlenecks_of, rejects_table
+from beam_flowers.transforms.streaming import values
 
 _PART_ROWS = 4096
 
-Rows = StoreRows | ScoreRows
-Row = TypeVar("Row", Bottleneck, Score)
+Rows: TypeAlias = StoreRows | ScoreRows
 
 
 class StoredPart(NamedTuple):
@@ -60,7 +59,7 @@ class ListParts(beam.PTransform):
             | "Once" >> beam.Impulse()
             | "OpenStore" >> beam.FlatMap(_list_parts, store=self.store, backbone=self.backbone)
             | "Spread" >> beam.GroupByKey()
-            | "Parts" >> beam.FlatMap(_values)
+            | "Parts" >> beam.FlatMap(values)
         )
 
 
@@ -90,9 +89,10 @@ class WriteStore(beam.PTransform):
     """Writes `Bottleneck`s and `Reject`s into a feature store, in one commit.
 
     Takes a collection or a tuple of collections, with either kind of element or both. Stored rows
-    and rejects of the same uris are replaced, all others stay. In windows and without an end each
-    window is a commit, and of several rows of one uri that of the file modified last is kept;
-    elsewhere they are an error.
+    and rejects of the same uris are replaced, with their labels; all others stay.
+
+    In windows and without an end each window is a commit, and of several rows of one uri that of
+    the file modified last is kept, of files of unknown time any one; elsewhere they are an error.
 
     Gives the number of rows written, once, after the commit.
 
@@ -108,8 +108,8 @@ class WriteStore(beam.PTransform):
         backbone = self.backbone
         about = {**backbone.about(), "engine": backbone.engine}
         kind = StoreRows(backbone.fingerprint, backbone.row.name, backbone.vectors)
-        opened = partial(_open_store, store=self.store, backbone=backbone)
-        return elements | "Write" >> _WriteTable(opened, kind, about)
+        settings = {"store": self.store, "backbone": backbone}
+        return elements | "Write" >> _WriteTable(_open_store, settings, kind, about)
 
 
 @dataclass
@@ -140,6 +140,7 @@ class WriteScores(beam.PTransform):
     rule: Rule | None = None
 
     def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
+        require_kind(self.output)
         if suffix(self.output):
             raise OutputError(
                 f"{self.output!r} is named like a file, and a pipeline writes a folder of parts: "
@@ -149,8 +150,8 @@ class WriteScores(beam.PTransform):
         about = {**kind.about(), "backbone": bundles_of(self.models)[0].backbone}
         if kind.rows_each > 1:
             elements = _flat(elements) | "Together" >> _ByUri()
-        opened = partial(_open_table, output=self.output, fingerprint=kind.fingerprint)
-        return elements | "Write" >> _WriteTable(opened, kind, about)
+        settings = {"output": self.output, "fingerprint": kind.fingerprint}
+        return elements | "Write" >> _WriteTable(_open_table, settings, kind, about)
 
 
 class _Target(NamedTuple):
@@ -164,10 +165,15 @@ class _WriteTable(beam.PTransform):
     """Writes rows and rejects as parts, then commits those of each window."""
 
     def __init__(
-        self, opened: Callable[[bytes], _Target], kind: Rows, about: dict[str, Any]
+        self,
+        opened: Callable[..., _Target],
+        settings: Mapping[str, Any],
+        kind: Rows,
+        about: dict[str, Any],
     ) -> None:
         super().__init__()
         self._opened = opened
+        self._settings = settings
         self._kind = kind
         self._about = about
 
@@ -178,10 +184,10 @@ class _WriteTable(beam.PTransform):
         target = AsSingleton(
             elements.pipeline
             | "Once" >> beam.Impulse()
-            | "Open" >> beam.Map(self._opened)
+            | "Open" >> beam.Map(self._opened, **self._settings)
             | "Key" >> beam.Map(_one_key)
             | "Settle" >> beam.GroupByKey()
-            | "Target" >> beam.FlatMap(_values)
+            | "Target" >> beam.FlatMap(values)
         )
         newest = not elements.is_bounded or not elements.windowing.is_default()
         return (
@@ -198,6 +204,7 @@ class _WriteParts(beam.DoFn):
 
     def __init__(self, kind: Rows) -> None:
         self._kind = kind
+        self._wanted = (Score if isinstance(kind, ScoreRows) else Bottleneck, Reject)
 
     def start_bundle(self) -> None:
         self._blocks: defaultdict[Any, list[Any]] = defaultdict(list)
@@ -206,6 +213,11 @@ class _WriteParts(beam.DoFn):
         self, element: Any, target: _Target, window: Any = beam.DoFn.WindowParam
     ) -> Iterator[WindowedValue]:
         self._target = target  # finish_bundle() has no side inputs.
+        if not isinstance(element, self._wanted):
+            names = " and ".join(sorted(kind.__name__ for kind in self._wanted))
+            raise InputError(
+                f"this step writes elements that are {names}, not {type(element).__name__}"
+            )
         block = self._blocks[window, isinstance(element, Reject)]
         block.append(element)
         # Rows of one image stand together, and in one part.
@@ -235,12 +247,13 @@ class _ByUri(beam.PTransform):
             elements
             | "AddKey" >> beam.Map(_keyed)
             | "Group" >> beam.GroupByKey()
-            | "DropKey" >> beam.FlatMap(_values)
+            | "DropKey" >> beam.FlatMap(values)
         )
 
 
 def _flat(elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[Any]:
-    return elements | beam.Flatten() if isinstance(elements, tuple) else elements
+    several = isinstance(elements, tuple | list)
+    return tuple(elements) | beam.Flatten() if several else elements
 
 
 def _encoded(kind: Rows, target: _Target) -> Rows:
@@ -261,7 +274,7 @@ def _open_table(once: bytes, output: str, fingerprint: str) -> _Target:
     held = latest(root).sections.get("")
     if held and held.fingerprint != fingerprint:
         raise OutputError(
-            f"{output!r} has scores by other models, another rule or another top_k: name a new "
+            f"{output!r} has scores by other models, another rule, top_k or layout: name a new "
             "folder, or give those that it was written with"
         )
     place = Place(root, "", fingerprint, secrets.token_hex(8))
@@ -295,9 +308,7 @@ def _one_key(element: Any) -> tuple[int, Any]:
     return 0, element
 
 
-def _keyed(element: Score | Reject) -> tuple[str, Any]:
+def _keyed(element: Any) -> tuple[str, Any]:
+    if not isinstance(element, Score | Reject):
+        return "", element  # Refused by the next step.
     return element.image.uri if isinstance(element, Reject) else element.uri, element
-
-
-def _values(keyed: tuple[Any, Iterable[Any]]) -> Iterator[Any]:
-    yield from keyed[1]

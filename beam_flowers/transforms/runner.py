@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from beam_flowers.store.parts import Place
 
-DEFAULT_RUNNER = "FnApiRunner"
-"""In this process, no set-up. Beam's own default, `DirectRunner`, may be another program, Prism."""
-
 _SIGNS_OF_ANOTHER_PYTHON = (
     "No module named",
     "Can't get attribute",
@@ -42,6 +39,8 @@ def pipeline_options(options: Sequence[str]) -> PipelineOptions:
     """
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
     from apache_beam.runners.runner import create_runner
+
+    from beam_flowers.transforms.options import DEFAULT_RUNNER
 
     given = any(o.partition("=")[0] == "--runner" for o in options)
     default = [] if given else [f"--runner={DEFAULT_RUNNER}"]

@@ -108,7 +108,7 @@ class Spread(beam.PTransform):
             elements
             | "AddKey" >> beam.Map(_keyed, key=self.key)
             | "Group" >> beam.GroupByKey()
-            | "DropKey" >> beam.FlatMap(_values)
+            | "DropKey" >> beam.FlatMap(values)
         )
 
 
@@ -116,5 +116,6 @@ def _keyed(element: Any, key: Callable[[Any], str]) -> tuple[str, Any]:
     return key(element), element
 
 
-def _values(keyed: tuple[str, Iterable[Any]]) -> Iterator[Any]:
+def values(keyed: tuple[Any, Iterable[Any]]) -> Iterator[Any]:
+    """Yields what was grouped."""
     yield from keyed[1]

@@ -12,6 +12,7 @@ import pytest
 from places import ROOT
 from stores import cli, junk, photos, rejects, rows
 
+from beam_flowers.errors import InputError
 from beam_flowers.store.commits import latest
 
 PIPELINES = ROOT / "pipelines"
@@ -50,7 +51,7 @@ def base(tmp_path_factory):
 def test_a_pipeline_can_be_read(name):
     text = (PIPELINES / f"{name}.py").read_text()
     assert len(text.splitlines()) <= 80
-    assert "with beam.Pipeline(options=options) as pipeline:" in text
+    assert "with beam.Pipeline(options=bf.pipeline_options(beams)) as pipeline:" in text
     assert "beam_flowers.cli" not in text
 
 
@@ -68,10 +69,10 @@ def test_embed_gives_the_rows_and_rejects_of_the_command(base, tmp_path):
     assert len(rejects(base / "store")) == 9
     (ours,), (theirs,) = (latest(str(p / "store")).sections.values() for p in (tmp_path, base))
     assert ours.dataset_hash == theirs.dataset_hash
-    assert ours.about == theirs.about
+    assert (ours.about, ours.roots) == (theirs.about, theirs.roots)
     # The command has nothing left to do.
     assert cli("embed", base / "images", "--store", tmp_path / "store") == 0
-    assert latest(str(tmp_path / "store")).counts["embedded"] == 0
+    assert latest(str(tmp_path / "store")).version == 1
 
 
 def test_sources_that_overlap_are_listed_once_as_by_the_command(base, tmp_path):
@@ -118,9 +119,9 @@ def test_score_gives_the_rows_and_rejects_of_the_command(base, tmp_path, flags):
     ours, theirs = (latest(str(tmp_path / name)).sections[""] for name in ("ours", "theirs"))
     assert (ours.fingerprint, ours.dataset_hash) == (theirs.fingerprint, theirs.dataset_hash)
     assert ours.about == theirs.about
-    # The command goes on with the table of the pipeline.
+    # The command finds the pipeline's table up to date.
     assert cli("score", *given, tmp_path / "ours", *flags) == 0
-    assert latest(str(tmp_path / "ours")).counts["embedded"] == 0
+    assert latest(str(tmp_path / "ours")).version == 1
 
 
 def test_train_gives_the_model_of_the_commands(base, tmp_path, capsys):
@@ -141,6 +142,26 @@ def test_flags_of_beam_are_handed_on(base, tmp_path):
     assert rows(tmp_path / "store") == rows(base / "store")
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("flag", ["--threshhold=.5", "--nosuchflag", "--partition-by"])
+def test_a_flag_that_nobody_knows_is_refused(name, flag, base, tmp_path):
+    given = {"embed": ["--store"], "train": ["--store"], "score": ["--model", base / "model"]}
+    output = "--model" if name == "train" else "--output" if name == "score" else "--store"
+    arguments = [*given[name], *([tmp_path / "s"] if name != "score" else [])]
+    arguments += [output, tmp_path / "out"] if name != "embed" else []
+    with pytest.raises(InputError, match=f"unknown flag '{flag[:8]}"):
+        run(name, base / "images", *arguments, flag)
+    assert not list(tmp_path.iterdir())
+
+
+def test_train_looks_at_the_models_folder_first(base, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(Exception, match="holds other things than a model"):
+        run("train", base / "images", "--store", tmp_path / "s", "--model", tmp_path / "notes")
+    assert not (tmp_path / "s").exists()
+
+
 def test_scores_go_over_nothing_of_the_users(base, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "part-0.parquet").write_bytes(b"mine")
@@ -152,6 +173,8 @@ def test_scores_go_over_nothing_of_the_users(base, tmp_path):
         assert sorted(path.name for path in output.iterdir()) == before
     with pytest.raises(Exception, match="is named like a file"):
         run("score", *given, tmp_path / "labels.csv")
+    with pytest.raises(Exception, match=r"\.xlsx is not written"):
+        run("score", *given, tmp_path / "labels.xlsx")
 
 
 def test_a_table_by_another_rule_is_left_alone(base, tmp_path):

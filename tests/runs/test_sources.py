@@ -7,6 +7,7 @@ import numpy as np
 import pictures
 import pytest
 from apache_beam.io import fileio
+from apache_beam.io.filesystem import FileMetadata
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
@@ -68,9 +69,9 @@ def test_a_file_is_listed_once_with_a_label_if_any_source_has_one(folder, as_ele
         assert_that(labels, equal_to(expected), label="labels")
 
 
-def test_one_source_may_be_a_text(folder):
+def test_one_source_may_be_a_path(folder):
     with Pipeline() as pipeline:
-        found = pipeline | bf.FindImages(str(folder / "roses"))
+        found = pipeline | bf.FindImages(folder / "roses")
         names = found.images | beam.Map(lambda image: image.relative_path)
         assert_that(names, equal_to(sorted(set(os.listdir(folder / "roses")) - {"dangling.jpg"})))
 
@@ -145,17 +146,38 @@ def test_vectors_do_not_depend_on_how_files_are_named(folder, how):
         assert_that(computed.rejects, check_rejects, label="rejects")
 
 
-def test_readable_files_bring_size_and_time(folder):
-    path = next((folder / "roses").glob("[0-9]*"))
+@pytest.mark.parametrize("how", ["uris", "matches", "readable files"])
+def test_size_and_time_are_those_of_a_listing(how, tmp_path):
+    """To the microsecond: else the next `embed` takes the file for changed."""
+    for number, nanoseconds in enumerate(
+        (1, 999, 1_234_567_890_123_456_789, 1_700_000_000_999_999)
+    ):
+        (tmp_path / f"{number}.jpg").write_bytes(pictures.jpeg(seed=number))
+        os.utime(tmp_path / f"{number}.jpg", ns=(nanoseconds, nanoseconds))
+    expected = {
+        i.uri: (i.bytes, i.modified)
+        for i in bf.find_images([str(tmp_path)])
+        if isinstance(i, bf.Image)
+    }
     with Pipeline() as pipeline:
-        matched = pipeline | beam.Create([str(path)]) | fileio.MatchAll() | fileio.ReadMatches()
-        images = matched | beam.Map(as_image)
-        status = os.stat(path)
-        modified = int(status.st_mtime * 1_000_000)
-        expected = bf.Image(
-            str(path), str(path.parent), path.name, bytes=status.st_size, modified=modified
-        )
-        assert_that(images, equal_to([expected]))
+        names = pipeline | beam.Create(list(expected))
+        if how != "uris":
+            names = names | fileio.MatchAll()
+        if how == "readable files":
+            names = names | fileio.ReadMatches()
+        found = names | beam.Map(as_image) | beam.Map(lambda i: (i.uri, (i.bytes, i.modified)))
+        assert_that(found, equal_to(list(expected.items())))
+
+
+def test_times_of_s3_are_whole_seconds():
+    found = as_image(FileMetadata("s3://bucket/a.jpg", 7, 1_700_000_000.5))
+    assert (found.bytes, found.modified) == (7, 1_700_000_000_000_000)
+
+
+@pytest.mark.parametrize("step", [bf.ComputeBottlenecks(NETWORK), bf.ReadImages()])
+def test_all_outputs_of_a_step_are_not_one_collection(step, folder):
+    with pytest.raises(InputError, match="takes one collection, not all outputs"):
+        (Pipeline() | bf.FindImages([str(folder)])) | step
 
 
 def test_read_takes_uris(folder):

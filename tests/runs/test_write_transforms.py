@@ -224,6 +224,91 @@ def test_a_table_has_a_row_for_each_model_and_image(models, tmp_path):
     assert rejects(output) == {"/r/99.jpg": "Truncated"}
 
 
+@pytest.mark.parametrize("models", ["one", "several", "mixed"])
+def test_of_a_file_that_changed_within_a_window_the_newest_scores_count(models, tmp_path):
+    models, output = MODELS[models], str(tmp_path / "table")
+    old, new, other = list(some(3))
+    new = new._replace(image=image(0, modified=2))
+    with Pipeline() as pipeline:
+        timed = pipeline | beam.Create([TimestampedValue(b, 1) for b in (new, old, other)])
+        windowed = timed | beam.WindowInto(FixedWindows(60))
+        windowed | bf.ScoreBottlenecks(models) | bf.WriteScores(output, models)
+    parts = [pq.read_table(path) for path in (tmp_path / "table").glob("part-*.parquet")]
+    found = pa.concat_tables(parts).sort_by(ORDER).to_pylist()
+    expected = ScoreRows.of(models).table([new, other]).sort_by(ORDER).to_pylist()
+    assert found == expected
+
+
+def test_scores_by_some_of_the_models_are_refused(tmp_path):
+    models = MODELS["several"]
+    pipeline = Pipeline()
+    scores = pipeline | beam.Create(some(2)) | bf.ScoreBottlenecks(models)
+    few = scores | beam.Filter(lambda score: score.model_id != ScoreRows.of(models[0])._model_ids)
+    few | bf.WriteScores(str(tmp_path / "table"), models)
+    with pytest.raises(Exception, match="has scores of 2 of 3 models"):
+        pipeline.run()
+
+
+@pytest.mark.parametrize(
+    ("made", "given", "message"),
+    [
+        ({"rule": bf.Rule(threshold=0.99)}, {}, "does not follow from the table's rule .no rule."),
+        ({}, {"rule": bf.Rule(threshold=0.99)}, "does not follow from the table's rule"),
+        ({}, {"rule": bf.Rule(min_margin=0.9)}, "does not follow from the table's rule"),
+        ({"top_k": 1}, {"top_k": 3}, "has 1 labels, the table has 3"),
+    ],
+)
+def test_a_table_by_another_rule_than_its_scores_is_refused(made, given, message, tmp_path):
+    pipeline = Pipeline()
+    scores = pipeline | beam.Create(some()) | bf.ScoreBottlenecks(model(), **made)
+    scores | bf.WriteScores(str(tmp_path / "table"), model(), **given)
+    with pytest.raises(Exception, match=message):
+        pipeline.run()
+
+
+def test_tables_by_two_models_are_not_written_into_one_folder(tmp_path):
+    """Both steps find the folder new; the second to commit must not replace the first."""
+    output, pipeline = str(tmp_path / "table"), Pipeline()
+    vectors = pipeline | beam.Create(some(3))
+    for seed in (1, 2):
+        scores = vectors | f"Label{seed}" >> bf.ScoreBottlenecks(model(seed))
+        scores | f"Write{seed}" >> bf.WriteScores(output, model(seed))
+    with pytest.raises(Exception, match="another writer put rows of another kind there"):
+        pipeline.run()
+    assert len(rows(output)) == 3
+
+
+@pytest.mark.parametrize(
+    ("element", "step"),
+    [
+        (7, bf.WriteStore("store", NETWORK)),
+        (image(1), bf.WriteStore("store", NETWORK)),
+        (bottleneck(1), bf.WriteScores("table", MODELS["several"])),
+        (bottleneck(1), bf.WriteScores("table", MODELS["one"])),
+    ],
+)
+def test_elements_of_another_step_are_named(element, step, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pipeline = Pipeline()
+    pipeline | beam.Create([element]) | step
+    with pytest.raises(Exception, match=r"this step writes elements that are .* not "):
+        pipeline.run()
+
+
+def test_types_may_be_checked_at_run_time(tmp_path):
+    options = bf.pipeline_options(["--runtime_type_check"])
+    with beam.Pipeline(options=options) as pipeline:
+        vectors = pipeline | beam.Create([bottleneck(1)])
+        vectors | bf.WriteStore(str(tmp_path / "store"), NETWORK)
+    assert uris(tmp_path / "store") == ["/r/1.jpg"]
+
+
+def test_a_store_knows_the_roots_of_what_was_written(tmp_path):
+    write(tmp_path / "store", bottleneck(1), reject(2))
+    (section,) = latest(str(tmp_path / "store")).sections.values()
+    assert section.roots == ("/r",)
+
+
 def test_scores_of_another_model_are_refused(tmp_path):
     pipeline = Pipeline()
     scores = pipeline | beam.Create(some(2)) | bf.ScoreBottlenecks(model(2))
@@ -231,7 +316,7 @@ def test_scores_of_another_model_are_refused(tmp_path):
     with pytest.raises(Exception, match="give the models that the scores are by"):
         pipeline.run()
     assert not latest(str(tmp_path / "table")).version
-    with pytest.raises(InputError, match="the scores are by the model"):
+    with pytest.raises(InputError, match="give the models that the scores are by"):
         ScoreRows.of(model(1)).scored(list(ScoreRows.of(model(2)).scores(list(some(1)))))
 
 

@@ -174,15 +174,16 @@ class TestFilling:
 class TestPlanning:
     def test_what_has_not_changed_needs_no_run(self, store):
         store.commit(store.write(A), store.write_rejects(reject(B)))
-        first = store.plan([A, B, DONE])
-        assert (first.units, first.files, first.section.roots) == (0, 0, ("/r",))
+        listed = [A, B, RootListed("/q", True)]
+        first = store.plan(listed)
+        assert (first.units, first.files, first.section.roots) == (0, 0, ("/q", "/r"))
         assert sorted(first.section.parts, key=lambda part: part.name) == list(
             committed(store.manifest, store.place).parts
         )
         assert not is_done(first, store.manifest)  # The root is new.
         finish(first, [])
         store.new_run()
-        assert is_done(store.plan([A, B, DONE]), store.manifest)
+        assert is_done(store.plan(listed), store.manifest)
 
     def test_what_is_not_done(self, store):
         store.commit(store.write(A))
@@ -216,7 +217,7 @@ class TestPlanning:
         assert (plan.sources, plan.unit_rows) == (1, 128)
         assert read_sources(plan.place, 0) == {digest("w"): f"0/{whole.name}"}
         assert (plan.units, plan.files) == (3, 4)
-        assert plan.section.roots == ("/b", "/r")
+        assert plan.section.roots == ("/b", "/r", "/z")
         # Rejects are few: they are written at once.
         assert plan.section.parts[:2] == (whole, left)
         known, new = (read_part(plan.place, p.name) for p in plan.section.parts[2:])
