@@ -36,6 +36,24 @@ class PartLostError(StoreError):
     """A file that a commit names and that is not there."""
 
 
+class PartDamagedError(PartLostError):
+    """A part whose bytes are not those that were written.
+
+    Attributes:
+        root: folder of the table.
+        name: of the part.
+    """
+
+    def __init__(self, message: str, root: str = "", name: str = "") -> None:
+        # All arguments, so that it can be pickled on its way from a worker.
+        super().__init__(message, root, name)
+        self.root = root
+        self.name = name
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ModelError(BeamFlowersError):
     """A model bundle that cannot be read or does not fit the vectors."""
 

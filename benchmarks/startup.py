@@ -53,6 +53,7 @@ RUNS = {
     "backbones": [],
     "vacuum": ["store"],
     "forget": ["store", "photos", "--dry-run"],
+    "fsck": ["store"],
     "import-bottlenecks": ["texts", "--images", "photos", "--store", "old"],
     "init": [],
     "completion": ["bash"],

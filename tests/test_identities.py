@@ -102,7 +102,7 @@ MANIFEST = Manifest(
     },
     {"listed": 3},
 )
-MANIFEST_SHA256 = "f71663b9fd9726d62bc6d1c99d1d2a63e866784a4b4187c1b210529078ae6633"
+MANIFEST_SHA256 = "e6405cd297ce4b988483e9f63c229d02d70af5ea77e9fe96ecb2d3cd3c7c0dd5"
 
 
 def test_bytes_of_a_manifest():
@@ -123,7 +123,9 @@ def test_the_old_store_is_read_with_the_same_hashes(old):
     assert section.dataset_hash == DATASET
     place = Place(str(old / "store"), KEY, LITE0)
     kind = StoreRows(LITE0, "efficientnet-lite0")
-    assert {describe_part(place, part.name, kind) for part in section.parts} == set(section.parts)
+    # What version 0.1 wrote does not say how many bytes a part has, and which.
+    found = [describe_part(place, part.name, kind) for part in section.parts]
+    assert {replace(part, bytes=None, sha256=None) for part in found} == set(section.parts)
 
 
 def test_the_old_model_is_read_with_the_same_id(old):

@@ -40,5 +40,5 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         f"{found.inner[SCORED]} of images that were only scored, {copies} of distorted copies"
     )
     for uri in found.lost:
-        warn(f"{uri} is gone; nobody can say which images it had")
+        warn(f"{uri} is gone or damaged; nobody can say which images it had")
     return 0

@@ -28,6 +28,8 @@ NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
 
 DEFAULT_BACKBONE = "efficientnet-lite0"
 
+EXIT_LOST = 1
+"""Parts of the table were gone or damaged: warnings name them."""
 EXIT_TOO_MANY_BAD = 3
 
 IMAGES = """\
@@ -253,7 +255,7 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
 def verdict(summary: Summary, most: float) -> int:
     """The exit code of a run over pictures."""
     if summary.bad_fraction <= most:
-        return 0
+        return EXIT_LOST if summary.lost else 0
     warn(
         f"{summary.failures} of {summary.failures + summary.rows} pictures failed, "
         f"{summary.bad_fraction:.1%}; --max-bad-fraction allows {most:.1%}"

@@ -191,6 +191,7 @@ def _try(
         about,
         tuple(names[n] for n in sorted(names)),
         tuple(sorted({*known.roots, *_roots(place, parts)})),
+        known.lost,
     )
     manifest = base.with_section(place.section, section)
     counts = {"rows": _count(parts)}
@@ -220,10 +221,11 @@ def _others(
         names, partly = ledger.part_names()
         whole = set(names)
         yield from (p for p in known.parts if p.name in whole)
+        described = {part.name: part for part in known.parts}
         for name in partly:
             images = stored_table(ledger.remaining(name))
             rows = RejectRows() if holds_rejects(name) else kind
-            yield derive_part(place, rows, name, images, "uri")
+            yield derive_part(place, rows, name, images, "uri", described[name])
 
 
 def _roots(place: Place, parts: Sequence[Part]) -> set[str]:

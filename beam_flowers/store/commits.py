@@ -28,9 +28,10 @@ from beam_flowers.store.schema import ENCODINGS
 
 T = TypeVar("T")
 
-NEWEST_LAYOUT = 2
-"""Number that every new manifest has. 2 says that there may be a table `__scored`, which the
-`vacuum` of a program that only knows 1 would delete; such a program refuses 2."""
+NEWEST_LAYOUT = 3
+"""Number that every new manifest has; a program refuses those that it does not know. 2 says that
+there may be a table `__scored`, which the `vacuum` of a program that only knows 1 would delete. 3
+says that parts have the size and sha256 of their files, and that there may be `lost` ones."""
 _REMEMBERED = 8
 _AT_ONCE = 16
 
@@ -44,12 +45,15 @@ class Section:
         about: description of it, JSON values only.
         parts: the row parts and the reject parts.
         roots: roots listed so far, sorted.
+        lost: parts that were gone or damaged when a run needed them. They are no part of the rows
+            and of `dataset_hash`; readers pass them over. `fsck --repair` and `forget` clear them.
     """
 
     fingerprint: str
     about: dict[str, Any]
     parts: tuple[Part, ...] = ()
     roots: tuple[str, ...] = ()
+    lost: tuple[Part, ...] = ()
 
     @property
     def rows(self) -> list[Part]:
@@ -97,6 +101,12 @@ class Manifest:
             for key, s in self.sections.items()
         }
 
+    def lost_parts(self, root: str) -> dict[Place, tuple[Part, ...]]:
+        """The lost parts of the table in folder `root`, by place."""
+        return {
+            Place(root, key, s.fingerprint): s.lost for key, s in self.sections.items() if s.lost
+        }
+
     def with_section(self, key: str, section: Section) -> Manifest:
         return replace(self, sections={**self.sections, key: section})
 
@@ -112,6 +122,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
             "rejects": sum(p.rows for p in s.rejects),
             "roots": list(s.roots),
             "parts": [p.as_dict() for p in s.parts],
+            **({"lost": [p.as_dict() for p in s.lost]} if s.lost else {}),
         }
         for key, s in sorted(manifest.sections.items())
     }
@@ -148,6 +159,7 @@ def decode_manifest(data: bytes, uri: str) -> Manifest:
                 s["about"],
                 tuple(Part(**p) for p in s["parts"]),
                 tuple(s["roots"]),
+                tuple(Part(**p) for p in s.get("lost", ())),
             )
             for key, s in document["sections"].items()
         }
@@ -189,13 +201,22 @@ def _foreign_fields(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         for root in section.roots:
             if not isinstance(root, str):
                 yield f"{where}.roots", root
-        for index, part in enumerate(section.parts):
-            if not (isinstance(part.name, str) and is_part(part.name)):
-                yield f"{where}.parts[{index}].name", part.name
-            if not (isinstance(part.digest, str) and is_digest(part.digest)):
-                yield f"{where}.parts[{index}].digest", part.digest
-            if not (_is_number(part.rows) and _is_number(part.failures)):
-                yield f"{where}.parts[{index}]", (part.rows, part.failures)
+        for name, parts in (("parts", section.parts), ("lost", section.lost)):
+            for index, part in enumerate(parts):
+                yield from _foreign_in_part(f"{where}.{name}[{index}]", part)
+
+
+def _foreign_in_part(where: str, part: Part) -> Iterator[tuple[str, Any]]:
+    if not (isinstance(part.name, str) and is_part(part.name)):
+        yield f"{where}.name", part.name
+    if not (isinstance(part.digest, str) and is_digest(part.digest)):
+        yield f"{where}.digest", part.digest
+    if not (_is_number(part.rows) and _is_number(part.failures)):
+        yield where, (part.rows, part.failures)
+    if part.bytes is not None and not _is_number(part.bytes):
+        yield f"{where}.bytes", part.bytes
+    if part.sha256 is not None and not (isinstance(part.sha256, str) and is_digest(part.sha256)):
+        yield f"{where}.sha256", part.sha256
 
 
 def _is_number(value: Any) -> bool:
@@ -345,6 +366,10 @@ def publish(root: str) -> None:
         refuse_links(sorted(folders - {root}))
         for place, names in named.items():
             _move_parts(place, names)
+        for place, lost in manifest.lost_parts(root).items():
+            for part in lost:
+                _set_aside(place, part)
+            every[place].difference_update(part.name for part in lost)
         for place, names in every.items():
             _delete_parts(place, names - named.get(place, set()))
         if versions(root)[-1:] in ([], [manifest.version]):
@@ -366,6 +391,23 @@ def _move_parts(place: Place, names: set[str]) -> None:
             files.move(place.work(name), place.published(name))
 
     _for_each(move, _present(place.work, names), place.root)
+
+
+def _set_aside(place: Place, part: Part) -> None:
+    """Takes the file of a lost part from where plain readers look, should it lie there.
+
+    Its images may have rows elsewhere by now. If the file is sound, because it has come back, it
+    goes where a later run or `fsck` finds it, else where nothing reads it.
+    """
+    published = place.published(part.name)
+    if not files.exists(published):
+        return
+    data = files.read_bytes(published)
+    is_sound = part.sha256 is not None and hashlib.sha256(data).hexdigest() == part.sha256
+    target = place.work(part.name) if is_sound else place.damaged(part.name)
+    files.make_folder(files.parent(target))
+    with contextlib.suppress(FileNotFoundError):
+        files.move(published, target)
 
 
 def _delete_parts(place: Place, names: set[str]) -> None:

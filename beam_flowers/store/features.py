@@ -14,7 +14,7 @@ from beam_flowers import files
 from beam_flowers.errors import StoreError
 from beam_flowers.store.commits import Manifest, Section, open_table, read_steadily
 from beam_flowers.store.names import SCORED, is_section
-from beam_flowers.store.parts import Place, iterate_part, open_part, read_part
+from beam_flowers.store.parts import Place, damage, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
 
@@ -153,6 +153,8 @@ def read_vectors(
     target[order] = np.arange(len(order))
     with open_part(place, section.rows[0].name) as part:
         kind = part.schema_arrow.field("vector").type
+        if not pa.types.is_fixed_size_list(kind):
+            raise damage(place, section.rows[0].name, f"its vectors are {kind}")
     numbers = f"float{kind.value_type.bit_width}"  # to_pandas_dtype() would want pandas.
     vectors, start = allocate(target, kind.list_size, numbers), 0
     for name in (part.name for part in section.rows):

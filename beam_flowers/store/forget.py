@@ -22,7 +22,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import open_store
 from beam_flowers.store.names import SCORED
-from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
+from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.table import until_committed
 
@@ -39,7 +39,8 @@ class Forgotten:
         rows: of the collection.
         rejects: of the collection.
         inner: rows and rejects of the tables inside of the store, by their folders.
-        lost: addresses of parts that are gone, and whose rows nobody can look at.
+        lost: addresses of parts that are gone or damaged, and whose rows nobody can look at.
+            Those that an earlier run found so have left the store, too.
     """
 
     rows: int = 0
@@ -108,8 +109,14 @@ def _forget(table: str, root: str, rows: type[StoreRows], *, dry_run: bool) -> F
         next_one = replace(now, version=base.version + 1, run=run, counts=counts)
         return gone if commit(table, next_one) else None
 
+    before = latest(table)
     gone = until_committed(table, attempt)
     publish(table)
+    for place, parts in before.lost_parts(table).items():
+        # Files that may have come back: somebody may have to erase their rows.
+        for part in parts:
+            files.delete(place.work(part.name))
+            files.delete(place.damaged(part.name))
     return gone
 
 
@@ -126,6 +133,7 @@ def _without(
     sections, lost = {}, []
     for key, section in base.sections.items():
         place = Place(table, key, section.fingerprint, run)
+        lost += [place.published(part.name) for part in section.lost]
         kept: list[Part | None] = []
         for part in section.parts:
             try:
@@ -139,7 +147,7 @@ def _without(
         roots = tuple(known for known in section.roots if not _is_below(known, root))
         # A section without parts is left out: it would be a backbone that has no images.
         if parts or not section.parts:
-            sections[key] = replace(section, parts=parts, roots=roots)
+            sections[key] = replace(section, parts=parts, roots=roots, lost=())
     return replace(base, sections=sections), tuple(lost)
 
 
@@ -156,12 +164,10 @@ def _remaining(
         return None
     if dry_run:
         return replace(part, rows=left)
-    kept = read_part(place, part.name).filter(pc.invert(gone))
-    if part.is_rejects:
-        return write_part(place, RejectRows(), kept)
     name = str(section.about.get("name", ""))
-    kind = rows(section.fingerprint, name, encoding=encoding_in(section))
-    return write_part(place, kind, kept)
+    own = rows(section.fingerprint, name, encoding=encoding_in(section))
+    kind = RejectRows() if part.is_rejects else own
+    return write_part(place, kind, read_checked(place, part, kind).filter(pc.invert(gone)))
 
 
 def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:

@@ -131,10 +131,13 @@ class Ledger:
             "INSERT INTO parts(name, rejects, committed, place) VALUES (?, ?, ?, ?)",
             (name, rejects, committed, place),
         )
-        self._db.executemany(
-            f"INSERT INTO stored VALUES ({','.join('?' * 10)})",
-            ((cursor.lastrowid, *row.image, row.sha256, row.error_class) for row in rows),
-        )
+        values = ((cursor.lastrowid, *row.image, row.sha256, row.error_class) for row in rows)
+        try:
+            self._db.executemany(f"INSERT INTO stored VALUES ({','.join('?' * 10)})", values)
+        except Exception:
+            # Of a part that turns out to be damaged in the middle, no row counts.
+            self._db.execute("DELETE FROM stored WHERE part = ?", (cursor.lastrowid,))
+            raise
 
     def join(self, rules: Rules) -> None:
         """Judges every stored row and finds what has to be read.

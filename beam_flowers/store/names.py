@@ -17,7 +17,9 @@ AUGMENTED = "__augmented"
 SCORED = "__scored"
 """Folder of a store that is a table of its own: vectors of images that were only scored."""
 INNER = (AUGMENTED, SCORED)
-RESERVED = (WORK, REJECTS, COMMITS, *INNER)
+DAMAGED = "__damaged"
+"""Folder of the parts whose bytes are not those that were written, where nothing reads them."""
+RESERVED = (WORK, REJECTS, COMMITS, DAMAGED, *INNER)
 
 _HEX24 = "[0-9a-f]{24}"
 # `scoring.folders` escapes all that this class leaves out; a `%` only begins an escape.

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse, groupby
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_flowers import files
-from beam_flowers.errors import PartLostError
+from beam_flowers.errors import PartDamagedError, PartLostError
 from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
@@ -37,6 +37,7 @@ from beam_flowers.store.parts import (
     encoded_otherwise,
     holds_rejects,
     iterate_part,
+    read_checked,
     read_part,
     work_parts,
     write_part,
@@ -107,6 +108,8 @@ class Outcome:
         reasons: rejects by error class.
         seconds: of the threads that made it.
         problem: why there is nothing, though there should be; it keeps the run from a commit.
+        damaged: (folder of the table, name) of a part that rows should have been copied from; it
+            keeps the run from a commit as well.
     """
 
     parts: tuple[Part, ...]
@@ -115,17 +118,37 @@ class Outcome:
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: Seconds = field(default_factory=Seconds)
     problem: str = ""
+    damaged: tuple[tuple[str, str], ...] = ()
 
 
-def fill_ledger(ledger: Ledger, place: Place, manifest: Manifest) -> list[str]:
-    """Takes the stored rows in; returns names of parts that are lost."""
-    names = [p.name for p in committed(manifest, place).parts]
+def fill_ledger(
+    ledger: Ledger,
+    place: Place,
+    manifest: Manifest,
+    damaged: set[tuple[str, str]] | None = None,
+) -> list[Part]:
+    """Takes the stored rows in; returns the parts that are lost.
+
+    Args:
+        ledger: empty but for the listing.
+        place: of the section.
+        manifest: the version of the table.
+        damaged: (folder of the table, name) of parts that are known to be damaged; those that
+            turn out to be are added.
+    """
+    damaged = set() if damaged is None else damaged
+    known = committed(manifest, place).parts
     lost = []
-    for name in names:
+    for part in known:
         try:
-            ledger.add_part(name, stored_rows(place, name), holds_rejects(name), True)
-        except PartLostError:
-            lost.append(name)
+            if (place.root, part.name) in damaged:
+                raise PartLostError(place.locate(part.name))
+            ledger.add_part(part.name, stored_rows(place, part.name), part.is_rejects, True)
+        except PartLostError as error:
+            lost.append(part)
+            if isinstance(error, PartDamagedError):
+                damaged.add((place.root, part.name))
+    names = [part.name for part in known]
     for name in sorted(set(work_parts(place)).difference(names)):
         # Whoever wrote it may have published it, replaced it and deleted it by now.
         with contextlib.suppress(PartLostError):
@@ -178,6 +201,7 @@ def make_plan(
     rules: Rules,
     shards: int | None = None,
     others: Sequence[tuple[Place, Section]] = (),
+    lost: Sequence[Part] = (),
 ) -> Plan:
     """Joins the listing with the table and writes the units of work beside it.
 
@@ -190,6 +214,7 @@ def make_plan(
         rules: of the join.
         shards: number of units wanted; by default it follows from the number of files.
         others: sections of other tables whose vectors files of the same content take.
+        lost: parts of the section that are gone or damaged; see `Section.lost`.
     """
     ledger.join(rules)
     fresh = ledger.fresh()
@@ -202,17 +227,24 @@ def make_plan(
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
     parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
-    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly))
+    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly), described)
     parts += _found_rejects(ledger, place)
     roots = {*known.roots, *ledger.complete_roots()}
     plan = Plan(
         place,
         manifest.version,
-        replace(section, parts=tuple(parts), roots=tuple(sorted(roots))),
+        replace(
+            section,
+            parts=tuple(parts),
+            roots=tuple(sorted(roots)),
+            lost=(*known.lost, *lost),
+        ),
         others=tuple(other for other, _ in others),
         counts=_counts(ledger),
     )
-    return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
+    for number, (_, other) in enumerate(others, start=1):
+        described |= {f"{number}/{part.name}": part for part in other.rows}
+    return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly), described)
 
 
 def _add_others(ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
@@ -245,9 +277,18 @@ def _counts(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _rewrite_rejects(ledger: Ledger, place: Place, names: Iterable[str]) -> list[Part]:
+def _rewrite_rejects(
+    ledger: Ledger, place: Place, names: Iterable[str], described: Mapping[str, Part]
+) -> list[Part]:
     return [
-        derive_part(place, RejectRows(), name, stored_table(ledger.remaining(name)), "uri")
+        derive_part(
+            place,
+            RejectRows(),
+            name,
+            stored_table(ledger.remaining(name)),
+            "uri",
+            described.get(name),
+        )
         for name in names
     ]
 
@@ -258,10 +299,35 @@ def _found_rejects(ledger: Ledger, place: Place) -> list[Part]:
 
 
 def derive_part(
-    place: Place, kind: RowKind | RejectRows, source: str, images: pa.Table, key: str
+    place: Place,
+    kind: RowKind | RejectRows,
+    source: str,
+    images: pa.Table,
+    key: str,
+    described: Part | None = None,
 ) -> Part:
-    """Writes the rows of part `source` under the identities in `images`: see `derive`."""
-    return write_part(place, kind, derive(read_part(place, source), images, key, kind))
+    """Writes the rows of part `source` under the identities in `images`: see `derive`.
+
+    Args:
+        place: of the section.
+        kind: of the rows.
+        source: name of a part.
+        images: see `derive`.
+        key: likewise.
+        described: what the manifest says of the part, by which it is checked.
+
+    Raises:
+        PartDamagedError: it is not as it was written.
+    """
+    rows = _source(place, source, kind, described)
+    return write_part(place, kind, derive(rows, images, key, kind))
+
+
+def _source(
+    place: Place, name: str, kind: RowKind | RejectRows, described: Part | None
+) -> pa.Table:
+    # A part that a killed run left is named by no manifest; its pages have checksums.
+    return read_checked(place, described, kind) if described else read_part(place, name)
 
 
 def derive_parts(
@@ -271,9 +337,10 @@ def derive_parts(
     images: pa.Table,
     key: str,
     source_place: Place | None = None,
+    described: Part | None = None,
 ) -> tuple[Part, ...]:
     """`derive_part` for a table that may have partitions; the source may be another table's."""
-    rows = read_part(source_place or place, source)
+    rows = _source(source_place or place, source, kind, described)
     return write_parts(place, kind, derive(rows, images, key, kind))
 
 
@@ -282,9 +349,28 @@ def stored_table(rows: list[StoredRow]) -> pa.Table:
     return images_table([r.image for r in rows], [r.sha256 for r in rows])
 
 
-def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -> Plan:
+def _write_units(
+    ledger: Ledger,
+    plan: Plan,
+    rows: int,
+    partly: Iterable[str],
+    described: Mapping[str, Part],
+) -> Plan:
+    """Writes the units, and the digests that doubtful files may have.
+
+    Args:
+        ledger: joined.
+        plan: without units.
+        rows: files of a unit.
+        partly: names of the parts to be written again.
+        described: what manifests say of parts: those of the section by name, those of other
+            tables by `<place>/<name>`.
+    """
     writer = UnitWriter(plan.place.run_file("units.parquet"))
-    rewrite = tuple(writer.add(stored_table(ledger.remaining(n)), n) for n in partly)
+    rewrite = tuple(
+        writer.add(stored_table(ledger.remaining(name)), name, described.get(name))
+        for name in partly
+    )
     plan = replace(plan, rewrite=rewrite, unit_rows=rows)
     if ledger.sections:
         derive = (writer.add(stored_table(unit), parts) for parts, unit in ledger.source_units())
@@ -294,7 +380,8 @@ def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -
         compute = tuple(writer.add(images_table(unit)) for unit in ledger.fresh_units(rows))
         doubtful = tuple(writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows))
         sources = partitions_for(len(doubtful), rows)
-        write_sources(ledger, plan.place, sources)
+        own = {f"0/{name}": part for name, part in described.items() if "/" not in name}
+        write_sources(ledger, plan.place, sources, {**described, **own})
         plan = replace(plan, compute=compute, doubtful=doubtful, sources=sources)
     writer.close()
     return plan
@@ -303,7 +390,11 @@ def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -
 def is_done(plan: Plan, manifest: Manifest) -> bool:
     """True if the plan changes nothing at all."""
     before = committed(manifest, plan.place)
-    same = set(before.parts) == set(plan.section.parts) and before.roots == plan.section.roots
+    same = (set(before.parts), before.roots, before.lost) == (
+        set(plan.section.parts),
+        plan.section.roots,
+        plan.section.lost,
+    )
     return same and not plan.units and plan.place.section in manifest.sections
 
 
@@ -312,18 +403,22 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
     Returns:
         The run's counts, with `committed` False where another writer was first: then the
-        work lies in `__work`, and the next plan takes it up. With `problems` if there were any.
+        work lies in `__work`, and the next plan takes it up. With `problems` if there were any,
+        and with `damaged` parts, without which the driver plans again.
     """
     outcomes = list(outcomes)
     problems = sorted({outcome.problem for outcome in outcomes if outcome.problem})
     if problems:
         return _leave_result(plan, {"committed": False, "problems": problems})
     # A runner that repeats a bundle may deliver what it gave before as well.
-    outcomes = list({outcome.parts: outcome for outcome in outcomes}.values())
+    outcomes = list({(o.parts, o.damaged): o for o in outcomes}.values())
     parts = {p.name: p for p in plan.section.parts}
     parts |= {p.name: p for o in outcomes for p in o.parts}
     section = replace(plan.section, parts=tuple(parts[name] for name in sorted(parts)))
     counts = add_counts(plan.counts, outcomes)
+    damaged = sorted({part for outcome in outcomes for part in outcome.damaged})
+    if damaged:
+        return _leave_result(plan, {**counts, "committed": False, "damaged": damaged})
     result = _leave_result(plan, {**counts, "committed": _commit(plan, section, counts)})
     if result["committed"]:
         publish(plan.place.root)

@@ -126,10 +126,16 @@ class StoreRows:
 
     def digest(self, rows: pa.Table) -> int:
         """Sum of the rows' digests: see `add_digests`."""
-        keys = zip(*(rows[n].cast(pa.string()).to_pylist() for n in self.key), strict=True)
-        return add_digests(
-            _digest(*key, vector=vector) for key, vector in zip(keys, vectors_of(rows), strict=True)
-        )
+        return digest_rows(rows, self.key)
+
+
+def digest_rows(rows: pa.Table, key: Sequence[str]) -> int:
+    """Sum of the digests of a store's rows, over the columns `key` and the vectors."""
+    keys = zip(*(rows[n].cast(pa.string()).to_pylist() for n in key), strict=True)
+    return add_digests(
+        _digest(*values, vector=vector)
+        for values, vector in zip(keys, vectors_of(rows), strict=True)
+    )
 
 
 def _normalized(label: str | None) -> str | None:

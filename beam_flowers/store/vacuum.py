@@ -15,7 +15,7 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import CLOCK, COMMITS, INNER, WORK, is_reserved_file
+from beam_flowers.store.names import CLOCK, COMMITS, DAMAGED, INNER, WORK, is_reserved_file
 
 DAY = 24 * 60 * 60
 _KEPT_VERSIONS = 2
@@ -64,7 +64,7 @@ def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuume
 def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     before = ((time.time() if dry_run else _storage_time(root)) - older_than) * 1_000_000
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
-    entries = list(_own_entries(root))
+    entries = list(own_entries(root))
     manifests = list(read_those_there(root, versions(root)))
     newest, older = manifests[-_KEPT_VERSIONS:], manifests[:-1]
     kept = {commit_uri(root, manifest.version) for manifest in newest}
@@ -72,6 +72,9 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     for manifest in newest:
         for place, names in manifest.part_names(root).items():
             kept.update(uri for name in names for uri in (place.published(name), place.work(name)))
+        for place, lost in manifest.lost_parts(root).items():
+            # A lost part that comes back waits there for `fsck`.
+            kept.update(place.work(part.name) for part in lost)
     replaced = {
         place.published(name)
         for manifest in older
@@ -101,13 +104,13 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     return Vacuumed(tuple(deleted), sum(map(len, groups.values())) - len(deleted), tuple(foreign))
 
 
-def _own_entries(root: str) -> Iterator[files.Entry]:
-    """Yield the files of a table, without those of the tables inside of it."""
-    inner = {files.join(root, name) for name in INNER}
+def own_entries(root: str) -> Iterator[files.Entry]:
+    """Yield the files of a table, without damaged ones and those of the tables inside of it."""
+    inner = {files.join(root, name) for name in (*INNER, DAMAGED)}
     for entry in files.walk(root, lambda folder: folder not in inner):
         relative = files.relative(entry.uri, root)
         # Object stores list all that begins with a name, also below the inner tables.
-        if relative.split("/", 1)[0] not in INNER:
+        if relative.split("/", 1)[0] not in (*INNER, DAMAGED):
             yield entry
 
 

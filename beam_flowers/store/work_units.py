@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import pickle
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,13 +19,25 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import WorkerError
 from beam_flowers.store.ledger import Ledger
-from beam_flowers.store.parts import Place
+from beam_flowers.store.parts import Part, Place
 from beam_flowers.store.schema import IMAGE_SCHEMA
 
 _MOST_IN_PARTITION = 200_000
 """Files whose names and digests are in memory at once, some 110 MB."""
 
-_SOURCE_SCHEMA = pa.schema([("sha256", pa.string()), ("part", pa.string())])
+_SOURCE_SCHEMA = pa.schema([(name, pa.string()) for name in ("sha256", "part", "described")])
+
+
+class Source(NamedTuple):
+    """A part that has the vector of some content.
+
+    Attributes:
+        name: `<place>/<part>`.
+        part: what the manifest says of it; None for one that no manifest names yet.
+    """
+
+    name: str
+    part: Part | None
 
 
 @dataclass(frozen=True)
@@ -37,12 +50,15 @@ class Unit:
         source: the part that the rows come from, where they come from one: its name, or for rows
             of other tables `<place>/<name>`; of several sections with `+` between them.
         rows: of the row group.
+        part: what the manifest says of `source`, where rows are copied from it; None for one that
+            no manifest names yet.
     """
 
     file: str
     index: int
     source: str = ""
     rows: int = 0
+    part: Part | None = None
 
 
 class UnitWriter:
@@ -54,8 +70,8 @@ class UnitWriter:
         self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
         self._count = 0
 
-    def add(self, rows: pa.Table, source: str = "") -> Unit:
-        unit = Unit(self._uri, self._count, source, len(rows))
+    def add(self, rows: pa.Table, source: str = "", part: Part | None = None) -> Unit:
+        unit = Unit(self._uri, self._count, source, len(rows), part)
         self._writer.write_table(rows, row_group_size=max(len(rows), 1))
         self._count += 1
         return unit
@@ -129,8 +145,17 @@ def partitions_for(units: int, rows: int) -> int:
     return max(min(units, 64), units * rows // _MOST_IN_PARTITION)
 
 
-def write_sources(ledger: Ledger, place: Place, partitions: int) -> None:
-    """Writes the digests that doubtful files may have, a row group for each partition."""
+def write_sources(
+    ledger: Ledger, place: Place, partitions: int, described: Mapping[str, Part]
+) -> None:
+    """Writes the digests that doubtful files may have, a row group for each partition.
+
+    Args:
+        ledger: joined.
+        place: of the run.
+        partitions: how many.
+        described: parts by `<place>/<name>`, as far as manifests name them.
+    """
     if not partitions:
         return
     buffer = io.BytesIO()
@@ -142,14 +167,25 @@ def write_sources(ledger: Ledger, place: Place, partitions: int) -> None:
             if following and following[0] == index:
                 rows = list(following[1])
                 following = next(by_partition, None)
-            columns = list(zip(*rows, strict=True)) or [(), ()]
+            parts = [described.get(name) for _, name in rows]
+            columns = [
+                [sha256 for sha256, _ in rows],
+                [name for _, name in rows],
+                [json.dumps(part.as_dict()) if part else None for part in parts],
+            ]
             table = pa.table([pa.array(c, pa.string()) for c in columns], _SOURCE_SCHEMA)
             writer.write_table(table, row_group_size=max(len(rows), 1))
     files.write_atomic(place.run_file("sources.parquet"), buffer.getvalue())
 
 
-def read_sources(place: Place, index: int) -> dict[str, str]:
-    """Digest -> `<place>/<part>` of the stored rows in one partition."""
+def read_sources(place: Place, index: int) -> dict[str, Source]:
+    """The parts of the stored rows in one partition, by the digest of their content."""
     with pq.ParquetFile(files.open_read(place.run_file("sources.parquet"))) as file:
         rows = file.read_row_group(index)
-    return dict(zip(rows["sha256"].to_pylist(), rows["part"].to_pylist(), strict=True))
+    decode = lru_cache(maxsize=None)(_described)
+    columns = (rows[name].to_pylist() for name in rows.schema.names)
+    return {sha: Source(name, decode(text)) for sha, name, text in zip(*columns, strict=True)}
+
+
+def _described(text: str | None) -> Part | None:
+    return Part(**json.loads(text)) if text else None

@@ -23,7 +23,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_flowers.backbones.compute import Hashed, hash_files, pool
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
-from beam_flowers.errors import BackboneError, StoreError, WorkerError
+from beam_flowers.errors import BackboneError, PartDamagedError, StoreError, WorkerError
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Seconds
@@ -41,7 +41,15 @@ from beam_flowers.store.parts import (
 )
 from beam_flowers.store.plan import Outcome, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
-from beam_flowers.store.work_units import Unit, pack, partition, read_sources, read_unit, unpack
+from beam_flowers.store.work_units import (
+    Source,
+    Unit,
+    pack,
+    partition,
+    read_sources,
+    read_unit,
+    unpack,
+)
 from beam_flowers.transforms.preflight import Setup, require_seen
 from beam_flowers.transforms.start_ahead import StartAhead
 
@@ -111,6 +119,9 @@ def attempted(
             yield from function(*arguments, **named)
     except (BackboneError, WorkerError) as error:
         problem = f"{socket.gethostname()}: {error}"
+    except PartDamagedError as error:
+        # Not an exception of the pipeline: the driver plans again without the part.
+        yield Outcome((), damaged=((error.root, error.name),))
     if problem:
         Metrics.counter(PROBLEMS, problem).inc()
         yield Outcome((), problem=problem)
@@ -229,11 +240,14 @@ def hash_unit(
 def settle_partition(
     keyed: tuple[int, Iterable[bytes]], place: Place, unit_rows: int
 ) -> Iterator[bytes | TaggedOutput]:
-    """Hashed files → files still to embed, copies together; (part, files) of known content."""
+    """Hashed files → files still to embed, copies together; (part, files) of known content.
+
+    What the manifest says of a part travels with its files.
+    """
     index, blocks = keyed
     sources = read_sources(place, index)
     hashed = sorted(_unpacked(blocks), key=lambda h: (h.sha256, h.image.uri))
-    known: dict[str, list[Hashed]] = defaultdict(list)
+    known: dict[Source, list[Hashed]] = defaultdict(list)
     unit: list[Image] = []
     for sha, group in groupby(hashed, key=lambda h: h.sha256):
         if sha in sources:
@@ -245,8 +259,8 @@ def settle_partition(
             unit = []
     if unit:
         yield pack(unit)
-    for part, moved in known.items():
-        yield TaggedOutput(MOVED, (part, pack(moved)))
+    for source, moved in known.items():
+        yield TaggedOutput(MOVED, (source.name, pack([source.part, moved])))
 
 
 def copy_rows(
@@ -260,11 +274,13 @@ def copy_rows(
         kind: of the rows.
         others: places from 1 on.
     """
-    source, blocks = keyed
+    source, packed = keyed
     source_place, name = located(source, [place, *others])
-    hashed = sorted(_unpacked(blocks), key=lambda h: h.image.uri)
+    blocks = [unpack(block) for block in packed]
+    hashed = sorted((h for _, some in blocks for h in some), key=lambda h: h.image.uri)
     images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
-    parts = derive_parts(place, kind, name, images, "sha256", source_place)
+    described = blocks[0][0]
+    parts = derive_parts(place, kind, name, images, "sha256", source_place, described)
     yield Outcome(parts, reused=len(hashed))
 
 
@@ -275,7 +291,8 @@ def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
 
 def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:
     """Writes the rows that stay of a part that loses or changes others."""
-    yield Outcome(derive_parts(place, kind, unit.source, read_unit(unit), "uri"))
+    images = read_unit(unit)
+    yield Outcome(derive_parts(place, kind, unit.source, images, "uri", described=unit.part))
 
 
 class ScoreUnits(Overlapping):

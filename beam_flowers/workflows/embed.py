@@ -6,12 +6,12 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, PartLostError, StoreError
+from beam_flowers.errors import InputError, PartDamagedError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.records import Reject, RootListed
@@ -25,7 +25,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import scored_root, section_name
 from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
-from beam_flowers.store.parts import Place, RowKind
+from beam_flowers.store.parts import Part, Place, RowKind
 from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.table import until_committed
@@ -114,6 +114,8 @@ class TableRun:
         reads: folders of further tables that rows are made from.
         leaves_out: files that one of `others` has, as they are listed, are no matter of this
             table, and it gets no commit that has no rows.
+        damaged: (folder of the table, name) of parts that this run has found damaged.
+        lost: rows of the parts that this run has found gone or damaged.
     """
 
     root: str
@@ -127,6 +129,8 @@ class TableRun:
     others: Sequence[str] = ()
     reads: Sequence[str] = ()
     leaves_out: bool = False
+    damaged: set[tuple[str, str]] = field(default_factory=set)
+    lost: int = 0
 
     def bring_up_to_date(
         self,
@@ -150,7 +154,11 @@ class TableRun:
             place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
             if whole and is_new(place, base):
                 return self._carry_out(whole(place, base), base, carry_out)
-            return self._join(place, base, list_into, carry_out)
+            try:
+                return self._join(place, base, list_into, carry_out)
+            except PartDamagedError as error:
+                self._note_damage(error.root, error.name)
+                return {"committed": False, "embedded": 0}
 
         return self._summary(*run_until_committed(self.root, attempt, [*self.others, *self.reads]))
 
@@ -178,17 +186,26 @@ class TableRun:
                 raise InputError(
                     f"there is no file to read{places}; name a folder that has pictures in it"
                 )
-            for name in fill_ledger(ledger, place, base):
-                self.warn(f"{place.published(name)} is gone; what of it is listed is made again")
+            lost = fill_ledger(ledger, place, base, self.damaged)
             others = self._other_sections(place)
             if self.leaves_out:
                 self._leave_out(ledger, others)
             plan = make_plan(
-                ledger, place, base, self.kind, self.described, self.rules, self.shards, others
+                ledger,
+                place,
+                base,
+                self.kind,
+                self.described,
+                self.rules,
+                self.shards,
+                others,
+                # A table that holds exactly what is listed makes all of it again.
+                () if self.rules.exact else lost,
             )
             ledger.rest()
             result = self._carry_out(plan, base, carry_out)
             if result["committed"]:
+                self._warn_of_losses(place, lost)
                 self._warn_of_labels(ledger, place, plan)
         return result
 
@@ -201,13 +218,49 @@ class TableRun:
         if not is_empty and not is_done(plan, base):
             carry_out(plan)
             result = read_result(plan.place)
+            for root, name in result.get("damaged", ()):
+                self._note_damage(root, name)
         files.delete_tree(plan.place.run_file())
         return result
+
+    def _note_damage(self, root: str, name: str) -> None:
+        """Lets the next try go without a part."""
+        if (root, name) in self.damaged:
+            raise StoreError(f"{root}: the part {name} is needed, and damaged; run this again")
+        self.damaged.add((root, name))
+
+    def _warn_of_losses(self, place: Place, lost: Sequence[Part]) -> None:
+        """Says which rows may be lost: of a part that is gone nobody knows whose they were."""
+        for part in lost:
+            uri = place.published(part.name)
+            what = "damaged" if (place.root, part.name) in self.damaged else "gone"
+            if self.rules.exact:
+                self.warn(f"{uri} is {what}; its rows were made again")
+                continue
+            self.lost += 0 if part.is_rejects else part.rows
+            self.warn(
+                f"{uri} is {what}: of its {part.rows} rows those of images that were listed now "
+                f"were made again, any others are lost; see `beam-flowers fsck {place.root}`"
+            )
 
     def _other_sections(self, place: Place) -> list[tuple[Place, Section]]:
         """Return the sections of `others` that hold the same backbone's vectors."""
         places = [Place(root, place.section, place.fingerprint) for root in self.others]
-        return [(other, committed(latest(other.root), other)) for other in places]
+        sections = [(other, committed(latest(other.root), other)) for other in places]
+        return [
+            (
+                other,
+                replace(
+                    section,
+                    parts=tuple(
+                        part
+                        for part in section.parts
+                        if (other.root, part.name) not in self.damaged
+                    ),
+                ),
+            )
+            for other, section in sections
+        ]
 
     def _leave_out(self, ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
         # Files that were rejected there are tried again where the user asks for it.
@@ -262,6 +315,7 @@ class TableRun:
             self._section().dataset_hash,
             counts["reasons"],
             counts.get("seconds", {}),
+            self.lost,
         )
 
 

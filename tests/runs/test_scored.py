@@ -153,7 +153,7 @@ def test_a_store_of_an_older_layout_gets_a_newer_one_first(collection):
     assert before.layout == 1
     score(base, base / "more")
     after = latest(str(base / "store"))
-    assert (after.version, after.layout) == (before.version + 1, 2)
+    assert (after.version, after.layout) == (before.version + 1, 3)
     assert after.sections == before.sections
     score(base, base / "photos")
     assert latest(str(base / "store")) == after

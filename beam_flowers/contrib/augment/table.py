@@ -33,13 +33,14 @@ from beam_flowers.store.parts import (
     holds_rejects,
     identified,
     iterate_part,
+    read_checked,
     read_part,
     work_parts,
     write_part,
 )
 from beam_flowers.store.plan import Plan, committed, stored_rows, unit_rows
 from beam_flowers.store.schema import IMAGE_SCHEMA, StoreRows, images_of, images_table
-from beam_flowers.store.work_units import UnitWriter
+from beam_flowers.store.work_units import Unit, UnitWriter
 
 _NUMBER = pa.field("k", pa.int32())
 _COPY_SCHEMA = IMAGE_SCHEMA.append(_NUMBER)
@@ -163,7 +164,10 @@ def plan_copies(
     fresh = ledger.fresh()
     rows = unit_rows(fresh, shards)
     writer = UnitWriter(place.run_file("units.parquet"), _COPY_SCHEMA)
-    derive = tuple(writer.add(_table(u), part) for part, u in ledger.derived(_MOST_DERIVED))
+    derive = tuple(
+        writer.add(_table(unit), part, known.get(part))
+        for part, unit in ledger.derived(_MOST_DERIVED)
+    )
     compute = tuple(writer.add(_table(unit)) for unit in ledger.computed(rows))
     writer.close()
     listed = ledger.pictures() * section.about["copies"]
@@ -184,9 +188,10 @@ def _table(copies: list[Copy]) -> pa.Table:
     return images.append_column(_NUMBER, pa.array([c.k for c in copies], _NUMBER.type))
 
 
-def derive_copies(place: Place, kind: RowKind, source: str, wanted: pa.Table) -> Part:
-    """Writes the rows of a unit, with the vectors that part `source` has of their contents."""
-    rows, name = read_part(place, source), "content"
+def derive_copies(place: Place, kind: RowKind, unit: Unit, wanted: pa.Table) -> Part:
+    """Writes the rows of a unit, with the vectors that its source has of their contents."""
+    described, name = unit.part, "content"
+    rows = read_checked(place, described, kind) if described else read_part(place, unit.source)
     places = find_rows(rows.append_column(name, _contents(rows)), _contents(wanted), name)
     return write_part(place, kind, identified(rows.take(places), wanted, kind))
 

@@ -86,4 +86,4 @@ class AugmentPlan(beam.PTransform):
 
 
 def _derive(unit: Unit, place: Place, kind: AugmentedRows) -> Iterator[Outcome]:
-    yield Outcome((derive_copies(place, kind, unit.source, read_unit(unit)),))
+    yield Outcome((derive_copies(place, kind, unit, read_unit(unit)),))

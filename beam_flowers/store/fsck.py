@@ -1,0 +1,193 @@
+"""Checks every part of a table against what its newest version says of it, and repairs."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_flowers import files
+from beam_flowers.errors import PartDamagedError, PartLostError
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    commit,
+    encoding_in,
+    latest,
+    open_table,
+    publish,
+)
+from beam_flowers.store.names import COMMITS, INNER, is_reserved_file
+from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
+from beam_flowers.store.schema import StoreRows, digest_rows
+from beam_flowers.store.table import until_committed
+from beam_flowers.store.vacuum import own_entries
+
+State = Literal["sound", "damaged", "missing"]
+
+
+@dataclass
+class Checked:
+    """The findings in a table and in those inside of it.
+
+    Attributes:
+        parts: number that was read.
+        bytes: of them.
+        damaged: rows by address of the parts that are not as they were written.
+        missing: rows by address of the parts that are nowhere.
+        lost: rows by address of the parts that an earlier run found damaged or missing.
+        back: rows that `repair` added, of lost parts whose files have come back.
+        left_over: addresses of files that interrupted runs left; `vacuum` deletes them.
+        foreign: addresses of files that this program does not write.
+    """
+
+    parts: int = 0
+    bytes: int = 0
+    damaged: dict[str, int] = field(default_factory=dict)
+    missing: dict[str, int] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    back: int = 0
+    left_over: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+
+    @property
+    def is_sound(self) -> bool:
+        """True if all rows of the newest version are there as they were written."""
+        return not (self.damaged or self.missing or self.lost)
+
+
+def fsck(root: str, repair: bool = False) -> Checked:
+    """Reads every part of the newest version and compares it with its digest.
+
+    Args:
+        root: absolute folder of a store or of a table of scores.
+        repair: commit a version of the sound parts, to which rows of lost parts are added whose
+            files have come back and whose images have no row. Damaged files go to `__damaged`,
+            foreign ones are not touched.
+
+    Raises:
+        StoreError: there is no table, or it has a manifest that is refused.
+    """
+    open_table(root)
+    inner = (files.join(root, name) for name in INNER)
+    found = Checked()
+    for table in (root, *(folder for folder in inner if files.is_folder(folder))):
+        if repair:
+            publish(table)
+        states = _check(table, found)
+        if repair:
+            found.back += until_committed(table, partial(_repair, root=table, states=states))
+            publish(table)
+    return found
+
+
+def _check(root: str, found: Checked) -> dict[str, State]:
+    """Adds what is found in one table; returns the states of the parts by name."""
+    states: dict[str, State] = {}
+    manifest, named = latest(root), set()
+    for key, section in manifest.sections.items():
+        place = Place(root, key, section.fingerprint)
+        for part in (*section.parts, *section.lost):
+            named |= {place.published(part.name), place.work(part.name)}
+        for part in section.parts:
+            uri = place.locate(part.name)
+            states[part.name] = state = _state(place, section, part)
+            if state == "sound":
+                found.bytes += part.bytes or files.stat(uri).bytes
+            else:
+                (found.damaged if state == "damaged" else found.missing)[uri] = part.rows
+            found.parts += state != "missing"
+        found.lost |= {place.published(part.name): part.rows for part in section.lost}
+    for entry in own_entries(root):
+        relative = files.relative(entry.uri, root)
+        if entry.uri in named or relative.startswith(f"{COMMITS}/"):
+            continue
+        (found.left_over if is_reserved_file(relative) else found.foreign).append(entry.uri)
+    return states
+
+
+def _state(place: Place, section: Section, part: Part) -> State:
+    try:
+        read_checked(place, part, _rows_of(place, section, part))
+    except PartDamagedError:
+        return "damaged"
+    except PartLostError:
+        return "missing"
+    return "sound"
+
+
+class _AsWritten(StoreRows):
+    """Rows of a store or of its copies, whose columns tell how they were digested."""
+
+    def digest(self, rows: pa.Table) -> int:
+        """Sum of the rows' digests, over the columns that there are."""
+        has_number = "k" in rows.schema.names
+        return digest_rows(rows, (*StoreRows.key, "k") if has_number else StoreRows.key)
+
+
+def _rows_of(place: Place, section: Section, part: Part) -> StoreRows | RejectRows | None:
+    """How a part's rows are digested; None for scores, which only their models can tell."""
+    if part.is_rejects:
+        return RejectRows()
+    if not place.section:
+        return None
+    name = str(section.about.get("name", ""))
+    return _AsWritten(section.fingerprint, name, encoding=encoding_in(section))
+
+
+def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
+    """Commits a version without damaged, missing and lost parts.
+
+    Returns:
+        The number of rows that came back; None if another writer was first.
+    """
+    run, sections, back = secrets.token_hex(8), {}, 0
+    for key, section in base.sections.items():
+        place = Place(root, key, section.fingerprint, run)
+        sound = []
+        for part in section.parts:
+            # Parts of a version that another writer committed meanwhile.
+            state = states.setdefault(part.name, _state(place, section, part))
+            if state == "sound":
+                sound.append(part)
+            elif state == "damaged" and files.exists(place.locate(part.name)):
+                target = place.damaged(part.name)
+                files.make_folder(files.parent(target))
+                files.move(place.locate(part.name), target)
+        returned = _returned(place, section, sound) if section.lost else []
+        back += sum(part.rows for part in returned)
+        sections[key] = replace(section, parts=(*sound, *returned), lost=())
+    if sections == base.sections:
+        return 0
+    counts = {"returned": back}
+    repaired = replace(base, version=base.version + 1, run=run, sections=sections, counts=counts)
+    return back if commit(root, repaired) else None
+
+
+def _returned(place: Place, section: Section, sound: list[Part]) -> list[Part]:
+    """Writes the rows of lost parts that are back, of images that the section has no row of."""
+    held = {uri for part in sound for uri in _uris(place, part)}
+    parts = []
+    for part in section.lost:
+        kind = _rows_of(place, section, part)
+        if kind is None or part.is_rejects:
+            continue
+        try:
+            rows = read_checked(place, part, kind)
+        except PartLostError:
+            continue
+        fresh = [uri not in held for uri in rows["uri"].to_pylist()]
+        rows = rows.filter(pa.array(fresh, pa.bool_()))
+        held.update(rows["uri"].to_pylist())
+        if len(rows):
+            parts.append(write_part(place, kind, rows))
+    return parts
+
+
+def _uris(place: Place, part: Part) -> list[str]:
+    uris: list[str] = pc.unique(read_part(place, part.name, ["uri"])["uri"]).to_pylist()
+    return uris
