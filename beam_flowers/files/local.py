@@ -48,7 +48,7 @@ def stat(path: str) -> FileStat:
 
 
 def list_folder(folder: str) -> Iterator[Entry]:
-    """What lies directly in a folder, sorted by name."""
+    """Lists the names directly in a folder, sorted."""
     for name in sorted(os.listdir(folder)):
         uri = join(folder, name)
         try:

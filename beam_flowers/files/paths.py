@@ -46,7 +46,7 @@ def scheme(uri: str) -> str:
 
 
 def is_member(uri: str) -> bool:
-    """Whether `uri` names something inside of a file; see `files.archives`."""
+    """Tells if `uri` names a member of an archive; see `files.archives`."""
     return scheme(uri).partition("+")[0] in ("tar", "tfrecord")
 
 

@@ -130,7 +130,7 @@ class _AsWritten(StoreRows):
 
 
 def _rows_of(place: Place, section: Section, part: Part) -> StoreRows | RejectRows | None:
-    """How a part's rows are digested; None for scores, which only their models can tell."""
+    """Returns the kind that digests a part's rows; None for scores, which need their models."""
     if part.is_rejects:
         return RejectRows()
     if not place.section:

@@ -130,7 +130,7 @@ class Place:
         return files.join(self.root, WORK, self.fingerprint[:16], name)
 
     def damaged(self, name: str) -> str:
-        """Where the part goes if it is damaged; the ending keeps globs for Parquet from it."""
+        """Returns the address for a damaged part; its ending keeps globs for Parquet from it."""
         return files.join(self.root, DAMAGED, *self._folders, f"{name}.damaged")
 
     def run_file(self, name: str = "") -> str:

@@ -9,7 +9,7 @@ from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.commits import Manifest, latest, publish
 
 TRIES = 20
-"""How often a writer starts again because others committed first."""
+"""Number of tries of a writer while others commit first."""
 
 T = TypeVar("T")
 

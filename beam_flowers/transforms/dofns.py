@@ -1,4 +1,4 @@
-"""What a worker does with one unit of a plan; `transforms.plan` wires these into pipelines."""
+"""Carries out one unit of a plan on a worker; `transforms.plan` wires these into pipelines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a job that goes on without the process that started it, and its cancelling.
+"""Describes and cancels a job that goes on without the process that started it.
 
 `python -m beam_flowers.runs.jobs HOST:PORT JOB` cancels a job on any server of Beam's Job API.
 """
@@ -18,7 +18,7 @@ _SECONDS = 5.0
 
 
 def how_to_cancel(result: PipelineResult, options: Sequence[str]) -> str:
-    """What to tell a user who has left a job alone; empty for a job of this process."""
+    """Tells a user who leaves a job alone how to cancel it; empty for a job of this process."""
     job = getattr(result, "_job_id", None)
     if not job:
         return ""

@@ -114,7 +114,7 @@ def _no_cell() -> Iterator[None]:
 
 
 def problems_of(result: PipelineResult) -> list[str]:
-    """What workers counted as wrong with themselves; see `transforms.dofns.Step`."""
+    """Lists the problems that workers found with themselves; see `transforms.dofns.Step`."""
     from apache_beam.metrics import MetricsFilter
 
     from beam_flowers.transforms.dofns import PROBLEMS

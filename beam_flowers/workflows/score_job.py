@@ -1,4 +1,4 @@
-"""What `score` is told to do, and checks of the places that it writes to."""
+"""Holds the options of `score`, and checks the places that it writes to."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from beam_flowers.workflows.score_stored import is_store, store_roots
 
 @dataclass(frozen=True)
 class Job:
-    """What to score and where to.
+    """Names the images to score and the table to write.
 
     Attributes:
         images: folders, globs, list files, manifests or pictures; or one store.
