@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from beam_flowers.records import Reject as Reject
     from beam_flowers.records import Score as Score
     from beam_flowers.scoring.decision import Rule as Rule
+    from beam_flowers.store.history import open_dataset as open_dataset
     from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms.find import FindImages as FindImages
     from beam_flowers.transforms.find import ReadImages as ReadImages
@@ -82,6 +83,7 @@ _HOMES = {
     "embed_images": "workflows.embed",
     "evaluate_model": "workflows.evaluate",
     "find_images": "images.find",
+    "open_dataset": "store.history",
     "pipeline_options": "transforms.options",
     "read_bundle": "head.bundle",
     "resolve": "backbones.resolve",

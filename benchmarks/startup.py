@@ -54,6 +54,8 @@ RUNS = {
     "vacuum": ["store"],
     "forget": ["store", "photos", "--dry-run"],
     "fsck": ["store"],
+    "history": ["store"],
+    "restore": ["store", "1"],
     "import-bottlenecks": ["texts", "--images", "photos", "--store", "old"],
     "init": [],
     "completion": ["bash"],

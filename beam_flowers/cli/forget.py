@@ -19,6 +19,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
     parser.add_argument("root", metavar="ROOT", help="folder or file that was embedded or scored")
     parser.add_argument("--dry-run", action="store_true", help="count the rows and change nothing")
+    parser.add_argument(
+        "--now",
+        action="store_true",
+        help="delete older versions, too, which have the rows for 7 days otherwise",
+    )
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
@@ -32,7 +37,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     take_out = forget
     if files.is_folder(files.join(store, AUGMENTED)):
         take_out = contrib("augment.table").forget_everywhere
-    found = take_out(store, root, dry_run=arguments.dry_run)
+    found = take_out(store, root, dry_run=arguments.dry_run, now=arguments.now)
     verb = "would forget" if arguments.dry_run else "forgot"
     copies = found.inner.get(AUGMENTED, 0)
     print(
@@ -41,4 +46,6 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     )
     for uri in found.lost:
         warn(f"{uri} is gone or damaged; nobody can say which images it had")
+    if not (arguments.dry_run or arguments.now):
+        print("older versions have them for 7 days; --now deletes those, too")
     return 0

@@ -101,7 +101,8 @@ def _run(arguments: list[str]) -> int:
     if path := configs.config_named_in(ours):
         beams = _configure(path, parser, arguments[0], ours, beams)
     # For the commands that write about all commands.
-    parsed = command.parse_args(ours, argparse.Namespace(make_parser=make_parser))
+    told = argparse.Namespace(make_parser=make_parser, command=arguments[0])
+    parsed = command.parse_args(ours, told)
     if beams:
         print("handed to Beam:", *map(without_secret, beams), flush=True)
         from beam_flowers.transforms.runner import reach_files

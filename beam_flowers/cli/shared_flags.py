@@ -187,7 +187,26 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
         raise InputError(
             f"--max-bad-fraction is a share from 0 to 1, not {arguments.max_bad_fraction!r}"
         )
-    return RunOptions(beams, arguments.shards, arguments.retry_rejects, arguments.verify)
+    # For the history of a table: flags whose values cannot be secret, as an address may be.
+    given = {name: getattr(arguments, name, None) for name in _TOLD}
+    options = {name: value for name, value in given.items() if value not in (None, False)}
+    made = {"command": arguments.command, "options": options}
+    return RunOptions(beams, arguments.shards, arguments.retry_rejects, arguments.verify, made)
+
+
+_TOLD = (
+    "encoding",
+    "max_removed_fraction",
+    "min_margin",
+    "prune",
+    "retry_rejects",
+    "shards",
+    "target_precision",
+    "threshold",
+    "top_k",
+    "vectors",
+    "verify",
+)
 
 
 def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbone:

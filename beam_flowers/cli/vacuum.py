@@ -15,18 +15,20 @@ _MOST_LINES = 20
 def fill(parser: argparse.ArgumentParser) -> None:
     """The flags of `beam-flowers vacuum`."""
     parser.epilog = (
-        "Deletes what interrupted runs left in STORE, replaced parts, and the records of all "
-        "versions\nbut the newest two. Files that beam-flowers did not write are named and never "
-        "deleted. What is\nyounger than --older-than stays, since another command may be at work "
-        "on it: give more than\nyour longest run takes. Measures no accuracy.\n\n" + BEAM
+        "Deletes what interrupted runs left in STORE, and versions with the parts that only they "
+        "need, if\nthey were replaced more than 7 days ago; the newest two stay. Files that "
+        "beam-flowers did not\nwrite are named and never deleted. Left-over files younger than "
+        "--older-than stay, since another\ncommand may be at work on them: give more than your "
+        "longest run takes. Given, it is also the\nage of versions: 0 makes most room. Measures no "
+        "accuracy.\n\n" + BEAM
     )
     parser.add_argument("store", metavar="STORE", help="folder of a store or of scores")
     parser.add_argument(
         "--older-than",
         metavar="AGE",
-        default="24h",
         type=parse_age,
-        help="least age of what is deleted: a number with s, m, h or d, or 0 (default 24h)",
+        help="least age of what is deleted: a number with s, m, h or d, or 0 (default: left-over "
+        "files 24h, versions 7d)",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be deleted and change nothing"
@@ -40,9 +42,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.store.vacuum import vacuum
 
     store = arguments.store
-    found = vacuum(
-        files.absolute(store), older_than=arguments.older_than, dry_run=arguments.dry_run
-    )
+    age = arguments.older_than
+    ages = {} if age is None else {"older_than": age, "retention": age}
+    found = vacuum(files.absolute(store), dry_run=arguments.dry_run, **ages)
     if arguments.dry_run:
         for uri in found.deleted:
             print(f"would delete {uri}")

@@ -184,6 +184,17 @@ def move(source: str, target: str) -> None:
     _module(target).move(source, target)
 
 
+def copy(source: str, target: str) -> None:
+    """Copies a file within one storage, over one that may be there; here both may be one file.
+
+    Makes the folders above the target. The source is never to be changed in place afterwards.
+
+    Raises:
+        FileNotFoundError: `source` is not there.
+    """
+    _module(target).copy(source, target)
+
+
 def delete(uri: str) -> None:
     """Deletes a file, a link or a whole local folder; nothing there is no error."""
     _module(uri).delete(uri)

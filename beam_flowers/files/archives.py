@@ -84,7 +84,8 @@ def _refuse(uri: str, *_: Any) -> Any:
     raise InputError(f"{uri!r} lies inside of a file, where nothing is written; name a folder")
 
 
-list_folder = list_objects = make_folder = write_atomic = put_if_absent = move = delete = _refuse
+list_folder = list_objects = make_folder = write_atomic = put_if_absent = _refuse
+copy = move = delete = _refuse
 
 
 class _Span(NamedTuple):

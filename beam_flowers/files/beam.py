@@ -166,6 +166,16 @@ def write_atomic(uri: str, data: bytes) -> None:
 
 
 @_asked
+def copy(source: str, target: str) -> None:
+    """Copies a file, over one that may be there; in object stores within the service."""
+    if native := _native(source):
+        native.copy(source, target)
+        return
+    make_folder(parent(target))
+    write_atomic(target, read_bytes(source, None))
+
+
+@_asked
 def move(source: str, target: str) -> None:
     """Moves a file over one that may be there; in object stores a copy and a deletion."""
     if native := _native(source):

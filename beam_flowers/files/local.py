@@ -120,6 +120,22 @@ def move(source: str, target: str) -> None:
     _sync_folder(parent(target))
 
 
+def copy(source: str, target: str) -> None:
+    """Gives a file a second name, over one that may be there; copies it where links fail."""
+    make_folder(parent(target))
+    temporary = temporary_name(target)
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, temporary)
+    os.replace(temporary, target)
+    # Of two names of one file, rename() leaves both and says nothing.
+    delete(temporary)
+    _sync_folder(parent(target))
+
+
 def delete(path: str) -> None:
     """Deletes a file, a link or a whole folder; nothing there is no error."""
     if os.path.isdir(path) and not os.path.islink(path):

@@ -100,9 +100,14 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     return True
 
 
+def copy(source: str, target: str) -> None:
+    """Copies an object within the server, over one that may be there."""
+    ask(source, lambda client: client.copy_object(**_key(target), CopySource=_key(source)))
+
+
 def move(source: str, target: str) -> None:
     """Copies an object over one that may be there, and deletes the first."""
-    ask(source, lambda client: client.copy_object(**_key(target), CopySource=_key(source)))
+    copy(source, target)
     delete(source)
 
 

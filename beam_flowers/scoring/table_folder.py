@@ -6,7 +6,7 @@ from beam_flowers import files
 from beam_flowers.errors import OutputError
 from beam_flowers.images.outputs import Writing, recognised
 from beam_flowers.store.commits import latest, require_outer_table
-from beam_flowers.store.names import COMMITS, REJECTS, WORK, is_part
+from beam_flowers.store.names import COMMITS, DAMAGED, REJECTS, RETIRED, WORK, is_part
 
 TABLE = "a table of scores"
 
@@ -31,7 +31,8 @@ def check_table_folder(output: str, writing: Writing) -> None:
 
 
 def _is_table_name(name: str) -> bool:
-    return name in (COMMITS, WORK, REJECTS) or name.startswith("label=") or is_part(name)
+    own = (COMMITS, WORK, REJECTS, RETIRED, DAMAGED)
+    return name in own or name.startswith("label=") or is_part(name)
 
 
 def _is_table(folder: str) -> bool:

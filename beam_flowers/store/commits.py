@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from importlib import metadata
 from typing import Any, TypeVar
 
 from beam_flowers import files
@@ -16,11 +18,13 @@ from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.names import (
     COMMITS,
     RESERVED,
+    RETIRED,
     WORK,
     commit_name,
     commit_version,
     is_digest,
     is_part,
+    is_reserved_file,
     is_section,
 )
 from beam_flowers.store.parts import Part, Place
@@ -32,6 +36,11 @@ NEWEST_LAYOUT = 3
 """Number that every new manifest has; a program refuses those that it does not know. 2 says that
 there may be a table `__scored`, which the `vacuum` of a program that only knows 1 would delete. 3
 says that parts have the size and sha256 of their files, and that there may be `lost` ones."""
+RETENTION = 7 * 24 * 60 * 60.0
+"""Seconds for which a version can be read after another one has replaced it."""
+MOST_VERSIONS = 1000
+FEWEST_VERSIONS = 2
+"""Versions that stay, however old: a reader may be at the one before the newest."""
 _REMEMBERED = 8
 _AT_ONCE = 16
 
@@ -85,6 +94,8 @@ class Manifest:
         run: id of the run that made it.
         sections: by folder name.
         counts: what that run did; outside `dataset_hash`.
+        made: `time` in seconds since the epoch, `program` and its version, `command` and those of
+            its options that hold no secret.
         layout: of the file that it was read from; written is always `NEWEST_LAYOUT`.
     """
 
@@ -92,7 +103,14 @@ class Manifest:
     run: str = ""
     sections: dict[str, Section] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
     layout: int = NEWEST_LAYOUT
+
+    @property
+    def time(self) -> float:
+        """Seconds since the epoch at which it was committed; 0 for one of before layout 3."""
+        time = self.made.get("time", 0.0)
+        return float(time) if isinstance(time, int | float) else 0.0
 
     def part_names(self, root: str) -> dict[Place, set[str]]:
         """Names of every part of the table in folder `root`, by place."""
@@ -108,7 +126,7 @@ class Manifest:
         }
 
     def with_section(self, key: str, section: Section) -> Manifest:
-        return replace(self, sections={**self.sections, key: section})
+        return replace(self, sections={**self.sections, key: section}, made={})
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -130,6 +148,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
         "layout": NEWEST_LAYOUT,
         "version": manifest.version,
         "run": manifest.run,
+        **({"made": manifest.made} if manifest.made else {}),
         "counts": manifest.counts,
         "sections": sections,
     }
@@ -168,7 +187,8 @@ def decode_manifest(data: bytes, uri: str) -> Manifest:
             document["run"],
             sections,
             document["counts"],
-            layout=document["layout"],
+            document.get("made", {}),
+            document["layout"],
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StoreError(
@@ -190,6 +210,8 @@ def _foreign_fields(manifest: Manifest) -> Iterator[tuple[str, Any]]:
         yield "run", manifest.run
     if not isinstance(manifest.counts, dict):
         yield "counts", manifest.counts
+    if not isinstance(manifest.made, dict):
+        yield "made", manifest.made
     for key, section in manifest.sections.items():
         where = f"sections[{key!r}]"
         if not is_section(key):
@@ -336,6 +358,8 @@ def commit(root: str, manifest: Manifest) -> bool:
         True if it is committed now, by this call or by an earlier try of the same run.
     """
     uri = commit_uri(root, manifest.version)
+    stamp = {"time": round(time.time(), 3), "program": f"beam-flowers {_version()}"}
+    manifest = replace(manifest, made={**manifest.made, **stamp})
     files.make_folder(files.parent(uri))
     if files.put_if_absent(uri, encode_manifest(manifest)):
         return True
@@ -343,10 +367,13 @@ def commit(root: str, manifest: Manifest) -> bool:
 
 
 def publish(root: str) -> None:
-    """Moves the newest commit's parts to where plain readers look and deletes replaced ones.
+    """Moves the newest commit's parts to where plain readers look, and what it replaces away.
 
     Idempotent: whoever was killed in the middle of it is finished by the next caller. A part
     that is lost is left to the next plan, which computes its rows again.
+
+    The order keeps every version whole at any moment: what leaves gets a second name in
+    `__retired` first, then new parts come in, and only then the old names go.
     """
     while True:
         manifest = latest(root)
@@ -361,19 +388,78 @@ def publish(root: str) -> None:
             files.parent(locate(name))
             for place, names in every.items()
             for name in names
-            for locate in (place.published, place.work)
+            for locate in (place.published, place.work, place.retired)
         }
         refuse_links(sorted(folders - {root}))
+        lost = manifest.lost_parts(root)
+        leaving = {
+            place: names - named.get(place, set()) - {part.name for part in lost.get(place, ())}
+            for place, names in every.items()
+        }
+        for place, names in leaving.items():
+            _retire_parts(place, names)
         for place, names in named.items():
             _move_parts(place, names)
-        for place, lost in manifest.lost_parts(root).items():
-            for part in lost:
+        for place, parts in lost.items():
+            for part in parts:
                 _set_aside(place, part)
-            every[place].difference_update(part.name for part in lost)
-        for place, names in every.items():
-            _delete_parts(place, names - named.get(place, set()))
+        # What is no newest version any more may miss parts that the newest needs.
+        if versions(root)[-1:] not in ([], [manifest.version]):
+            continue
+        for place, names in leaving.items():
+            _delete_parts(place, names)
         if versions(root)[-1:] in ([], [manifest.version]):
-            return
+            break
+    for uri in list(expired(root)):
+        files.delete(uri)
+
+
+def purge(root: str) -> None:
+    """Deletes all versions but the newest, and every part that only they need."""
+    folder = files.join(root, RETIRED)
+    # Twice: a slower publisher may have made further copies meanwhile.
+    for _ in range(2):
+        for uri in list(expired(root, retention=0, fewest=1)):
+            files.delete(uri)
+        for entry in list(files.walk(folder)) if files.is_folder(folder) else ():
+            if is_reserved_file(files.relative(entry.uri, root)):
+                files.delete(entry.uri)
+        files.remove_empty_folders(folder)
+
+
+def expired(
+    root: str,
+    retention: float = RETENTION,
+    most: int = MOST_VERSIONS,
+    fewest: int = FEWEST_VERSIONS,
+) -> Iterator[str]:
+    """Lists what only versions need whose time is over: retired parts, then their manifests.
+
+    A version's time counts from the manifest that replaced it.
+
+    Args:
+        root: folder of the table.
+        retention: seconds that a replaced version is kept.
+        most: number of versions that are kept at most.
+        fewest: number of versions that stay in any case.
+    """
+    known = versions(root)
+    following = None
+    while len(known) > fewest:
+        with contextlib.suppress(FileNotFoundError):
+            first = following or read_manifest(root, known[0])
+            following = read_manifest(root, known[1])
+            is_over = time.time() - following.time >= retention
+            if not is_over and len(known) <= most:
+                return
+            held = following.part_names(root)
+            for place, names in first.part_names(root).items():
+                for name in sorted(names - held.get(place, set())):
+                    # The first two only where a publisher was killed before it deleted them: once
+                    # their manifest is gone, nobody could tell them from the user's own files.
+                    yield from (place.published(name), place.work(name), place.retired(name))
+            yield commit_uri(root, known[0])
+        known = known[1:]
 
 
 def read_those_there(root: str, numbers: Iterable[int]) -> Iterator[Manifest]:
@@ -381,6 +467,21 @@ def read_those_there(root: str, numbers: Iterable[int]) -> Iterator[Manifest]:
     for version in numbers:
         with contextlib.suppress(FileNotFoundError):
             yield read_manifest(root, version)
+
+
+def _retire_parts(place: Place, names: set[str]) -> None:
+    """Gives parts that leave the newest version their name in `__retired`."""
+    kept = set(_present(place.retired, names))
+
+    def retire(name: str) -> None:
+        for uri in (place.published(name), place.work(name)):
+            # Another publisher of the same commit may be faster.
+            with contextlib.suppress(FileNotFoundError):
+                files.copy(uri, place.retired(name))
+                return
+
+    there = {*_present(place.published, names), *_present(place.work, names)}
+    _for_each(retire, sorted(there - kept), place.root)
 
 
 def _move_parts(place: Place, names: set[str]) -> None:
@@ -437,3 +538,10 @@ def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
 def commit_uri(root: str, version: int) -> str:
     """Return the address of a version's manifest."""
     return files.join(root, COMMITS, commit_name(version))
+
+
+def _version() -> str:
+    try:
+        return metadata.version("beam-flowers")
+    except metadata.PackageNotFoundError:
+        return "unknown"

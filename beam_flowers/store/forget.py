@@ -19,6 +19,7 @@ from beam_flowers.store.commits import (
     encoding_in,
     latest,
     publish,
+    purge,
 )
 from beam_flowers.store.features import open_store
 from beam_flowers.store.names import SCORED
@@ -54,6 +55,7 @@ def forget(
     root: str,
     dry_run: bool = False,
     inner: Mapping[str, type[StoreRows]] = IMAGES_ONLY_SCORED,
+    now: bool = False,
 ) -> Forgotten:
     """Take all rows and rejects of images below a folder out of a store, of every backbone.
 
@@ -66,6 +68,7 @@ def forget(
             it need not be there any more.
         dry_run: count only.
         inner: the tables inside of the store, by their folders, and the kind of their rows.
+        now: delete older versions as well, which have the rows for a week otherwise.
 
     Raises:
         InputError: if nothing of the store lies below `root`.
@@ -88,6 +91,9 @@ def forget(
         raise InputError(
             f"{store} has no image of {root!r}. Folders that it has listed: {named or 'none'}"
         )
+    if now and not dry_run:
+        for table in (store, *(files.join(store, name) for name in inner)):
+            purge(table)
     return found
 
 
@@ -106,7 +112,8 @@ def _forget(table: str, root: str, rows: type[StoreRows], *, dry_run: bool) -> F
         if now.sections == base.sections:
             return gone
         counts = {"forgotten": gone.rows, "forgotten_rejects": gone.rejects}
-        next_one = replace(now, version=base.version + 1, run=run, counts=counts)
+        made = {"command": "forget"}
+        next_one = replace(now, version=base.version + 1, run=run, counts=counts, made=made)
         return gone if commit(table, next_one) else None
 
     before = latest(table)
@@ -148,7 +155,7 @@ def _without(
         # A section without parts is left out: it would be a backbone that has no images.
         if parts or not section.parts:
             sections[key] = replace(section, parts=parts, roots=roots, lost=())
-    return replace(base, sections=sections), tuple(lost)
+    return replace(base, sections=sections, made={}), tuple(lost)
 
 
 def _remaining(

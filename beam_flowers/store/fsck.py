@@ -20,6 +20,8 @@ from beam_flowers.store.commits import (
     latest,
     open_table,
     publish,
+    read_those_there,
+    versions,
 )
 from beam_flowers.store.names import COMMITS, INNER, is_reserved_file
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
@@ -102,6 +104,9 @@ def _check(root: str, found: Checked) -> dict[str, State]:
                 (found.damaged if state == "damaged" else found.missing)[uri] = part.rows
             found.parts += state != "missing"
         found.lost |= {place.published(part.name): part.rows for part in section.lost}
+    for older in read_those_there(root, versions(root)):
+        for place, names in older.part_names(root).items():
+            named |= {place.retired(name) for name in names}
     for entry in own_entries(root):
         relative = files.relative(entry.uri, root)
         if entry.uri in named or relative.startswith(f"{COMMITS}/"):
@@ -164,7 +169,8 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
     if sections == base.sections:
         return 0
     counts = {"returned": back}
-    repaired = replace(base, version=base.version + 1, run=run, sections=sections, counts=counts)
+    made = {"command": "fsck --repair"}
+    repaired = Manifest(base.version + 1, run, sections, counts, made)
     return back if commit(root, repaired) else None
 
 

@@ -19,7 +19,9 @@ SCORED = "__scored"
 INNER = (AUGMENTED, SCORED)
 DAMAGED = "__damaged"
 """Folder of the parts whose bytes are not those that were written, where nothing reads them."""
-RESERVED = (WORK, REJECTS, COMMITS, DAMAGED, *INNER)
+RETIRED = "__retired"
+"""Folder of the parts that older versions still need, where readers of the newest do not look."""
+RESERVED = (WORK, REJECTS, COMMITS, DAMAGED, RETIRED, *INNER)
 
 _HEX24 = "[0-9a-f]{24}"
 # `scoring.folders` escapes all that this class leaves out; a `%` only begins an escape.
@@ -75,13 +77,16 @@ def commit_name(version: int) -> str:
 def is_reserved_file(relative: str) -> bool:
     """Tell if a path below a table has the form of a file that we write to its reserved folders.
 
-    Those are `__work`, `__commits` and `__rejects`; files that are being written count.
+    Those are `__work`, `__commits`, `__retired` and `__rejects`; what is being written counts.
     """
     top, _, rest = relative.partition("/")
     if top == WORK:
         return bool(re.fullmatch(_WORK_FILE, _final(rest)))
     if top == COMMITS:
         return rest == ".lock" or commit_version(_final(rest)) is not None
+    if top == RETIRED:
+        form = rf"(?:{_SECTION}/)?(?:{_PART}|{_REJECTS})\.retired"
+        return bool(re.fullmatch(form, _final(rest)))
     return top == REJECTS and bool(re.fullmatch(rf"(?:{_SECTION}/)?{_REJECTS}", rest))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,11 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.names import DAMAGED, REJECTS, WORK, is_part
+from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_part
 from beam_flowers.store.schema import encoding_of, rejects_digest, rejects_table
 
 _REJECTS_PREFIX = "rejects-"
+_BLOCK = 1 << 20
 
 
 def holds_rejects(name: str) -> bool:
@@ -129,6 +131,10 @@ class Place:
         """Where the part lies before it is published."""
         return files.join(self.root, WORK, self.fingerprint[:16], name)
 
+    def retired(self, name: str) -> str:
+        """Returns the address where older versions find the part once it was replaced."""
+        return files.join(self.root, RETIRED, *self._folders, f"{name}.retired")
+
     def damaged(self, name: str) -> str:
         """Returns the address for a damaged part; its ending keeps globs for Parquet from it."""
         return files.join(self.root, DAMAGED, *self._folders, f"{name}.damaged")
@@ -138,9 +144,18 @@ class Place:
         return files.join(self.root, WORK, f"run-{self.run}", name)
 
     def locate(self, name: str) -> str:
-        """Where the part lies now."""
+        """Returns the address where the part lies now; if it is nowhere, of unfinished work."""
+        found = (uri for uri in self.addresses(name) if files.exists(uri))
+        return next(found, self.work(name))
+
+    def addresses(self, name: str) -> tuple[str, ...]:
+        """Returns the addresses where the part may lie, in the order to look.
+
+        A publisher may move it from `__work` while the first two are looked at, and retire it
+        after that: so the published address comes twice, and the retired one last.
+        """
         published = self.published(name)
-        return published if files.exists(published) else self.work(name)
+        return published, self.work(name), published, self.retired(name)
 
 
 def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
@@ -162,23 +177,31 @@ def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table, folder:
     Writing the same rows again in one run writes the same file: a retried bundle is harmless.
     """
     data = encode(rows)
-    digest = hashlib.sha256(data)
-    sha256 = digest.hexdigest()
-    digest.update(place.run.encode())
-    name = digest.hexdigest()[:24]
     is_rejects = isinstance(kind, RejectRows)
     failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
-    name = f"{_REJECTS_PREFIX if is_rejects else 'part-'}{name}.parquet"
     part = Part(
-        files.join(folder, name) if folder else name,
+        _name(place, data, is_rejects, folder),
         len(rows),
         f"{kind.digest(rows):064x}",
         failures or 0,
         len(data),
-        sha256,
+        hashlib.sha256(data).hexdigest(),
     )
     files.write_atomic(place.work(part.name), data)
     return part
+
+
+def part_name(place: Place, data: bytes, like: Part) -> str:
+    """Returns the name of a part that this run writes, in the folder of another one."""
+    folder = files.parent(like.name) if "/" in like.name else ""
+    return _name(place, data, like.is_rejects, folder)
+
+
+def _name(place: Place, data: bytes, is_rejects: bool, folder: str) -> str:
+    digest = hashlib.sha256(data)
+    digest.update(place.run.encode())
+    name = f"{_REJECTS_PREFIX if is_rejects else 'part-'}{digest.hexdigest()[:24]}.parquet"
+    return files.join(folder, name) if folder else name
 
 
 def encode(rows: pa.Table) -> bytes:
@@ -264,17 +287,63 @@ def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
 
 
 def _open(place: Place, name: str) -> BinaryIO:
-    try:
-        return files.open_read(place.locate(name))
-    except OSError:
-        # Another run may have published it between the look and the opening.
-        uri = place.locate(name)
-        if not files.exists(uri):
-            raise PartLostError(
-                f"{uri} is gone: replaced just now by another run, or deleted; run this again, and "
-                "if that does not help, the command that wrote it, which makes its rows anew"
-            ) from None
-        return files.open_read(uri)
+    file = open_now(place, name)
+    # On this machine an open file stays, whatever becomes of its name.
+    if files.is_local(place.root):
+        return file
+    return cast(BinaryIO, io.BufferedReader(_Steady(place, name, file), _BLOCK))
+
+
+def open_now(place: Place, name: str) -> BinaryIO:
+    """Opens the file of a part, wherever it lies now.
+
+    Raises:
+        PartLostError: it is nowhere.
+    """
+    for uri in place.addresses(name):
+        try:
+            return files.open_read(uri)
+        except FileNotFoundError:
+            continue  # Not asked again: it may have come since, and the order finds it then.
+        except OSError:
+            if files.exists(uri):
+                raise
+    raise PartLostError(
+        f"{place.published(name)} is gone: deleted, or no version needs it any more; run this "
+        "again, and if that does not help, the command that wrote it, which makes its rows anew"
+    )
+
+
+class _Steady(io.RawIOBase):
+    """A part in an object store; if it is retired while it is read, reading goes on in the copy."""
+
+    def __init__(self, place: Place, name: str, file: BinaryIO) -> None:
+        self._place = place
+        self._name = name
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        position = self._file.tell()
+        try:
+            data = self._file.read(len(buffer))
+        except FileNotFoundError:
+            self._file = open_now(self._place, self._name)
+            self._file.seek(position)
+            data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def read_part(place: Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:

@@ -67,6 +67,7 @@ class Plan:
         sources: number of partitions of the digests that doubtful files may equal.
         others: places of other tables whose vectors files of the same content take.
         unit_rows: files of a unit, about.
+        made: what the manifest says of the command; see `Manifest.made`.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
             `reasons`: the rejects by error class.
     """
@@ -82,6 +83,7 @@ class Plan:
     others: tuple[Place, ...] = ()
     unit_rows: int = _FEWEST_ROWS
     counts: dict[str, Any] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
 
     @property
     def units(self) -> int:
@@ -432,7 +434,8 @@ def _commit(plan: Plan, section: Section, counts: dict[str, Any]) -> bool:
     if base.version != plan.base:
         return version in versions(root) and read_manifest(root, version).run == plan.place.run
     manifest = base.with_section(plan.place.section, section)
-    return commit(root, replace(manifest, version=version, run=plan.place.run, counts=counts))
+    run = plan.place.run
+    return commit(root, replace(manifest, version=version, run=run, counts=counts, made=plan.made))
 
 
 def _leave_result(plan: Plan, result: dict[str, Any]) -> dict[str, Any]:

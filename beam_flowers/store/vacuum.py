@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from beam_flowers import files
 from beam_flowers.store.commits import (
+    FEWEST_VERSIONS,
+    RETENTION,
     commit_uri,
+    expired,
     open_table,
     read_those_there,
     versions,
@@ -18,7 +21,6 @@ from beam_flowers.store.commits import (
 from beam_flowers.store.names import CLOCK, COMMITS, DAMAGED, INNER, WORK, is_reserved_file
 
 DAY = 24 * 60 * 60
-_KEPT_VERSIONS = 2
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,25 @@ class Vacuumed:
     foreign: tuple[str, ...] = ()
 
 
-def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuumed:
+def vacuum(
+    root: str,
+    older_than: float = DAY,
+    dry_run: bool = False,
+    retention: float = RETENTION,
+) -> Vacuumed:
     """Deletes what no version of a table needs, in the table and in those inside of it.
 
-    The two newest manifests and all parts that they name stay. Nothing younger than `older_than`
-    is deleted, since a run may be at work on it: choose more than your longest run takes.
+    The two newest versions stay. Others go with the parts that only they need, if they were
+    replaced longer ago than `retention`. Of files that no version names nothing younger than
+    `older_than` is deleted, since a run may be at work on it: choose more than your longest run
+    takes.
 
     Args:
         root: absolute folder of a store or of a table of scores.
-        older_than: least age of a file in seconds, by the clock of its storage.
+        older_than: least age in seconds of a file that no version names, by the clock of its
+            storage.
         dry_run: delete nothing and write nothing; ages go by this machine's clock.
+        retention: seconds that a replaced version is kept, from the manifest that replaced it.
 
     Raises:
         StoreError: if there is no table, or it has a manifest that is refused.
@@ -53,7 +64,10 @@ def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuume
     open_table(root)
     inner = (files.join(root, name) for name in INNER)
     tables = [root, *(table for table in inner if files.is_folder(table))]
-    found = [_vacuum(table, older_than=older_than, dry_run=dry_run) for table in tables]
+    found = [
+        _vacuum(table, older_than=older_than, dry_run=dry_run, retention=retention)
+        for table in tables
+    ]
     return Vacuumed(
         tuple(uri for each in found for uri in each.deleted),
         sum(each.young for each in found),
@@ -61,13 +75,19 @@ def vacuum(root: str, older_than: float = DAY, dry_run: bool = False) -> Vacuume
     )
 
 
-def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
+def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) -> Vacuumed:
     before = ((time.time() if dry_run else _storage_time(root)) - older_than) * 1_000_000
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(own_entries(root))
-    manifests = list(read_those_there(root, versions(root)))
-    newest, older = manifests[-_KEPT_VERSIONS:], manifests[:-1]
-    kept = {commit_uri(root, manifest.version) for manifest in newest}
+    there = {entry.uri for entry in entries}
+    over = [uri for uri in expired(root, retention) if uri in there]
+    numbers = [v for v in versions(root) if commit_uri(root, v) not in set(over)]
+    manifests = list(read_those_there(root, numbers))
+    newest, older = manifests[-FEWEST_VERSIONS:], manifests[:-1]
+    kept = {commit_uri(root, manifest.version) for manifest in manifests}
+    for manifest in older:
+        for place, names in manifest.part_names(root).items():
+            kept.update(place.retired(name) for name in names)
     kept.add(files.join(root, COMMITS, ".lock"))  # Of `files.put_if_absent`, where links fail.
     for manifest in newest:
         for place, names in manifest.part_names(root).items():
@@ -85,14 +105,14 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
     foreign = []
     for entry in entries:
         group = _group(files.relative(entry.uri, root)) if entry.kind == "file" else None
-        if entry.uri in kept:
+        if entry.uri in kept or entry.uri in over:
             continue
         if group is None and entry.uri not in replaced:
             foreign.append(entry.uri)
         else:
             groups[group or entry.uri].append(entry)
     old = {name: group for name, group in groups.items() if _newest(group) <= before}
-    deleted = [entry.uri for group in old.values() for entry in group]
+    deleted = [*over, *(entry.uri for group in old.values() for entry in group)]
     if not dry_run:
         for uri in deleted:
             files.delete(uri)
@@ -101,7 +121,8 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool) -> Vacuumed:
         for name in old:
             if name.startswith("run-"):
                 files.remove_empty_folders(files.join(root, WORK, name))
-    return Vacuumed(tuple(deleted), sum(map(len, groups.values())) - len(deleted), tuple(foreign))
+    young = sum(map(len, groups.values())) - (len(deleted) - len(over))
+    return Vacuumed(tuple(deleted), young, tuple(foreign))
 
 
 def own_entries(root: str) -> Iterator[files.Entry]:

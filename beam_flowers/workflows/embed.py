@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,12 +47,14 @@ class RunOptions:
         shards: units of work; by default it follows from the number of files.
         retry_rejects: try files again that were rejected.
         verify: trust no stored row; read every file again.
+        made: `command` and `options` for the history of the table; nothing that is secret.
     """
 
     pipeline: Sequence[str] = ()
     shards: int | None = None
     retry_rejects: bool = False
     verify: bool = False
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.shards is not None and self.shards < 1:
@@ -116,6 +118,7 @@ class TableRun:
             table, and it gets no commit that has no rows.
         damaged: (folder of the table, name) of parts that this run has found damaged.
         lost: rows of the parts that this run has found gone or damaged.
+        made: see `RunOptions`.
     """
 
     root: str
@@ -131,6 +134,7 @@ class TableRun:
     leaves_out: bool = False
     damaged: set[tuple[str, str]] = field(default_factory=set)
     lost: int = 0
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def bring_up_to_date(
         self,
@@ -216,7 +220,7 @@ class TableRun:
         parts = (*committed(base, plan.place).parts, *plan.section.parts)
         is_empty = self.leaves_out and not plan.units and not parts
         if not is_empty and not is_done(plan, base):
-            carry_out(plan)
+            carry_out(replace(plan, made=dict(self.made)))
             result = read_result(plan.place)
             for root, name in result.get("damaged", ()):
                 self._note_damage(root, name)
@@ -378,7 +382,7 @@ def embed_images(
     rules = Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel)
     run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
     # What was only scored before is hashed and needs no network.
-    run = replace(run, others=(scored_root(store),))
+    run = replace(run, others=(scored_root(store),), made=options.made)
     summary = run.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(images, store, progress)),
         lambda plan: run_plan(plan, run.kind, [backbone], options.pipeline, progress),

@@ -101,7 +101,7 @@ def _table_run(
     about = {**kind.about(), "backbone": bundle.backbone}
     rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
     section = Section(kind.fingerprint, about)
-    return TableRun(job.table, "", section, kind, rules, options.shards, warn)
+    return TableRun(job.table, "", section, kind, rules, options.shards, warn, made=options.made)
 
 
 def _score(

@@ -245,7 +245,7 @@ def test_vacuum_clears_both_tables_and_keeps_what_counts(augmented):
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"")
     before = copies(augmented), rows(augmented)
-    found = vacuum(str(augmented), older_than=0)
+    found = vacuum(str(augmented), older_than=0, retention=0)
     assert str(leftover) in found.deleted
     assert len(list((table / "__commits").iterdir())) == 2
     assert (copies(augmented), rows(augmented)) == before
@@ -254,7 +254,7 @@ def test_vacuum_clears_both_tables_and_keeps_what_counts(augmented):
 
 def test_vacuum_leaves_copies_that_no_version_names(augmented):
     shutil.rmtree(augmented / "__augmented" / "__commits")
-    found = vacuum(str(augmented), older_than=0)
+    found = vacuum(str(augmented), older_than=0, retention=0)
     published = list((augmented / "__augmented").rglob("*.parquet"))
     assert published
     assert {str(part) for part in published} == set(found.foreign)

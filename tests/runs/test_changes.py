@@ -214,7 +214,7 @@ def test_vacuum_leaves_what_the_newest_commit_names(work):
     embed(work / "pictures", work / "store")
     (work / "pictures" / "Rosa").rename(work / "pictures" / "roses")
     summary = embed(work / "pictures", work / "store")
-    vacuum(str(work / "store"), older_than=0)
+    vacuum(str(work / "store"), older_than=0, retention=0)
     assert sorted(p.name for p in (work / "store" / "__commits").iterdir()) == [
         "00000002.json",
         "00000003.json",

@@ -9,7 +9,7 @@ from stores import embed, rows, scenes, visible
 from beam_flowers.files import local
 from beam_flowers.store.features import read_features
 
-_CHANGING = ("move", "put_if_absent", "delete")
+_CHANGING = ("move", "put_if_absent", "copy", "delete")
 
 
 class Dead(Exception):

@@ -185,7 +185,7 @@ def test_forget_clears_what_is_lost(work):
     run(images / "roses", store)
     path.write_bytes(content)
     run(images / "tulips", store)
-    assert cli("forget", store, images / "daisy") == 0
+    assert cli("forget", store, images / "daisy", "--now") == 0
     assert section(store).lost == ()
     assert not list(store.rglob(f"{path.name}*"))
     assert not [row for row in rows(store) if "/daisy/" in row["uri"]]

@@ -96,7 +96,7 @@ class TestByLabel:
         assert versions(out) == 2
         assert {path.parent.name for path in out.glob("label=*/*")} == {"label=unknown"}
         before = len(rows(out))
-        vacuum(str(out), older_than=0)
+        vacuum(str(out), older_than=0, retention=0)
         assert len(rows(out)) == before == 120
 
     def test_pictures_that_go_and_come(self, odd, tmp_path):

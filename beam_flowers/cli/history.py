@@ -1,0 +1,43 @@
+"""`history`: lists the versions of a store or of a table of scores."""
+
+from __future__ import annotations
+
+import argparse
+
+from beam_flowers.cli.shared_flags import BEAM
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """The flags of `beam-flowers history`."""
+    parser.epilog = (
+        "Lists the versions that can still be read or told, the newest first: when and by which "
+        "command\neach was committed, its rows and rejects. A replaced version is kept for 7 days, "
+        "of at most 1,000\nversions; `restore` makes one of them the newest again. Writes nothing, "
+        "measures no accuracy.\n\n" + BEAM
+    )
+    parser.add_argument("table", metavar="STORE|TABLE", help="folder of a store or of scores")
+
+
+def run(arguments: argparse.Namespace, beams: list[str]) -> int:
+    """`beam-flowers history`."""
+    import time
+
+    from beam_flowers import files
+    from beam_flowers.store.commits import MOST_VERSIONS
+    from beam_flowers.store.history import history
+
+    found = list(history(files.absolute(arguments.table)))
+    print(f"{'version':>7}  {'time':<19}  {'rows':>9}  {'rejects':>7}  by")
+    for version in found:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(version.time))
+        options = " ".join(f"{name}={value}" for name, value in version.options.items())
+        by = " ".join(word for word in (version.command, options) if word) or version.program
+        notes = [f"{version.lost} rows lost"] * bool(version.lost)
+        notes += ["its parts are gone"] * (not version.readable)
+        print(
+            f"{version.number:>7}  {when if version.time else 'unknown':<19}  {version.rows:>9}  "
+            f"{version.rejects:>7}  {by}{' (' + ', '.join(notes) + ')' if notes else ''}"
+        )
+    if len(found) >= MOST_VERSIONS:
+        print(f"older ones went, though they were younger than 7 days: {MOST_VERSIONS:,} are kept")
+    return 0
