@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import logging
 import os
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except OSError as error:
         logging.info("file error", exc_info=True)
-        return _complain(f"{error}; check that the path is there and may be read and written")
+        return _complain(f"{error}; {_advice(error)}")
     except Exception as error:
         # Beam wraps a Ctrl-C that reaches a step.
         if "KeyboardInterrupt" in str(error):
@@ -72,6 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What a runner wraps has the cause in its last line; a traceback helps no user.
         logging.info("unexpected error", exc_info=True)
         return _complain(_cause(error))
+
+
+def _advice(error: OSError) -> str:
+    """Returns the next step after an error of a file system."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "the disk is full: make room and run this again, which goes on from what is finished; "
+            "`beam-flowers vacuum STORE --older-than 0` deletes older versions of a store"
+        )
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return "it may not be written or read by you: change its rights or give another place"
+    if error.errno == errno.EIO:
+        return "the disk or the network gave an error: look at its health, then run this again"
+    return "check that the path is there and may be read and written"
 
 
 def _log_flags(arguments: Sequence[str]) -> log.Wanted:

@@ -13,7 +13,16 @@ from typing import BinaryIO
 
 from beam_flowers.files.paths import Entry, FileStat, join, parent, temporary_name
 
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+# What link() says where there are no hard links: FAT, FUSE, SMB and NFS each say another thing.
+_NO_LINKS = {
+    errno.EACCES,
+    errno.EINVAL,
+    errno.EMLINK,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+}
 
 
 def open_read(path: str) -> BinaryIO:
@@ -143,6 +152,8 @@ def delete(path: str) -> None:
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+            # Else a part that was replaced may be back after a loss of power.
+            _sync_folder(parent(path))
 
 
 def _write_temporary(path: str, data: bytes) -> str:

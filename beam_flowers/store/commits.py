@@ -14,7 +14,7 @@ from importlib import metadata
 from typing import Any, TypeVar
 
 from beam_flowers import files
-from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.errors import BeamFlowersError, PartLostError, StoreError
 from beam_flowers.store.names import (
     COMMITS,
     RESERVED,
@@ -26,6 +26,7 @@ from beam_flowers.store.names import (
     is_part,
     is_reserved_file,
     is_section,
+    published_name,
 )
 from beam_flowers.store.parts import Part, Place
 from beam_flowers.store.schema import ENCODINGS
@@ -410,8 +411,32 @@ def publish(root: str) -> None:
             _delete_parts(place, names)
         if versions(root)[-1:] in ([], [manifest.version]):
             break
+    if manifest.version:
+        _mark_published(root, manifest.version)
     for uri in list(expired(root)):
         files.delete(uri)
+
+
+def _mark_published(root: str, version: int) -> None:
+    """Writes down that nothing of a version is left to publish, for commands that only read."""
+    folder, name = files.join(root, COMMITS), published_name(version)
+    held = {entry.name for entry in files.list_folder(folder)}
+    if name not in held:
+        files.write_atomic(files.join(folder, name), b"")
+    for other in held - {name}:
+        if other.endswith(".published") and is_reserved_file(f"{COMMITS}/{other}"):
+            files.delete(files.join(folder, other))
+
+
+def finish_publishing(root: str, version: int) -> None:
+    """Publishes a version that a killed writer has left half published, where that may be written.
+
+    Plain readers see old and new parts together until somebody does.
+    """
+    if not files.exists(files.join(root, COMMITS, published_name(version))):
+        # Whoever may only read goes on: our own readers follow the manifest.
+        with contextlib.suppress(OSError, BeamFlowersError):
+            publish(root)
 
 
 def purge(root: str) -> None:

@@ -12,7 +12,13 @@ import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.errors import StoreError
-from beam_flowers.store.commits import Manifest, Section, open_table, read_steadily
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    finish_publishing,
+    open_table,
+    read_steadily,
+)
 from beam_flowers.store.names import SCORED, is_section
 from beam_flowers.store.parts import Place, damage, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
@@ -73,6 +79,7 @@ def open_store(root: str) -> Manifest:
     manifest = open_table(root)
     if "" in manifest.sections:
         raise StoreError(f"{root} is a table of scores; name the feature store they were made from")
+    finish_publishing(root, manifest.version)
     return manifest
 
 

@@ -74,6 +74,11 @@ def commit_name(version: int) -> str:
     return f"{version:08d}.json"
 
 
+def published_name(version: int) -> str:
+    """Return the name of the empty file that says that a version is published whole."""
+    return f"{version:08d}.published"
+
+
 def is_reserved_file(relative: str) -> bool:
     """Tell if a path below a table has the form of a file that we write to its reserved folders.
 
@@ -83,7 +88,9 @@ def is_reserved_file(relative: str) -> bool:
     if top == WORK:
         return bool(re.fullmatch(_WORK_FILE, _final(rest)))
     if top == COMMITS:
-        return rest == ".lock" or commit_version(_final(rest)) is not None
+        name = _final(rest)
+        is_mark = bool(re.fullmatch(r"[0-9]{8,}\.published", name))
+        return rest == ".lock" or is_mark or commit_version(name) is not None
     if top == RETIRED:
         form = rf"(?:{_SECTION}/)?(?:{_PART}|{_REJECTS})\.retired"
         return bool(re.fullmatch(form, _final(rest)))

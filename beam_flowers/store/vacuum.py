@@ -18,7 +18,15 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import CLOCK, COMMITS, DAMAGED, INNER, WORK, is_reserved_file
+from beam_flowers.store.names import (
+    CLOCK,
+    COMMITS,
+    DAMAGED,
+    INNER,
+    WORK,
+    is_reserved_file,
+    published_name,
+)
 
 DAY = 24 * 60 * 60
 
@@ -88,6 +96,7 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
     for manifest in older:
         for place, names in manifest.part_names(root).items():
             kept.update(place.retired(name) for name in names)
+    kept.update(files.join(root, COMMITS, published_name(m.version)) for m in newest)
     kept.add(files.join(root, COMMITS, ".lock"))  # Of `files.put_if_absent`, where links fail.
     for manifest in newest:
         for place, names in manifest.part_names(root).items():

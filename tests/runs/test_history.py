@@ -229,3 +229,44 @@ def test_a_score_table_has_a_history_too(made, tmp_path):
     assert found == [8, 10]
     assert cli("restore", table, 1) == 0
     assert len(rows(table)) == 8
+
+
+def half_published(store):
+    """As after a kill: the newest version's parts are in `__work` still, the old ones published."""
+    manifest = latest(str(store))
+    ((key, section),) = manifest.sections.items()
+    place = Place(str(store), key, section.fingerprint)
+    older = read_manifest(str(store), manifest.version - 1).sections[key]
+    for part in {*section.parts} - {*older.parts}:
+        Path(place.work(part.name)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(place.published(part.name), place.work(part.name))
+    for part in {*older.parts} - {*section.parts}:
+        shutil.move(place.retired(part.name), place.published(part.name))
+    for mark in (store / "__commits").glob("*.published"):
+        mark.unlink()
+
+
+@pytest.mark.parametrize("command", ["train", "report"])
+def test_a_reading_command_finishes_what_a_killed_one_began_to_publish(store, tmp_path, command):
+    expected = pd.read_parquet(store).sort_values("uri").reset_index(drop=True)
+    half_published(store)
+    assert len(pd.read_parquet(store)) != len(expected)
+    more = (
+        ["--model", tmp_path / "model"] if command == "train" else ["--output", tmp_path / "r.html"]
+    )
+    assert cli(command, store, *more) == 0
+    found = pd.read_parquet(store).sort_values("uri").reset_index(drop=True)
+    assert found["uri"].tolist() == expected["uri"].tolist()
+    assert [p.name for p in (store / "__commits").glob("*.published")] == ["00000003.published"]
+
+
+def test_a_store_that_may_only_be_read_is_read(store, monkeypatch):
+    half_published(store)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("move", "copy", "delete", "write_atomic", "put_if_absent"):
+        monkeypatch.setattr(commits.files, name, refuse)
+    _, features = read_features(str(store))
+    assert len(features.uris) == 8
