@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),
     "vacuum": ("delete files left by interrupted runs", vacuum),
-    "forget": ("take the images of a folder out of a store", forget),
+    "forget": ("take the images of a folder, or missing ones, out of a store", forget),
     "import-bottlenecks": ("take over the text files that retrain.py kept", import_bottlenecks),
     "init": ("write a configuration file with every flag, for --config", init),
     "completion": ("write what lets a shell complete commands and flags", completion),

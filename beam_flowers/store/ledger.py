@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
-from beam_flowers.errors import InputError
+from beam_flowers import files
+from beam_flowers.errors import BeamFlowersError, InputError
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 from beam_flowers.store import ledger_sql as sql
 
@@ -35,6 +36,17 @@ def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
         unit += group
     if unit:
         yield unit
+
+
+def _went_with(uri: str, root: str) -> bool:
+    """Tells if a file is not there any more, given that its root is not."""
+    if files.is_member(uri) or uri.startswith(files.join(root, "")):
+        return True
+    # A manifest names files anywhere.
+    try:
+        return files.is_gone(uri)
+    except (OSError, BeamFlowersError):
+        return False
 
 
 class StoredRow(NamedTuple):
@@ -72,6 +84,8 @@ class Ledger:
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.create_function("behind_link", 2, files.is_behind_link)
+        self._db.create_function("went_with", 2, _went_with)
         self._db.executescript(sql.TABLES)
         self.hidden = 0
         self.sections = 0
@@ -87,10 +101,15 @@ class Ledger:
                 if isinstance(f, Image | Reject)
             ]
             self._db.executemany(f"INSERT INTO listing VALUES ({','.join('?' * 11)})", rows)
-            roots = [f for f in block if isinstance(f, RootListed)]
+            roots = [
+                (f.root, f.complete, files.join(f.root, "") if f.is_tree else None)
+                for f in block
+                if isinstance(f, RootListed)
+            ]
             self._db.executemany(
-                "INSERT INTO roots VALUES (?, ?) "
-                "ON CONFLICT(root) DO UPDATE SET complete = max(complete, excluded.complete)",
+                "INSERT INTO roots VALUES (?, ?, ?) "
+                "ON CONFLICT(root) DO UPDATE SET complete = max(complete, excluded.complete), "
+                "prefix = coalesce(prefix, excluded.prefix)",
                 roots,
             )
 
@@ -149,6 +168,36 @@ class Ledger:
             # executescript takes no parameters; these are numbers and truth values of our own.
             script = script.replace(f":{name}", str(int(value)))
         self._db.executescript(script)
+
+    def stray_roots(self) -> dict[str, bool]:
+        """Roots of the rows that stay although this run has not listed their files.
+
+        Returns:
+            By root, if the run has listed a content of one of its rows, or may have.
+        """
+        self._db.executescript(sql.CONTENTS)
+        return {root: bool(may) for root, may in self._db.execute(sql.STRAY_ROOTS)}
+
+    def take_out_ghosts(self, absent: Iterable[str]) -> None:
+        """Let rows go of which the run lists the contents elsewhere.
+
+        Args:
+            absent: those of the stray roots that are not there any more.
+        """
+        self._db.executemany("INSERT INTO absent VALUES (?)", ((root,) for root in absent))
+        self._db.execute(sql.GHOSTS)
+
+    def is_undecided(self) -> bool:
+        """Tells if a file still to be read may have the content of a row of an absent root."""
+        return self._number(sql.UNDECIDED) > 0
+
+    def absent_rows(self) -> dict[str, int]:
+        """Rows and rejects that stay, by roots that are not there any more."""
+        return dict(self._db.execute(sql.ABSENT))
+
+    def empty(self) -> None:
+        """Forget what is stored, for another join with the same listing."""
+        self._db.executescript(sql.EMPTY)
 
     def doubt(self, unit_rows: int) -> None:
         """Marks the files that have to be hashed before it is known whether to embed them."""

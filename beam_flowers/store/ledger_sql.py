@@ -3,12 +3,13 @@
 TABLES = """
 CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT,
                      stage, error_class, message, sha256);
-CREATE TABLE roots(root PRIMARY KEY, complete INT);
+CREATE TABLE roots(root PRIMARY KEY, complete INT, prefix);
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT, place INT DEFAULT 0);
 CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
                     sha256, error_class);
 CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT);
 CREATE TABLE reasons(uri, stage, error_class, message, sha256);
+CREATE TABLE absent(root PRIMARY KEY);
 """
 
 # One row a uri: the first one found, one with a label before one without.
@@ -21,15 +22,23 @@ CREATE UNIQUE INDEX listed_uri ON listed(uri);
 """
 
 # What becomes of every stored row. What a killed run left is taken up for listed files only:
-# nobody may want the rest any more. Without a listed label a stored one under another root stays:
-# naming one folder of a labelled tree does not wipe its label.
+# nobody may want the rest any more. A folder that was listed completely covers every address below
+# it, with or without the rows' own roots; a manifest or an archive covers the rows found in it.
+# Without a listed label a stored one under another root stays: naming one folder of a labelled
+# tree does not wipe its label.
 STATES = """
 CREATE TABLE states AS
 WITH judged AS (
   SELECT s.rowid AS row, s.part AS part, s.uri AS uri, p.committed AS committed,
+    l.uri IS NOT NULL AS listed,
     CASE
       WHEN l.uri IS NULL THEN
-        CASE WHEN :exact OR NOT p.committed OR s.root IN (SELECT root FROM roots WHERE complete)
+        CASE WHEN :exact OR NOT p.committed
+               OR s.root IN (SELECT root FROM roots WHERE complete AND prefix IS NULL)
+               OR EXISTS (SELECT 1 FROM roots r WHERE r.complete
+                          AND substr(s.uri, 1, length(r.prefix)) = r.prefix
+                          AND NOT instr(substr(s.uri, length(r.prefix)), '/.')
+                          AND NOT behind_link(s.uri, r.root))
              THEN 'gone' ELSE 'kept' END
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
@@ -45,7 +54,7 @@ ranked AS (
   SELECT *, row_number() OVER (PARTITION BY uri
     ORDER BY state IN ('kept', 'changed') DESC, committed DESC, part) AS rank
   FROM judged)
-SELECT row, part, uri, CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
+SELECT row, part, uri, listed, CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
 CREATE INDEX states_part ON states(part);
 CREATE TABLE known AS SELECT uri FROM states WHERE state IN ('kept', 'changed');
 CREATE UNIQUE INDEX known_uri ON known(uri);
@@ -53,6 +62,40 @@ CREATE TABLE fresh AS
 SELECT uri, root, relative_path, label, split, bytes, modified FROM listed
 WHERE error_class IS NULL AND uri NOT IN known;
 CREATE INDEX fresh_bytes ON fresh(bytes);
+"""
+
+# Contents that are listed and known. One that is not known yet can only be that of a row of the
+# same size.
+CONTENTS = """
+CREATE TABLE contents AS
+SELECT DISTINCT s.sha256 FROM states t JOIN stored s ON s.rowid = t.row
+WHERE t.listed AND t.state IN ('kept', 'changed') AND s.sha256 IS NOT NULL;
+CREATE UNIQUE INDEX contents_sha256 ON contents(sha256);
+"""
+_IS_LISTED = "s.sha256 IN (SELECT sha256 FROM contents)"
+_MAY_BE_LISTED = """s.sha256 IS NOT NULL AND (s.bytes IN (SELECT bytes FROM fresh)
+OR EXISTS (SELECT 1 FROM fresh WHERE bytes IS NULL))"""
+
+# Rows that stay although the run has not listed their files, and of these the roots.
+_STRAY = "FROM states t JOIN stored s ON s.rowid = t.row WHERE t.state = 'kept' AND NOT t.listed"
+STRAY_ROOTS = f"""
+SELECT s.root, coalesce(max({_IS_LISTED} OR {_MAY_BE_LISTED}), 0) {_STRAY} GROUP BY 1 ORDER BY 1
+"""
+
+# What a renamed root left: rows of roots that are not there, whose contents are listed elsewhere.
+GHOSTS = f"""
+UPDATE states SET state = 'gone' WHERE row IN (
+  SELECT t.row {_STRAY} AND s.root IN (SELECT root FROM absent) AND {_IS_LISTED}
+  AND went_with(s.uri, s.root))
+"""
+_OF_ABSENT = f"{_STRAY} AND s.root IN (SELECT root FROM absent)"
+UNDECIDED = f"SELECT count(*) {_OF_ABSENT} AND {_MAY_BE_LISTED}"
+ABSENT = f"SELECT s.root, count(*) {_OF_ABSENT} GROUP BY 1 ORDER BY 1"
+
+# For another look at what is stored, beside the same listing.
+EMPTY = """
+DROP TABLE listed; DROP TABLE states; DROP TABLE known; DROP TABLE fresh; DROP TABLE contents;
+DROP TABLE IF EXISTS doubtful; DELETE FROM absent; DELETE FROM stored; DELETE FROM parts;
 """
 
 # Files that may be copies of a stored one, or of more new ones than fit into one unit.

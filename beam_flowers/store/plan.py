@@ -6,7 +6,8 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse, groupby
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_flowers import files
-from beam_flowers.errors import PartLostError
+from beam_flowers.errors import BeamFlowersError, PartLostError
 from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
@@ -45,6 +46,7 @@ from beam_flowers.store.parts import (
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
 from beam_flowers.store.work_units import Unit, UnitWriter, partitions_for, write_sources
 
+_AT_ONCE = 16
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 _MOST_ALIKE = 1024
 """Files of one size that share a unit, however small units are. Else all files of a collection of
@@ -68,6 +70,8 @@ class Plan:
         unit_rows: files of a unit, about.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
             `reasons`: the rejects by error class.
+        undecided: what leaves depends on the contents of files still to be read; another plan on
+            the same listing, once this one is committed, knows them.
     """
 
     place: Place
@@ -81,6 +85,7 @@ class Plan:
     others: tuple[Place, ...] = ()
     unit_rows: int = _FEWEST_ROWS
     counts: dict[str, Any] = field(default_factory=dict)
+    undecided: bool = False
 
     @property
     def units(self) -> int:
@@ -169,6 +174,25 @@ def unit_rows(count: int, shards: int | None) -> int:
     return max(_FEWEST_ROWS, min(_MOST_ROWS, math.isqrt(count)))
 
 
+def absent_roots(roots: Mapping[str, bool]) -> list[str]:
+    """Those of the roots that are not there any more; one that cannot be asked for is.
+
+    Args:
+        roots: by address, if the answer matters. Where it does not, no server is asked: the run
+            may have nothing else to do with it.
+    """
+
+    def is_absent(root: str) -> bool:
+        try:
+            return files.is_gone(root)
+        except (OSError, BeamFlowersError):
+            return False
+
+    asked = [root for root, matters in roots.items() if matters or files.is_local(root)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [root for root, gone in zip(asked, pool.map(is_absent, asked), strict=True) if gone]
+
+
 def make_plan(
     ledger: Ledger,
     place: Place,
@@ -192,6 +216,7 @@ def make_plan(
         others: sections of other tables whose vectors files of the same content take.
     """
     ledger.join(rules)
+    ledger.take_out_ghosts(absent_roots(ledger.stray_roots()))
     fresh = ledger.fresh()
     rows = unit_rows(fresh, shards)
     if fresh:
@@ -211,6 +236,7 @@ def make_plan(
         replace(section, parts=tuple(parts), roots=tuple(sorted(roots))),
         others=tuple(other for other, _ in others),
         counts=_counts(ledger),
+        undecided=ledger.is_undecided(),
     )
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
 

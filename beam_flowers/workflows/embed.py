@@ -14,6 +14,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
+from beam_flowers.pages.format import counted
 from beam_flowers.records import Reject, RootListed
 from beam_flowers.store.commits import (
     Manifest,
@@ -36,6 +37,7 @@ from beam_flowers.workflows.progress import Progress, watched
 from beam_flowers.workflows.summary import Summary as Summary
 
 Warn = Callable[[str], None]
+_NAMED_ROOTS = 3
 
 
 @dataclass(frozen=True)
@@ -188,9 +190,43 @@ class TableRun:
             )
             ledger.rest()
             result = self._carry_out(plan, base, carry_out)
+            if result["committed"] and plan.undecided:
+                plan, result = self._decide(ledger, place, result, carry_out)
             if result["committed"]:
+                self._warn_of_absent(ledger)
                 self._warn_of_labels(ledger, place, plan)
         return result
+
+    def _decide(
+        self,
+        ledger: Ledger,
+        place: Place,
+        first: dict[str, Any],
+        carry_out: Callable[[Plan], None],
+    ) -> tuple[Plan, dict[str, Any]]:
+        """Plan what leaves, and carry it out, now that the contents of all files are stored."""
+        base = latest(self.root)
+        place = replace(place, run=secrets.token_hex(8))
+        ledger.empty()
+        fill_ledger(ledger, place, base)
+        rules = self.rules._replace(verify=False, retry=False)
+        plan = make_plan(ledger, place, base, self.kind, self.described, rules, self.shards)
+        result = self._carry_out(plan, base, carry_out)
+        if result["committed"]:
+            result["reused"] -= first["embedded"]
+        seconds = first.get("seconds", {})
+        return plan, {**result, "embedded": first["embedded"], "seconds": seconds}
+
+    def _warn_of_absent(self, ledger: Ledger) -> None:
+        """Name the rows whose roots are not there, and which no listing would take out."""
+        absent = ledger.absent_rows() if self.rules.relabel else {}
+        if absent:
+            roots = ", ".join([*absent][:_NAMED_ROOTS]) + ", ..." * (len(absent) > _NAMED_ROOTS)
+            self.warn(
+                f"the store keeps {counted(sum(absent.values()), 'image')} of folders that are not "
+                f"there any more ({roots}); `beam-flowers forget {self.root} --missing` takes out "
+                "those whose files are not there either"
+            )
 
     def _carry_out(
         self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None]

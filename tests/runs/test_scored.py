@@ -309,3 +309,12 @@ def test_forget_what_is_not_there(collection, capsys):
     assert "no store at" in capsys.readouterr().err
     with pytest.raises(StoreError, match="no store at"):
         forget(str(collection / "more"), "x")
+
+
+def test_images_of_a_renamed_folder_are_in_the_table_once(collection):
+    score(collection, collection / "more")
+    (collection / "more").rename(collection / "moved")
+    assert score(collection, collection / "moved").rows == 6
+    kept = rows(collection / "store" / SCORED)
+    assert {row["root"] for row in kept} == {str(collection / "moved")}
+    assert len(kept) == 6

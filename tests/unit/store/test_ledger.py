@@ -25,7 +25,15 @@ from beam_flowers.errors import InputError
 from beam_flowers.records import Hidden, Image, RootListed
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 
-DONE, UNDONE = RootListed("/r", True), RootListed("/r", False)
+DONE, UNDONE = RootListed("/r", True, True), RootListed("/r", False, True)
+
+
+BUCKET, MANIFEST = RootListed("s3://b", True, True), RootListed("s3://b/m", True)
+
+
+def of_root(root, uri="/r/a"):
+    """The stored row of a file that was found under some root."""
+    return A._replace(uri=uri, root=root)
 
 
 def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
@@ -44,6 +52,51 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
         case("unlisted-in-a-root-seen-whole-once-is-gone", [DONE, UNDONE], A, "gone"),
         case("unlisted-in-a-root-seen-whole-at-last-is-gone", [UNDONE, DONE], A, "gone"),
         case("unlisted-beside-a-root-seen-whole-is-kept", [RootListed("/q", True)], A, "kept"),
+        case("unlisted-below-a-folder-is-gone-whatever-its-root", [DONE], of_root("/r/x"), "gone"),
+        case("unlisted-found-from-above-is-gone", [DONE], of_root("/"), "gone"),
+        case("unlisted-of-a-manifest-is-gone-below-a-folder", [DONE], of_root("/m.csv"), "gone"),
+        case("unlisted-below-the-root-of-all-is-gone", [RootListed("/", True, True)], A, "gone"),
+        case(
+            "unlisted-below-a-bucket-is-gone", [BUCKET], of_root("s3://b/p", "s3://b/p/a"), "gone"
+        ),
+        case(
+            "unlisted-in-another-bucket-is-kept", [BUCKET], of_root("s3://b2", "s3://b2/a"), "kept"
+        ),
+        case(
+            "unlisted-below-a-name-that-begins-alike-is-kept",
+            [DONE],
+            of_root("/rest", "/rest/a"),
+            "kept",
+        ),
+        case("unlisted-above-is-kept", [RootListed("/r/x", True, True)], A, "kept"),
+        case("unlisted-below-a-folder-seen-in-part-is-kept", [UNDONE], of_root("/r/x"), "kept"),
+        case("unlisted-and-hidden-is-kept", [DONE], of_root("/r/.x", "/r/.x/a"), "kept"),
+        case("unlisted-and-hidden-deeper-is-kept", [DONE], of_root("/q", "/r/x/.y/a"), "kept"),
+        case(
+            "unlisted-below-a-hidden-root-is-gone",
+            [RootListed("/r/.x", True, True)],
+            of_root("/r/.x/y", "/r/.x/y/a"),
+            "gone",
+        ),
+        case(
+            "unlisted-in-an-archive-is-kept",
+            [DONE],
+            of_root("/r/t.tar", "tar:///r/t.tar!/a"),
+            "kept",
+        ),
+        case(
+            "unlisted-in-a-manifest-seen-whole-is-gone-wherever-it-lies",
+            [MANIFEST],
+            of_root("s3://b/m", "/q/a"),
+            "gone",
+        ),
+        case(
+            "unlisted-below-the-name-of-a-manifest-is-kept",
+            [MANIFEST],
+            of_root("s3://b", "s3://b/m/a"),
+            "kept",
+        ),
+        case("of-several-roots-one-that-covers-will-do", [BUCKET, DONE, MANIFEST], A, "gone"),
         case("unlisted-is-gone-where-the-list-is-exact", [], A, "gone", exact=True),
         case("unlisted-is-kept-when-all-is-verified", [], A, "kept", verify=True),
         case("unlisted-work-of-a-killed-run-is-gone", [], A, "gone", LEFT),
@@ -339,6 +392,122 @@ def test_an_idle_ledger_answers_and_a_closed_one_does_not():
     ledger.close()
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         ledger.listed()
+
+
+def test_files_behind_a_link_to_a_folder_are_not_covered(tmp_path):
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("there")
+    root = str(tmp_path)
+    rows = [
+        of_root(f"{root}/x", f"{root}/{name}/a") for name in ("link", "link/deep", "there/deep")
+    ]
+    assert states(joined([RootListed(root, True, True)], (COMMITTED, rows))) == [
+        *["kept", "kept", "gone"]
+    ]
+    # Below the link everything was seen.
+    assert states(joined([RootListed(f"{root}/link", True, True)], (COMMITTED, rows))) == [
+        *["gone", "gone", "kept"]
+    ]
+
+
+class TestGhosts:
+    """Rows of a root that is not there, /old, whose contents may be listed below /new."""
+
+    OLD = (StoredRow(image("a", root="/old"), SHA), StoredRow(image("b", root="/old"), OTHER_SHA))
+    NEW = StoredRow(image("c", root="/new"), SHA)
+
+    def ledger(self, found, *parts, absent=("/old",)):
+        ledger = joined(found, *parts)
+        self.stray = ledger.stray_roots()
+        ledger.take_out_ghosts(absent)
+        return ledger
+
+    def test_a_row_goes_whose_content_is_listed_and_the_others_are_counted(self):
+        ledger = self.ledger([self.NEW.image], (COMMITTED, [*self.OLD, self.NEW]))
+        assert self.stray == {"/old": True}
+        assert states(ledger) == ["gone", "kept", "kept"]
+        assert ledger.absent_rows() == {"/old": 1}
+        assert not ledger.is_undecided()
+        assert ledger.part_names() == ([], [COMMITTED])
+
+    def test_rows_of_a_root_that_is_there_stay(self):
+        ledger = self.ledger([self.NEW.image], (COMMITTED, [*self.OLD, self.NEW]), absent=())
+        assert states(ledger) == ["kept"] * 3
+        assert ledger.absent_rows() == {}
+
+    def test_a_content_that_is_stored_and_not_listed_counts_for_nothing(self):
+        ledger = self.ledger([A], (COMMITTED, [*self.OLD, self.NEW, StoredRow(A, "ef" * 32)]))
+        assert self.stray == {"/old": False, "/new": False}
+        assert states(ledger) == ["kept"] * 4
+
+    def test_neither_does_the_old_content_of_an_edited_file(self):
+        edited = self.NEW.image._replace(modified=2, bytes=11)
+        ledger = self.ledger([edited], (COMMITTED, [*self.OLD, self.NEW]))
+        assert states(ledger) == ["kept", "kept", "stale"]
+
+    def test_relabelled_rows_and_rejects_are_contents_too(self):
+        rejected = StoredRow(image("d", root="/new"), OTHER_SHA, "Truncated")
+        found = [self.NEW.image._replace(label="tulip"), rejected.image]
+        ledger = self.ledger(found, (COMMITTED, [*self.OLD, self.NEW]), (REJECTS, [rejected]))
+        assert states(ledger) == ["gone", "gone", "changed", "kept"]
+
+    def test_rejects_go_likewise_and_those_without_a_content_stay(self):
+        old = [
+            StoredRow(image("a", root="/old"), SHA, "Truncated"),
+            StoredRow(image("b", root="/old"), None, "TooLarge"),
+        ]
+        new = StoredRow(image("a", root="/new"), SHA, "Truncated")
+        nothing = StoredRow(image("b", root="/new"), None, "TooLarge")
+        found = [new.image, nothing.image]
+        ledger = self.ledger(found, (REJECTS, [*old, new, nothing]))
+        assert states(ledger) == ["gone", "kept", "kept", "kept"]
+
+    @pytest.mark.parametrize(
+        ("found", "undecided"),
+        [
+            pytest.param(image("c", root="/new"), True, id="of-the-same-size"),
+            pytest.param(image("c", root="/new", size=11), False, id="of-another-size"),
+            pytest.param(image("c", root="/new", size=None), True, id="of-unknown-size"),
+        ],
+    )
+    def test_a_file_to_be_read_may_have_the_content(self, found, undecided):
+        ledger = self.ledger([found], (COMMITTED, self.OLD))
+        assert self.stray == {"/old": undecided}
+        assert ledger.is_undecided() == undecided
+        assert states(ledger) == ["kept", "kept"]
+
+    def test_what_may_be_said_of_a_root_that_is_there_decides_nothing(self):
+        ledger = self.ledger([image("c", root="/new")], (COMMITTED, self.OLD), absent=())
+        assert not ledger.is_undecided()
+
+    def test_rejects_without_a_content_are_of_no_file_to_be_read(self):
+        old = StoredRow(image("a", root="/old"), None, "TooLarge")
+        ledger = self.ledger([image("c", root="/new")], (REJECTS, [old]))
+        assert (self.stray, ledger.is_undecided()) == ({"/old": False}, False)
+
+    def test_a_file_of_a_manifest_has_to_be_gone_itself(self, tmp_path):
+        (tmp_path / "here.jpg").touch()
+        rows = [
+            StoredRow(of_root("/m.csv", f"{tmp_path}/{name}.jpg"), SHA) for name in ("here", "gone")
+        ]
+        rows.append(StoredRow(of_root("/t.tar", "tar:///t.tar!/a"), SHA))
+        rows.append(StoredRow(of_root("/m.csv", "unknown://x"), SHA))
+        absent = ["/m.csv", "/t.tar"]
+        ledger = self.ledger([self.NEW.image], (COMMITTED, [*rows, self.NEW]), absent=absent)
+        assert states(ledger) == ["kept", "gone", "gone", "kept", "kept"]
+
+    def test_another_look_at_the_store_begins_anew(self):
+        ledger = self.ledger([self.NEW.image], (COMMITTED, self.OLD))
+        assert (ledger.fresh(), ledger.is_undecided()) == (1, True)
+        ledger.empty()
+        for name, rows in ((COMMITTED, self.OLD), ("part-d", [self.NEW])):
+            ledger.add_part(name, rows, False, True)
+        ledger.join(Rules())
+        assert ledger.stray_roots() == {"/old": True}
+        ledger.take_out_ghosts(["/old"])
+        assert (ledger.fresh(), ledger.is_undecided()) == (0, False)
+        assert states(ledger) == ["gone", "kept", "kept"]
+        assert ledger.part_names() == (["part-d"], [COMMITTED])
 
 
 def test_a_run_relabels_and_trusts_what_it_knows_unless_told_otherwise():

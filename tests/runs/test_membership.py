@@ -1,0 +1,239 @@
+"""Which rows leave a store, and which stay; the network is the real one."""
+
+import shutil
+
+import pictures
+import pytest
+from stores import cli, embed, photos, rejects, rows
+
+from beam_flowers import files
+from beam_flowers.backbones.resolve import resolve
+from beam_flowers.store.commits import latest, versions
+from beam_flowers.workflows.embed import RunOptions, embed_images
+
+
+def told(sources, store, **options):
+    """What a run came to and what it said."""
+    said = []
+    images = [str(source) for source in sources]
+    network = resolve("efficientnet-lite0")
+    summary = embed_images(images, str(store), network, RunOptions(**options), warn=said.append)
+    return summary, said
+
+
+def fresh_hash(tmp_path, *sources):
+    """The dataset_hash of a new store of the same files."""
+    return told(sources, tmp_path / "fresh")[0].dataset_hash
+
+
+def uris(store):
+    return {row["uri"] for row in rows(store)} | set(rejects(store))
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+class TestCoverage:
+    def test_files_found_from_above_leave_with_a_listing_of_their_own_folder(self, work, tmp_path):
+        gone = sorted((work / "pictures" / "roses").iterdir())[0]
+        gone.unlink()
+        embed(work / "pictures" / "roses", work / "store")
+        assert str(gone) not in uris(work / "store")
+        assert len(rows(work / "store")) == 9
+        assert embed(work / "pictures", work / "store").dataset_hash == fresh_hash(
+            tmp_path, work / "pictures"
+        )
+
+    def test_files_found_by_a_pattern_or_alone_leave_with_a_listing_from_above(self, work):
+        extra = work / "pictures" / "extra"
+        extra.mkdir()
+        for name in ("a.jpg", "b.jpg"):
+            (extra / name).write_bytes(pictures.jpeg(40 + ord(name[0]), 50, 8))
+        embed(extra / "a*", work / "store")
+        embed(extra / "b.jpg", work / "store")
+        shutil.rmtree(extra)
+        embed(work / "pictures", work / "store")
+        assert not any("extra" in uri for uri in uris(work / "store"))
+
+    def test_what_a_listing_passes_over_stays(self, work, tmp_path):
+        elsewhere = photos(tmp_path / "elsewhere", 1)
+        (work / "pictures" / "link").symlink_to(elsewhere / "daisy")
+        shutil.copytree(elsewhere / "roses", work / "pictures" / ".hidden")
+        for name in ("link", ".hidden"):
+            embed(work / "pictures" / name, work / "store")
+        before = {uri for uri in uris(work / "store") if "/link/" in uri or "/.hidden/" in uri}
+        assert len(before) == 2
+        embed(work / "pictures", work / "store")
+        assert before < uris(work / "store")
+
+    def test_a_folder_whose_name_begins_alike_stays(self, work):
+        other = work / "pictures2"
+        shutil.copytree(work / "pictures" / "daisy", other / "daisy")
+        embed(other, work / "store")
+        embed(work / "pictures", work / "store")
+        assert len(rows(work / "store")) == 12
+
+
+class TestAbsentRoots:
+    @pytest.fixture
+    def renamed(self, work):
+        (work / "pictures" / "tulips" / "bad.jpg").write_bytes(pictures.jpeg()[:500])
+        embed(work / "pictures", work / "store")
+        return (work / "pictures").rename(work / "renamed")
+
+    def test_a_renamed_root_leaves_no_ghosts(self, work, renamed, tmp_path):
+        summary, said = told([renamed], work / "store")
+        assert str(summary) == "embedded 0, reused 10, rejected 1, hidden 0, of 11"
+        assert {uri.rpartition("/")[0].rpartition("/")[0] for uri in uris(work / "store")} == {
+            str(renamed)
+        }
+        assert said == []
+        assert summary.dataset_hash == fresh_hash(tmp_path, renamed)
+        assert told([renamed], work / "store")[0] == summary
+
+    def test_new_files_beside_are_counted_once(self, work, renamed, tmp_path):
+        (renamed / "roses" / "new.jpg").write_bytes(pictures.jpeg(seed=3))
+        summary, _ = told([renamed], work / "store")
+        assert str(summary) == "embedded 1, reused 10, rejected 1, hidden 0, of 12"
+        assert summary.dataset_hash == fresh_hash(tmp_path, renamed)
+
+    def test_what_the_new_root_lacks_stays_and_is_counted(self, work, renamed):
+        sorted((renamed / "roses").iterdir())[0].unlink()
+        for _ in range(2):
+            summary, (line,) = told([renamed], work / "store")
+            assert summary.rows == 9
+            assert line.startswith("the store keeps 1 image of folders that are not there any more")
+            assert f"({work}/pictures)" in line
+            assert f"`beam-flowers forget {work}/store --missing`" in line
+        assert len(rows(work / "store")) == 10
+
+    def test_a_run_that_was_killed_between_its_two_commits_is_finished_by_the_next(
+        self, work, renamed, monkeypatch, tmp_path
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("beam_flowers.workflows.embed.TableRun._decide", killed)
+            with pytest.raises(KeyboardInterrupt):
+                told([renamed], work / "store")
+        assert len(rows(work / "store")) == 20
+        summary, _ = told([renamed], work / "store")
+        assert len(rows(work / "store")) == 10
+        assert summary.dataset_hash == fresh_hash(tmp_path, renamed)
+
+    def test_copies_of_a_root_that_is_there_are_no_ghosts(self, work):
+        shutil.copytree(work / "pictures", work / "copy")
+        number = versions(str(work / "store"))[-1]
+        assert told([work / "copy"], work / "store")[1] == []
+        assert len(rows(work / "store")) == 20
+        assert versions(str(work / "store"))[-1] == number + 1
+
+    def test_files_of_a_manifest_that_is_gone_stay_while_they_are_there(self, work):
+        manifest = work / "list.csv"
+        picture = sorted((work / "pictures" / "roses").iterdir())[0]
+        shutil.copy(picture, work / "alone.jpg")
+        manifest.write_text("alone.jpg\n")
+        embed(manifest, work / "store")
+        manifest.unlink()
+        _, (line,) = told([work / "pictures"], work / "store")
+        assert str(manifest) in line
+        assert str(work / "alone.jpg") in uris(work / "store")
+        (work / "alone.jpg").unlink()
+        assert told([work / "pictures"], work / "store")[1] == []
+        assert str(work / "alone.jpg") not in uris(work / "store")
+
+
+class TestForgetMissing:
+    def forget(self, work, *flags):
+        return cli("forget", work / "store", "--missing", *flags)
+
+    def test_only_rows_whose_files_are_gone_leave(self, work, capsys, tmp_path):
+        (work / "pictures" / "tulips" / "bad.jpg").write_bytes(pictures.jpeg()[:500])
+        (work / "pictures" / "tulips" / "sound.jpg").write_bytes(pictures.jpeg()[:400])
+        embed(work / "pictures", work / "store")
+        (work / "pictures" / "tulips" / "bad.jpg").unlink()
+        for path in (work / "pictures" / "roses").iterdir():
+            path.unlink()
+        assert self.forget(work, "--dry-run") == 0
+        assert "would forget 2 rows and 1 reject of files" in capsys.readouterr().out
+        assert len(uris(work / "store")) == 12
+        assert self.forget(work) == 0
+        assert "forgot 2 rows and 1 reject of files that are not" in capsys.readouterr().out
+        assert uris(work / "store") == {
+            str(p) for p in (work / "pictures").rglob("*") if p.is_file()
+        }
+        number = versions(str(work / "store"))
+        assert self.forget(work) == 0
+        assert "forgot 0 rows" in capsys.readouterr().out
+        assert versions(str(work / "store")) == number
+        summary = embed(work / "pictures", work / "store")
+        assert summary.embedded == 0
+        assert summary.dataset_hash == fresh_hash(tmp_path, work / "pictures")
+
+    def test_it_takes_out_what_the_message_counted(self, work):
+        (work / "pictures").rename(work / "renamed")
+        sorted((work / "renamed" / "roses").iterdir())[0].unlink()
+        assert len(told([work / "renamed"], work / "store")[1]) == 1
+        assert self.forget(work) == 0
+        assert len(rows(work / "store")) == 9
+        assert latest(str(work / "store")).sections.popitem()[1].roots == (f"{work}/renamed",)
+        assert told([work / "renamed"], work / "store")[1] == []
+
+    def test_members_of_archives_leave_with_them(self, work):
+        other = photos(work / "other", 1)
+        for name in ("kept", "gone"):
+            shutil.make_archive(str(work / name), "tar", other)
+            embed(work / f"{name}.tar", work / "store")
+        (work / "gone.tar").unlink()
+        assert self.forget(work) == 0
+        assert len(rows(work / "store")) == 15
+        assert not any("gone.tar" in uri for uri in uris(work / "store"))
+
+    @pytest.mark.parametrize("why", ["empty", "above is empty", "dangling", "file"])
+    def test_what_may_be_an_unmounted_disk_ends_it(self, work, why, capsys):
+        root = work / "pictures"
+        if why == "above is empty":
+            root = work / "disk"
+            embed(shutil.copytree(work / "pictures", root / "deep" / "photos"), work / "store")
+        before = uris(work / "store")
+        if why in ("empty", "above is empty"):
+            for path in root.iterdir():
+                shutil.rmtree(path)
+        else:
+            root.rename(work / "moved")
+            if why == "dangling":
+                root.symlink_to(work / "nowhere")
+            else:
+                root.touch()
+        code = 0 if why == "file" else 1
+        assert self.forget(work, "--dry-run") == self.forget(work) == code
+        if why != "file":
+            assert uris(work / "store") == before
+            message = capsys.readouterr().err
+            assert "nobody can say whether" in message
+            assert str(root) in message
+        else:
+            assert uris(work / "store") == set()
+
+    def test_a_folder_that_may_not_be_entered_ends_it(self, work, monkeypatch, capsys):
+        is_gone = files.is_gone
+        closed = str(work / "pictures" / "roses")
+
+        def refused(uri):
+            if uri.startswith(closed):
+                raise PermissionError(13, "Permission denied", uri)
+            return is_gone(uri)
+
+        monkeypatch.setattr(files, "is_gone", refused)
+        shutil.rmtree(work / "pictures" / "daisy")
+        assert self.forget(work) == 1
+        assert "Permission denied" in capsys.readouterr().err
+        assert len(uris(work / "store")) == 10
+
+    def test_flags_may_stand_before_the_root(self, work, capsys):
+        assert cli("forget", work / "store", "--dry-run", work / "pictures") == 0
+        assert "would forget 10 rows" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("flags", [[], ["--missing", "pictures"], ["x", "--missing"]])
+    def test_either_a_root_or_missing_is_named(self, work, flags, capsys):
+        assert cli("forget", work / "store", *flags) == 1
+        assert "either by ROOT or by --missing" in capsys.readouterr().err
