@@ -117,6 +117,11 @@ class Ledger:
         """Whether nothing was listed that is not hidden."""
         return not self._number("SELECT count(*) FROM listing")
 
+    def gap(self) -> tuple[str, str] | None:
+        """Address of a folder or archive that could not be listed to its end, and why, if any."""
+        row: tuple[str, str] | None = self._db.execute(sql.GAP).fetchone()
+        return row
+
     def leave_out(self, rows: Iterable[StoredRow]) -> None:
         """Remove listed files that another table has, with the size and time that are listed.
 

@@ -132,6 +132,12 @@ FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.u
 WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
 """
 
+# An archive that is damaged is listed under its own name.
+GAP = """
+SELECT uri, message FROM listing
+WHERE error_class = 'UnreadableFolder' OR error_class IS NOT NULL AND uri = root LIMIT 1
+"""
+
 # What another table has as it is listed, which that table is asked for then.
 LEAVE_OUT = """
 CREATE INDEX held_uri ON held(uri);

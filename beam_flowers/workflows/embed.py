@@ -333,6 +333,7 @@ def embed_images(
     warn: Warn = print,
     encoding: str | None = None,
     progress: Progress | None = None,
+    prune: bool = False,
 ) -> Summary:
     """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
 
@@ -346,9 +347,11 @@ def embed_images(
         encoding: of the vectors, one of `ENCODINGS`; parts that have another are written again.
             None for what the store has, `split` in a new one.
         progress: is told how far the run is.
+        prune: take all rows of the backbone out whose files are not found in `images`.
 
     Raises:
-        InputError: if an input is missing or nothing in it is a picture.
+        InputError: if an input is missing or nothing in it is a picture; with `prune`, if a folder
+            in it cannot be listed.
         StoreError: if `store` is no store.
     """
     options = options or RunOptions()
@@ -357,12 +360,21 @@ def embed_images(
     require_outer_table(store)
     place = backbone_place(store, backbone)
     encoding = encoding or encoding_in(committed(latest(store), place))
-    rules = Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel)
+    rules = Rules(prune, options.verify, options.retry_rejects, relabel)
     run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
     # What was only scored before is hashed and needs no network.
     run = replace(run, others=(scored_root(store),))
+
+    def list_into(ledger: Ledger) -> None:
+        ledger.list_found(list_images(images, store, progress))
+        if prune and (gap := ledger.gap()):
+            raise InputError(
+                f"{gap[0]}: {gap[1]}; so nobody can say which images are no longer listed. Make it "
+                "readable, or leave --prune away"
+            )
+
     summary = run.bring_up_to_date(
-        lambda ledger: ledger.list_found(list_images(images, store, progress)),
+        list_into,
         lambda plan: run_plan(plan, run.kind, [backbone], options.pipeline, progress),
     )
     if not summary.rows:

@@ -1,6 +1,7 @@
 """Which rows leave a store, and which stay; the network is the real one."""
 
 import shutil
+from dataclasses import replace
 
 import pictures
 import pytest
@@ -237,3 +238,51 @@ class TestForgetMissing:
     def test_either_a_root_or_missing_is_named(self, work, flags, capsys):
         assert cli("forget", work / "store", *flags) == 1
         assert "either by ROOT or by --missing" in capsys.readouterr().err
+
+
+class TestPrune:
+    """`embed --prune`: the section holds exactly what is listed."""
+
+    @pytest.mark.parametrize("kind", ["list", "manifest", "glob", "folder"])
+    def test_the_section_holds_exactly_the_listing(self, work, kind, monkeypatch):
+        monkeypatch.chdir(work)
+        embed(photos(work / "elsewhere", 1), work / "store")
+        roses = sorted((work / "pictures" / "roses").iterdir())
+        (work / "list").write_text("".join(f"{path}\n" for path in roses))
+        (work / "list.csv").write_text("".join(f"{path},rose\n" for path in roses))
+        (work / "pictures" / "roses" / "new.jpg").write_bytes(pictures.jpeg())
+        images = {
+            "list": ["--files-from", "list"],
+            "manifest": ["list.csv"],
+            "glob": ["pictures/r*s/*.jpg"],
+            "folder": ["pictures/roses"],
+        }[kind]
+        new = (
+            {str(work / "pictures" / "roses" / "new.jpg")} if kind in ("glob", "folder") else set()
+        )
+        assert cli("embed", *images, "--store", "store") == 0
+        assert len(rows(work / "store")) == 15 + len(new)
+        assert cli("embed", *images, "--store", "store", "--prune") == 0
+        assert uris(work / "store") == {str(path) for path in roses} | new
+        if kind == "manifest":
+            assert {row["label"] for row in rows(work / "store")} == {"rose"}
+
+    def test_another_backbone_keeps_its_rows(self, work):
+        embed(work / "pictures", work / "store", "efficientnet-lite0")
+        network = replace(resolve("efficientnet-lite0"), vectors="float16")
+        embed_images([str(work / "pictures")], str(work / "store"), network)
+        embed_images([str(work / "pictures" / "roses")], str(work / "store"), network, prune=True)
+        held = latest(str(work / "store")).sections.values()
+        assert sorted(sum(part.rows for part in section.rows) for section in held) == [2, 10]
+
+    def test_a_listing_with_a_gap_takes_nothing_out(self, work, capsys):
+        damaged = work / "damaged.tar"
+        shutil.make_archive(str(damaged)[:-4], "tar", work / "pictures" / "roses")
+        with damaged.open("r+b") as file:
+            file.truncate(damaged.stat().st_size // 2)
+        number = versions(str(work / "store"))
+        assert cli("embed", damaged, "--store", work / "store", "--prune") == 1
+        message = capsys.readouterr().err
+        assert str(damaged) in message
+        assert "leave --prune away" in message
+        assert versions(str(work / "store")) == number

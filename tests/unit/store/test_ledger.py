@@ -333,6 +333,29 @@ def test_an_empty_listing(found, empty):
     assert ledger.is_empty() == empty
 
 
+@pytest.mark.parametrize(
+    ("found", "gap"),
+    [
+        pytest.param([A, reject(image("b")), DONE, UNDONE], None, id="a-file-is-none"),
+        pytest.param(
+            [A, reject(image("b"), "UnreadableFolder")],
+            ("/r/b", "leads to nothing"),
+            id="a-folder-that-is-closed",
+        ),
+        pytest.param(
+            [A, reject(Image("/t.tar", "/t.tar", "t.tar"), "DamagedShard")],
+            ("/t.tar", "leads to nothing"),
+            id="an-archive-that-is-damaged",
+        ),
+        pytest.param([Image("/t", "/t", "t")], None, id="a-file-under-its-own-name-is-none"),
+    ],
+)
+def test_what_could_not_be_listed_to_its_end(found, gap):
+    ledger = Ledger()
+    ledger.list_found(found)
+    assert ledger.gap() == gap
+
+
 def test_roots_listed_completely_are_in_order():
     found = [RootListed("/r", True), RootListed("/q", False), RootListed("/p", True)]
     assert joined(found).complete_roots() == ["/p", "/r"]
