@@ -69,6 +69,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="take out all rows of this backbone whose files IMAGES does not name, wherever they "
         "were found, so that the store holds exactly this list, glob or manifest",
     )
+    parser.add_argument(
+        "--max-removed-fraction",
+        type=float,
+        default=0.25,
+        help="if the files of more of the stored images than this are gone, and of more than 100, "
+        "take none out of the store, add what is new and exit with 4 (default 0.25; 1 allows all)",
+    )
     add_weights(parser)
     add_augment(parser)
     add_run(parser)

@@ -29,6 +29,7 @@ NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
 DEFAULT_BACKBONE = "efficientnet-lite0"
 
 EXIT_TOO_MANY_BAD = 3
+EXIT_TOO_MANY_GONE = 4
 
 IMAGES = """\
 IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
@@ -185,7 +186,10 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
         raise InputError(
             f"--max-bad-fraction is a share from 0 to 1, not {arguments.max_bad_fraction!r}"
         )
-    return RunOptions(beams, arguments.shards, arguments.retry_rejects, arguments.verify)
+    options = RunOptions(beams, arguments.shards, arguments.retry_rejects, arguments.verify)
+    # Of `embed` alone.
+    most = getattr(arguments, "max_removed_fraction", options.max_removed_fraction)
+    return replace(options, max_removed_fraction=most)
 
 
 def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbone:
@@ -252,10 +256,11 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
 
 def verdict(summary: Summary, most: float) -> int:
     """The exit code of a run over pictures."""
+    code = EXIT_TOO_MANY_GONE if summary.held else 0
     if summary.bad_fraction <= most:
-        return 0
+        return code
     warn(
         f"{summary.failures} of {summary.failures + summary.rows} pictures failed, "
         f"{summary.bad_fraction:.1%}; --max-bad-fraction allows {most:.1%}"
     )
-    return EXIT_TOO_MANY_BAD
+    return code or EXIT_TOO_MANY_BAD

@@ -6,6 +6,7 @@ of fifty million files takes disk, not memory. SQL holds the rules; Python only 
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
@@ -71,6 +72,20 @@ class Rules(NamedTuple):
     verify: bool = False
     retry: bool = False
     relabel: bool = True
+
+
+class Going(NamedTuple):
+    """Counts of the stored rows that leave.
+
+    Attributes:
+        rows: those that leave and whose contents are listed nowhere else, as far as is known.
+        covered: all rows that the listing speaks of: of listed files, and those that leave.
+        doubtful: of `rows` those that may have moved: a file still to be read is of their size.
+    """
+
+    rows: int
+    covered: int
+    doubtful: int
 
 
 class Ledger:
@@ -196,6 +211,14 @@ class Ledger:
         """Tells if a file still to be read may have the content of a row of an absent root."""
         return self._number(sql.UNDECIDED) > 0
 
+    def going(self) -> Going:
+        """Count the rows that leave."""
+        return Going(*self._db.execute(sql.GOING).fetchone())
+
+    def hold(self) -> None:
+        """Let all rows and rejects stay that were to leave."""
+        self._db.executescript(sql.HOLD)
+
     def absent_rows(self) -> dict[str, int]:
         """Rows and rejects that stay, by roots that are not there any more."""
         return dict(self._db.execute(sql.ABSENT))
@@ -241,6 +264,11 @@ class Ledger:
     def complete_roots(self) -> list[str]:
         """Roots that were listed completely."""
         return [r for (r,) in self._db.execute("SELECT root FROM roots WHERE complete ORDER BY 1")]
+
+    def listing_name(self) -> str:
+        """Digest of the roots that were listed: that of an earlier listing of the same ones."""
+        roots = [root for (root,) in self._db.execute("SELECT root FROM roots ORDER BY 1")]
+        return hashlib.sha256("\0".join(roots).encode()).hexdigest()[:16]
 
     def found_rejects(self) -> Iterator[Reject]:
         """Files that the listing itself rejected and the store does not know as such, by uri."""

@@ -54,7 +54,8 @@ ranked AS (
   SELECT *, row_number() OVER (PARTITION BY uri
     ORDER BY state IN ('kept', 'changed') DESC, committed DESC, part) AS rank
   FROM judged)
-SELECT row, part, uri, listed, CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
+SELECT row, part, uri, listed, state = 'kept' AND NOT listed AS stray,
+  CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
 CREATE INDEX states_part ON states(part);
 CREATE TABLE known AS SELECT uri FROM states WHERE state IN ('kept', 'changed');
 CREATE UNIQUE INDEX known_uri ON known(uri);
@@ -77,7 +78,7 @@ _MAY_BE_LISTED = """s.sha256 IS NOT NULL AND (s.bytes IN (SELECT bytes FROM fres
 OR EXISTS (SELECT 1 FROM fresh WHERE bytes IS NULL))"""
 
 # Rows that stay although the run has not listed their files, and of these the roots.
-_STRAY = "FROM states t JOIN stored s ON s.rowid = t.row WHERE t.state = 'kept' AND NOT t.listed"
+_STRAY = "FROM states t JOIN stored s ON s.rowid = t.row WHERE t.state = 'kept' AND t.stray"
 STRAY_ROOTS = f"""
 SELECT s.root, coalesce(max({_IS_LISTED} OR {_MAY_BE_LISTED}), 0) {_STRAY} GROUP BY 1 ORDER BY 1
 """
@@ -91,6 +92,22 @@ UPDATE states SET state = 'gone' WHERE row IN (
 _OF_ABSENT = f"{_STRAY} AND s.root IN (SELECT root FROM absent)"
 UNDECIDED = f"SELECT count(*) {_OF_ABSENT} AND {_MAY_BE_LISTED}"
 ABSENT = f"SELECT s.root, count(*) {_OF_ABSENT} GROUP BY 1 ORDER BY 1"
+
+# Rows that leave and whose contents are listed nowhere; all that the listing covers, listed or not;
+# and those of the first that may yet turn out to have moved.
+GOING = f"""
+WITH covered AS (
+  SELECT s.*, t.state = 'gone' AND {_IS_LISTED} IS NOT TRUE AS going
+  FROM states t JOIN stored s ON s.rowid = t.row JOIN parts p ON p.id = s.part
+  WHERE p.committed AND NOT p.rejects AND (t.listed OR t.state = 'gone'))
+SELECT coalesce(sum(going), 0), count(*),
+  coalesce(sum(going AND {_MAY_BE_LISTED}), 0) FROM covered s
+"""
+HOLD = """
+UPDATE states SET state = 'kept'
+WHERE state = 'gone' AND part IN (SELECT id FROM parts WHERE committed);
+INSERT OR IGNORE INTO known SELECT uri FROM states WHERE state = 'kept';
+"""
 
 # For another look at what is stored, beside the same listing.
 EMPTY = """

@@ -46,6 +46,10 @@ from beam_flowers.store.parts import (
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
 from beam_flowers.store.work_units import Unit, UnitWriter, partitions_for, write_sources
 
+FEW_ROWS = 100
+"""So many may leave a section whatever share of it they are."""
+_HELD = "held"
+"""Key of a section's `about`."""
 _AT_ONCE = 16
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 _MOST_ALIKE = 1024
@@ -69,7 +73,8 @@ class Plan:
         others: places of other tables whose vectors files of the same content take.
         unit_rows: files of a unit, about.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
-            `reasons`: the rejects by error class.
+            `reasons`: the rejects by error class. Where rows stay because too many would leave,
+            `held` is the number of these and `covered` that of the rows that were listed, or left.
         undecided: what leaves depends on the contents of files still to be read; another plan on
             the same listing, once this one is committed, knows them.
     """
@@ -202,6 +207,7 @@ def make_plan(
     rules: Rules,
     shards: int | None = None,
     others: Sequence[tuple[Place, Section]] = (),
+    max_removed_fraction: float = 1.0,
 ) -> Plan:
     """Joins the listing with the table and writes the units of work beside it.
 
@@ -214,15 +220,17 @@ def make_plan(
         rules: of the join.
         shards: number of units wanted; by default it follows from the number of files.
         others: sections of other tables whose vectors files of the same content take.
+        max_removed_fraction: of the rows that the listing covers; if more would leave, and more
+            than `FEW_ROWS`, then none does.
     """
     ledger.join(rules)
-    ledger.take_out_ghosts(absent_roots(ledger.stray_roots()))
+    known = committed(manifest, place)
+    held, undecided = _settle_members(ledger, known, max_removed_fraction)
     fresh = ledger.fresh()
     rows = unit_rows(fresh, shards)
     if fresh:
         _add_others(ledger, others)
     whole, partly = ledger.part_names()
-    known = committed(manifest, place)
     described = {p.name: p for p in known.parts}
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
@@ -233,12 +241,49 @@ def make_plan(
     plan = Plan(
         place,
         manifest.version,
-        replace(section, parts=tuple(parts), roots=tuple(sorted(roots))),
+        replace(
+            section,
+            about=section.about | _remembered(ledger, known, held),
+            parts=tuple(parts),
+            roots=tuple(sorted(roots)),
+        ),
         others=tuple(other for other, _ in others),
-        counts=_counts(ledger),
-        undecided=ledger.is_undecided(),
+        counts=_counts(ledger) | held,
+        undecided=undecided,
     )
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
+
+
+def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
+    """Let ghosts leave, and all others stay if they are too many.
+
+    Returns:
+        The counts of what stays therefore, and `Plan.undecided`.
+    """
+    ledger.take_out_ghosts(absent_roots(ledger.stray_roots()))
+    undecided = ledger.is_undecided()
+    going = ledger.going()
+    # What was added since does not make the share of what is missing any smaller.
+    covered = min(going.covered, _held(known).get(ledger.listing_name(), going.covered))
+    if going.rows <= max(FEW_ROWS, fraction * covered):
+        return {}, undecided
+    ledger.hold()
+    return {"held": going.rows, "covered": covered}, undecided or going.doubtful > 0
+
+
+def _held(known: Section) -> dict[str, int]:
+    """By listing, of how many rows too many were missing when it was last stored."""
+    found = known.about.get(_HELD)
+    return {k: v for k, v in found.items() if type(v) is int} if isinstance(found, dict) else {}
+
+
+def _remembered(ledger: Ledger, known: Section, held: dict[str, int]) -> dict[str, Any]:
+    """The entry of `about` that the next run reads by `_held`."""
+    earlier = _held(known)
+    earlier.pop(ledger.listing_name(), None)
+    if held:
+        earlier[ledger.listing_name()] = held["covered"]
+    return {_HELD: earlier} if earlier else {}
 
 
 def _add_others(ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:

@@ -49,14 +49,22 @@ class RunOptions:
         shards: units of work; by default it follows from the number of files.
         retry_rejects: try files again that were rejected.
         verify: trust no stored row; read every file again.
+        max_removed_fraction: of the stored rows that a listing covers. If the files of more are
+            gone, and of more than 100, `embed` takes none out: a disk may not be mounted.
     """
 
     pipeline: Sequence[str] = ()
     shards: int | None = None
     retry_rejects: bool = False
     verify: bool = False
+    max_removed_fraction: float = 0.25
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_removed_fraction <= 1:
+            raise InputError(
+                "max_removed_fraction is a share from 0 to 1, not "
+                f"{self.max_removed_fraction!r}; 1 allows all"
+            )
         if self.shards is not None and self.shards < 1:
             raise InputError(f"shards must be 1 or more, not {self.shards!r}")
 
@@ -116,6 +124,7 @@ class TableRun:
         reads: folders of further tables that rows are made from.
         leaves_out: files that one of `others` has, as they are listed, are no matter of this
             table, and it gets no commit that has no rows.
+        max_removed_fraction: see `RunOptions`; None for a table whose rows come and go unasked.
     """
 
     root: str
@@ -129,6 +138,7 @@ class TableRun:
     others: Sequence[str] = ()
     reads: Sequence[str] = ()
     leaves_out: bool = False
+    max_removed_fraction: float | None = None
 
     def bring_up_to_date(
         self,
@@ -185,17 +195,35 @@ class TableRun:
             others = self._other_sections(place)
             if self.leaves_out:
                 self._leave_out(ledger, others)
-            plan = make_plan(
-                ledger, place, base, self.kind, self.described, self.rules, self.shards, others
-            )
+            plan = self._plan(ledger, place, base, self.rules, others)
             ledger.rest()
             result = self._carry_out(plan, base, carry_out)
             if result["committed"] and plan.undecided:
                 plan, result = self._decide(ledger, place, result, carry_out)
             if result["committed"]:
-                self._warn_of_absent(ledger)
+                self._warn_of_absent(ledger, result)
                 self._warn_of_labels(ledger, place, plan)
         return result
+
+    def _plan(
+        self,
+        ledger: Ledger,
+        place: Place,
+        base: Manifest,
+        rules: Rules,
+        others: Sequence[tuple[Place, Section]] = (),
+    ) -> Plan:
+        return make_plan(
+            ledger,
+            place,
+            base,
+            self.kind,
+            self.described,
+            rules,
+            self.shards,
+            others,
+            1.0 if self.max_removed_fraction is None else self.max_removed_fraction,
+        )
 
     def _decide(
         self,
@@ -210,16 +238,25 @@ class TableRun:
         ledger.empty()
         fill_ledger(ledger, place, base)
         rules = self.rules._replace(verify=False, retry=False)
-        plan = make_plan(ledger, place, base, self.kind, self.described, rules, self.shards)
+        plan = self._plan(ledger, place, base, rules)
         result = self._carry_out(plan, base, carry_out)
         if result["committed"]:
             result["reused"] -= first["embedded"]
         seconds = first.get("seconds", {})
         return plan, {**result, "embedded": first["embedded"], "seconds": seconds}
 
-    def _warn_of_absent(self, ledger: Ledger) -> None:
-        """Name the rows whose roots are not there, and which no listing would take out."""
-        absent = ledger.absent_rows() if self.rules.relabel else {}
+    def _warn_of_absent(self, ledger: Ledger, result: dict[str, Any]) -> None:
+        """Name the rows that stay though their files, or the roots of these, are not there."""
+        if self.max_removed_fraction is None:
+            return
+        if held := result.get("held"):
+            self.warn(
+                f"{held:,} of {result['covered']:,} stored images are not there any more, which is "
+                f"more than --max-removed-fraction {self.max_removed_fraction:g} allows: none was "
+                "taken out, what is new was added. Is a disk not mounted? If they are meant to "
+                "leave, run this again with --max-removed-fraction 1"
+            )
+        absent = ledger.absent_rows()
         if absent:
             roots = ", ".join([*absent][:_NAMED_ROOTS]) + ", ..." * (len(absent) > _NAMED_ROOTS)
             self.warn(
@@ -298,6 +335,7 @@ class TableRun:
             self._section().dataset_hash,
             counts["reasons"],
             counts.get("seconds", {}),
+            counts.get("held", 0),
         )
 
 
@@ -363,7 +401,8 @@ def embed_images(
     rules = Rules(prune, options.verify, options.retry_rejects, relabel)
     run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
     # What was only scored before is hashed and needs no network.
-    run = replace(run, others=(scored_root(store),))
+    most = options.max_removed_fraction
+    run = replace(run, others=(scored_root(store),), max_removed_fraction=most)
 
     def list_into(ledger: Ledger) -> None:
         ledger.list_found(list_images(images, store, progress))

@@ -20,6 +20,8 @@ class Summary:
         reasons: the rejected files by error class.
         seconds: that threads were busy, by stage (see `records.Seconds`); empty where nothing
             was computed.
+        held: stored rows whose files are gone and that stay, since they are more than
+            `RunOptions.max_removed_fraction` allows.
     """
 
     embedded: int
@@ -31,6 +33,7 @@ class Summary:
     dataset_hash: str
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
+    held: int = 0
 
     @property
     def rows(self) -> int:

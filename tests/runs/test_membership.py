@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pictures
 import pytest
-from stores import cli, embed, photos, rejects, rows
+from stores import cli, embed, photos, rejects, rows, scenes
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
@@ -286,3 +286,112 @@ class TestPrune:
         assert str(damaged) in message
         assert "leave --prune away" in message
         assert versions(str(work / "store")) == number
+
+
+class TestNotSilentlyMuch:
+    """Ten photographs of five labels; more than one row may not leave unasked."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch):
+        monkeypatch.setattr("beam_flowers.store.plan.FEW_ROWS", 1)
+
+    def unmount(self, work, *names):
+        """Leaves an empty folder where a disk was, and a new file beside."""
+        for name in names:
+            (work / "pictures" / name).rename(work / name)
+            (work / "pictures" / name).mkdir()
+
+    def embed(self, work, *flags, images="pictures"):
+        return cli("embed", work / images, "--store", work / "store", *flags)
+
+    def test_nothing_leaves_until_it_is_allowed(self, work, capsys, tmp_path):
+        before = uris(work / "store")
+        self.unmount(work, "daisy", "roses")
+        new = work / "pictures" / "tulips" / "new.jpg"
+        new.write_bytes(pictures.jpeg())
+        (work / "pictures" / "tulips" / "bad.jpg").write_bytes(pictures.jpeg()[:400])
+        for _ in range(2):
+            assert self.embed(work) == 4
+            message = capsys.readouterr().err
+            assert "4 of 10 stored images are not there any more" in message
+            assert "--max-removed-fraction 1" in message
+            assert uris(work / "store") == before | {str(new), str(new.with_name("bad.jpg"))}
+        number = versions(str(work / "store"))
+        assert self.embed(work, "--max-removed-fraction", "0.3") == 4
+        assert versions(str(work / "store")) == number
+        assert self.embed(work, "--max-removed-fraction", "0.4") == 0
+        assert len(rows(work / "store")) == 7
+        store = latest(str(work / "store")).sections.popitem()[1]
+        assert store.dataset_hash == fresh_hash(tmp_path, work / "pictures")
+
+    def test_when_the_disk_is_there_again_all_is_as_it_was(self, work):
+        self.unmount(work, "daisy", "roses")
+        assert self.embed(work) == 4
+        for name in ("daisy", "roses"):
+            (work / "pictures" / name).rmdir()
+            (work / name).rename(work / "pictures" / name)
+        assert self.embed(work) == 0
+        assert embed(work / "pictures", work / "store").reused == 10
+
+    def test_what_was_added_since_allows_no_more(self, work, capsys):
+        self.unmount(work, "daisy", "roses")
+        scenes(work / "pictures" / "tulips" / "new", 12)
+        other = photos(work / "other", 2)
+        for _ in range(2):
+            assert self.embed(work) == 4
+            assert "4 of 10 stored images" in capsys.readouterr().err
+            # Another listing has its own share.
+            (sorted(other.glob("*/*"))[0]).unlink()
+            assert self.embed(work, images="other") == 0
+        assert self.embed(work, "--max-removed-fraction", "1") == 0
+        assert "held" not in latest(str(work / "store")).sections.popitem()[1].about
+
+    def test_a_share_of_a_quarter_may_leave(self, work):
+        self.unmount(work, "daisy")
+        assert self.embed(work) == 0
+        assert len(rows(work / "store")) == 8
+
+    @pytest.mark.parametrize("extra", [0, 1, 3])
+    def test_moved_and_edited_files_are_none_that_are_gone(self, work, extra, tmp_path, capsys):
+        for name in ("daisy", "roses", "tulips"):
+            (work / "pictures" / name).rename(work / "pictures" / f"{name}2")
+        for path in (work / "pictures" / "sunflowers").iterdir():
+            path.write_bytes(pictures.jpeg(seed=len(path.name)))
+        moved = sorted((work / "pictures").glob("*2/*"))
+        for path in moved[:extra]:
+            path.unlink()
+        assert self.embed(work) == (4 if extra == 3 else 0)
+        section = latest(str(work / "store")).sections.popitem()[1]
+        assert (section.dataset_hash == fresh_hash(tmp_path, work / "pictures")) == (extra < 3)
+        err = capsys.readouterr().err
+        assert ("3 of 10 stored images are not there" in err) == (extra == 3)
+
+    def test_files_of_a_manifest_that_are_not_there_count_too(self, work, capsys):
+        names = sorted((work / "pictures").glob("*/*"))
+        (work / "list.csv").write_text("".join(f"{name},flower\n" for name in names))
+        assert self.embed(work, images="list.csv") == 0
+        self.unmount(work, "daisy", "roses")
+        for _ in range(2):
+            assert self.embed(work, images="list.csv") == 4
+            assert "4 of 10 stored images" in capsys.readouterr().err
+            assert (len(rows(work / "store")), len(rejects(work / "store"))) == (10, 0)
+        assert self.embed(work, "--max-removed-fraction", "1", images="list.csv") == 0
+        assert (len(rows(work / "store")), len(rejects(work / "store"))) == (6, 4)
+
+    def test_prune_takes_no_more(self, work, capsys):
+        images = "pictures/roses"
+        assert self.embed(work, "--prune", images=images) == 4
+        assert "8 of 10 stored images" in capsys.readouterr().err
+        assert self.embed(work, "--prune", "--max-removed-fraction", "1", images=images) == 0
+        assert len(rows(work / "store")) == 2
+
+    def test_verify_does_not_read_again_to_decide(self, work):
+        (work / "pictures" / "roses").rename(work / "pictures" / "roses2")
+        (work / "pictures" / "daisy").rename(work / "pictures" / "daisy2")
+        summary, said = told([work / "pictures"], work / "store", verify=True)
+        assert (summary.rows, summary.held, said) == (10, 0, [])
+        assert len(rows(work / "store")) == 10
+
+    def test_a_fraction_is_a_share(self, work, capsys):
+        assert self.embed(work, "--max-removed-fraction", "25") == 1
+        assert "a share from 0 to 1, not 25.0" in capsys.readouterr().err

@@ -533,5 +533,60 @@ class TestGhosts:
         assert ledger.part_names() == (["part-d"], [COMMITTED])
 
 
+class TestGoing:
+    """Rows of /r, listed completely: how many leave, and that they may be kept."""
+
+    def ledger(self, found, *parts):
+        ledger = joined([*found, DONE], *parts)
+        ledger.stray_roots()
+        return ledger
+
+    def test_rows_of_files_that_are_gone_are_counted_among_those_covered(self):
+        rows = [StoredRow(image(name), name * 64) for name in "abc"]
+        away = StoredRow(image("q", root="/q"), "e" * 64)
+        ledger = self.ledger([image("a")], (COMMITTED, [*rows, away]))
+        assert ledger.going() == (2, 3, 0)
+        ledger.hold()
+        assert states(ledger) == ["kept"] * 4
+        assert ledger.part_names() == ([COMMITTED], [])
+
+    def test_edited_moved_and_rejected_files_are_not(self):
+        rows = [StoredRow(image(name), name * 64) for name in "abc"]
+        moved = StoredRow(image("d"), "a" * 64)
+        refused = StoredRow(image("e"), "5" * 64, "Truncated")
+        found = [image("b", size=11), image("c", "tulip"), moved.image]
+        ledger = self.ledger(found, (COMMITTED, [*rows, moved]), (REJECTS, [refused]))
+        assert states(ledger) == ["gone", "stale", "changed", "kept", "gone"]
+        assert ledger.going() == (0, 4, 0)
+
+    def test_what_a_killed_run_left_is_no_row_of_the_store(self):
+        ledger = self.ledger([], (LEFT, [A, image("b")]), (COMMITTED, [image("c")]))
+        assert ledger.going() == (1, 1, 0)
+        ledger.hold()
+        assert states(ledger) == ["gone", "gone", "kept"]
+
+    @pytest.mark.parametrize(("size", "doubtful"), [(10, 2), (11, 0), (None, 2)])
+    def test_files_to_be_read_may_be_those_that_are_gone(self, size, doubtful):
+        ledger = self.ledger([image("n", size=size)], (COMMITTED, [A, image("b")]))
+        assert ledger.going() == (2, 2, doubtful)
+
+    def test_a_listing_that_rejects_a_file_counts_and_is_put_off_likewise(self):
+        ledger = self.ledger([reject(A)], (COMMITTED, [A]))
+        assert ledger.going() == (1, 1, 0)
+        ledger.hold()
+        assert list(ledger.found_rejects()) == []
+        assert (ledger.known(), ledger.fresh()) == (1, 0)
+
+    def test_rows_that_are_held_are_not_those_of_absent_roots(self):
+        ledger = joined([DONE], (COMMITTED, [of_root("/r/x"), of_root("/q", "/q/a")]))
+        ledger.stray_roots()
+        ledger.take_out_ghosts(["/r/x", "/q"])
+        ledger.hold()
+        assert ledger.absent_rows() == {"/q": 1}
+
+    def test_nothing_is_stored(self):
+        assert self.ledger([A]).going() == (0, 0, 0)
+
+
 def test_a_run_relabels_and_trusts_what_it_knows_unless_told_otherwise():
     assert Rules() == (False, False, False, True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beam_flowers.errors import InputError
 from beam_flowers.records import Bottleneck, Hidden, Image, Reject, RootListed, Seconds
 from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
@@ -17,6 +18,7 @@ from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_pa
 from beam_flowers.store.plan import (
     Outcome,
     Plan,
+    absent_roots,
     add_counts,
     committed,
     derive_parts,
@@ -79,7 +81,9 @@ class Store:
         append_parts(self.place, self.kind, {}, parts)
         self.new_run()
 
-    def plan(self, found, section=None, rules=None, shards=None, prepare=None, others=()):
+    def plan(
+        self, found, section=None, rules=None, shards=None, prepare=None, others=(), fraction=1.0
+    ):
         with closing(Ledger()) as ledger:
             ledger.list_found(found)
             fill_ledger(ledger, self.place, self.manifest)
@@ -94,6 +98,7 @@ class Store:
                 rules or Rules(),
                 shards,
                 others,
+                fraction,
             )
 
 
@@ -103,7 +108,7 @@ def store(tmp_path):
 
 
 A, B, C, D = (image(name) for name in "abcd")
-DONE = RootListed("/r", True)
+DONE = RootListed("/r", True, True)
 
 
 def names(units):
@@ -232,6 +237,60 @@ class TestPlanning:
             "failures": 1,
             "reasons": {"NotAnImage": 1, "DanglingLink": 1},
         }
+
+    @pytest.mark.parametrize(
+        ("stored", "gone", "fraction", "held"),
+        [
+            pytest.param(100, 100, 0.25, False, id="a-hundred-may-leave"),
+            pytest.param(101, 101, 0.25, True, id="one-more-may-not"),
+            pytest.param(404, 101, 0.25, False, id="a-quarter-may-leave"),
+            pytest.param(403, 101, 0.25, True, id="more-may-not"),
+            pytest.param(403, 101, 0.26, False, id="unless-it-is-allowed"),
+            pytest.param(101, 101, 1, False, id="all-may-leave-if-allowed"),
+            pytest.param(101, 101, 0, True, id="without-an-allowance"),
+        ],
+    )
+    def test_how_many_rows_leave_unasked(self, store, stored, gone, fraction, held):
+        images = [image(f"{n}") for n in range(stored)]
+        part = store.write(*images)
+        store.commit(part)
+        plan = store.plan([*images[gone:], image("new", size=11), DONE], fraction=fraction)
+        assert (part in plan.section.parts) == held
+        assert plan.counts.get("held") == (gone if held else None)
+        assert plan.counts.get("covered") == (stored if held else None)
+        assert ("held" in plan.section.about) == held
+        assert not plan.undecided
+        assert names(plan.compute) == [["new"]]
+
+    def test_what_may_have_moved_is_decided_later(self, store):
+        images = [image(f"{n}") for n in range(101)]
+        store.commit(store.write(*images))
+        assert store.plan([image("new"), DONE], fraction=0.25).undecided
+        assert not store.plan([image("new", size=11), DONE], fraction=0.25).undecided
+        assert not store.plan([image("new"), DONE], fraction=1).undecided
+
+    @pytest.mark.parametrize("held", ["x", 1, None, ["x"], {"x": "y"}, {"x": 1.5}])
+    def test_what_a_foreign_manifest_says_of_it_is_passed_over(self, store, held):
+        store.commit(store.write(A))
+        section = store.manifest.sections[store.place.section]
+        foreign = replace(section, about={**section.about, "held": held})
+        commit(store.place.root, Manifest(2, "r", {store.place.section: foreign}))
+        assert "held" not in store.plan([A, DONE]).section.about
+
+    def test_roots_that_are_not_there(self, tmp_path, monkeypatch):
+        roots = [str(tmp_path / "gone"), str(tmp_path), "s3://b/p", "s3://b/q", "x://y"]
+        asked = []
+
+        def is_gone(uri):
+            asked.append(uri)
+            if uri == "x://y":
+                raise InputError("no such file system")
+            return uri != str(tmp_path)
+
+        monkeypatch.setattr(planning.files, "is_gone", is_gone)
+        matters = dict.fromkeys(roots, True) | {"s3://b/q": False, roots[0]: False}
+        assert absent_roots(matters) == [roots[0], "s3://b/p"]
+        assert sorted(asked) == sorted({*roots} - {"s3://b/q"})
 
     def test_parts_of_work_are_described_as_whoever_wrote_them_did(self, store):
         parts = [store.write(A, B), store.write_rejects(reject(C), reject(D, "NotAnImage"))]
