@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 NOT_AN_IMAGE = "NotAnImage"
 """`Reject.error_class` of a file that is no picture at all: passed over, not a failure."""
 
+READ = "read"
+"""`Reject.stage` of a file that could not be read: no verdict on what it holds."""
+
 
 class Image(NamedTuple):
     """One file that may hold a picture; nothing of it has been read yet.

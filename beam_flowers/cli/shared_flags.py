@@ -151,7 +151,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_progress(parser)
     parser.add_argument("--shards", type=int, help="units of work (default: by number of files)")
     parser.add_argument(
-        "--retry-rejects", action="store_true", help="try files again that were rejected"
+        "--retry-rejects",
+        action="store_true",
+        help="try files again that were rejected for what they hold (those that could not be read "
+        "always are)",
     )
     parser.add_argument(
         "--verify",

@@ -51,11 +51,19 @@ def _went_with(uri: str, root: str) -> bool:
 
 
 class StoredRow(NamedTuple):
-    """A stored file: its identity, the digest of its content and, if rejected, the reason."""
+    """A stored file.
+
+    Attributes:
+        image: the file as the row has it.
+        sha256: hex digest of its content.
+        error_class: the reason if it was rejected.
+        unread: True if it was rejected because it could not be read.
+    """
 
     image: Image
     sha256: str | None
     error_class: str | None = None
+    unread: bool = False
 
 
 class Rules(NamedTuple):
@@ -66,12 +74,14 @@ class Rules(NamedTuple):
         verify: nothing is trusted; every listed file is read again.
         retry: files that were rejected are tried again.
         relabel: a changed label, split or root updates the row.
+        reread: files that could not be read are tried again.
     """
 
     exact: bool = False
     verify: bool = False
     retry: bool = False
     relabel: bool = True
+    reread: bool = True
 
 
 class Going(NamedTuple):
@@ -102,6 +112,7 @@ class Ledger:
         self._db.create_function("behind_link", 2, files.is_behind_link)
         self._db.create_function("went_with", 2, _went_with)
         self._db.executescript(sql.TABLES)
+        self._relabel = True
         self.hidden = 0
         self.sections = 0
 
@@ -171,8 +182,8 @@ class Ledger:
             (name, rejects, committed, place),
         )
         self._db.executemany(
-            f"INSERT INTO stored VALUES ({','.join('?' * 10)})",
-            ((cursor.lastrowid, *row.image, row.sha256, row.error_class) for row in rows),
+            f"INSERT INTO stored VALUES ({','.join('?' * 11)})",
+            ((cursor.lastrowid, *row.image, *row[1:]) for row in rows),
         )
 
     def join(self, rules: Rules) -> None:
@@ -182,6 +193,7 @@ class Ledger:
             InputError: if one manifest gives one file two labels.
         """
         self._refuse_two_labels()
+        self._relabel = rules.relabel
         self._db.executescript(sql.LISTED)
         script = sql.STATES
         for name, value in rules._asdict().items():
@@ -356,6 +368,14 @@ class Ledger:
         (part,) = self._db.execute("SELECT id FROM parts WHERE name = ?", (name,)).fetchone()
         cursor = self._db.execute(sql.REMAINING, {"part": part})
         return [StoredRow(Image(*row[:7]), row[7]) for row in cursor]
+
+    def unchanged(self) -> Iterator[tuple[StoredRow, str]]:
+        """Yield the rows, as they would stay, of files that are read although they look unchanged.
+
+        With each the part that has it; by uri.
+        """
+        cursor = self._db.execute(sql.UNCHANGED, {"relabel": self._relabel})
+        return ((StoredRow(Image(*row[:7]), row[7]), row[8]) for row in cursor)
 
     def keep_parts(self, names: Iterable[str]) -> None:
         """Forgets the rows of all other parts."""

@@ -6,7 +6,7 @@ CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified
 CREATE TABLE roots(root PRIMARY KEY, complete INT, prefix);
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT, place INT DEFAULT 0);
 CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
-                    sha256, error_class);
+                    sha256, error_class, unread INT);
 CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT);
 CREATE TABLE reasons(uri, stage, error_class, message, sha256);
 CREATE TABLE absent(root PRIMARY KEY);
@@ -43,7 +43,7 @@ WITH judged AS (
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
       WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
-           OR (p.rejects AND :retry) THEN 'stale'
+           OR (p.rejects AND :retry) OR (s.unread AND :reread) THEN 'stale'
       WHEN :relabel AND (l.label IS NOT NULL OR l.root = s.root)
            AND (l.label IS NOT s.label OR l.split IS NOT s.split OR l.root IS NOT s.root
                 OR l.relative_path IS NOT s.relative_path) THEN 'changed'
@@ -153,6 +153,21 @@ WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
 GAP = """
 SELECT uri, message FROM listing
 WHERE error_class = 'UnreadableFolder' OR error_class IS NOT NULL AND uri = root LIMIT 1
+"""
+
+# What a read error says nothing of: rows whose files look unchanged, with the identities that they
+# would have.
+UNCHANGED = """
+WITH found AS (
+  SELECT s.*, p.name, :relabel AND (l.label IS NOT NULL OR l.root = s.root) AS anew,
+    l.root AS new_root, l.relative_path AS new_path, l.label AS new_label, l.split AS new_split
+  FROM states t JOIN stored s ON s.rowid = t.row JOIN parts p ON p.id = s.part
+  JOIN listed l ON l.uri = s.uri
+  WHERE t.state = 'stale' AND p.committed AND NOT s.unread
+    AND s.bytes = l.bytes AND s.modified = l.modified)
+SELECT uri, iif(anew, new_root, root), iif(anew, new_path, relative_path),
+  iif(anew, new_label, label), iif(anew, new_split, split), bytes, modified, sha256, name
+FROM found ORDER BY uri
 """
 
 # What another table has as it is listed, which that table is asked for then.

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError, PartLostError
-from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
+from beam_flowers.records import NOT_AN_IMAGE, READ, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -44,7 +44,13 @@ from beam_flowers.store.parts import (
     write_parts,
 )
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
-from beam_flowers.store.work_units import Unit, UnitWriter, partitions_for, write_sources
+from beam_flowers.store.work_units import (
+    Unit,
+    UnitWriter,
+    partitions_for,
+    write_sources,
+    write_unchanged,
+)
 
 FEW_ROWS = 100
 """So many may leave a section whatever share of it they are."""
@@ -117,6 +123,8 @@ class Outcome:
         reasons: rejects by error class.
         seconds: of the threads that made it.
         problem: why there is nothing, though there should be; it keeps the run from a commit.
+        unread: rows that stay since their files look unchanged and could not be read, by the class
+            of the error; they are among `reused`, or among the rejects.
     """
 
     parts: tuple[Part, ...]
@@ -125,6 +133,7 @@ class Outcome:
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: Seconds = field(default_factory=Seconds)
     problem: str = ""
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 def fill_ledger(ledger: Ledger, place: Place, manifest: Manifest) -> list[str]:
@@ -158,9 +167,11 @@ def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
-    for table in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
-        reasons = table["error_class"].to_pylist() if holds_rejects(name) else [None] * len(table)
-        columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, strict=True)
+    for table in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class", "stage"]):
+        rejects = holds_rejects(name)
+        reasons = table["error_class"].to_pylist() if rejects else [None] * len(table)
+        unread = [s == READ for s in (table["stage"].to_pylist() if rejects else reasons)]
+        columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, unread, strict=True)
         yield from (StoredRow(*values) for values in columns)
 
 
@@ -368,6 +379,7 @@ def _write_units(ledger: Ledger, plan: Plan, rows: int, partly: Iterable[str]) -
         write_sources(ledger, plan.place, sources)
         plan = replace(plan, compute=compute, doubtful=doubtful, sources=sources)
     writer.close()
+    write_unchanged(plan.place, ledger.unchanged())
     return plan
 
 
@@ -423,9 +435,13 @@ def add_counts(counts: dict[str, Any], outcomes: Iterable[Outcome]) -> dict[str,
     reasons = Counter(counts.get("reasons", {}))
     for outcome in outcomes:
         reasons.update(outcome.reasons)
+    unread = Counter(counts.get("unread", {}))
+    for outcome in outcomes:
+        unread.update(outcome.unread)
     seconds = added(outcome.seconds for outcome in outcomes)
     return {
         **counts,
+        **({"unread": dict(sorted(unread.items()))} if unread else {}),
         "embedded": sum(o.computed for o in outcomes),
         "reused": counts["reused"] + sum(o.reused for o in outcomes),
         "rejected": counts["rejected"] + sum(p.rows for p in rejects),

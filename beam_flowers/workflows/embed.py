@@ -201,6 +201,7 @@ class TableRun:
             if result["committed"] and plan.undecided:
                 plan, result = self._decide(ledger, place, result, carry_out)
             if result["committed"]:
+                self._warn_of_unread(result)
                 self._warn_of_absent(ledger, result)
                 self._warn_of_labels(ledger, place, plan)
         return result
@@ -237,13 +238,23 @@ class TableRun:
         place = replace(place, run=secrets.token_hex(8))
         ledger.empty()
         fill_ledger(ledger, place, base)
-        rules = self.rules._replace(verify=False, retry=False)
+        rules = self.rules._replace(verify=False, retry=False, reread=False)
         plan = self._plan(ledger, place, base, rules)
         result = self._carry_out(plan, base, carry_out)
         if result["committed"]:
             result["reused"] -= first["embedded"]
         seconds = first.get("seconds", {})
-        return plan, {**result, "embedded": first["embedded"], "seconds": seconds}
+        told = {"embedded": first["embedded"], "unread": first.get("unread", {})}
+        return plan, {**result, **told, "seconds": seconds}
+
+    def _warn_of_unread(self, result: dict[str, Any]) -> None:
+        unread: dict[str, int] = result.get("unread", {})
+        if unread:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in unread.items())
+            self.warn(
+                f"{counted(sum(unread.values()), 'file')} could not be read ({reasons}); what is "
+                "stored of them stays, as their sizes and times are unchanged. Run this again"
+            )
 
     def _warn_of_absent(self, ledger: Ledger, result: dict[str, Any]) -> None:
         """Name the rows that stay though their files, or the roots of these, are not there."""
@@ -289,6 +300,7 @@ class TableRun:
             for other, section in others
             for part in (section.rows if self.rules.retry else section.parts)
             for row in self._rows_there(other, part.name)
+            if not row.unread
         )
 
     def _rows_there(self, place: Place, name: str) -> Iterator[StoredRow]:
@@ -336,6 +348,7 @@ class TableRun:
             counts["reasons"],
             counts.get("seconds", {}),
             counts.get("held", 0),
+            counts.get("unread", {}),
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pictures
 import pytest
-from stores import cli, embed, photos, rejects, rows, scenes
+from stores import cli, embed, photos, refusing, rejects, rows, scenes
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
@@ -395,3 +395,79 @@ class TestNotSilentlyMuch:
     def test_a_fraction_is_a_share(self, work, capsys):
         assert self.embed(work, "--max-removed-fraction", "25") == 1
         assert "a share from 0 to 1, not 25.0" in capsys.readouterr().err
+
+
+class TestReadErrors:
+    """A file that could not be read is no verdict on what it holds."""
+
+    @pytest.fixture
+    def locked(self, work, monkeypatch):
+        """A function that makes one file unreadable, and one that makes it readable again."""
+        patch = pytest.MonkeyPatch()
+        yield lambda path: patch.setattr(files, "read_bytes", refusing(str(path))), patch.undo
+        patch.undo()
+
+    @pytest.mark.parametrize("name", ["sound.jpg", "bad.jpg"])
+    def test_it_is_tried_again_by_every_run(self, work, locked, name, tmp_path):
+        lock, unlock = locked
+        path = work / "pictures" / "tulips" / name
+        path.write_bytes(pictures.jpeg()[: 500 if name == "bad.jpg" else None])
+        lock(path)
+        for _ in range(2):
+            assert embed(work / "pictures", work / "store").rejected == 1
+            assert rejects(work / "store") == {str(path): "PermissionError"}
+        unlock()
+        summary = embed(work / "pictures", work / "store")
+        assert summary.rejected == (name == "bad.jpg")
+        assert rejects(work / "store") == ({str(path): "Truncated"} if summary.rejected else {})
+        assert summary.dataset_hash == fresh_hash(tmp_path, work / "pictures")
+        number = versions(str(work / "store"))
+        embed(work / "pictures", work / "store")
+        assert versions(str(work / "store")) == number
+
+    def test_verify_keeps_the_row_of_a_file_that_looks_unchanged(self, work, locked):
+        lock, _ = locked
+        row = next(row for row in rows(work / "store") if "/roses/" in row["uri"])
+        lock(row["uri"])
+        before = latest(str(work / "store")).sections.popitem()[1].dataset_hash
+        summary, (line,) = told([work / "pictures"], work / "store", verify=True)
+        assert line.startswith("1 file could not be read (PermissionError 1); what is stored of ")
+        assert (summary.reused, summary.rejected) == (10, 0)
+        assert summary.unread == {"PermissionError": 1}
+        assert summary.dataset_hash == before
+        assert next(r for r in rows(work / "store") if r["uri"] == row["uri"]) == row
+
+    def test_verify_keeps_the_verdict_on_it_likewise(self, work, locked):
+        lock, _ = locked
+        bad = work / "pictures" / "tulips" / "bad.jpg"
+        bad.write_bytes(pictures.jpeg()[:500])
+        embed(work / "pictures", work / "store")
+        lock(bad)
+        for options in ({"verify": True}, {"retry_rejects": True}):
+            summary, (line,) = told([work / "pictures"], work / "store", **options)
+            assert "1 file could not be read" in line
+            assert summary.reasons == {"Truncated": 1}
+            assert (summary.reused, summary.rejected, summary.failures) == (10, 1, 1)
+            assert rejects(work / "store") == {str(bad): "Truncated"}
+
+    def test_a_file_that_changed_and_cannot_be_read_has_no_row(self, work, locked):
+        lock, unlock = locked
+        path = sorted((work / "pictures" / "roses").iterdir())[0]
+        path.write_bytes(pictures.jpeg())
+        lock(path)
+        summary, said = told([work / "pictures"], work / "store", verify=True)
+        assert (summary.rows, said) == (9, [])
+        assert rejects(work / "store") == {str(path): "PermissionError"}
+        unlock()
+        assert embed(work / "pictures", work / "store").rows == 10
+
+    def test_scores_keep_theirs_too(self, work, locked, tmp_path):
+        lock, _ = locked
+        assert cli("train", work / "store", "--model", tmp_path / "model") == 0
+        table = tmp_path / "table"
+        score = ["score", work / "pictures", "--model", tmp_path / "model", "--output", table]
+        assert cli(*score) == 0
+        row = rows(table)[3]
+        lock(row["uri"])
+        assert cli(*score, "--verify") == 0
+        assert (rows(table)[3], len(rows(table))) == (row, 10)

@@ -152,6 +152,22 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
             True,
             retry=True,
         ),
+        case(
+            "a-file-that-could-not-be-read-is-tried-again",
+            [A],
+            StoredRow(A, None, "OSError", True),
+            "stale",
+            REJECTS,
+            True,
+        ),
+        case(
+            "unless-this-run-has-just-tried",
+            [A],
+            StoredRow(A, None, "OSError", True),
+            "kept",
+            REJECTS,
+            reread=False,
+        ),
         case("a-row-is-not-retried", [A], A, "kept", retry=True),
         # Changed.
         case("another-label-changes-the-row", [image("a", "tulip")], A, "changed"),
@@ -417,6 +433,63 @@ def test_an_idle_ledger_answers_and_a_closed_one_does_not():
         ledger.listed()
 
 
+class TestUnchanged:
+    """What stays of a file that is read although it looks unchanged, and cannot be read."""
+
+    def unchanged(self, found, *parts, **rules):
+        return list(joined(found, *parts, rules=Rules(**rules)).unchanged())
+
+    def test_only_what_is_read_again_and_looks_unchanged(self):
+        rows = [image(name) for name in "cab"]
+        found = [image("a"), image("b", size=11), image("c", modified=2), DONE]
+        assert self.unchanged(found, (COMMITTED, rows)) == []
+        expected = [(StoredRow(image("a"), SHA), COMMITTED)]
+        assert self.unchanged(found, (COMMITTED, rows), verify=True) == expected
+
+    def test_in_the_order_of_their_uris_with_their_parts(self):
+        parts = (("part-d", [image("b")]), (COMMITTED, [image("c"), image("a")]))
+        found = [image(name) for name in "cba"]
+        result = self.unchanged(found, *parts, verify=True)
+        assert [(row.image, part) for row, part in result] == [
+            (image("a"), COMMITTED),
+            (image("b"), "part-d"),
+            (image("c"), COMMITTED),
+        ]
+
+    def test_a_size_or_time_that_nobody_knows_is_no_sign(self):
+        for unknown in (image("a", size=None), image("a", modified=None)):
+            assert self.unchanged([unknown], (COMMITTED, [unknown]), verify=True) == []
+
+    def test_verdicts_stay_and_earlier_read_errors_do_not(self):
+        verdict = StoredRow(A, OTHER_SHA, "Truncated")
+        unread = StoredRow(image("b"), None, "OSError", True)
+        rows = (REJECTS, [verdict, unread])
+        found = [A, image("b")]
+        expected = [(StoredRow(A, OTHER_SHA), REJECTS)]
+        assert self.unchanged(found, rows) == []
+        assert self.unchanged(found, rows, verify=True) == expected
+        assert self.unchanged(found, rows, retry=True) == expected
+
+    def test_what_a_killed_run_left_is_not_in_the_store(self):
+        assert self.unchanged([A], (LEFT, [A]), verify=True) == []
+
+    @pytest.mark.parametrize(
+        ("listed", "row", "relabel", "stays"),
+        [
+            pytest.param(image("a", "tulip"), A, True, "listed", id="a-new-label-counts"),
+            pytest.param(image("a", "tulip"), A, False, "stored", id="unless-labels-stay"),
+            pytest.param(INSIDE, A, True, "stored", id="no-label-of-another-root-does-not"),
+            pytest.param(UNLABELLED, A, True, "listed", id="of-the-same-root-it-does"),
+            pytest.param(
+                Image("/r/a", "/", "r/a", "r", "testing", 10, 1), A, True, "listed", id="all-of-it"
+            ),
+        ],
+    )
+    def test_labels_follow_the_rule_of_rows_that_stay(self, listed, row, relabel, stays):
+        ((found, _),) = self.unchanged([listed], (COMMITTED, [row]), verify=True, relabel=relabel)
+        assert found.image == {"listed": listed, "stored": row}[stays]
+
+
 def test_files_behind_a_link_to_a_folder_are_not_covered(tmp_path):
     (tmp_path / "there" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to("there")
@@ -589,4 +662,4 @@ class TestGoing:
 
 
 def test_a_run_relabels_and_trusts_what_it_knows_unless_told_otherwise():
-    assert Rules() == (False, False, False, True)
+    assert Rules() == (False, False, False, True, True)

@@ -171,8 +171,10 @@ class TestFilling:
         part = store.write(A, A, B)
         rows = [StoredRow(A, digest("a")), StoredRow(B, digest("b"))]
         assert list(stored_rows(store.place, part.name)) == rows
-        bad = store.write_rejects(reject(A), reject(B, "Huge"))
+        unread = Reject(C, "read", "OSError", "no route")
+        bad = store.write_rejects(reject(A), reject(B, "Huge"), unread)
         rows = [StoredRow(A, None, "Truncated"), StoredRow(B, None, "Huge")]
+        rows.append(StoredRow(C, None, "OSError", True))
         assert list(stored_rows(store.place, bad.name)) == rows
 
 
