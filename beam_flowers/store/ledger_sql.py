@@ -25,7 +25,8 @@ CREATE UNIQUE INDEX listed_uri ON listed(uri);
 # nobody may want the rest any more. A folder that was listed completely covers every address below
 # it, with or without the rows' own roots; a manifest or an archive covers the rows found in it.
 # Without a listed label a stored one under another root stays: naming one folder of a labelled
-# tree does not wipe its label.
+# tree does not wipe its label. Where rows are made of another table's, its contents are known, so
+# that an edit is seen which left size and time as they were.
 STATES = """
 CREATE TABLE states AS
 WITH judged AS (
@@ -43,7 +44,9 @@ WITH judged AS (
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
       WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
-           OR (p.rejects AND :retry) OR (s.unread AND :reread) THEN 'stale'
+           OR (p.rejects AND :retry) OR (s.unread AND :reread)
+           OR EXISTS (SELECT 1 FROM source o WHERE o.uri = s.uri AND o.sha256 IS NOT s.sha256)
+           THEN 'stale'
       WHEN :relabel AND (l.label IS NOT NULL OR l.root = s.root)
            AND (l.label IS NOT s.label OR l.split IS NOT s.split OR l.root IS NOT s.root
                 OR l.relative_path IS NOT s.relative_path) THEN 'changed'

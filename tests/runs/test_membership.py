@@ -1,5 +1,6 @@
 """Which rows leave a store, and which stay; the network is the real one."""
 
+import os
 import shutil
 from dataclasses import replace
 
@@ -471,3 +472,29 @@ class TestReadErrors:
         lock(row["uri"])
         assert cli(*score, "--verify") == 0
         assert (rows(table)[3], len(rows(table))) == (row, 10)
+
+
+class TestScoresOfAnEditedImage:
+    @pytest.mark.parametrize("images", ["store", "pictures"])
+    def test_it_is_scored_again_although_size_and_time_are_the_same(self, work, tmp_path, images):
+        assert cli("train", work / "store", "--model", tmp_path / "model") == 0
+        score = ["score", work / images, "--model", tmp_path / "model", "--output"]
+        score += [tmp_path / "table"]
+        if images == "pictures":
+            score += ["--store", work / "store"]
+        assert cli(*score) == 0
+        before = {row["uri"]: row for row in rows(tmp_path / "table")}
+        path = sorted((work / "pictures" / "roses").iterdir())[0]
+        status = path.stat()
+        other = sorted((work / "pictures" / "daisy").iterdir())[0].read_bytes()
+        data = other if len(other) <= status.st_size else pictures.jpeg()
+        path.write_bytes(data + bytes(status.st_size - len(data)))
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert cli("embed", work / "pictures", "--store", work / "store", "--verify") == 0
+        assert cli(*score) == 0
+        after = {row["uri"]: row for row in rows(tmp_path / "table")}
+        stored = {row["uri"]: row["sha256"] for row in rows(work / "store")}
+        assert {uri: row["sha256"] for uri, row in after.items()} == stored
+        changed = {uri for uri, row in after.items() if row != before[uri]}
+        assert changed == {str(path)}
+        assert after[str(path)]["top_k"] != before[str(path)]["top_k"]

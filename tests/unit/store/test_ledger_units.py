@@ -299,3 +299,16 @@ def test_what_has_sources_and_is_known_is_not_made_again():
     ledger.reject_without_source()
     ledger.join(Rules())
     assert list(ledger.source_units()) == [("p", [StoredRow(image("b"), OTHER_SHA)])]
+
+
+def test_another_content_is_made_again_although_size_and_time_are_the_same():
+    rows = [StoredRow(image(name), name * 64) for name in "abc"]
+    ledger = stored((COMMITTED, rows))
+    ledger.list_found([row.image for row in rows])
+    edited = StoredRow(image("b"), OTHER_SHA)
+    for number, part in enumerate(("p", "q")):
+        ledger.add_source(number, [(part, [rows[0], edited, rows[2]])])
+    ledger.reject_without_source()
+    ledger.join(Rules())
+    assert list(ledger.source_units()) == [("p+q", [edited])]
+    assert ledger.known() == 2
