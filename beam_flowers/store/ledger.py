@@ -58,12 +58,14 @@ class StoredRow(NamedTuple):
         sha256: hex digest of its content.
         error_class: the reason if it was rejected.
         unread: True if it was rejected because it could not be read.
+        outdated: True if the rules have changed that it was accepted or rejected by.
     """
 
     image: Image
     sha256: str | None
     error_class: str | None = None
     unread: bool = False
+    outdated: bool = False
 
 
 class Rules(NamedTuple):
@@ -74,7 +76,7 @@ class Rules(NamedTuple):
         verify: nothing is trusted; every listed file is read again.
         retry: files that were rejected are tried again.
         relabel: a changed label, split or root updates the row.
-        reread: files that could not be read are tried again.
+        reread: files that could not be read, or whose rules changed, are read again.
     """
 
     exact: bool = False
@@ -182,7 +184,7 @@ class Ledger:
             (name, rejects, committed, place),
         )
         self._db.executemany(
-            f"INSERT INTO stored VALUES ({','.join('?' * 11)})",
+            f"INSERT INTO stored VALUES ({','.join('?' * 12)})",
             ((cursor.lastrowid, *row.image, *row[1:]) for row in rows),
         )
 

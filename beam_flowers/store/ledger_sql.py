@@ -6,7 +6,7 @@ CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified
 CREATE TABLE roots(root PRIMARY KEY, complete INT, prefix);
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT, place INT DEFAULT 0);
 CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
-                    sha256, error_class, unread INT);
+                    sha256, error_class, unread INT, outdated INT);
 CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT);
 CREATE TABLE reasons(uri, stage, error_class, message, sha256);
 CREATE TABLE absent(root PRIMARY KEY);
@@ -44,7 +44,7 @@ WITH judged AS (
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
       WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
-           OR (p.rejects AND :retry) OR (s.unread AND :reread)
+           OR (p.rejects AND :retry) OR (:reread AND (s.unread OR s.outdated))
            OR EXISTS (SELECT 1 FROM source o WHERE o.uri = s.uri AND o.sha256 IS NOT s.sha256)
            THEN 'stale'
       WHEN :relabel AND (l.label IS NOT NULL OR l.root = s.root)
@@ -118,11 +118,13 @@ DROP TABLE listed; DROP TABLE states; DROP TABLE known; DROP TABLE fresh; DROP T
 DROP TABLE IF EXISTS doubtful; DELETE FROM absent; DELETE FROM stored; DELETE FROM parts;
 """
 
-# Files that may be copies of a stored one, or of more new ones than fit into one unit.
+# Files that may be copies of a stored one, or of more new ones than fit into one unit. What older
+# rules accepted says nothing of a copy.
 DOUBT = """
 CREATE TABLE doubtful AS
 SELECT DISTINCT bytes FROM fresh WHERE bytes IN (
-  SELECT s.bytes FROM stored s JOIN parts p ON p.id = s.part WHERE NOT p.rejects)
+  SELECT s.bytes FROM stored s JOIN parts p ON p.id = s.part
+  WHERE NOT p.rejects AND NOT s.outdated)
 UNION SELECT bytes FROM fresh GROUP BY bytes HAVING count(*) > :unit_rows OR bytes IS NULL;
 """
 
@@ -140,7 +142,7 @@ WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
 # The table's own parts first; of several the first by name, so that each run chooses the same.
 SOURCES = """
 SELECT s.sha256, min(p.place || '/' || p.name) FROM stored s JOIN parts p ON p.id = s.part
-WHERE NOT p.rejects AND s.bytes IN (SELECT bytes FROM doubtful)
+WHERE NOT p.rejects AND NOT s.outdated AND s.bytes IN (SELECT bytes FROM doubtful)
 GROUP BY s.sha256 ORDER BY s.sha256
 """
 REMAINING = """

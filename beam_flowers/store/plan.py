@@ -16,6 +16,8 @@ import pyarrow as pa
 
 from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError, PartLostError
+from beam_flowers.images.formats import FORMATS
+from beam_flowers.images.rules import changed_rules, is_outdated
 from beam_flowers.records import NOT_AN_IMAGE, READ, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
@@ -43,7 +45,13 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
+from beam_flowers.store.schema import (
+    IMAGE_SCHEMA,
+    images_of,
+    images_table,
+    rejects_table,
+    rules_of,
+)
 from beam_flowers.store.work_units import (
     Unit,
     UnitWriter,
@@ -167,12 +175,29 @@ def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
-    for table in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class", "stage"]):
-        rejects = holds_rejects(name)
-        reasons = table["error_class"].to_pylist() if rejects else [None] * len(table)
-        unread = [s == READ for s in (table["stage"].to_pylist() if rejects else reasons)]
-        columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, unread, strict=True)
-        yield from (StoredRow(*values) for values in columns)
+    columns = [*IMAGE_SCHEMA.names, "format", "stage", "error_class", "message"]
+    for table in iterate_part(place, name, columns):
+        none = [None] * len(table)
+        stages, reasons = (
+            table[n].to_pylist() if holds_rejects(name) else none for n in ("stage", "error_class")
+        )
+        unread = [stage == READ for stage in stages]
+        values = (images_of(table), table["sha256"].to_pylist(), reasons, unread)
+        yield from (StoredRow(*row) for row in zip(*values, _outdated(table), strict=True))
+
+
+def _outdated(table: pa.Table) -> list[bool]:
+    """For each row or reject, if the rules have changed that it was made by."""
+    changed = changed_rules(rules_of(table.schema))
+    if not changed:
+        return [False] * len(table)
+    if "stage" in table.schema.names:
+        verdicts = (table[name].to_pylist() for name in ("stage", "error_class", "message"))
+        return [is_outdated(changed, *verdict) for verdict in zip(*verdicts, strict=True)]
+    if "format" in table.schema.names:
+        return [format_ in changed for format_ in table["format"].to_pylist()]
+    # Scores do not tell.
+    return [not changed.isdisjoint(FORMATS)] * len(table)
 
 
 def unit_rows(count: int, shards: int | None) -> int:

@@ -300,7 +300,7 @@ class TableRun:
             for other, section in others
             for part in (section.rows if self.rules.retry else section.parts)
             for row in self._rows_there(other, part.name)
-            if not row.unread
+            if not (row.unread or (row.outdated and row.error_class))
         )
 
     def _rows_there(self, place: Place, name: str) -> Iterator[StoredRow]:

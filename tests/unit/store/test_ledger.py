@@ -31,6 +31,9 @@ DONE, UNDONE = RootListed("/r", True, True), RootListed("/r", False, True)
 BUCKET, MANIFEST = RootListed("s3://b", True, True), RootListed("s3://b/m", True)
 
 
+OUTDATED = StoredRow(A, SHA, outdated=True)
+
+
 def of_root(root, uri="/r/a"):
     """The stored row of a file that was found under some root."""
     return A._replace(uri=uri, root=root)
@@ -168,6 +171,9 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
             REJECTS,
             reread=False,
         ),
+        case("by-older-rules-is-stale", [A], OUTDATED, "stale", read=True),
+        case("by-older-rules-is-kept-if-no-file-is-read", [A], OUTDATED, "kept", reread=False),
+        case("unlisted-and-by-older-rules-is-kept", [UNDONE], OUTDATED, "kept"),
         case("a-row-is-not-retried", [A], A, "kept", retry=True),
         # Changed.
         case("another-label-changes-the-row", [image("a", "tulip")], A, "changed"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from beam_flowers.errors import InputError
+from beam_flowers.images.rules import RULES
 from beam_flowers.records import Bottleneck, Hidden, Image, Reject, RootListed, Seconds
 from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
@@ -176,6 +177,56 @@ class TestFilling:
         rows = [StoredRow(A, None, "Truncated"), StoredRow(B, None, "Huge")]
         rows.append(StoredRow(C, None, "OSError", True))
         assert list(stored_rows(store.place, bad.name)) == rows
+
+
+class TestRules:
+    """Rows and rejects say whether the rules have changed that they were made by."""
+
+    def outdated(self, store, part):
+        return [row.outdated for row in stored_rows(store.place, part.name)]
+
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [("JPEG", [True, False]), ("PNG", [False, True]), ("GIF", [False] * 2)],
+    )
+    def test_rows_by_their_format(self, store, monkeypatch, rule, expected):
+        rows = [bottleneck(A), bottleneck(B)._replace(format="PNG")]
+        part = write_part(store.place, store.kind, store.kind.table(rows))
+        assert self.outdated(store, part) == [False, False]
+        monkeypatch.setitem(RULES, rule, 2)
+        assert self.outdated(store, part) == expected
+        part = write_part(store.place, store.kind, store.kind.table(rows[::-1]))
+        assert self.outdated(store, part) == [False, False]
+
+    def test_rejects_by_class_and_message(self, store, monkeypatch):
+        png = Reject(C, "decode", "Undecodable", "PNG cannot be decoded")
+        find = Reject(D, "find", "Truncated", "PNG")
+        part = store.write_rejects(reject(A), reject(B, "NotAnImage"), png, find)
+        assert self.outdated(store, part) == [False] * 4
+        monkeypatch.setitem(RULES, "PNG", 2)
+        assert self.outdated(store, part) == [True, False, True, False]
+
+    @pytest.mark.parametrize("recorded", [b"[]", b"{", b"1", b"null", b"[" * 9999])
+    def test_a_record_that_is_none_of_ours_makes_all_outdated(self, store, recorded):
+        table = store.kind.table([bottleneck(A)])
+        metadata = {**table.schema.metadata, b"decode_rules": recorded}
+        part = write_part(store.place, store.kind, table.replace_schema_metadata(metadata))
+        assert self.outdated(store, part) == [True]
+
+    def test_parts_without_a_record_are_by_the_first_rules(self, store, monkeypatch):
+        table = store.kind.table([bottleneck(A)])
+        part = write_part(store.place, store.kind, table.replace_schema_metadata(None))
+        assert self.outdated(store, part) == [False]
+        monkeypatch.setitem(RULES, "JPEG", 2)
+        assert self.outdated(store, part) == [True]
+
+    def test_rows_without_a_format_may_be_of_any(self, store, monkeypatch):
+        table = store.kind.table([bottleneck(A)]).drop_columns(["format"])
+        part = write_part(store.place, store.kind, table)
+        monkeypatch.setitem(RULES, "Timeout", 2)
+        assert self.outdated(store, part) == [False]
+        monkeypatch.setitem(RULES, "BMP", 2)
+        assert self.outdated(store, part) == [True]
 
 
 class TestPlanning:
