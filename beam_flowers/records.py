@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 NOT_AN_IMAGE = "NotAnImage"
 """`Reject.error_class` of a file that is no picture at all: passed over, not a failure."""
 
+READ = "read"
+"""`Reject.stage` of a file that could not be read: no verdict on what it holds."""
+
 
 class Image(NamedTuple):
     """One file that may hold a picture; nothing of it has been read yet.
@@ -64,12 +67,16 @@ class RootListed(NamedTuple):
 
     Attributes:
         root: as in `Image.root`.
-        complete: True if everything below it was seen, so that a stored row of this root
-            which was not listed belongs to a file that is gone.
+        complete: True if all of it was seen, so that a stored row of this root which was not
+            listed belongs to a file that is gone.
+        is_tree: True if it is a folder that was gone through. Then `complete` says so of each
+            address below it, whatever root its row has, but for hidden files, files behind links
+            to folders and members of archives.
     """
 
     root: str
     complete: bool
+    is_tree: bool = False
 
 
 class Picture(NamedTuple):

@@ -18,7 +18,7 @@ from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds, added
+from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Seconds, added
 
 
 class Engine(Protocol):
@@ -146,7 +146,7 @@ def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Rej
         data = files.read_bytes(image.uri, limits.max_bytes + 1)
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        return Reject(image, "read", type(error).__name__, reason)
+        return Reject(image, READ, type(error).__name__, reason)
     if image.bytes is None:
         image = image._replace(bytes=len(data))
     return image, data, hashlib.sha256(data).hexdigest()

@@ -11,7 +11,7 @@ from beam_flowers.backbones.compute import Pending, collect, spent, start
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject, Seconds, added
+from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds, added
 
 Result = Bottleneck | Reject
 Backbones = ResolvedBackbone | Sequence[ResolvedBackbone]
@@ -94,5 +94,5 @@ def _join(results: Sequence[Result]) -> Result:
     first = found[0]
     if any(other.sha256 != first.sha256 for other in found):
         message = "the file was changed while it was read; run it again"
-        return Reject(first.image, "read", "Changed", message)
+        return Reject(first.image, READ, "Changed", message)
     return first._replace(vector=np.concatenate([b.vector for b in found]))

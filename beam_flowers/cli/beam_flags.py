@@ -62,8 +62,9 @@ def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> st
     underscored = "--" + name[2:].replace("-", "_")
     action = known.get(underscored, known.get(name))
     if action is None:
-        _refuse_misspelt(name, own, 0.8)
+        # The stricter one first: --runer is nearer to --runner than to --prune.
         _refuse_misspelt(underscored, known, 0.9)
+        _refuse_misspelt(name, own, 0.8)
         if not value and rest and not rest[0].startswith("-"):
             raise InputError(
                 f"unknown flag {name!r}: to hand it to Beam's runner, write {name}={rest[0]}"

@@ -63,6 +63,19 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="of the vectors in Parquet: BYTE_STREAM_SPLIT (default, smaller) or PLAIN, for "
         "Spark's vectorised reader; of a store that has the other one all parts are written again",
     )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="take out all rows of this backbone whose files IMAGES does not name, wherever they "
+        "were found, so that the store holds exactly this list, glob or manifest",
+    )
+    parser.add_argument(
+        "--max-removed-fraction",
+        type=float,
+        default=0.25,
+        help="if the files of more of the stored images than this are gone, and of more than 100, "
+        "take none out of the store, add what is new and exit with 4 (default 0.25; 1 allows all)",
+    )
     add_weights(parser)
     add_augment(parser)
     add_run(parser)
@@ -103,6 +116,7 @@ def _embed(
         warn=warn,
         encoding=arguments.encoding,
         progress=progress,
+        prune=arguments.prune,
     )
     if not copies:
         return summary, ""

@@ -1,4 +1,4 @@
-"""`forget`: takes the images of a folder out of a store."""
+"""`forget`: takes the images of a folder, or those that are missing, out of a store."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 
 from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.shared_flags import BEAM, warn
+from beam_flowers.errors import InputError
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -13,11 +14,20 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Deletes from STORE the rows, vectors and rejects of all images that were listed as ROOT "
         "or lie\nbelow it, for every backbone. The images themselves are not touched; ROOT need "
-        "not be there\nany more. To have its images back, embed ROOT again. Measures no "
-        "accuracy.\n\n" + BEAM
+        "not be there\nany more. To have its images back, embed ROOT again.\n\n"
+        "--missing looks for the file of each row instead, and deletes the rows of those that are "
+        "not there\nany more. A folder that cannot be read, or is empty as where a disk is not "
+        "mounted, ends it before\nanything is deleted. Measures no accuracy.\n\n" + BEAM
     )
+    # parse_args takes an absent ROOT for empty as soon as it meets STORE: STORE --dry-run ROOT.
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
-    parser.add_argument("root", metavar="ROOT", help="folder or file that was embedded or scored")
+    parser.add_argument(
+        "root", metavar="ROOT", nargs="?", help="folder or file that was embedded or scored"
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help="all images whose files are not there any more"
+    )
     parser.add_argument("--dry-run", action="store_true", help="count the rows and change nothing")
     parser.add_argument(
         "--now",
@@ -34,6 +44,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     from beam_flowers.store.names import AUGMENTED, SCORED
 
     store, root = files.absolute(arguments.store), arguments.root
+    if (root is None) != arguments.missing:
+        raise InputError("name the images to take out, either by ROOT or by --missing")
     take_out = forget
     if files.is_folder(files.join(store, AUGMENTED)):
         take_out = contrib("augment.table").forget_everywhere
@@ -41,7 +53,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     verb = "would forget" if arguments.dry_run else "forgot"
     copies = found.inner.get(AUGMENTED, 0)
     print(
-        f"{verb} {counted(found.rows, 'row')} and {counted(found.rejects, 'reject')} of {root}, "
+        f"{verb} {counted(found.rows, 'row')} and {counted(found.rejects, 'reject')} of "
+        f"{root or 'files that are not there any more'}, "
         f"{found.inner[SCORED]} of images that were only scored, {copies} of distorted copies"
     )
     for uri in found.lost:

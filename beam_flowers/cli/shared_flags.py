@@ -31,6 +31,7 @@ DEFAULT_BACKBONE = "efficientnet-lite0"
 EXIT_LOST = 1
 """Parts of the table were gone or damaged: warnings name them."""
 EXIT_TOO_MANY_BAD = 3
+EXIT_TOO_MANY_GONE = 4
 
 IMAGES = """\
 IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
@@ -152,7 +153,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     add_progress(parser)
     parser.add_argument("--shards", type=int, help="units of work (default: by number of files)")
     parser.add_argument(
-        "--retry-rejects", action="store_true", help="try files again that were rejected"
+        "--retry-rejects",
+        action="store_true",
+        help="try files again that were rejected for what they hold (those that could not be read "
+        "always are)",
     )
     parser.add_argument(
         "--verify",
@@ -189,14 +193,21 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
         )
     # For the history of a table: flags whose values cannot be secret, as an address may be.
     given = {name: getattr(arguments, name, None) for name in _TOLD}
-    options = {name: value for name, value in given.items() if value not in (None, False)}
-    made = {"command": arguments.command, "options": options}
-    return RunOptions(beams, arguments.shards, arguments.retry_rejects, arguments.verify, made)
+    told = {name: value for name, value in given.items() if value not in (None, False)}
+    options = RunOptions(
+        beams,
+        arguments.shards,
+        arguments.retry_rejects,
+        arguments.verify,
+        made={"command": arguments.command, "options": told},
+    )
+    # Of `embed` alone.
+    most = getattr(arguments, "max_removed_fraction", options.max_removed_fraction)
+    return replace(options, max_removed_fraction=most)
 
 
 _TOLD = (
     "encoding",
-    "max_removed_fraction",
     "min_margin",
     "prune",
     "retry_rejects",
@@ -273,10 +284,11 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
 
 def verdict(summary: Summary, most: float) -> int:
     """The exit code of a run over pictures."""
+    code = EXIT_TOO_MANY_GONE if summary.held else 0
     if summary.bad_fraction <= most:
-        return EXIT_LOST if summary.lost else 0
+        return code or (EXIT_LOST if summary.lost else 0)
     warn(
         f"{summary.failures} of {summary.failures + summary.rows} pictures failed, "
         f"{summary.bad_fraction:.1%}; --max-bad-fraction allows {most:.1%}"
     )
-    return EXIT_TOO_MANY_BAD
+    return code or EXIT_TOO_MANY_BAD

@@ -61,6 +61,16 @@ def resolve(path: str) -> str:
     return os.path.realpath(path)
 
 
+def is_behind_link(uri: str, root: str) -> bool:
+    """Tells if a folder between a local `root` and the file `uri` below it is a link."""
+    folder = parent(uri) if is_local(uri) else root
+    while len(folder) > len(root):
+        if os.path.islink(folder):
+            return True
+        folder = parent(folder)
+    return False
+
+
 def is_text(name: str) -> bool:
     """Whether a name is valid UTF-8 without NUL, so that a table can store it."""
     return "\0" not in name and printable(name) == name
@@ -92,6 +102,21 @@ def exists(uri: str) -> bool:
     """Whether a file or a folder is there; a dangling link is not."""
     found: bool = _module(uri).exists(uri)
     return found
+
+
+def is_gone(uri: str) -> bool:
+    """Tells if nothing is there, not even a link that leads nowhere.
+
+    Raises:
+        OSError: this cannot be told, since a folder above may not be entered or does not answer.
+    """
+    if not is_local(uri):
+        return not exists(uri)
+    try:
+        os.lstat(absolute(uri))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def is_folder(uri: str) -> bool:

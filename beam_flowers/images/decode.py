@@ -1,6 +1,7 @@
 """Bytes of one picture -> RGB pixels for a network, by fixed rules, or one typed reject.
 
-What each kind of picture becomes (changing a row means changing `recipe.DECODE_VERSION`):
+What each kind of picture becomes (changing a row means changing `recipe.DECODE_VERSION`; which
+pictures are accepted at all means changing `rules.RULES`):
 
 | in the file                      | result                                                    |
 |----------------------------------|-----------------------------------------------------------|

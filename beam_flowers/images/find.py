@@ -106,7 +106,7 @@ def _find_in_tree(root: str) -> Iterator[Found]:
         if found is not None:
             yield found
             complete = complete and not _is_gap(found)
-    yield RootListed(root, complete)
+    yield RootListed(root, complete, is_tree=True)
 
 
 def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:

@@ -27,7 +27,7 @@ from beam_flowers.scoring.columns import (
 from beam_flowers.scoring.decision import UNKNOWN, Rule
 from beam_flowers.scoring.folders import partition_folder
 from beam_flowers.scoring.ranking import TOP_K, Labeller, Models, Ranking, make_labellers
-from beam_flowers.store.schema import add_digests, images_table
+from beam_flowers.store.schema import add_digests, images_table, rules_record
 from beam_flowers.store.work_units import Filed
 
 LABEL_TEXT = "label_text"
@@ -187,6 +187,7 @@ class ScoreRows:
         return {
             "huggingface": json.dumps({"info": {"features": feature}}),
             "model_id": self._model_ids,
+            **rules_record(),
         }
 
     def scores(self, bottlenecks: Sequence[Bottleneck]) -> Iterator[Score]:

@@ -1,4 +1,4 @@
-"""Takes the rows of a root out of a store, in one commit for each of its tables."""
+"""Takes the rows of a root, or of missing files, out of a store: one commit for each table."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +23,7 @@ from beam_flowers.store.commits import (
     purge,
 )
 from beam_flowers.store.features import open_store
+from beam_flowers.store.missing import Missing
 from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
 from beam_flowers.store.schema import StoreRows
@@ -50,14 +52,39 @@ class Forgotten:
     lost: tuple[str, ...] = ()
 
 
+class Leaving(Protocol):
+    """Which images leave."""
+
+    def rows(self, names: pa.Table) -> pa.ChunkedArray:
+        """Return a mask of the rows that leave, of a table with columns `uri` and `root`."""
+
+    def is_left(self, root: str) -> bool:
+        """Tells if a root leaves the list of those that were listed."""
+
+
+@dataclass(frozen=True)
+class Below:
+    """Selects the images that were listed as `root`, or lie below it."""
+
+    root: str
+
+    def rows(self, names: pa.Table) -> pa.ChunkedArray:
+        """Return a mask of the rows that leave."""
+        return pc.or_(_below(names["uri"], self.root), _below(names["root"], self.root))
+
+    def is_left(self, root: str) -> bool:
+        """Tells if a root leaves the list of those that were listed."""
+        return root == self.root or root.startswith(files.join(self.root, ""))
+
+
 def forget(
     store: str,
-    root: str,
+    root: str | None,
     dry_run: bool = False,
     inner: Mapping[str, type[StoreRows]] = IMAGES_ONLY_SCORED,
     now: bool = False,
 ) -> Forgotten:
-    """Take all rows and rejects of images below a folder out of a store, of every backbone.
+    """Take rows and rejects of images out of a store, of every backbone.
 
     The images themselves are not touched. Vectors that leave are computed again if the images
     are embedded again.
@@ -65,31 +92,33 @@ def forget(
     Args:
         store: absolute folder of the store.
         root: a folder or file that was embedded or scored, or one below or above such a one;
-            it need not be there any more.
+            it need not be there any more. None for all images whose files are not there any more.
         dry_run: count only.
         inner: the tables inside of the store, by their folders, and the kind of their rows.
         now: delete older versions as well, which have the rows for a week otherwise.
 
     Raises:
-        InputError: if nothing of the store lies below `root`.
+        InputError: if nothing of the store lies below `root`; without one, if nobody can say
+            which files are gone.
         StoreError: if there is no store, or other writers were first each time.
     """
     open_store(store)
-    root = files.absolute(root)
-    found = _forget(store, root, StoreRows, dry_run=dry_run)
+    leaving = Missing() if root is None else Below(files.absolute(root))
+    found = _forget(store, leaving, StoreRows, dry_run=dry_run)
     tables = {
-        name: _forget(files.join(store, name), root, rows, dry_run=dry_run)
+        name: _forget(files.join(store, name), leaving, rows, dry_run=dry_run)
         for name, rows in inner.items()
     }
     counts = {name: gone.rows + gone.rejects for name, gone in tables.items()}
     lost = (*found.lost, *(uri for gone in tables.values() for uri in gone.lost))
     found = replace(found, inner=counts, lost=lost)
-    if not (found.rows or found.rejects or any(counts.values()) or lost):
+    if root is not None and not (found.rows or found.rejects or any(counts.values()) or lost):
         sections = open_store(store).sections.values()
         roots = sorted({known for section in sections for known in section.roots})
         named = ", ".join(roots[:_NAMED_ROOTS]) + ", ..." * (len(roots) > _NAMED_ROOTS)
         raise InputError(
-            f"{store} has no image of {root!r}. Folders that it has listed: {named or 'none'}"
+            f"{store} has no image of {files.absolute(root)!r}. Folders that it has listed: "
+            f"{named or 'none'}"
         )
     if now and not dry_run:
         for table in (store, *(files.join(store, name) for name in inner)):
@@ -97,17 +126,17 @@ def forget(
     return found
 
 
-def _forget(table: str, root: str, rows: type[StoreRows], *, dry_run: bool) -> Forgotten:
+def _forget(table: str, leaving: Leaving, rows: type[StoreRows], *, dry_run: bool) -> Forgotten:
     """Take rows out of one table, whichever it is; return them as rows and rejects."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
     if dry_run:
         base = latest(table)
-        return _gone(base, *_without(base, table, root, rows, run="", dry_run=True))
+        return _gone(base, *_without(base, table, leaving, rows, run="", dry_run=True))
 
     def attempt(base: Manifest) -> Forgotten | None:
         run = secrets.token_hex(8)
-        now, lost = _without(base, table, root, rows, run=run, dry_run=False)
+        now, lost = _without(base, table, leaving, rows, run=run, dry_run=False)
         gone = _gone(base, now, lost)
         if now.sections == base.sections:
             return gone
@@ -134,9 +163,9 @@ def _gone(base: Manifest, now: Manifest, lost: tuple[str, ...]) -> Forgotten:
 
 
 def _without(
-    base: Manifest, table: str, root: str, rows: type[StoreRows], *, run: str, dry_run: bool
+    base: Manifest, table: str, leaving: Leaving, rows: type[StoreRows], *, run: str, dry_run: bool
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Return the version without the rows of `root`, and the addresses of parts that are gone."""
+    """Return the version without the rows that leave, and the addresses of lost parts."""
     sections, lost = {}, []
     for key, section in base.sections.items():
         place = Place(table, key, section.fingerprint, run)
@@ -144,14 +173,14 @@ def _without(
         kept: list[Part | None] = []
         for part in section.parts:
             try:
-                kept.append(_remaining(place, part, section, root, rows, dry_run))
+                kept.append(_remaining(place, part, section, leaving, rows, dry_run))
             except PartLostError:
                 # Replaced since `base`, then the commit fails; or lost, then the next run that
                 # lists its images makes them anew.
                 lost.append(place.published(part.name))
                 kept.append(part)
         parts = tuple(part for part in kept if part is not None)
-        roots = tuple(known for known in section.roots if not _is_below(known, root))
+        roots = tuple(known for known in section.roots if not leaving.is_left(known))
         # A section without parts is left out: it would be a backbone that has no images.
         if parts or not section.parts:
             sections[key] = replace(section, parts=parts, roots=roots, lost=())
@@ -159,11 +188,16 @@ def _without(
 
 
 def _remaining(
-    place: Place, part: Part, section: Section, root: str, rows: type[StoreRows], dry_run: bool
+    place: Place,
+    part: Part,
+    section: Section,
+    leaving: Leaving,
+    rows: type[StoreRows],
+    dry_run: bool,
 ) -> Part | None:
-    """Return the part as it is, one written without the rows of `root`, or None if none stay."""
+    """Return the part as it is, one without the rows that leave, or None if none stay."""
     names = read_part(place, part.name, ["uri", "root"])
-    gone = pc.or_(_below(names["uri"], root), _below(names["root"], root))
+    gone = leaving.rows(names)
     left = len(names) - (pc.sum(gone).as_py() or 0)
     if left == len(names):
         return part
@@ -181,10 +215,6 @@ def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
     """Return a mask of the paths that are `root` or lie below it; a missing one does not."""
     is_root = pc.equal(paths, root)
     return pc.fill_null(pc.or_(is_root, pc.starts_with(paths, files.join(root, ""))), False)
-
-
-def _is_below(path: str, root: str) -> bool:
-    return path == root or path.startswith(files.join(root, ""))
 
 
 def _count(manifest: Manifest, *, rejects: bool) -> int:

@@ -6,12 +6,14 @@ of fifty million files takes disk, not memory. SQL holds the rules; Python only 
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
-from beam_flowers.errors import InputError
+from beam_flowers import files
+from beam_flowers.errors import BeamFlowersError, InputError
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 from beam_flowers.store import ledger_sql as sql
 
@@ -37,12 +39,33 @@ def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
         yield unit
 
 
+def _went_with(uri: str, root: str) -> bool:
+    """Tells if a file is not there any more, given that its root is not."""
+    if files.is_member(uri) or uri.startswith(files.join(root, "")):
+        return True
+    # A manifest names files anywhere.
+    try:
+        return files.is_gone(uri)
+    except (OSError, BeamFlowersError):
+        return False
+
+
 class StoredRow(NamedTuple):
-    """A stored file: its identity, the digest of its content and, if rejected, the reason."""
+    """A stored file.
+
+    Attributes:
+        image: the file as the row has it.
+        sha256: hex digest of its content.
+        error_class: the reason if it was rejected.
+        unread: True if it was rejected because it could not be read.
+        outdated: True if the rules have changed that it was accepted or rejected by.
+    """
 
     image: Image
     sha256: str | None
     error_class: str | None = None
+    unread: bool = False
+    outdated: bool = False
 
 
 class Rules(NamedTuple):
@@ -53,12 +76,28 @@ class Rules(NamedTuple):
         verify: nothing is trusted; every listed file is read again.
         retry: files that were rejected are tried again.
         relabel: a changed label, split or root updates the row.
+        reread: files that could not be read, or whose rules changed, are read again.
     """
 
     exact: bool = False
     verify: bool = False
     retry: bool = False
     relabel: bool = True
+    reread: bool = True
+
+
+class Going(NamedTuple):
+    """Counts of the stored rows that leave.
+
+    Attributes:
+        rows: those that leave and whose contents are listed nowhere else, as far as is known.
+        covered: all rows that the listing speaks of: of listed files, and those that leave.
+        doubtful: of `rows` those that may have moved: a file still to be read is of their size.
+    """
+
+    rows: int
+    covered: int
+    doubtful: int
 
 
 class Ledger:
@@ -72,7 +111,10 @@ class Ledger:
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.create_function("behind_link", 2, files.is_behind_link)
+        self._db.create_function("went_with", 2, _went_with)
         self._db.executescript(sql.TABLES)
+        self._relabel = True
         self.hidden = 0
         self.sections = 0
 
@@ -87,16 +129,26 @@ class Ledger:
                 if isinstance(f, Image | Reject)
             ]
             self._db.executemany(f"INSERT INTO listing VALUES ({','.join('?' * 11)})", rows)
-            roots = [f for f in block if isinstance(f, RootListed)]
+            roots = [
+                (f.root, f.complete, files.join(f.root, "") if f.is_tree else None)
+                for f in block
+                if isinstance(f, RootListed)
+            ]
             self._db.executemany(
-                "INSERT INTO roots VALUES (?, ?) "
-                "ON CONFLICT(root) DO UPDATE SET complete = max(complete, excluded.complete)",
+                "INSERT INTO roots VALUES (?, ?, ?) "
+                "ON CONFLICT(root) DO UPDATE SET complete = max(complete, excluded.complete), "
+                "prefix = coalesce(prefix, excluded.prefix)",
                 roots,
             )
 
     def is_empty(self) -> bool:
         """Whether nothing was listed that is not hidden."""
         return not self._number("SELECT count(*) FROM listing")
+
+    def gap(self) -> tuple[str, str] | None:
+        """Address of a folder or archive that could not be listed to its end, and why, if any."""
+        row: tuple[str, str] | None = self._db.execute(sql.GAP).fetchone()
+        return row
 
     def leave_out(self, rows: Iterable[StoredRow]) -> None:
         """Remove listed files that another table has, with the size and time that are listed.
@@ -131,9 +183,9 @@ class Ledger:
             "INSERT INTO parts(name, rejects, committed, place) VALUES (?, ?, ?, ?)",
             (name, rejects, committed, place),
         )
-        values = ((cursor.lastrowid, *row.image, row.sha256, row.error_class) for row in rows)
+        values = ((cursor.lastrowid, *row.image, *row[1:]) for row in rows)
         try:
-            self._db.executemany(f"INSERT INTO stored VALUES ({','.join('?' * 10)})", values)
+            self._db.executemany(f"INSERT INTO stored VALUES ({','.join('?' * 12)})", values)
         except Exception:
             # Of a part that turns out to be damaged in the middle, no row counts.
             self._db.execute("DELETE FROM stored WHERE part = ?", (cursor.lastrowid,))
@@ -146,12 +198,51 @@ class Ledger:
             InputError: if one manifest gives one file two labels.
         """
         self._refuse_two_labels()
+        self._relabel = rules.relabel
         self._db.executescript(sql.LISTED)
         script = sql.STATES
         for name, value in rules._asdict().items():
             # executescript takes no parameters; these are numbers and truth values of our own.
             script = script.replace(f":{name}", str(int(value)))
         self._db.executescript(script)
+
+    def stray_roots(self) -> dict[str, bool]:
+        """Roots of the rows that stay although this run has not listed their files.
+
+        Returns:
+            By root, if the run has listed a content of one of its rows, or may have.
+        """
+        self._db.executescript(sql.CONTENTS)
+        return {root: bool(may) for root, may in self._db.execute(sql.STRAY_ROOTS)}
+
+    def take_out_ghosts(self, absent: Iterable[str]) -> None:
+        """Let rows go of which the run lists the contents elsewhere.
+
+        Args:
+            absent: those of the stray roots that are not there any more.
+        """
+        self._db.executemany("INSERT INTO absent VALUES (?)", ((root,) for root in absent))
+        self._db.execute(sql.GHOSTS)
+
+    def is_undecided(self) -> bool:
+        """Tells if a file still to be read may have the content of a row of an absent root."""
+        return self._number(sql.UNDECIDED) > 0
+
+    def going(self) -> Going:
+        """Count the rows that leave."""
+        return Going(*self._db.execute(sql.GOING).fetchone())
+
+    def hold(self) -> None:
+        """Let all rows and rejects stay that were to leave."""
+        self._db.executescript(sql.HOLD)
+
+    def absent_rows(self) -> dict[str, int]:
+        """Rows and rejects that stay, by roots that are not there any more."""
+        return dict(self._db.execute(sql.ABSENT))
+
+    def empty(self) -> None:
+        """Forget what is stored, for another join with the same listing."""
+        self._db.executescript(sql.EMPTY)
 
     def doubt(self, unit_rows: int) -> None:
         """Marks the files that have to be hashed before it is known whether to embed them."""
@@ -190,6 +281,11 @@ class Ledger:
     def complete_roots(self) -> list[str]:
         """Roots that were listed completely."""
         return [r for (r,) in self._db.execute("SELECT root FROM roots WHERE complete ORDER BY 1")]
+
+    def listing_name(self) -> str:
+        """Digest of the roots that were listed: that of an earlier listing of the same ones."""
+        roots = [root for (root,) in self._db.execute("SELECT root FROM roots ORDER BY 1")]
+        return hashlib.sha256("\0".join(roots).encode()).hexdigest()[:16]
 
     def found_rejects(self) -> Iterator[Reject]:
         """Files that the listing itself rejected and the store does not know as such, by uri."""
@@ -277,6 +373,14 @@ class Ledger:
         (part,) = self._db.execute("SELECT id FROM parts WHERE name = ?", (name,)).fetchone()
         cursor = self._db.execute(sql.REMAINING, {"part": part})
         return [StoredRow(Image(*row[:7]), row[7]) for row in cursor]
+
+    def unchanged(self) -> Iterator[tuple[StoredRow, str]]:
+        """Yield the rows, as they would stay, of files that are read although they look unchanged.
+
+        With each the part that has it; by uri.
+        """
+        cursor = self._db.execute(sql.UNCHANGED, {"relabel": self._relabel})
+        return ((StoredRow(Image(*row[:7]), row[7]), row[8]) for row in cursor)
 
     def keep_parts(self, names: Iterable[str]) -> None:
         """Forgets the rows of all other parts."""

@@ -3,12 +3,13 @@
 TABLES = """
 CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT,
                      stage, error_class, message, sha256);
-CREATE TABLE roots(root PRIMARY KEY, complete INT);
+CREATE TABLE roots(root PRIMARY KEY, complete INT, prefix);
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT, place INT DEFAULT 0);
 CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
-                    sha256, error_class);
+                    sha256, error_class, unread INT, outdated INT);
 CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT);
 CREATE TABLE reasons(uri, stage, error_class, message, sha256);
+CREATE TABLE absent(root PRIMARY KEY);
 """
 
 # One row a uri: the first one found, one with a label before one without.
@@ -21,20 +22,31 @@ CREATE UNIQUE INDEX listed_uri ON listed(uri);
 """
 
 # What becomes of every stored row. What a killed run left is taken up for listed files only:
-# nobody may want the rest any more. Without a listed label a stored one under another root stays:
-# naming one folder of a labelled tree does not wipe its label.
+# nobody may want the rest any more. A folder that was listed completely covers every address below
+# it, with or without the rows' own roots; a manifest or an archive covers the rows found in it.
+# Without a listed label a stored one under another root stays: naming one folder of a labelled
+# tree does not wipe its label. Where rows are made of another table's, its contents are known, so
+# that an edit is seen which left size and time as they were.
 STATES = """
 CREATE TABLE states AS
 WITH judged AS (
   SELECT s.rowid AS row, s.part AS part, s.uri AS uri, p.committed AS committed,
+    l.uri IS NOT NULL AS listed,
     CASE
       WHEN l.uri IS NULL THEN
-        CASE WHEN :exact OR NOT p.committed OR s.root IN (SELECT root FROM roots WHERE complete)
+        CASE WHEN :exact OR NOT p.committed
+               OR s.root IN (SELECT root FROM roots WHERE complete AND prefix IS NULL)
+               OR EXISTS (SELECT 1 FROM roots r WHERE r.complete
+                          AND substr(s.uri, 1, length(r.prefix)) = r.prefix
+                          AND NOT instr(substr(s.uri, length(r.prefix)), '/.')
+                          AND NOT behind_link(s.uri, r.root))
              THEN 'gone' ELSE 'kept' END
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
       WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
-           OR (p.rejects AND :retry) THEN 'stale'
+           OR (p.rejects AND :retry) OR (:reread AND (s.unread OR s.outdated))
+           OR EXISTS (SELECT 1 FROM source o WHERE o.uri = s.uri AND o.sha256 IS NOT s.sha256)
+           THEN 'stale'
       WHEN :relabel AND (l.label IS NOT NULL OR l.root = s.root)
            AND (l.label IS NOT s.label OR l.split IS NOT s.split OR l.root IS NOT s.root
                 OR l.relative_path IS NOT s.relative_path) THEN 'changed'
@@ -45,7 +57,8 @@ ranked AS (
   SELECT *, row_number() OVER (PARTITION BY uri
     ORDER BY state IN ('kept', 'changed') DESC, committed DESC, part) AS rank
   FROM judged)
-SELECT row, part, uri, CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
+SELECT row, part, uri, listed, state = 'kept' AND NOT listed AS stray,
+  CASE WHEN rank > 1 THEN 'double' ELSE state END AS state FROM ranked;
 CREATE INDEX states_part ON states(part);
 CREATE TABLE known AS SELECT uri FROM states WHERE state IN ('kept', 'changed');
 CREATE UNIQUE INDEX known_uri ON known(uri);
@@ -55,11 +68,63 @@ WHERE error_class IS NULL AND uri NOT IN known;
 CREATE INDEX fresh_bytes ON fresh(bytes);
 """
 
-# Files that may be copies of a stored one, or of more new ones than fit into one unit.
+# Contents that are listed and known. One that is not known yet can only be that of a row of the
+# same size.
+CONTENTS = """
+CREATE TABLE contents AS
+SELECT DISTINCT s.sha256 FROM states t JOIN stored s ON s.rowid = t.row
+WHERE t.listed AND t.state IN ('kept', 'changed') AND s.sha256 IS NOT NULL;
+CREATE UNIQUE INDEX contents_sha256 ON contents(sha256);
+"""
+_IS_LISTED = "s.sha256 IN (SELECT sha256 FROM contents)"
+_MAY_BE_LISTED = """s.sha256 IS NOT NULL AND (s.bytes IN (SELECT bytes FROM fresh)
+OR EXISTS (SELECT 1 FROM fresh WHERE bytes IS NULL))"""
+
+# Rows that stay although the run has not listed their files, and of these the roots.
+_STRAY = "FROM states t JOIN stored s ON s.rowid = t.row WHERE t.state = 'kept' AND t.stray"
+STRAY_ROOTS = f"""
+SELECT s.root, coalesce(max({_IS_LISTED} OR {_MAY_BE_LISTED}), 0) {_STRAY} GROUP BY 1 ORDER BY 1
+"""
+
+# What a renamed root left: rows of roots that are not there, whose contents are listed elsewhere.
+GHOSTS = f"""
+UPDATE states SET state = 'gone' WHERE row IN (
+  SELECT t.row {_STRAY} AND s.root IN (SELECT root FROM absent) AND {_IS_LISTED}
+  AND went_with(s.uri, s.root))
+"""
+_OF_ABSENT = f"{_STRAY} AND s.root IN (SELECT root FROM absent)"
+UNDECIDED = f"SELECT count(*) {_OF_ABSENT} AND {_MAY_BE_LISTED}"
+ABSENT = f"SELECT s.root, count(*) {_OF_ABSENT} GROUP BY 1 ORDER BY 1"
+
+# Rows that leave and whose contents are listed nowhere; all that the listing covers, listed or not;
+# and those of the first that may yet turn out to have moved.
+GOING = f"""
+WITH covered AS (
+  SELECT s.*, t.state = 'gone' AND {_IS_LISTED} IS NOT TRUE AS going
+  FROM states t JOIN stored s ON s.rowid = t.row JOIN parts p ON p.id = s.part
+  WHERE p.committed AND NOT p.rejects AND (t.listed OR t.state = 'gone'))
+SELECT coalesce(sum(going), 0), count(*),
+  coalesce(sum(going AND {_MAY_BE_LISTED}), 0) FROM covered s
+"""
+HOLD = """
+UPDATE states SET state = 'kept'
+WHERE state = 'gone' AND part IN (SELECT id FROM parts WHERE committed);
+INSERT OR IGNORE INTO known SELECT uri FROM states WHERE state = 'kept';
+"""
+
+# For another look at what is stored, beside the same listing.
+EMPTY = """
+DROP TABLE listed; DROP TABLE states; DROP TABLE known; DROP TABLE fresh; DROP TABLE contents;
+DROP TABLE IF EXISTS doubtful; DELETE FROM absent; DELETE FROM stored; DELETE FROM parts;
+"""
+
+# Files that may be copies of a stored one, or of more new ones than fit into one unit. What older
+# rules accepted says nothing of a copy.
 DOUBT = """
 CREATE TABLE doubtful AS
 SELECT DISTINCT bytes FROM fresh WHERE bytes IN (
-  SELECT s.bytes FROM stored s JOIN parts p ON p.id = s.part WHERE NOT p.rejects)
+  SELECT s.bytes FROM stored s JOIN parts p ON p.id = s.part
+  WHERE NOT p.rejects AND NOT s.outdated)
 UNION SELECT bytes FROM fresh GROUP BY bytes HAVING count(*) > :unit_rows OR bytes IS NULL;
 """
 
@@ -77,7 +142,7 @@ WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
 # The table's own parts first; of several the first by name, so that each run chooses the same.
 SOURCES = """
 SELECT s.sha256, min(p.place || '/' || p.name) FROM stored s JOIN parts p ON p.id = s.part
-WHERE NOT p.rejects AND s.bytes IN (SELECT bytes FROM doubtful)
+WHERE NOT p.rejects AND NOT s.outdated AND s.bytes IN (SELECT bytes FROM doubtful)
 GROUP BY s.sha256 ORDER BY s.sha256
 """
 REMAINING = """
@@ -87,6 +152,27 @@ SELECT t.uri, CASE t.state WHEN 'changed' THEN l.root ELSE s.root END,
   CASE t.state WHEN 'changed' THEN l.split ELSE s.split END, s.bytes, s.modified, s.sha256
 FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.uri
 WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
+"""
+
+# An archive that is damaged is listed under its own name.
+GAP = """
+SELECT uri, message FROM listing
+WHERE error_class = 'UnreadableFolder' OR error_class IS NOT NULL AND uri = root LIMIT 1
+"""
+
+# What a read error says nothing of: rows whose files look unchanged, with the identities that they
+# would have.
+UNCHANGED = """
+WITH found AS (
+  SELECT s.*, p.name, :relabel AND (l.label IS NOT NULL OR l.root = s.root) AS anew,
+    l.root AS new_root, l.relative_path AS new_path, l.label AS new_label, l.split AS new_split
+  FROM states t JOIN stored s ON s.rowid = t.row JOIN parts p ON p.id = s.part
+  JOIN listed l ON l.uri = s.uri
+  WHERE t.state = 'stale' AND p.committed AND NOT s.unread
+    AND s.bytes = l.bytes AND s.modified = l.modified)
+SELECT uri, iif(anew, new_root, root), iif(anew, new_path, relative_path),
+  iif(anew, new_label, label), iif(anew, new_split, split), bytes, modified, sha256, name
+FROM found ORDER BY uri
 """
 
 # What another table has as it is listed, which that table is asked for then.

@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import filterfalse, groupby
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from beam_flowers import files
-from beam_flowers.errors import PartDamagedError, PartLostError
-from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
+from beam_flowers.errors import BeamFlowersError, PartDamagedError, PartLostError
+from beam_flowers.images.formats import FORMATS
+from beam_flowers.images.rules import changed_rules, is_outdated
+from beam_flowers.records import NOT_AN_IMAGE, READ, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -43,9 +46,26 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
-from beam_flowers.store.work_units import Unit, UnitWriter, partitions_for, write_sources
+from beam_flowers.store.schema import (
+    IMAGE_SCHEMA,
+    images_of,
+    images_table,
+    rejects_table,
+    rules_of,
+)
+from beam_flowers.store.work_units import (
+    Unit,
+    UnitWriter,
+    partitions_for,
+    write_sources,
+    write_unchanged,
+)
 
+FEW_ROWS = 100
+"""So many may leave a section whatever share of it they are."""
+_HELD = "held"
+"""Key of a section's `about`."""
+_AT_ONCE = 16
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 _MOST_ALIKE = 1024
 """Files of one size that share a unit, however small units are. Else all files of a collection of
@@ -69,7 +89,10 @@ class Plan:
         unit_rows: files of a unit, about.
         made: what the manifest says of the command; see `Manifest.made`.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
-            `reasons`: the rejects by error class.
+            `reasons`: the rejects by error class. Where rows stay because too many would leave,
+            `held` is the number of these and `covered` that of the rows that were listed, or left.
+        undecided: what leaves depends on the contents of files still to be read; another plan on
+            the same listing, once this one is committed, knows them.
     """
 
     place: Place
@@ -84,6 +107,7 @@ class Plan:
     unit_rows: int = _FEWEST_ROWS
     counts: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    undecided: bool = False
 
     @property
     def units(self) -> int:
@@ -112,6 +136,8 @@ class Outcome:
         problem: why there is nothing, though there should be; it keeps the run from a commit.
         damaged: (folder of the table, name) of a part that rows should have been copied from; it
             keeps the run from a commit as well.
+        unread: rows that stay since their files look unchanged and could not be read, by the class
+            of the error; they are among `reused`, or among the rejects.
     """
 
     parts: tuple[Part, ...]
@@ -121,6 +147,7 @@ class Outcome:
     seconds: Seconds = field(default_factory=Seconds)
     problem: str = ""
     damaged: tuple[tuple[str, str], ...] = ()
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 def fill_ledger(
@@ -173,10 +200,29 @@ def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
-    for table in iterate_part(place, name, [*IMAGE_SCHEMA.names, "error_class"]):
-        reasons = table["error_class"].to_pylist() if holds_rejects(name) else [None] * len(table)
-        columns = zip(images_of(table), table["sha256"].to_pylist(), reasons, strict=True)
-        yield from (StoredRow(*values) for values in columns)
+    columns = [*IMAGE_SCHEMA.names, "format", "stage", "error_class", "message"]
+    for table in iterate_part(place, name, columns):
+        none = [None] * len(table)
+        stages, reasons = (
+            table[n].to_pylist() if holds_rejects(name) else none for n in ("stage", "error_class")
+        )
+        unread = [stage == READ for stage in stages]
+        values = (images_of(table), table["sha256"].to_pylist(), reasons, unread)
+        yield from (StoredRow(*row) for row in zip(*values, _outdated(table), strict=True))
+
+
+def _outdated(table: pa.Table) -> list[bool]:
+    """For each row or reject, if the rules have changed that it was made by."""
+    changed = changed_rules(rules_of(table.schema))
+    if not changed:
+        return [False] * len(table)
+    if "stage" in table.schema.names:
+        verdicts = (table[name].to_pylist() for name in ("stage", "error_class", "message"))
+        return [is_outdated(changed, *verdict) for verdict in zip(*verdicts, strict=True)]
+    if "format" in table.schema.names:
+        return [format_ in changed for format_ in table["format"].to_pylist()]
+    # Scores do not tell.
+    return [not changed.isdisjoint(FORMATS)] * len(table)
 
 
 def unit_rows(count: int, shards: int | None) -> int:
@@ -194,6 +240,25 @@ def unit_rows(count: int, shards: int | None) -> int:
     return max(_FEWEST_ROWS, min(_MOST_ROWS, math.isqrt(count)))
 
 
+def absent_roots(roots: Mapping[str, bool]) -> list[str]:
+    """Those of the roots that are not there any more; one that cannot be asked for is.
+
+    Args:
+        roots: by address, if the answer matters. Where it does not, no server is asked: the run
+            may have nothing else to do with it.
+    """
+
+    def is_absent(root: str) -> bool:
+        try:
+            return files.is_gone(root)
+        except (OSError, BeamFlowersError):
+            return False
+
+    asked = [root for root, matters in roots.items() if matters or files.is_local(root)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return [root for root, gone in zip(asked, pool.map(is_absent, asked), strict=True) if gone]
+
+
 def make_plan(
     ledger: Ledger,
     place: Place,
@@ -203,6 +268,7 @@ def make_plan(
     rules: Rules,
     shards: int | None = None,
     others: Sequence[tuple[Place, Section]] = (),
+    max_removed_fraction: float = 1.0,
     lost: Sequence[Part] = (),
 ) -> Plan:
     """Joins the listing with the table and writes the units of work beside it.
@@ -216,15 +282,18 @@ def make_plan(
         rules: of the join.
         shards: number of units wanted; by default it follows from the number of files.
         others: sections of other tables whose vectors files of the same content take.
+        max_removed_fraction: of the rows that the listing covers; if more would leave, and more
+            than `FEW_ROWS`, then none does.
         lost: parts of the section that are gone or damaged; see `Section.lost`.
     """
     ledger.join(rules)
+    known = committed(manifest, place)
+    held, undecided = _settle_members(ledger, known, max_removed_fraction)
     fresh = ledger.fresh()
     rows = unit_rows(fresh, shards)
     if fresh:
         _add_others(ledger, others)
     whole, partly = ledger.part_names()
-    known = committed(manifest, place)
     described = {p.name: p for p in known.parts}
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
@@ -237,16 +306,50 @@ def make_plan(
         manifest.version,
         replace(
             section,
+            about=section.about | _remembered(ledger, known, held),
             parts=tuple(parts),
             roots=tuple(sorted(roots)),
             lost=(*known.lost, *lost),
         ),
         others=tuple(other for other, _ in others),
-        counts=_counts(ledger),
+        counts=_counts(ledger) | held,
+        undecided=undecided,
     )
     for number, (_, other) in enumerate(others, start=1):
         described |= {f"{number}/{part.name}": part for part in other.rows}
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly), described)
+
+
+def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
+    """Let ghosts leave, and all others stay if they are too many.
+
+    Returns:
+        The counts of what stays therefore, and `Plan.undecided`.
+    """
+    ledger.take_out_ghosts(absent_roots(ledger.stray_roots()))
+    undecided = ledger.is_undecided()
+    going = ledger.going()
+    # What was added since does not make the share of what is missing any smaller.
+    covered = min(going.covered, _held(known).get(ledger.listing_name(), going.covered))
+    if going.rows <= max(FEW_ROWS, fraction * covered):
+        return {}, undecided
+    ledger.hold()
+    return {"held": going.rows, "covered": covered}, undecided or going.doubtful > 0
+
+
+def _held(known: Section) -> dict[str, int]:
+    """By listing, of how many rows too many were missing when it was last stored."""
+    found = known.about.get(_HELD)
+    return {k: v for k, v in found.items() if type(v) is int} if isinstance(found, dict) else {}
+
+
+def _remembered(ledger: Ledger, known: Section, held: dict[str, int]) -> dict[str, Any]:
+    """The entry of `about` that the next run reads by `_held`."""
+    earlier = _held(known)
+    earlier.pop(ledger.listing_name(), None)
+    if held:
+        earlier[ledger.listing_name()] = held["covered"]
+    return {_HELD: earlier} if earlier else {}
 
 
 def _add_others(ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
@@ -386,6 +489,7 @@ def _write_units(
         write_sources(ledger, plan.place, sources, {**described, **own})
         plan = replace(plan, compute=compute, doubtful=doubtful, sources=sources)
     writer.close()
+    write_unchanged(plan.place, ledger.unchanged())
     return plan
 
 
@@ -450,9 +554,13 @@ def add_counts(counts: dict[str, Any], outcomes: Iterable[Outcome]) -> dict[str,
     reasons = Counter(counts.get("reasons", {}))
     for outcome in outcomes:
         reasons.update(outcome.reasons)
+    unread = Counter(counts.get("unread", {}))
+    for outcome in outcomes:
+        unread.update(outcome.unread)
     seconds = added(outcome.seconds for outcome in outcomes)
     return {
         **counts,
+        **({"unread": dict(sorted(unread.items()))} if unread else {}),
         "embedded": sum(o.computed for o in outcomes),
         "reused": counts["reused"] + sum(o.reused for o in outcomes),
         "rejected": counts["rejected"] + sum(p.rows for p in rejects),

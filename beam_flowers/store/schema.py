@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,6 +13,7 @@ import pyarrow as pa
 
 from beam_flowers.errors import StoreError
 from beam_flowers.images.labels import normalize
+from beam_flowers.images.rules import RULES
 from beam_flowers.records import Bottleneck, Image, Reject
 
 _TIME = pa.timestamp("us", tz="UTC")
@@ -21,6 +23,7 @@ ENCODINGS = ("split", "plain")
 such as Spark 3.5 need. benchmarks/store_size.py compares them."""
 
 _ENCODING = "vector_encoding"
+_RULES = "decode_rules"
 _ARROW = {"float32": pa.float32(), "float16": pa.float16()}
 
 IMAGE_FIELDS = (
@@ -84,7 +87,7 @@ class StoreRows:
     @property
     def _metadata(self) -> dict[str, str]:
         about = {"backbone": self.backbone, "fingerprint": self.fingerprint}
-        return about | {_ENCODING: self.encoding}
+        return about | {_ENCODING: self.encoding} | rules_record()
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
         """The rows of `bottlenecks` (at least one), in their order."""
@@ -114,8 +117,15 @@ class StoreRows:
         return numbers
 
     def derived(self, rows: pa.Table) -> pa.Table:
-        """`rows` with the columns that follow from others, and the encoding, brought up to date."""
-        rows = rows.replace_schema_metadata(self._metadata)
+        """`rows` with the columns that follow from others, and the encoding, brought up to date.
+
+        They stay verdicts by the rules that they were made by.
+        """
+        metadata = {key: value for key, value in self._metadata.items() if key != _RULES}
+        recorded = (rows.schema.metadata or {}).get(_RULES.encode())
+        if recorded is not None:
+            metadata[_RULES] = recorded.decode()
+        rows = rows.replace_schema_metadata(metadata)
         normalized = pa.array([_normalized(v) for v in rows["label"].to_pylist()], pa.string())
         index = rows.schema.get_field_index("label_normalized")
         return rows.set_column(index, rows.schema.field(index), normalized)
@@ -179,6 +189,25 @@ def encoding_of(schema: pa.Schema) -> str:
     return found.decode()
 
 
+def rules_record() -> dict[str, str]:
+    """Schema metadata of rows and rejects that come of files read now; see `images.rules`."""
+    return {_RULES: json.dumps(RULES, sort_keys=True)}
+
+
+def rules_of(schema: pa.Schema) -> dict[str, int]:
+    """Read the versions of the rules that rows or rejects with this schema were made by.
+
+    A part from before there were any has none: that is 1 of each.
+    """
+    recorded = (schema.metadata or {}).get(_RULES.encode(), b"{}")
+    try:
+        found = json.loads(recorded)
+    except (ValueError, RecursionError):
+        found = None
+    # What cannot be read is a version that is none of ours: all is looked at again.
+    return found if isinstance(found, dict) else dict.fromkeys(RULES, 0)
+
+
 def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
     """The `Bottleneck`s of a store's table."""
     names = ("sha256", "width", "height", "format")
@@ -194,9 +223,8 @@ def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     """Arrow table of `rejects` in `REJECT_SCHEMA`."""
     rows = [{**r.image._asdict(), **r._asdict()} for r in rejects]
-    return pa.table(
-        [pa.array([row[f.name] for row in rows], f.type) for f in REJECT_SCHEMA], REJECT_SCHEMA
-    )
+    columns = [pa.array([row[f.name] for row in rows], f.type) for f in REJECT_SCHEMA]
+    return pa.table(columns, REJECT_SCHEMA.with_metadata(rules_record()))
 
 
 def rejects_digest(rows: pa.Table) -> int:

@@ -7,24 +7,28 @@ import io
 import json
 import pickle
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import WorkerError
-from beam_flowers.store.ledger import Ledger
+from beam_flowers.store.ledger import Ledger, StoredRow
 from beam_flowers.store.parts import Part, Place
-from beam_flowers.store.schema import IMAGE_SCHEMA
+from beam_flowers.store.schema import IMAGE_SCHEMA, images_table
 
 _MOST_IN_PARTITION = 200_000
 """Files whose names and digests are in memory at once, some 110 MB."""
 
+_UNCHANGED = "unchanged.parquet"
+_UNCHANGED_ROWS = 10_000
+_UNCHANGED_SCHEMA = IMAGE_SCHEMA.append(pa.field("part", pa.string()))
 _SOURCE_SCHEMA = pa.schema([(name, pa.string()) for name in ("sha256", "part", "described")])
 
 
@@ -176,6 +180,32 @@ def write_sources(
             table = pa.table([pa.array(c, pa.string()) for c in columns], _SOURCE_SCHEMA)
             writer.write_table(table, row_group_size=max(len(rows), 1))
     files.write_atomic(place.run_file("sources.parquet"), buffer.getvalue())
+
+
+def write_unchanged(place: Place, rows: Iterable[tuple[StoredRow, str]]) -> None:
+    """Write the rows that stay if their files cannot be read, with the parts that have them."""
+    rows = iter(rows)
+    writer = UnitWriter(place.run_file(_UNCHANGED), _UNCHANGED_SCHEMA)
+    while block := list(islice(rows, _UNCHANGED_ROWS)):
+        images = images_table([row.image for row, _ in block], [row.sha256 for row, _ in block])
+        writer.add(images.append_column("part", pa.array([part for _, part in block])))
+    writer.close()
+
+
+def read_unchanged(place: Place, uris: Sequence[str]) -> dict[str, pa.Table]:
+    """Find the rows of some files that `write_unchanged` wrote.
+
+    Returns:
+        By part, in `IMAGE_SCHEMA`.
+    """
+    uri = place.run_file(_UNCHANGED)
+    if not uris or not files.exists(uri):
+        return {}
+    # Sorted by uri, so that only the row groups that may have them are read.
+    found = pq.read_table(files.open_read(uri), filters=[("uri", "in", list(uris))])
+    parts = sorted(set(found["part"].to_pylist()))
+    rows = {part: found.filter(pc.equal(found["part"], part)) for part in parts}
+    return {part: table.drop_columns(["part"]) for part, table in rows.items()}
 
 
 def read_sources(place: Place, index: int) -> dict[str, Source]:

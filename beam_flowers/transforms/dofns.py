@@ -26,20 +26,21 @@ from beam_flowers.backbones.joined import collect_joined, spent_joined, start_ea
 from beam_flowers.errors import BackboneError, PartDamagedError, StoreError, WorkerError
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject, Seconds
+from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds
 from beam_flowers.store.parts import (
     Part,
     Place,
     RejectRows,
     RowKind,
     find_rows,
+    holds_rejects,
     iterate_part,
     located,
     read_part,
     write_part,
     write_parts,
 )
-from beam_flowers.store.plan import Outcome, derive_parts
+from beam_flowers.store.plan import Outcome, derive_part, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.work_units import (
     Source,
@@ -47,6 +48,7 @@ from beam_flowers.store.work_units import (
     pack,
     partition,
     read_sources,
+    read_unchanged,
     read_unit,
     unpack,
 )
@@ -144,16 +146,54 @@ def write_results(
     results: Iterable[Bottleneck | Reject],
     spent: Seconds | None = None,
 ) -> Outcome:
-    """Writes the rows and the rejects of some files, which took `spent` to compute."""
+    """Writes the rows and the rejects of some files, which took `spent` to compute.
+
+    A file that looks unchanged and cannot be read keeps the row, or the verdict, that it has.
+    """
     begun, results = time.perf_counter(), list(results)
     bottlenecks = [r for r in results if isinstance(r, Bottleneck)]
     rejects = [r for r in results if isinstance(r, Reject)]
+    unread = {r.image.uri: r.error_class for r in rejects if r.stage == READ}
+    kept, kept_parts, reasons = keep_rows(place, kind, [*unread])
+    rejects = [r for r in rejects if r.image.uri not in kept]
     rows = kind.table(bottlenecks) if bottlenecks else None
-    parts = write_rows(place, kind, rows, rejects)
+    parts = (*write_rows(place, kind, rows, rejects), *kept_parts)
     computed = len({b.sha256 for b in bottlenecks})
     seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
-    reused = len(bottlenecks) - computed
-    return Outcome(parts, computed, reused, reasons=reasons_of(rejects), seconds=seconds)
+    return Outcome(
+        parts,
+        computed,
+        len(bottlenecks) - computed + len(kept) - reasons.total(),
+        reasons=dict(reasons + Counter(reasons_of(rejects))),
+        seconds=seconds,
+        unread=dict(Counter(unread[uri] for uri in kept)),
+    )
+
+
+def keep_rows(
+    place: Place, kind: RowKind, uris: Sequence[str]
+) -> tuple[list[str], list[Part], Counter[str]]:
+    """Write the rows and rejects again that files have which the plan calls unchanged.
+
+    Args:
+        place: the section.
+        kind: of its rows.
+        uris: of files that cannot be read.
+
+    Returns:
+        The uris of those that have one, the parts, and their rejects by error class.
+    """
+    kept: list[str] = []
+    parts: list[Part] = []
+    reasons: Counter[str] = Counter()
+    for name, images in read_unchanged(place, uris).items():
+        kept += images["uri"].to_pylist()
+        if holds_rejects(name):
+            parts.append(derive_part(place, RejectRows(), name, images, "uri"))
+            reasons.update(read_part(place, parts[-1].name, ["error_class"])[0].to_pylist())
+        else:
+            parts += derive_parts(place, kind, name, images, "uri")
+    return kept, parts, reasons
 
 
 def write_rows(

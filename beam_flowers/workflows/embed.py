@@ -14,6 +14,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, PartDamagedError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
+from beam_flowers.pages.format import counted
 from beam_flowers.records import Reject, RootListed
 from beam_flowers.store.commits import (
     Manifest,
@@ -36,6 +37,7 @@ from beam_flowers.workflows.progress import Progress, watched
 from beam_flowers.workflows.summary import Summary as Summary
 
 Warn = Callable[[str], None]
+_NAMED_ROOTS = 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class RunOptions:
         retry_rejects: try files again that were rejected.
         verify: trust no stored row; read every file again.
         made: `command` and `options` for the history of the table; nothing that is secret.
+        max_removed_fraction: of the stored rows that a listing covers. If the files of more are
+            gone, and of more than 100, `embed` takes none out: a disk may not be mounted.
     """
 
     pipeline: Sequence[str] = ()
@@ -55,8 +59,14 @@ class RunOptions:
     retry_rejects: bool = False
     verify: bool = False
     made: Mapping[str, Any] = field(default_factory=dict)
+    max_removed_fraction: float = 0.25
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_removed_fraction <= 1:
+            raise InputError(
+                "max_removed_fraction is a share from 0 to 1, not "
+                f"{self.max_removed_fraction!r}; 1 allows all"
+            )
         if self.shards is not None and self.shards < 1:
             raise InputError(f"shards must be 1 or more, not {self.shards!r}")
 
@@ -119,6 +129,7 @@ class TableRun:
         damaged: (folder of the table, name) of parts that this run has found damaged.
         lost: rows of the parts that this run has found gone or damaged.
         made: see `RunOptions`.
+        max_removed_fraction: see `RunOptions`; None for a table whose rows come and go unasked.
     """
 
     root: str
@@ -135,6 +146,7 @@ class TableRun:
     damaged: set[tuple[str, str]] = field(default_factory=set)
     lost: int = 0
     made: Mapping[str, Any] = field(default_factory=dict)
+    max_removed_fraction: float | None = None
 
     def bring_up_to_date(
         self,
@@ -194,24 +206,90 @@ class TableRun:
             others = self._other_sections(place)
             if self.leaves_out:
                 self._leave_out(ledger, others)
-            plan = make_plan(
-                ledger,
-                place,
-                base,
-                self.kind,
-                self.described,
-                self.rules,
-                self.shards,
-                others,
-                # A table that holds exactly what is listed makes all of it again.
-                () if self.rules.exact else lost,
-            )
+            plan = self._plan(ledger, place, base, self.rules, others, lost)
             ledger.rest()
             result = self._carry_out(plan, base, carry_out)
+            if result["committed"] and plan.undecided:
+                plan, result = self._decide(ledger, place, result, carry_out)
             if result["committed"]:
                 self._warn_of_losses(place, lost)
+                self._warn_of_unread(result)
+                self._warn_of_absent(ledger, result)
                 self._warn_of_labels(ledger, place, plan)
         return result
+
+    def _plan(
+        self,
+        ledger: Ledger,
+        place: Place,
+        base: Manifest,
+        rules: Rules,
+        others: Sequence[tuple[Place, Section]] = (),
+        lost: Sequence[Part] = (),
+    ) -> Plan:
+        return make_plan(
+            ledger,
+            place,
+            base,
+            self.kind,
+            self.described,
+            rules,
+            self.shards,
+            others,
+            1.0 if self.max_removed_fraction is None else self.max_removed_fraction,
+            # A table that holds exactly what is listed makes all of it again.
+            () if rules.exact else lost,
+        )
+
+    def _decide(
+        self,
+        ledger: Ledger,
+        place: Place,
+        first: dict[str, Any],
+        carry_out: Callable[[Plan], None],
+    ) -> tuple[Plan, dict[str, Any]]:
+        """Plan what leaves, and carry it out, now that the contents of all files are stored."""
+        base = latest(self.root)
+        place = replace(place, run=secrets.token_hex(8))
+        ledger.empty()
+        lost = fill_ledger(ledger, place, base, self.damaged)
+        rules = self.rules._replace(verify=False, retry=False, reread=False)
+        plan = self._plan(ledger, place, base, rules, lost=lost)
+        result = self._carry_out(plan, base, carry_out)
+        if result["committed"]:
+            result["reused"] -= first["embedded"]
+        seconds = first.get("seconds", {})
+        told = {"embedded": first["embedded"], "unread": first.get("unread", {})}
+        return plan, {**result, **told, "seconds": seconds}
+
+    def _warn_of_unread(self, result: dict[str, Any]) -> None:
+        unread: dict[str, int] = result.get("unread", {})
+        if unread:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in unread.items())
+            self.warn(
+                f"{counted(sum(unread.values()), 'file')} could not be read ({reasons}); what is "
+                "stored of them stays, as their sizes and times are unchanged. Run this again"
+            )
+
+    def _warn_of_absent(self, ledger: Ledger, result: dict[str, Any]) -> None:
+        """Name the rows that stay though their files, or the roots of these, are not there."""
+        if self.max_removed_fraction is None:
+            return
+        if held := result.get("held"):
+            self.warn(
+                f"{held:,} of {result['covered']:,} stored images are not there any more, which is "
+                f"more than --max-removed-fraction {self.max_removed_fraction:g} allows: none was "
+                "taken out, what is new was added. Is a disk not mounted? If they are meant to "
+                "leave, run this again with --max-removed-fraction 1"
+            )
+        absent = ledger.absent_rows()
+        if absent:
+            roots = ", ".join([*absent][:_NAMED_ROOTS]) + ", ..." * (len(absent) > _NAMED_ROOTS)
+            self.warn(
+                f"the store keeps {counted(sum(absent.values()), 'image')} of folders that are not "
+                f"there any more ({roots}); `beam-flowers forget {self.root} --missing` takes out "
+                "those whose files are not there either"
+            )
 
     def _carry_out(
         self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None]
@@ -273,6 +351,7 @@ class TableRun:
             for other, section in others
             for part in (section.rows if self.rules.retry else section.parts)
             for row in self._rows_there(other, part.name)
+            if not (row.unread or (row.outdated and row.error_class))
         )
 
     def _rows_there(self, place: Place, name: str) -> Iterator[StoredRow]:
@@ -320,6 +399,8 @@ class TableRun:
             counts["reasons"],
             counts.get("seconds", {}),
             self.lost,
+            counts.get("held", 0),
+            counts.get("unread", {}),
         )
 
 
@@ -355,6 +436,7 @@ def embed_images(
     warn: Warn = print,
     encoding: str | None = None,
     progress: Progress | None = None,
+    prune: bool = False,
 ) -> Summary:
     """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
 
@@ -368,9 +450,11 @@ def embed_images(
         encoding: of the vectors, one of `ENCODINGS`; parts that have another are written again.
             None for what the store has, `split` in a new one.
         progress: is told how far the run is.
+        prune: take all rows of the backbone out whose files are not found in `images`.
 
     Raises:
-        InputError: if an input is missing or nothing in it is a picture.
+        InputError: if an input is missing or nothing in it is a picture; with `prune`, if a folder
+            in it cannot be listed.
         StoreError: if `store` is no store.
     """
     options = options or RunOptions()
@@ -379,12 +463,23 @@ def embed_images(
     require_outer_table(store)
     place = backbone_place(store, backbone)
     encoding = encoding or encoding_in(committed(latest(store), place))
-    rules = Rules(verify=options.verify, retry=options.retry_rejects, relabel=relabel)
+    rules = Rules(prune, options.verify, options.retry_rejects, relabel)
     run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
     # What was only scored before is hashed and needs no network.
-    run = replace(run, others=(scored_root(store),), made=options.made)
+    most = options.max_removed_fraction
+    run = replace(run, others=(scored_root(store),), max_removed_fraction=most)
+    run = replace(run, made=options.made)
+
+    def list_into(ledger: Ledger) -> None:
+        ledger.list_found(list_images(images, store, progress))
+        if prune and (gap := ledger.gap()):
+            raise InputError(
+                f"{gap[0]}: {gap[1]}; so nobody can say which images are no longer listed. Make it "
+                "readable, or leave --prune away"
+            )
+
     summary = run.bring_up_to_date(
-        lambda ledger: ledger.list_found(list_images(images, store, progress)),
+        list_into,
         lambda plan: run_plan(plan, run.kind, [backbone], options.pipeline, progress),
     )
     if not summary.rows:

@@ -78,7 +78,8 @@ def score_stored(
     """
     store = files.absolute(store)
     # What was rejected may be in the store by now; to look there costs nothing.
-    rules = table.rules._replace(retry=True)
+    # No file is read, so that the rules of decoding say nothing.
+    rules = table.rules._replace(retry=True, reread=False)
     table = replace(table, rules=rules, reads=[store, scored_root(store)])
     sources: list[list[Source]] = []
 

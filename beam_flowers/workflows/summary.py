@@ -22,6 +22,10 @@ class Summary:
             was computed.
         lost: rows of parts that were found gone or damaged; those of listed images were made
             again.
+        held: stored rows whose files are gone and that stay, since they are more than
+            `RunOptions.max_removed_fraction` allows.
+        unread: files that look unchanged and could not be read, so that their rows stay, by the
+            class of the error.
     """
 
     embedded: int
@@ -34,6 +38,8 @@ class Summary:
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict, compare=False)
     lost: int = 0
+    held: int = 0
+    unread: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -81,7 +81,7 @@ def test_a_second_run_computes_and_changes_nothing(embedded, monkeypatch):
     assert latest(str(store)).version == version
 
 
-def test_a_file_that_cannot_be_opened_is_tried_again_on_request(embedded, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_opened_is_tried_again(embedded, tmp_path, monkeypatch):
     folder = tmp_path / "pictures"
     shutil.copytree(embedded[0] / "玫瑰 [odd]", folder)
     locked = str(folder / "a b.jpg")
@@ -89,8 +89,7 @@ def test_a_file_that_cannot_be_opened_is_tried_again_on_request(embedded, tmp_pa
         patch.setattr(files, "read_bytes", refusing(locked))
         assert embed(folder, tmp_path / "store").rejected == 1
     assert rejects(tmp_path / "store") == {locked: "PermissionError"}
-    assert embed(folder, tmp_path / "store").rejected == 1
-    retried = embed(folder, tmp_path / "store", retry_rejects=True)
+    retried = embed(folder, tmp_path / "store")
     assert str(retried) == "embedded 1, reused 5, rejected 0, hidden 0, of 6"
     assert rejects(tmp_path / "store") == {}
     assert locked in {row["uri"] for row in rows(tmp_path / "store")}

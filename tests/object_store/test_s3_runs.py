@@ -268,3 +268,25 @@ def test_a_wrong_address_is_said_soon(bucket, tmp_path):
     assert "trying again for up to 15 seconds" in " ".join(lines[:2])
     assert "has not answered for 15 seconds; check its address" in lines[-1]
     assert len(lines) < 8
+
+
+def test_missing_images_are_found_folder_by_folder(reached, tmp_path, capsys):
+    uri, store = upload(photos(tmp_path / "pictures"), reached), files.join(reached.uri, "store")
+    embed(uri, store)
+    gone = sorted((reached.folder / "pictures" / "roses").glob("*.jpg"))[0]
+    gone.unlink()
+    reached.proxy.paths.clear()
+    assert cli("forget", store, "--missing", *reached.flags) == 0
+    assert "forgot 1 row " in capsys.readouterr().out
+    assert len(vectors(reached.folder / "store")) == 9
+    listed = [path for _, path in reached.proxy.paths if "prefix=pictures%2F" in path]
+    assert 5 <= len(listed) <= 10
+    assert not any(method == "HEAD" and ".jpg" in path for method, path in reached.proxy.paths)
+
+
+def test_a_renamed_prefix_leaves_no_ghosts(reached, tmp_path):
+    uri, store = upload(photos(tmp_path / "pictures"), reached), files.join(reached.uri, "store")
+    embed(uri, store)
+    (reached.folder / "pictures").rename(reached.folder / "renamed")
+    assert embed(files.join(reached.uri, "renamed"), store).reused == 10
+    assert len(vectors(reached.folder / "store")) == 10

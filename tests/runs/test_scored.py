@@ -10,8 +10,9 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 from places import OLD
-from stores import cli, embed, photos, rejects, rows
+from stores import cli, embed, photos, refusing, rejects, rows
 
+from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.contrib.augment.table import forget_everywhere
 from beam_flowers.errors import InputError, StoreError
@@ -310,3 +311,22 @@ def test_forget_what_is_not_there(collection, capsys):
     assert "no store at" in capsys.readouterr().err
     with pytest.raises(StoreError, match="no store at"):
         forget(str(collection / "more"), "x")
+
+
+def test_what_the_collection_could_not_read_is_tried_again(collection, monkeypatch):
+    locked = sorted((collection / "photos" / "roses").iterdir())[0]
+    os.utime(locked)
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read_bytes", refusing(str(locked)))
+        assert embed(collection / "photos", collection / "store").rejected == 1
+    assert score(collection, collection / "photos").rows == 20
+    assert {row["uri"] for row in rows(collection / "store" / SCORED)} == {str(locked)}
+
+
+def test_images_of_a_renamed_folder_are_in_the_table_once(collection):
+    score(collection, collection / "more")
+    (collection / "more").rename(collection / "moved")
+    assert score(collection, collection / "moved").rows == 6
+    kept = rows(collection / "store" / SCORED)
+    assert {row["root"] for row in kept} == {str(collection / "moved")}
+    assert len(kept) == 6

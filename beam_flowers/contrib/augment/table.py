@@ -71,8 +71,10 @@ def augmented_root(store: str) -> str:
     return files.join(store, AUGMENTED)
 
 
-def forget_everywhere(store: str, root: str, dry_run: bool = False, now: bool = False) -> Forgotten:
-    """Takes the images of a root out of a store, their distorted copies too: see `forget`."""
+def forget_everywhere(
+    store: str, root: str | None, dry_run: bool = False, now: bool = False
+) -> Forgotten:
+    """Take images out of a store, their distorted copies too: see `forget`."""
     inner = {**IMAGES_ONLY_SCORED, AUGMENTED: AugmentedRows}
     return forget(store, root, dry_run=dry_run, inner=inner, now=now)
 

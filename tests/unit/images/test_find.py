@@ -70,7 +70,7 @@ def test_labelled_tree(tmp_path):
     status = os.stat(f"{root}/rose/a.jpg")
     image = Image(f"{root}/rose/a.jpg", root, "rose/a.jpg", "rose", None)
     assert found[1] == image._replace(bytes=10, modified=status.st_mtime_ns // 1000)
-    assert end(found) == RootListed(root, complete=True)
+    assert end(found) == RootListed(root, complete=True, is_tree=True)
 
 
 def test_split_folders(tmp_path):
@@ -176,7 +176,7 @@ def test_unreadable_folder(open_folder):
         found = list(find_images([open_folder]))
     assert paths(found) == ["rose/a.jpg", "tulip/c.jpg"]
     assert rejects(found) == {"closed": "UnreadableFolder"}
-    assert end(found) == RootListed(open_folder, complete=False)
+    assert end(found) == RootListed(open_folder, complete=False, is_tree=True)
 
 
 def test_names_without_sizes_leave_the_listing_incomplete(open_folder):
@@ -266,7 +266,7 @@ def test_object_store(tmp_path):
         (f"{root}/test/b", None, "testing"),
         (f"{root}/train/y[1]/a", "y[1]", "training"),
     ]
-    assert end(found) == RootListed(root, complete=True)
+    assert end(found) == RootListed(root, complete=True, is_tree=True)
 
 
 @pytest.mark.parametrize(
@@ -302,4 +302,6 @@ def test_overlapping_sources_come_twice(tmp_path):
 
 
 def test_empty_folder(tmp_path):
-    assert list(find_images([str(tmp_path)])) == [RootListed(str(tmp_path), complete=True)]
+    assert list(find_images([str(tmp_path)])) == [
+        RootListed(str(tmp_path), complete=True, is_tree=True)
+    ]

@@ -25,7 +25,18 @@ from beam_flowers.errors import InputError
 from beam_flowers.records import Hidden, Image, RootListed
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 
-DONE, UNDONE = RootListed("/r", True), RootListed("/r", False)
+DONE, UNDONE = RootListed("/r", True, True), RootListed("/r", False, True)
+
+
+BUCKET, MANIFEST = RootListed("s3://b", True, True), RootListed("s3://b/m", True)
+
+
+OUTDATED = StoredRow(A, SHA, outdated=True)
+
+
+def of_root(root, uri="/r/a"):
+    """The stored row of a file that was found under some root."""
+    return A._replace(uri=uri, root=root)
 
 
 def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
@@ -44,6 +55,51 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
         case("unlisted-in-a-root-seen-whole-once-is-gone", [DONE, UNDONE], A, "gone"),
         case("unlisted-in-a-root-seen-whole-at-last-is-gone", [UNDONE, DONE], A, "gone"),
         case("unlisted-beside-a-root-seen-whole-is-kept", [RootListed("/q", True)], A, "kept"),
+        case("unlisted-below-a-folder-is-gone-whatever-its-root", [DONE], of_root("/r/x"), "gone"),
+        case("unlisted-found-from-above-is-gone", [DONE], of_root("/"), "gone"),
+        case("unlisted-of-a-manifest-is-gone-below-a-folder", [DONE], of_root("/m.csv"), "gone"),
+        case("unlisted-below-the-root-of-all-is-gone", [RootListed("/", True, True)], A, "gone"),
+        case(
+            "unlisted-below-a-bucket-is-gone", [BUCKET], of_root("s3://b/p", "s3://b/p/a"), "gone"
+        ),
+        case(
+            "unlisted-in-another-bucket-is-kept", [BUCKET], of_root("s3://b2", "s3://b2/a"), "kept"
+        ),
+        case(
+            "unlisted-below-a-name-that-begins-alike-is-kept",
+            [DONE],
+            of_root("/rest", "/rest/a"),
+            "kept",
+        ),
+        case("unlisted-above-is-kept", [RootListed("/r/x", True, True)], A, "kept"),
+        case("unlisted-below-a-folder-seen-in-part-is-kept", [UNDONE], of_root("/r/x"), "kept"),
+        case("unlisted-and-hidden-is-kept", [DONE], of_root("/r/.x", "/r/.x/a"), "kept"),
+        case("unlisted-and-hidden-deeper-is-kept", [DONE], of_root("/q", "/r/x/.y/a"), "kept"),
+        case(
+            "unlisted-below-a-hidden-root-is-gone",
+            [RootListed("/r/.x", True, True)],
+            of_root("/r/.x/y", "/r/.x/y/a"),
+            "gone",
+        ),
+        case(
+            "unlisted-in-an-archive-is-kept",
+            [DONE],
+            of_root("/r/t.tar", "tar:///r/t.tar!/a"),
+            "kept",
+        ),
+        case(
+            "unlisted-in-a-manifest-seen-whole-is-gone-wherever-it-lies",
+            [MANIFEST],
+            of_root("s3://b/m", "/q/a"),
+            "gone",
+        ),
+        case(
+            "unlisted-below-the-name-of-a-manifest-is-kept",
+            [MANIFEST],
+            of_root("s3://b", "s3://b/m/a"),
+            "kept",
+        ),
+        case("of-several-roots-one-that-covers-will-do", [BUCKET, DONE, MANIFEST], A, "gone"),
         case("unlisted-is-gone-where-the-list-is-exact", [], A, "gone", exact=True),
         case("unlisted-is-kept-when-all-is-verified", [], A, "kept", verify=True),
         case("unlisted-work-of-a-killed-run-is-gone", [], A, "gone", LEFT),
@@ -99,6 +155,25 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
             True,
             retry=True,
         ),
+        case(
+            "a-file-that-could-not-be-read-is-tried-again",
+            [A],
+            StoredRow(A, None, "OSError", True),
+            "stale",
+            REJECTS,
+            True,
+        ),
+        case(
+            "unless-this-run-has-just-tried",
+            [A],
+            StoredRow(A, None, "OSError", True),
+            "kept",
+            REJECTS,
+            reread=False,
+        ),
+        case("by-older-rules-is-stale", [A], OUTDATED, "stale", read=True),
+        case("by-older-rules-is-kept-if-no-file-is-read", [A], OUTDATED, "kept", reread=False),
+        case("unlisted-and-by-older-rules-is-kept", [UNDONE], OUTDATED, "kept"),
         case("a-row-is-not-retried", [A], A, "kept", retry=True),
         # Changed.
         case("another-label-changes-the-row", [image("a", "tulip")], A, "changed"),
@@ -280,6 +355,29 @@ def test_an_empty_listing(found, empty):
     assert ledger.is_empty() == empty
 
 
+@pytest.mark.parametrize(
+    ("found", "gap"),
+    [
+        pytest.param([A, reject(image("b")), DONE, UNDONE], None, id="a-file-is-none"),
+        pytest.param(
+            [A, reject(image("b"), "UnreadableFolder")],
+            ("/r/b", "leads to nothing"),
+            id="a-folder-that-is-closed",
+        ),
+        pytest.param(
+            [A, reject(Image("/t.tar", "/t.tar", "t.tar"), "DamagedShard")],
+            ("/t.tar", "leads to nothing"),
+            id="an-archive-that-is-damaged",
+        ),
+        pytest.param([Image("/t", "/t", "t")], None, id="a-file-under-its-own-name-is-none"),
+    ],
+)
+def test_what_could_not_be_listed_to_its_end(found, gap):
+    ledger = Ledger()
+    ledger.list_found(found)
+    assert ledger.gap() == gap
+
+
 def test_roots_listed_completely_are_in_order():
     found = [RootListed("/r", True), RootListed("/q", False), RootListed("/p", True)]
     assert joined(found).complete_roots() == ["/p", "/r"]
@@ -341,5 +439,233 @@ def test_an_idle_ledger_answers_and_a_closed_one_does_not():
         ledger.listed()
 
 
+class TestUnchanged:
+    """What stays of a file that is read although it looks unchanged, and cannot be read."""
+
+    def unchanged(self, found, *parts, **rules):
+        return list(joined(found, *parts, rules=Rules(**rules)).unchanged())
+
+    def test_only_what_is_read_again_and_looks_unchanged(self):
+        rows = [image(name) for name in "cab"]
+        found = [image("a"), image("b", size=11), image("c", modified=2), DONE]
+        assert self.unchanged(found, (COMMITTED, rows)) == []
+        expected = [(StoredRow(image("a"), SHA), COMMITTED)]
+        assert self.unchanged(found, (COMMITTED, rows), verify=True) == expected
+
+    def test_in_the_order_of_their_uris_with_their_parts(self):
+        parts = (("part-d", [image("b")]), (COMMITTED, [image("c"), image("a")]))
+        found = [image(name) for name in "cba"]
+        result = self.unchanged(found, *parts, verify=True)
+        assert [(row.image, part) for row, part in result] == [
+            (image("a"), COMMITTED),
+            (image("b"), "part-d"),
+            (image("c"), COMMITTED),
+        ]
+
+    def test_a_size_or_time_that_nobody_knows_is_no_sign(self):
+        for unknown in (image("a", size=None), image("a", modified=None)):
+            assert self.unchanged([unknown], (COMMITTED, [unknown]), verify=True) == []
+
+    def test_verdicts_stay_and_earlier_read_errors_do_not(self):
+        verdict = StoredRow(A, OTHER_SHA, "Truncated")
+        unread = StoredRow(image("b"), None, "OSError", True)
+        rows = (REJECTS, [verdict, unread])
+        found = [A, image("b")]
+        expected = [(StoredRow(A, OTHER_SHA), REJECTS)]
+        assert self.unchanged(found, rows) == []
+        assert self.unchanged(found, rows, verify=True) == expected
+        assert self.unchanged(found, rows, retry=True) == expected
+
+    def test_what_a_killed_run_left_is_not_in_the_store(self):
+        assert self.unchanged([A], (LEFT, [A]), verify=True) == []
+
+    @pytest.mark.parametrize(
+        ("listed", "row", "relabel", "stays"),
+        [
+            pytest.param(image("a", "tulip"), A, True, "listed", id="a-new-label-counts"),
+            pytest.param(image("a", "tulip"), A, False, "stored", id="unless-labels-stay"),
+            pytest.param(INSIDE, A, True, "stored", id="no-label-of-another-root-does-not"),
+            pytest.param(UNLABELLED, A, True, "listed", id="of-the-same-root-it-does"),
+            pytest.param(
+                Image("/r/a", "/", "r/a", "r", "testing", 10, 1), A, True, "listed", id="all-of-it"
+            ),
+        ],
+    )
+    def test_labels_follow_the_rule_of_rows_that_stay(self, listed, row, relabel, stays):
+        ((found, _),) = self.unchanged([listed], (COMMITTED, [row]), verify=True, relabel=relabel)
+        assert found.image == {"listed": listed, "stored": row}[stays]
+
+
+def test_files_behind_a_link_to_a_folder_are_not_covered(tmp_path):
+    (tmp_path / "there" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("there")
+    root = str(tmp_path)
+    rows = [
+        of_root(f"{root}/x", f"{root}/{name}/a") for name in ("link", "link/deep", "there/deep")
+    ]
+    assert states(joined([RootListed(root, True, True)], (COMMITTED, rows))) == [
+        *["kept", "kept", "gone"]
+    ]
+    # Below the link everything was seen.
+    assert states(joined([RootListed(f"{root}/link", True, True)], (COMMITTED, rows))) == [
+        *["gone", "gone", "kept"]
+    ]
+
+
+class TestGhosts:
+    """Rows of a root that is not there, /old, whose contents may be listed below /new."""
+
+    OLD = (StoredRow(image("a", root="/old"), SHA), StoredRow(image("b", root="/old"), OTHER_SHA))
+    NEW = StoredRow(image("c", root="/new"), SHA)
+
+    def ledger(self, found, *parts, absent=("/old",)):
+        ledger = joined(found, *parts)
+        self.stray = ledger.stray_roots()
+        ledger.take_out_ghosts(absent)
+        return ledger
+
+    def test_a_row_goes_whose_content_is_listed_and_the_others_are_counted(self):
+        ledger = self.ledger([self.NEW.image], (COMMITTED, [*self.OLD, self.NEW]))
+        assert self.stray == {"/old": True}
+        assert states(ledger) == ["gone", "kept", "kept"]
+        assert ledger.absent_rows() == {"/old": 1}
+        assert not ledger.is_undecided()
+        assert ledger.part_names() == ([], [COMMITTED])
+
+    def test_rows_of_a_root_that_is_there_stay(self):
+        ledger = self.ledger([self.NEW.image], (COMMITTED, [*self.OLD, self.NEW]), absent=())
+        assert states(ledger) == ["kept"] * 3
+        assert ledger.absent_rows() == {}
+
+    def test_a_content_that_is_stored_and_not_listed_counts_for_nothing(self):
+        ledger = self.ledger([A], (COMMITTED, [*self.OLD, self.NEW, StoredRow(A, "ef" * 32)]))
+        assert self.stray == {"/old": False, "/new": False}
+        assert states(ledger) == ["kept"] * 4
+
+    def test_neither_does_the_old_content_of_an_edited_file(self):
+        edited = self.NEW.image._replace(modified=2, bytes=11)
+        ledger = self.ledger([edited], (COMMITTED, [*self.OLD, self.NEW]))
+        assert states(ledger) == ["kept", "kept", "stale"]
+
+    def test_relabelled_rows_and_rejects_are_contents_too(self):
+        rejected = StoredRow(image("d", root="/new"), OTHER_SHA, "Truncated")
+        found = [self.NEW.image._replace(label="tulip"), rejected.image]
+        ledger = self.ledger(found, (COMMITTED, [*self.OLD, self.NEW]), (REJECTS, [rejected]))
+        assert states(ledger) == ["gone", "gone", "changed", "kept"]
+
+    def test_rejects_go_likewise_and_those_without_a_content_stay(self):
+        old = [
+            StoredRow(image("a", root="/old"), SHA, "Truncated"),
+            StoredRow(image("b", root="/old"), None, "TooLarge"),
+        ]
+        new = StoredRow(image("a", root="/new"), SHA, "Truncated")
+        nothing = StoredRow(image("b", root="/new"), None, "TooLarge")
+        found = [new.image, nothing.image]
+        ledger = self.ledger(found, (REJECTS, [*old, new, nothing]))
+        assert states(ledger) == ["gone", "kept", "kept", "kept"]
+
+    @pytest.mark.parametrize(
+        ("found", "undecided"),
+        [
+            pytest.param(image("c", root="/new"), True, id="of-the-same-size"),
+            pytest.param(image("c", root="/new", size=11), False, id="of-another-size"),
+            pytest.param(image("c", root="/new", size=None), True, id="of-unknown-size"),
+        ],
+    )
+    def test_a_file_to_be_read_may_have_the_content(self, found, undecided):
+        ledger = self.ledger([found], (COMMITTED, self.OLD))
+        assert self.stray == {"/old": undecided}
+        assert ledger.is_undecided() == undecided
+        assert states(ledger) == ["kept", "kept"]
+
+    def test_what_may_be_said_of_a_root_that_is_there_decides_nothing(self):
+        ledger = self.ledger([image("c", root="/new")], (COMMITTED, self.OLD), absent=())
+        assert not ledger.is_undecided()
+
+    def test_rejects_without_a_content_are_of_no_file_to_be_read(self):
+        old = StoredRow(image("a", root="/old"), None, "TooLarge")
+        ledger = self.ledger([image("c", root="/new")], (REJECTS, [old]))
+        assert (self.stray, ledger.is_undecided()) == ({"/old": False}, False)
+
+    def test_a_file_of_a_manifest_has_to_be_gone_itself(self, tmp_path):
+        (tmp_path / "here.jpg").touch()
+        rows = [
+            StoredRow(of_root("/m.csv", f"{tmp_path}/{name}.jpg"), SHA) for name in ("here", "gone")
+        ]
+        rows.append(StoredRow(of_root("/t.tar", "tar:///t.tar!/a"), SHA))
+        rows.append(StoredRow(of_root("/m.csv", "unknown://x"), SHA))
+        absent = ["/m.csv", "/t.tar"]
+        ledger = self.ledger([self.NEW.image], (COMMITTED, [*rows, self.NEW]), absent=absent)
+        assert states(ledger) == ["kept", "gone", "gone", "kept", "kept"]
+
+    def test_another_look_at_the_store_begins_anew(self):
+        ledger = self.ledger([self.NEW.image], (COMMITTED, self.OLD))
+        assert (ledger.fresh(), ledger.is_undecided()) == (1, True)
+        ledger.empty()
+        for name, rows in ((COMMITTED, self.OLD), ("part-d", [self.NEW])):
+            ledger.add_part(name, rows, False, True)
+        ledger.join(Rules())
+        assert ledger.stray_roots() == {"/old": True}
+        ledger.take_out_ghosts(["/old"])
+        assert (ledger.fresh(), ledger.is_undecided()) == (0, False)
+        assert states(ledger) == ["gone", "kept", "kept"]
+        assert ledger.part_names() == (["part-d"], [COMMITTED])
+
+
+class TestGoing:
+    """Rows of /r, listed completely: how many leave, and that they may be kept."""
+
+    def ledger(self, found, *parts):
+        ledger = joined([*found, DONE], *parts)
+        ledger.stray_roots()
+        return ledger
+
+    def test_rows_of_files_that_are_gone_are_counted_among_those_covered(self):
+        rows = [StoredRow(image(name), name * 64) for name in "abc"]
+        away = StoredRow(image("q", root="/q"), "e" * 64)
+        ledger = self.ledger([image("a")], (COMMITTED, [*rows, away]))
+        assert ledger.going() == (2, 3, 0)
+        ledger.hold()
+        assert states(ledger) == ["kept"] * 4
+        assert ledger.part_names() == ([COMMITTED], [])
+
+    def test_edited_moved_and_rejected_files_are_not(self):
+        rows = [StoredRow(image(name), name * 64) for name in "abc"]
+        moved = StoredRow(image("d"), "a" * 64)
+        refused = StoredRow(image("e"), "5" * 64, "Truncated")
+        found = [image("b", size=11), image("c", "tulip"), moved.image]
+        ledger = self.ledger(found, (COMMITTED, [*rows, moved]), (REJECTS, [refused]))
+        assert states(ledger) == ["gone", "stale", "changed", "kept", "gone"]
+        assert ledger.going() == (0, 4, 0)
+
+    def test_what_a_killed_run_left_is_no_row_of_the_store(self):
+        ledger = self.ledger([], (LEFT, [A, image("b")]), (COMMITTED, [image("c")]))
+        assert ledger.going() == (1, 1, 0)
+        ledger.hold()
+        assert states(ledger) == ["gone", "gone", "kept"]
+
+    @pytest.mark.parametrize(("size", "doubtful"), [(10, 2), (11, 0), (None, 2)])
+    def test_files_to_be_read_may_be_those_that_are_gone(self, size, doubtful):
+        ledger = self.ledger([image("n", size=size)], (COMMITTED, [A, image("b")]))
+        assert ledger.going() == (2, 2, doubtful)
+
+    def test_a_listing_that_rejects_a_file_counts_and_is_put_off_likewise(self):
+        ledger = self.ledger([reject(A)], (COMMITTED, [A]))
+        assert ledger.going() == (1, 1, 0)
+        ledger.hold()
+        assert list(ledger.found_rejects()) == []
+        assert (ledger.known(), ledger.fresh()) == (1, 0)
+
+    def test_rows_that_are_held_are_not_those_of_absent_roots(self):
+        ledger = joined([DONE], (COMMITTED, [of_root("/r/x"), of_root("/q", "/q/a")]))
+        ledger.stray_roots()
+        ledger.take_out_ghosts(["/r/x", "/q"])
+        ledger.hold()
+        assert ledger.absent_rows() == {"/q": 1}
+
+    def test_nothing_is_stored(self):
+        assert self.ledger([A]).going() == (0, 0, 0)
+
+
 def test_a_run_relabels_and_trusts_what_it_knows_unless_told_otherwise():
-    assert Rules() == (False, False, False, True)
+    assert Rules() == (False, False, False, True, True)

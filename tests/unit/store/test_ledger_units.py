@@ -299,3 +299,26 @@ def test_what_has_sources_and_is_known_is_not_made_again():
     ledger.reject_without_source()
     ledger.join(Rules())
     assert list(ledger.source_units()) == [("p", [StoredRow(image("b"), OTHER_SHA)])]
+
+
+def test_what_older_rules_accepted_is_no_source_of_a_copy():
+    old = StoredRow(image("old", root="/q"), SHA, outdated=True)
+    sound = StoredRow(image("sound", root="/q", size=20), OTHER_SHA)
+    old_twin = StoredRow(image("twin", root="/q", size=20), SHA, outdated=True)
+    ledger = joined([image("a"), image("b", size=20)], (COMMITTED, [old, old_twin, sound]))
+    assert names(ledger.fresh_units(9)) == [["a"]]
+    assert names(ledger.doubtful_units(9)) == [["b"]]
+    assert list(ledger.sources()) == [(OTHER_SHA, f"0/{COMMITTED}")]
+
+
+def test_another_content_is_made_again_although_size_and_time_are_the_same():
+    rows = [StoredRow(image(name), name * 64) for name in "abc"]
+    ledger = stored((COMMITTED, rows))
+    ledger.list_found([row.image for row in rows])
+    edited = StoredRow(image("b"), OTHER_SHA)
+    for number, part in enumerate(("p", "q")):
+        ledger.add_source(number, [(part, [rows[0], edited, rows[2]])])
+    ledger.reject_without_source()
+    ledger.join(Rules())
+    assert list(ledger.source_units()) == [("p+q", [edited])]
+    assert ledger.known() == 2

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beam_flowers.errors import InputError
+from beam_flowers.images.rules import RULES
 from beam_flowers.records import Bottleneck, Hidden, Image, Reject, RootListed, Seconds
 from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
@@ -17,6 +19,7 @@ from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_pa
 from beam_flowers.store.plan import (
     Outcome,
     Plan,
+    absent_roots,
     add_counts,
     committed,
     derive_parts,
@@ -79,7 +82,9 @@ class Store:
         append_parts(self.place, self.kind, {}, parts)
         self.new_run()
 
-    def plan(self, found, section=None, rules=None, shards=None, prepare=None, others=()):
+    def plan(
+        self, found, section=None, rules=None, shards=None, prepare=None, others=(), fraction=1.0
+    ):
         with closing(Ledger()) as ledger:
             ledger.list_found(found)
             fill_ledger(ledger, self.place, self.manifest)
@@ -94,6 +99,7 @@ class Store:
                 rules or Rules(),
                 shards,
                 others,
+                fraction,
             )
 
 
@@ -103,7 +109,7 @@ def store(tmp_path):
 
 
 A, B, C, D = (image(name) for name in "abcd")
-DONE = RootListed("/r", True)
+DONE = RootListed("/r", True, True)
 
 
 def names(units):
@@ -168,9 +174,61 @@ class TestFilling:
         part = store.write(A, A, B)
         rows = [StoredRow(A, digest("a")), StoredRow(B, digest("b"))]
         assert list(stored_rows(store.place, part.name)) == rows
-        bad = store.write_rejects(reject(A), reject(B, "Huge"))
+        unread = Reject(C, "read", "OSError", "no route")
+        bad = store.write_rejects(reject(A), reject(B, "Huge"), unread)
         rows = [StoredRow(A, None, "Truncated"), StoredRow(B, None, "Huge")]
+        rows.append(StoredRow(C, None, "OSError", True))
         assert list(stored_rows(store.place, bad.name)) == rows
+
+
+class TestRules:
+    """Rows and rejects say whether the rules have changed that they were made by."""
+
+    def outdated(self, store, part):
+        return [row.outdated for row in stored_rows(store.place, part.name)]
+
+    @pytest.mark.parametrize(
+        ("rule", "expected"),
+        [("JPEG", [True, False]), ("PNG", [False, True]), ("GIF", [False] * 2)],
+    )
+    def test_rows_by_their_format(self, store, monkeypatch, rule, expected):
+        rows = [bottleneck(A), bottleneck(B)._replace(format="PNG")]
+        part = write_part(store.place, store.kind, store.kind.table(rows))
+        assert self.outdated(store, part) == [False, False]
+        monkeypatch.setitem(RULES, rule, 2)
+        assert self.outdated(store, part) == expected
+        part = write_part(store.place, store.kind, store.kind.table(rows[::-1]))
+        assert self.outdated(store, part) == [False, False]
+
+    def test_rejects_by_class_and_message(self, store, monkeypatch):
+        png = Reject(C, "decode", "Undecodable", "PNG cannot be decoded")
+        find = Reject(D, "find", "Truncated", "PNG")
+        part = store.write_rejects(reject(A), reject(B, "NotAnImage"), png, find)
+        assert self.outdated(store, part) == [False] * 4
+        monkeypatch.setitem(RULES, "PNG", 2)
+        assert self.outdated(store, part) == [True, False, True, False]
+
+    @pytest.mark.parametrize("recorded", [b"[]", b"{", b"1", b"null", b"[" * 9999])
+    def test_a_record_that_is_none_of_ours_makes_all_outdated(self, store, recorded):
+        table = store.kind.table([bottleneck(A)])
+        metadata = {**table.schema.metadata, b"decode_rules": recorded}
+        part = write_part(store.place, store.kind, table.replace_schema_metadata(metadata))
+        assert self.outdated(store, part) == [True]
+
+    def test_parts_without_a_record_are_by_the_first_rules(self, store, monkeypatch):
+        table = store.kind.table([bottleneck(A)])
+        part = write_part(store.place, store.kind, table.replace_schema_metadata(None))
+        assert self.outdated(store, part) == [False]
+        monkeypatch.setitem(RULES, "JPEG", 2)
+        assert self.outdated(store, part) == [True]
+
+    def test_rows_without_a_format_may_be_of_any(self, store, monkeypatch):
+        table = store.kind.table([bottleneck(A)]).drop_columns(["format"])
+        part = write_part(store.place, store.kind, table)
+        monkeypatch.setitem(RULES, "Timeout", 2)
+        assert self.outdated(store, part) == [False]
+        monkeypatch.setitem(RULES, "BMP", 2)
+        assert self.outdated(store, part) == [True]
 
 
 class TestPlanning:
@@ -235,6 +293,60 @@ class TestPlanning:
             "failures": 1,
             "reasons": {"NotAnImage": 1, "DanglingLink": 1},
         }
+
+    @pytest.mark.parametrize(
+        ("stored", "gone", "fraction", "held"),
+        [
+            pytest.param(100, 100, 0.25, False, id="a-hundred-may-leave"),
+            pytest.param(101, 101, 0.25, True, id="one-more-may-not"),
+            pytest.param(404, 101, 0.25, False, id="a-quarter-may-leave"),
+            pytest.param(403, 101, 0.25, True, id="more-may-not"),
+            pytest.param(403, 101, 0.26, False, id="unless-it-is-allowed"),
+            pytest.param(101, 101, 1, False, id="all-may-leave-if-allowed"),
+            pytest.param(101, 101, 0, True, id="without-an-allowance"),
+        ],
+    )
+    def test_how_many_rows_leave_unasked(self, store, stored, gone, fraction, held):
+        images = [image(f"{n}") for n in range(stored)]
+        part = store.write(*images)
+        store.commit(part)
+        plan = store.plan([*images[gone:], image("new", size=11), DONE], fraction=fraction)
+        assert (part in plan.section.parts) == held
+        assert plan.counts.get("held") == (gone if held else None)
+        assert plan.counts.get("covered") == (stored if held else None)
+        assert ("held" in plan.section.about) == held
+        assert not plan.undecided
+        assert names(plan.compute) == [["new"]]
+
+    def test_what_may_have_moved_is_decided_later(self, store):
+        images = [image(f"{n}") for n in range(101)]
+        store.commit(store.write(*images))
+        assert store.plan([image("new"), DONE], fraction=0.25).undecided
+        assert not store.plan([image("new", size=11), DONE], fraction=0.25).undecided
+        assert not store.plan([image("new"), DONE], fraction=1).undecided
+
+    @pytest.mark.parametrize("held", ["x", 1, None, ["x"], {"x": "y"}, {"x": 1.5}])
+    def test_what_a_foreign_manifest_says_of_it_is_passed_over(self, store, held):
+        store.commit(store.write(A))
+        section = store.manifest.sections[store.place.section]
+        foreign = replace(section, about={**section.about, "held": held})
+        commit(store.place.root, Manifest(2, "r", {store.place.section: foreign}))
+        assert "held" not in store.plan([A, DONE]).section.about
+
+    def test_roots_that_are_not_there(self, tmp_path, monkeypatch):
+        roots = [str(tmp_path / "gone"), str(tmp_path), "s3://b/p", "s3://b/q", "x://y"]
+        asked = []
+
+        def is_gone(uri):
+            asked.append(uri)
+            if uri == "x://y":
+                raise InputError("no such file system")
+            return uri != str(tmp_path)
+
+        monkeypatch.setattr(planning.files, "is_gone", is_gone)
+        matters = dict.fromkeys(roots, True) | {"s3://b/q": False, roots[0]: False}
+        assert absent_roots(matters) == [roots[0], "s3://b/p"]
+        assert sorted(asked) == sorted({*roots} - {"s3://b/q"})
 
     def test_parts_of_work_are_described_as_whoever_wrote_them_did(self, store):
         parts = [store.write(A, B), store.write_rejects(reject(C), reject(D, "NotAnImage"))]

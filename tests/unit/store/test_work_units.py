@@ -1,11 +1,29 @@
 """Units of work: how many rows, and rows that travel by themselves."""
 
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from beam_flowers.errors import WorkerError
-from beam_flowers.records import Image
-from beam_flowers.store.plan import unit_rows
-from beam_flowers.store.work_units import Filed, pack, partitions_for, unpack
+from beam_flowers.records import Bottleneck, Image
+from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.commits import Section, latest
+from beam_flowers.store.ledger import Ledger, Rules, StoredRow
+from beam_flowers.store.parts import Place, write_part
+from beam_flowers.store.plan import fill_ledger, make_plan, unit_rows
+from beam_flowers.store.schema import IMAGE_SCHEMA, images_of
+from beam_flowers.store.work_units import (
+    Filed,
+    pack,
+    partitions_for,
+    read_unchanged,
+    unpack,
+    write_unchanged,
+)
 
 
 def images(count):
@@ -26,6 +44,47 @@ def test_what_was_filed_is_read_and_nothing_else(tmp_path):
         filed.read()
     again = Filed.write(str(tmp_path / "again"), images(2))
     assert again.read() == images(2)
+
+
+class TestUnchanged:
+    @pytest.fixture
+    def place(self, tmp_path):
+        return Place(str(tmp_path), "backbone=x-01234567", "ab" * 32, "run")
+
+    def test_rows_are_found_by_uri_and_told_by_part(self, place):
+        found = images(25_000)
+        found.sort(key=lambda image: image.uri)
+        rows = [(StoredRow(image, f"{n}"), f"part-{n % 3}") for n, image in enumerate(found)]
+        write_unchanged(place, rows)
+        assert pq.ParquetFile(place.run_file("unchanged.parquet")).num_row_groups == 3
+        wanted = [found[n].uri for n in (4, 10_000, 24_999)]
+        result = read_unchanged(place, [*wanted, "/p/absent"])
+        assert {part: table.schema for part, table in result.items()} == {
+            "part-0": IMAGE_SCHEMA,
+            "part-1": IMAGE_SCHEMA,
+        }
+        assert images_of(result["part-0"]) == [found[24_999]]
+        assert images_of(result["part-1"]) == [found[4], found[10_000]]
+        assert result["part-1"]["sha256"].to_pylist() == ["4", "10000"]
+
+    def test_without_such_rows_there_is_no_file(self, place):
+        write_unchanged(place, [])
+        assert not Path(place.run_file("unchanged.parquet")).exists()
+        assert read_unchanged(place, ["/p/a"]) == {}
+
+    def test_a_plan_writes_them(self, tmp_path):
+        place, kind = store_place(str(tmp_path / "store"), "tiny", "cd" * 32)
+        row = Bottleneck(images(1)[0], "ab" * 32, 4, 4, "JPEG", np.zeros(3, np.float32))
+        part = write_part(place, kind, kind.table([row]))
+        append_parts(place, kind, {}, [part])
+        for rules, expected in ((Rules(verify=True), [part.name]), (Rules(), [])):
+            again = replace(place, run=f"{rules.verify}")
+            with closing(Ledger()) as ledger:
+                ledger.list_found([row.image])
+                fill_ledger(ledger, again, latest(place.root))
+                section = Section(place.fingerprint, {})
+                make_plan(ledger, again, latest(place.root), kind, section, rules)
+            assert [*read_unchanged(again, [row.image.uri])] == expected
 
 
 @pytest.mark.parametrize(

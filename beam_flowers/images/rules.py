@@ -1,0 +1,46 @@
+"""Versions of the decoding rules, by which stored verdicts are told that need another look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from beam_flowers.images.formats import FORMATS
+from beam_flowers.records import NOT_AN_IMAGE
+
+_OF_NO_FORMAT = (NOT_AN_IMAGE, "UnsupportedFormat", "EmptyFile")
+_OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodable")
+
+RULES: dict[str, int] = dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1)
+"""Version of the rule for each format and each class of reject. Raise that of a format where files
+of it are accepted that were refused, or refused that were accepted, that of a class where only
+files of that class are concerned: the next run reads what is stored of them again, and nothing
+else. A picture that is accepted before and after must keep its pixels to the bit; where it does
+not, change `recipe.DECODE_VERSION` instead."""
+
+
+def changed_rules(recorded: Mapping[str, int]) -> frozenset[str]:
+    """Formats and classes of which some verdict may be another one by now.
+
+    Args:
+        recorded: the versions that the verdicts were made by; one that is absent is 1.
+    """
+    return frozenset(name for name, now in RULES.items() if recorded.get(name, 1) != now)
+
+
+def is_outdated(changed: frozenset[str], stage: str, error_class: str, message: str) -> bool:
+    """Tells if a reject has to be looked at again.
+
+    Args:
+        changed: see `changed_rules`.
+        stage: of the reject.
+        error_class: likewise.
+        message: likewise. Most begin with the format; those that do not may be of any.
+    """
+    if stage != "decode":
+        return False
+    if error_class in changed:
+        return True
+    if error_class in _OF_NO_FORMAT:
+        return False
+    format_ = message.partition(" ")[0]
+    return format_ in changed if format_ in FORMATS else not changed.isdisjoint(FORMATS)
