@@ -70,8 +70,16 @@ EXPLAINED = {
         "commits._AT_ONCE: ",
         "_for_each: ... => with ThreadPoolExecutor(2",
         "_for_each: ... => with ThreadPoolExecutor(1 if not",
+        "UNCHANGED: ... => FROM found",
+        "plan._AT_ONCE: ",
+        "_outdated: return [False] * len(table) => pass",
+    ),
+    "a file below a folder that is not there is not there either": (
+        'ledger._went_with: if uri.startswith(files.join(root, "")): => if False',
+        "ledger._went_with: return True => pass",
     ),
     "one row is fetched; a query in the place of a value gives its first row": (
+        "GAP: LIMIT 1 => ",
         '_refuse_two_labels: ... => ... > 1 "',
         '_refuse_two_labels: ... => ... LIMIT 2"',
         "FROM reasons r ... => ... listing.uri )",
@@ -82,6 +90,8 @@ EXPLAINED = {
         'part_names: ... => ... GROUP BY p.id "',
         "shared_contents: ... => ... > 1 LIMIT ?) ",
         "SOURCES: ... => GROUP BY s.sha256",
+        'ABSENT: ... => ... GROUP BY 1 "',
+        "listing_name: ... => roots = list(",
     ),
     "of the pairs of labels the one with the smallest and the largest is taken anyway": (
         'shared_contents: "WHERE a.label < b.label ... => " GROUP BY t.sha256"',
@@ -128,6 +138,9 @@ EXPLAINED = {
     "EXISTS asks only if there is a row": (
         "LEAVE_OUT: SELECT 1 FROM held h => ",
         "CURRENT: SELECT 1 FROM listing l => ",
+        "STATES: OR EXISTS (SELECT 1 FROM roots r ... => OR EXISTS (SELECT ",
+        "STATES: OR EXISTS (SELECT 1 FROM source o ... => OR EXISTS (SELECT ",
+        "_MAY_BE_LISTED: OR EXISTS (SELECT 1 FROM fresh ... => OR EXISTS (SELECT ",
     ),
     "only the join asks if a part is committed, and these come after it": (
         "_add_others: ... => ... False, False, number)",

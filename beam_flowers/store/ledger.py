@@ -7,6 +7,7 @@ of fifty million files takes disk, not memory. SQL holds the rules; Python only 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
@@ -41,7 +42,7 @@ def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
 
 def _went_with(uri: str, root: str) -> bool:
     """Tells if a file is not there any more, given that its root is not."""
-    if files.is_member(uri) or uri.startswith(files.join(root, "")):
+    if uri.startswith(files.join(root, "")):
         return True
     # A manifest names files anywhere.
     try:
@@ -114,7 +115,7 @@ class Ledger:
         self._db.create_function("behind_link", 2, files.is_behind_link)
         self._db.create_function("went_with", 2, _went_with)
         self._db.executescript(sql.TABLES)
-        self._relabel = True
+        self._relabel: bool
         self.hidden = 0
         self.sections = 0
 
@@ -284,8 +285,8 @@ class Ledger:
 
     def listing_name(self) -> str:
         """Digest of the roots that were listed: that of an earlier listing of the same ones."""
-        roots = [root for (root,) in self._db.execute("SELECT root FROM roots ORDER BY 1")]
-        return hashlib.sha256("\0".join(roots).encode()).hexdigest()[:16]
+        roots = sorted(root for (root,) in self._db.execute("SELECT root FROM roots"))
+        return hashlib.sha256(json.dumps(roots).encode()).hexdigest()
 
     def found_rejects(self) -> Iterator[Reject]:
         """Files that the listing itself rejected and the store does not know as such, by uri."""

@@ -73,7 +73,7 @@ CREATE INDEX fresh_bytes ON fresh(bytes);
 CONTENTS = """
 CREATE TABLE contents AS
 SELECT DISTINCT s.sha256 FROM states t JOIN stored s ON s.rowid = t.row
-WHERE t.listed AND t.state IN ('kept', 'changed') AND s.sha256 IS NOT NULL;
+WHERE t.listed AND t.state IN ('kept', 'changed');
 CREATE UNIQUE INDEX contents_sha256 ON contents(sha256);
 """
 _IS_LISTED = "s.sha256 IN (SELECT sha256 FROM contents)"
@@ -83,7 +83,7 @@ OR EXISTS (SELECT 1 FROM fresh WHERE bytes IS NULL))"""
 # Rows that stay although the run has not listed their files, and of these the roots.
 _STRAY = "FROM states t JOIN stored s ON s.rowid = t.row WHERE t.state = 'kept' AND t.stray"
 STRAY_ROOTS = f"""
-SELECT s.root, coalesce(max({_IS_LISTED} OR {_MAY_BE_LISTED}), 0) {_STRAY} GROUP BY 1 ORDER BY 1
+SELECT s.root, coalesce(max({_IS_LISTED} OR {_MAY_BE_LISTED}), 0) {_STRAY} GROUP BY 1
 """
 
 # What a renamed root left: rows of roots that are not there, whose contents are listed elsewhere.
@@ -157,7 +157,8 @@ WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
 # An archive that is damaged is listed under its own name.
 GAP = """
 SELECT uri, message FROM listing
-WHERE error_class = 'UnreadableFolder' OR error_class IS NOT NULL AND uri = root LIMIT 1
+WHERE error_class = 'UnreadableFolder' OR error_class IS NOT NULL AND uri = root
+LIMIT 1
 """
 
 # What a read error says nothing of: rows whose files look unchanged, with the identities that they

@@ -99,6 +99,18 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
             of_root("s3://b", "s3://b/m/a"),
             "kept",
         ),
+        case(
+            "unlisted-found-from-a-working-folder-is-kept-where-that-is-listed",
+            [DONE],
+            of_root("/r", "/q/a"),
+            "kept",
+        ),
+        case(
+            "unlisted-and-hidden-below-its-own-root-is-kept",
+            [DONE],
+            of_root("/r", "/r/.x/a"),
+            "kept",
+        ),
         case("of-several-roots-one-that-covers-will-do", [BUCKET, DONE, MANIFEST], A, "gone"),
         case("unlisted-is-gone-where-the-list-is-exact", [], A, "gone", exact=True),
         case("unlisted-is-kept-when-all-is-verified", [], A, "kept", verify=True),
@@ -383,6 +395,12 @@ def test_roots_listed_completely_are_in_order():
     assert joined(found).complete_roots() == ["/p", "/r"]
 
 
+def test_a_listing_is_known_again_by_its_roots():
+    roots = [RootListed("/r", True), RootListed("/q", False), RootListed("/p", True)]
+    names = [joined(found).listing_name() for found in (roots, roots[::-1], roots[1:])]
+    assert names[0] == names[1] != names[2]
+
+
 def test_rows_that_stay_have_their_new_identities_and_their_old_contents():
     old = [
         StoredRow(image("c", "old", split="training"), "c" * 64),
@@ -582,6 +600,28 @@ class TestGhosts:
         ledger = self.ledger([image("c", root="/new")], (COMMITTED, self.OLD), absent=())
         assert not ledger.is_undecided()
 
+    def test_one_row_is_enough_to_leave_it_undecided(self):
+        assert self.ledger([image("c", root="/new")], (COMMITTED, self.OLD[:1])).is_undecided()
+
+    def test_a_content_may_be_listed_twice(self):
+        again = StoredRow(image("d", root="/new"), SHA)
+        found = [self.NEW.image, again.image]
+        ledger = self.ledger(found, (COMMITTED, [self.OLD[0], self.NEW, again]))
+        assert states(ledger) == ["gone", "kept", "kept"]
+
+    def test_rows_without_a_digest_are_of_no_content(self):
+        old = StoredRow(image("a", root="/old"), None, "TooLarge")
+        listed = StoredRow(image("b", root="/new"), None, "TooLarge")
+        ledger = self.ledger([self.NEW.image, listed.image], (REJECTS, [old, listed]),
+                             (COMMITTED, [self.NEW]))  # fmt: skip
+        assert self.stray == {"/old": False}
+        assert states(ledger) == ["kept"] * 3
+
+    def test_absent_rows_are_told_by_root_in_order(self):
+        rows = [of_root("/p", "/p/a"), of_root("/p", "/p/b"), of_root("/q", "/q/a")]
+        ledger = self.ledger([], (COMMITTED, rows[::-1]), absent=("/q", "/p"))
+        assert list(ledger.absent_rows().items()) == [("/p", 2), ("/q", 1)]
+
     def test_rejects_without_a_content_are_of_no_file_to_be_read(self):
         old = StoredRow(image("a", root="/old"), None, "TooLarge")
         ledger = self.ledger([image("c", root="/new")], (REJECTS, [old]))
@@ -594,9 +634,11 @@ class TestGhosts:
         ]
         rows.append(StoredRow(of_root("/t.tar", "tar:///t.tar!/a"), SHA))
         rows.append(StoredRow(of_root("/m.csv", "unknown://x"), SHA))
+        # Nobody can be asked for a name that is too long.
+        rows.append(StoredRow(of_root("/m.csv", f"{tmp_path}/{'x' * 300}"), SHA))
         absent = ["/m.csv", "/t.tar"]
         ledger = self.ledger([self.NEW.image], (COMMITTED, [*rows, self.NEW]), absent=absent)
-        assert states(ledger) == ["kept", "gone", "gone", "kept", "kept"]
+        assert states(ledger) == ["kept", "gone", "gone", "kept", "kept", "kept"]
 
     def test_another_look_at_the_store_begins_anew(self):
         ledger = self.ledger([self.NEW.image], (COMMITTED, self.OLD))
@@ -648,6 +690,22 @@ class TestGoing:
     def test_files_to_be_read_may_be_those_that_are_gone(self, size, doubtful):
         ledger = self.ledger([image("n", size=size)], (COMMITTED, [A, image("b")]))
         assert ledger.going() == (2, 2, doubtful)
+
+    def test_what_is_listed_is_not_doubtful(self):
+        found = [A, image("n")]
+        ledger = self.ledger(found, (COMMITTED, [A, StoredRow(image("b", size=11), OTHER_SHA)]))
+        assert ledger.going() == (1, 2, 0)
+
+    def test_only_what_was_to_leave_is_held(self):
+        rows = [A, image("b"), image("c")]
+        ledger = self.ledger([image("a", size=11), image("b", "tulip")], (COMMITTED, rows))
+        ledger.hold()
+        assert states(ledger) == ["stale", "changed", "kept"]
+
+    def test_what_a_killed_run_left_hides_no_reject(self):
+        ledger = self.ledger([reject(A)], (LEFT, [A]))
+        ledger.hold()
+        assert list(ledger.found_rejects()) == [reject(A)]
 
     def test_a_listing_that_rejects_a_file_counts_and_is_put_off_likewise(self):
         ledger = self.ledger([reject(A)], (COMMITTED, [A]))

@@ -325,6 +325,37 @@ class TestPlanning:
         assert not store.plan([image("new", size=11), DONE], fraction=0.25).undecided
         assert not store.plan([image("new"), DONE], fraction=1).undecided
 
+    def test_one_file_that_may_have_moved_is_enough(self, store):
+        images = [image(f"{n}", size=n) for n in range(101)]
+        rows = [bottleneck(i)._replace(sha256=digest(i.relative_path)) for i in images]
+        store.commit(write_part(store.place, store.kind, store.kind.table(rows)))
+        assert store.plan([image("new", size=7), DONE], fraction=0.25).undecided
+
+    def test_what_is_undecided_of_ghosts_stays_so_where_too_much_would_leave(self, store):
+        images = [image(f"{n}") for n in range(101)]
+        ghost = image("ghost", size=70, root="/not/there")
+        store.commit(store.write(*images), store.write(ghost))
+        found = [image("new", size=70), DONE]
+        assert store.plan(found, fraction=0.25).undecided
+        assert store.plan(found, fraction=1).undecided
+
+    def test_what_was_added_since_does_not_make_the_share_smaller(self, store):
+        images = [image(f"{n}") for n in range(403)]
+        new = [image(f"n{n}", size=11) for n in range(100)]
+        store.commit(store.write(*images))
+        first = store.plan([*images[101:], *new, DONE], fraction=0.25)
+        assert (first.section.about["name"], first.counts["covered"]) == ("tiny", 403)
+        assert finish(first, [Outcome((store.write(*new),), computed=100)])["committed"]
+        store.new_run()
+        again = store.plan([*images[101:], *new, DONE], fraction=0.25)
+        assert (again.counts["held"], again.counts["covered"]) == (101, 403)
+        assert again.section.about == first.section.about
+        # Another listing has its own share, and leaves this one's as it is.
+        other = store.plan([*images[101:], *new, DONE, RootListed("/b", True)], fraction=0.25)
+        assert "held" not in other.counts
+        assert other.section.about == first.section.about
+        assert "held" not in store.plan([*images, *new, DONE], fraction=0.25).section.about
+
     @pytest.mark.parametrize("held", ["x", 1, None, ["x"], {"x": "y"}, {"x": 1.5}])
     def test_what_a_foreign_manifest_says_of_it_is_passed_over(self, store, held):
         store.commit(store.write(A))
@@ -334,13 +365,15 @@ class TestPlanning:
         assert "held" not in store.plan([A, DONE]).section.about
 
     def test_roots_that_are_not_there(self, tmp_path, monkeypatch):
-        roots = [str(tmp_path / "gone"), str(tmp_path), "s3://b/p", "s3://b/q", "x://y"]
+        roots = [str(tmp_path / "gone"), str(tmp_path), "s3://b/p", "s3://b/q", "x://y", "/closed"]
         asked = []
 
         def is_gone(uri):
             asked.append(uri)
             if uri == "x://y":
                 raise InputError("no such file system")
+            if uri == "/closed":
+                raise PermissionError(13, "Permission denied")
             return uri != str(tmp_path)
 
         monkeypatch.setattr(planning.files, "is_gone", is_gone)
@@ -559,3 +592,10 @@ class TestFinishing:
             "reasons": {},
             "seconds": {"read": 0.0, "network": 0.0, "write": 0.0},
         }
+
+    def test_files_that_could_not_be_read_are_counted_by_reason(self):
+        counts = {"reused": 2, "rejected": 1, "failures": 0}
+        outcomes = [Outcome((), unread={"OSError": 2}), Outcome((), unread={"IOError": 1})]
+        first = add_counts(counts, outcomes)
+        assert list(first["unread"].items()) == [("IOError", 1), ("OSError", 2)]
+        assert add_counts(first, outcomes[:1])["unread"] == {"IOError": 1, "OSError": 4}
