@@ -56,6 +56,7 @@ TARGETS = {
     "split": Target(("head/split.py",), ("head/test_split.py",)),
     "rule": Target(("scoring/decision.py", "scoring/ranking.py"), ("scoring/test_decision.py",)),
     "plan": Target(("store/plan.py",), ("store/test_plan.py", "store/test_work_units.py")),
+    "rebase": Target(("store/rebase.py",), ("store/test_rebase.py",)),
     "commits": Target(("store/commits.py",), ("store/test_commits.py", "store/test_store.py")),
 }
 

@@ -19,12 +19,8 @@ from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
-    commit,
     encoding_in,
-    latest,
     publish,
-    read_manifest,
-    versions,
 )
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.parts import (
@@ -43,6 +39,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
+from beam_flowers.store.rebase import commit_on_newest
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table
 from beam_flowers.store.work_units import Unit, UnitWriter, partitions_for, write_sources
 
@@ -67,6 +64,7 @@ class Plan:
         sources: number of partitions of the digests that doubtful files may equal.
         others: places of other tables whose vectors files of the same content take.
         unit_rows: files of a unit, about.
+        exact: the section holds nothing but what was listed; see `Rules.exact`.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
             `reasons`: the rejects by error class.
     """
@@ -81,6 +79,7 @@ class Plan:
     sources: int = 0
     others: tuple[Place, ...] = ()
     unit_rows: int = _FEWEST_ROWS
+    exact: bool = False
     counts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -240,6 +239,7 @@ def make_plan(
             lost=(*known.lost, *lost),
         ),
         others=tuple(other for other, _ in others),
+        exact=rules.exact,
         counts=_counts(ledger),
     )
     for number, (_, other) in enumerate(others, start=1):
@@ -402,9 +402,10 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     """Commits and publishes what the run made; the pipeline's last and idempotent step.
 
     Returns:
-        The run's counts, with `committed` False where another writer was first: then the
-        work lies in `__work`, and the next plan takes it up. With `problems` if there were any,
-        and with `damaged` parts, without which the driver plans again.
+        The run's counts, with `committed` False where another writer was first and its changes
+        are not disjoint: then the work lies in `__work`, and the next plan takes it up. With
+        `problems` if there were any, and with `damaged` parts, without which the driver plans
+        again.
     """
     outcomes = list(outcomes)
     problems = sorted({outcome.problem for outcome in outcomes if outcome.problem})
@@ -419,20 +420,13 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     damaged = sorted({part for outcome in outcomes for part in outcome.damaged})
     if damaged:
         return _leave_result(plan, {**counts, "committed": False, "damaged": damaged})
-    result = _leave_result(plan, {**counts, "committed": _commit(plan, section, counts)})
-    if result["committed"]:
-        publish(plan.place.root)
+    committed_as = commit_on_newest(plan.place, plan.base, section, counts, exact=plan.exact)
+    if committed_as is None:
+        return _leave_result(plan, {**counts, "committed": False})
+    # A repeated step says what was committed, also where a unit was made again since.
+    result = _leave_result(plan, {**committed_as.counts, "committed": True})
+    publish(plan.place.root)
     return result
-
-
-def _commit(plan: Plan, section: Section, counts: dict[str, Any]) -> bool:
-    """Whether the plan's own version is, or was in an earlier try, the next after its base."""
-    root, version = plan.place.root, plan.base + 1
-    base = latest(root)
-    if base.version != plan.base:
-        return version in versions(root) and read_manifest(root, version).run == plan.place.run
-    manifest = base.with_section(plan.place.section, section)
-    return commit(root, replace(manifest, version=version, run=plan.place.run, counts=counts))
 
 
 def _leave_result(plan: Plan, result: dict[str, Any]) -> dict[str, Any]:

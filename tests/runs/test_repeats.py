@@ -1,18 +1,28 @@
 """What runners may do twice: a bundle, the last step. The table is as if it were done once."""
 
 import json
+import threading
+import time
+from dataclasses import replace
 
 import pytest
 from stores import PHOTOS, embed, photos, rows, visible
+from vectors import add, bottlenecks
 
 from beam_flowers import files
+from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import _telling
 from beam_flowers.images.recipe import Limits
 from beam_flowers.store.commits import latest, versions
-from beam_flowers.store.plan import finish
+from beam_flowers.store.ledger import Rules
+from beam_flowers.store.parts import write_part
+from beam_flowers.store.plan import Outcome, finish
+from beam_flowers.store.schema import StoreRows, images_of
+from beam_flowers.store.work_units import read_unit
 from beam_flowers.transforms import dofns
 from beam_flowers.transforms.preflight import expected_setup
 from beam_flowers.workflows import embed as embed_run
+from beam_flowers.workflows.embed import embed_images
 
 
 def outcomes(plan, kind, backbones):
@@ -62,6 +72,77 @@ def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, mon
     for uri in map(str, store.rglob("*.json")):
         assert json.loads(files.read_bytes(uri))["counts"]
     assert latest(str(store)).version == 2
+
+
+def test_a_run_ends_at_its_first_try_beside_commits_of_other_images(tmp_path, monkeypatch):
+    folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    others = sorted(map(str, (PHOTOS / "tulips").iterdir()))[1:4]
+    embed(others[0], store)
+    plans, run_plan = [], embed_run.run_plan
+
+    def meet_another(plan, *arguments):
+        plans.append(plan)
+        monkeypatch.undo()
+        embed(others[len(plans)], store)
+        monkeypatch.setattr(embed_run, "run_plan", meet_another)
+        run_plan(plan, *arguments)
+
+    monkeypatch.setattr(embed_run, "run_plan", meet_another)
+    summary = embed(folder, store)
+    assert len(plans) == 1
+    assert (summary.embedded, summary.rows) == (5, 5)
+    assert {row["uri"] for row in rows(store)} == visible(folder) | set(others[:2])
+    network = resolve("efficientnet-lite0")
+    monkeypatch.undo()
+    fresh = embed_images([str(folder), *others[:2]], str(tmp_path / "fresh"), network, warn=print)
+    assert summary.dataset_hash == fresh.dataset_hash
+
+
+class Commits(threading.Thread):
+    """Commits an image of another root, one at a time, until it is stopped."""
+
+    def __init__(self, store, every):
+        super().__init__()
+        self.store, self.every, self.number = store, every, 0
+        self.stopped = threading.Event()
+
+    def run(self):
+        while not self.stopped.wait(self.every):
+            self.number += 1
+            add(self.store, "small", bottlenecks([1_000_000 + self.number], 6))
+
+
+def test_fifteen_thousand_rows_beside_commits_of_one_image(tmp_path):
+    store, planned = str(tmp_path / "store"), []
+    add(store, "small", bottlenecks([999_999], 6))
+    (key,) = latest(store).sections
+    section = replace(latest(store).sections[key], parts=())
+    kind = StoreRows(section.fingerprint, "small")
+    table = embed_run.TableRun(store, key, section, kind, Rules())
+    wanted = {b.image.uri: b for b in bottlenecks(range(15_000), 6)}
+
+    def carry_out(plan):
+        planned.append(plan)
+        parts = []
+        for unit in plan.compute + plan.doubtful:
+            found = (wanted[image.uri] for image in images_of(read_unit(unit)))
+            parts.append(write_part(plan.place, kind, kind.table(list(found))))
+        others = commits.number
+        while commits.number < others + 2:
+            time.sleep(0.01)
+        finish(plan, [Outcome((part,)) for part in parts])
+
+    commits = Commits(store, 0.2)
+    commits.start()
+    try:
+        table.bring_up_to_date(
+            lambda ledger: ledger.list_found(b.image for b in wanted.values()), carry_out
+        )
+    finally:
+        commits.stopped.set()
+        commits.join()
+    assert len(planned) == 1
+    assert len(rows(store)) == 15_000 + 1 + commits.number
 
 
 @pytest.mark.parametrize(

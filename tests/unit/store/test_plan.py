@@ -420,7 +420,7 @@ class TestFinishing:
     def test_who_is_second_commits_nothing_and_leaves_its_work(self, store, plan):
         outcomes = self.outcomes(store)
         winner = Store(store.place.root)
-        winner.commit(winner.write(image("first")))
+        winner.commit(winner.write(B))
         for _ in range(2):
             assert not finish(plan, outcomes)["committed"]
             assert not result_of(plan)["committed"]
