@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError
-from beam_flowers.records import NOT_AN_IMAGE, Seconds, added
+from beam_flowers.records import NOT_AN_IMAGE, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -23,6 +23,7 @@ from beam_flowers.store.commits import (
     publish,
 )
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
+from beam_flowers.store.outcomes import Outcome, one_each
 from beam_flowers.store.parts import (
     Part,
     Place,
@@ -94,30 +95,6 @@ class Plan:
     @property
     def _all_units(self) -> tuple[Unit, ...]:
         return self.compute + self.doubtful + self.rewrite + self.derive
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one unit gave.
-
-    Attributes:
-        parts: the parts written.
-        computed: rows whose vectors were computed, each content once.
-        reused: rows whose vectors were there already.
-        reasons: rejects by error class.
-        seconds: of the threads that made it.
-        problem: why there is nothing, though there should be; it keeps the run from a commit.
-        damaged: (folder of the table, name) of a part that rows should have been copied from; it
-            keeps the run from a commit as well.
-    """
-
-    parts: tuple[Part, ...]
-    computed: int = 0
-    reused: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: Seconds = field(default_factory=Seconds)
-    problem: str = ""
-    damaged: tuple[tuple[str, str], ...] = ()
 
 
 def fill_ledger(
@@ -412,7 +389,7 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     if problems:
         return _leave_result(plan, {"committed": False, "problems": problems})
     # A runner that repeats a bundle may deliver what it gave before as well.
-    outcomes = list({(o.parts, o.damaged): o for o in outcomes}.values())
+    outcomes = one_each(outcomes)
     parts = {p.name: p for p in plan.section.parts}
     parts |= {p.name: p for o in outcomes for p in o.parts}
     section = replace(plan.section, parts=tuple(parts[name] for name in sorted(parts)))

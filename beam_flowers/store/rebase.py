@@ -83,8 +83,8 @@ class _Change:
 
     def __init__(self, place: Place, base: Section | None, own: Section, *, exact: bool) -> None:
         self._place, self._base, self._own, self._exact = place, base, own, exact
-        is_same_kind = base is not None and base.fingerprint == own.fingerprint
-        self._before = base if base and is_same_kind else Section(own.fingerprint, {})
+        empty = Section(own.fingerprint, {})
+        self._before = base if base and base.fingerprint == own.fingerprint else empty
         before, after = _by_name(self._before.parts), _by_name(own.parts)
         self._added = {name: part for name, part in after.items() if name not in before}
         self._removed = before.keys() - after.keys()

@@ -13,9 +13,9 @@ from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Manifest, Section, commit, latest, versions
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
+from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_part
 from beam_flowers.store.plan import (
-    Outcome,
     Plan,
     add_counts,
     committed,

@@ -12,7 +12,6 @@ from beam_flowers.records import Bottleneck, Image, Reject, RootListed
 from beam_flowers.store import rebase
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import (
-    Manifest,
     Section,
     commit,
     commit_uri,
@@ -24,8 +23,9 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.forget import forget
 from beam_flowers.store.ledger import Ledger, Rules
+from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_part
-from beam_flowers.store.plan import Outcome, committed, fill_ledger, finish, make_plan
+from beam_flowers.store.plan import committed, fill_ledger, finish, make_plan
 from beam_flowers.store.rebase import commit_on_newest
 from beam_flowers.store.schema import rejects_table
 from beam_flowers.store.table import TRIES
@@ -122,20 +122,21 @@ def fresh_hash(folder, *images):
 class TestDisjoint:
     def test_rows_of_other_images_are_committed_on_top(self, table, tmp_path):
         own = table.writer()
-        plan = own.plan(A, B, RootListed("/r", True))
+        more = [image(name) for name in "efghij"]
+        plan = own.plan(A, B, *more, RootListed("/r", True))
         table.append(ELSEWHERE)
         table.append(image("y", "/elsewhere"))
-        result = own.finish(plan, own.rows(B))
+        result = own.finish(plan, *(own.rows(found) for found in (B, *more)))
         assert result["committed"]
         newest = latest(table.root)
         assert (newest.version, newest.run) == (4, own.place.run)
         assert newest.counts == {n: v for n, v in result.items() if n != "committed"}
-        assert newest.counts["embedded"] == 1
-        assert table.uris() == ["/elsewhere/x", "/elsewhere/y", "/r/a", "/r/b"]
+        assert newest.counts["embedded"] == 7
         assert table.section.roots == ("/elsewhere", "/r")
         names = [part.name for part in table.section.parts]
         assert names == sorted(names)
-        every = [A, B, ELSEWHERE, image("y", "/elsewhere")]
+        every = [A, B, *more, ELSEWHERE, image("y", "/elsewhere")]
+        assert table.uris() == sorted(found.uri for found in every)
         assert table.section.dataset_hash == fresh_hash(tmp_path, *every)
         assert not work_parts(own.place)
 
@@ -179,6 +180,17 @@ class TestDisjoint:
         assert own.finish(plan, own.rows(A))["committed"]
         assert table.uris() == ["/r/a", "/r/b"]
 
+    def test_a_section_of_another_kind_in_whose_place_both_write(self, table):
+        newest = latest(table.root)
+        (key,) = newest.sections
+        other = {key: replace(newest.sections[key], fingerprint=OTHER)}
+        commit(table.root, replace(newest, version=2, run="other", sections=other))
+        own, another = table.writer(), table.writer()
+        plan = own.plan(A)
+        assert another.finish(another.plan(B), another.rows(B))["committed"]
+        assert own.finish(plan, own.rows(A))["committed"]
+        assert table.uris() == ["/r/a", "/r/b"]
+
     def test_engines_may_differ(self, table):
         own = table.writer()
         plan = own.plan(A, B)
@@ -210,7 +222,7 @@ class TestDisjoint:
     def test_who_is_late_each_time_gives_up(self, table, monkeypatch):
         own = table.writer()
         plan = own.plan(A, B)
-        tries = []
+        tries: list[int] = []
 
         def taken(root, manifest):
             tries.append(manifest.version)
@@ -258,8 +270,10 @@ class TestNotDisjoint:
         plan = own.plan(B._replace(bytes=11))
         other = table.writer()
         theirs = other.plan(C._replace(bytes=11))
+        gone = own.plan(A, RootListed("/r", True))
         other.finish(theirs, other.rows(B), other.rows(C._replace(bytes=11)))
         self.refused(table, own, plan, own.rows(C), own.rows(B._replace(bytes=11)))
+        self.refused(table, own, gone)
 
     def test_a_section_that_holds_what_one_run_listed(self, table):
         own = table.writer()
@@ -279,7 +293,7 @@ class TestNotDisjoint:
         own = table.writer()
         plan = own.plan(A, B)
         newest = latest(table.root)
-        other = {own.place.section: replace(table.section, fingerprint=OTHER, parts=())}
+        other = {own.place.section: replace(table.section, fingerprint=OTHER)}
         commit(table.root, replace(newest, version=2, run="other", sections=other))
         self.refused(table, own, plan, own.rows(B))
 
@@ -288,6 +302,7 @@ class TestNotDisjoint:
         table.append(C, ELSEWHERE)
         own = table.writer()
         plan = own.plan(A, B, C)
+        table.append(*(image(f"{n}", "/k") for n in range(4)))
         forget(table.root, root)
         table.append(image("later", "/l"), image("and more", "/l"), image("another", "/l"))
         self.refused(table, own, plan, own.rows(B))
@@ -297,6 +312,8 @@ class TestNotDisjoint:
         plan = own.plan(A, B)
         forget(table.root, "/r")
         assert not latest(table.root).sections
+        self.refused(table, own, plan, own.rows(B))
+        table.append(C, D)
         self.refused(table, own, plan, own.rows(B))
 
     def test_a_part_that_was_lost(self, table):
@@ -318,7 +335,12 @@ class TestNotDisjoint:
         assert other.finish(other.plan(A, B))["committed"]
         again = table.writer()
         edited = again.plan(B._replace(bytes=11))
+        data = Path(other.place.published(left.name)).read_bytes()
         assert again.finish(edited, again.rows(B._replace(bytes=11)))["committed"]
+        self.refused(table, own, plan)
+        forget(table.root, "/r/b")
+        table.append(C, D)
+        Path(own.place.work(left.name)).write_bytes(data)  # As if it were not deleted yet.
         self.refused(table, own, plan)
 
     def test_work_that_is_gone(self, table):
@@ -337,6 +359,21 @@ class TestNotDisjoint:
         table.append(D)
         Path(commit_uri(table.root, version)).unlink()
         self.refused(table, own, plan, own.rows(B))
+
+    def test_a_table_that_falls_back_meanwhile(self, table, monkeypatch):
+        own = table.writer()
+        plan = own.plan(A, B)
+        table.append(C)
+
+        def removed(root, manifest):
+            for version in (1, 2):
+                Path(commit_uri(root, version)).unlink()
+            monkeypatch.setattr(rebase, "commit", commit)
+            return False
+
+        monkeypatch.setattr(rebase, "commit", removed)
+        assert not own.finish(plan, own.rows(B))["committed"]
+        assert versions(table.root) == []
 
     def test_a_table_that_fell_back(self, table):
         table.append(C)
@@ -385,6 +422,7 @@ class TestRepeated:
         table.append(C)
         part = own.rows(B)
         first = own.finish(plan, part)
+        assert own.finish(plan, part) == first
         assert latest(table.root).version == 3
         edited = table.writer()
         edited.finish(edited.plan(B._replace(bytes=11)), edited.rows(B._replace(bytes=11)))
@@ -420,19 +458,18 @@ class TestRepeated:
     def test_an_append_beside_others_is_committed_at_its_first_try(self, table, monkeypatch):
         own = table.writer()
         part = own.rows(B)
-        looked = []
+        tries = []
 
         def late(place, base, *arguments, **named):
-            looked.append(base)
-            table.append(image(f"{len(looked)}", "/l"))
-            return commit_on_newest(place, base, *arguments, **named)
+            monkeypatch.undo()
+            table.append(image("late", "/l"))
+            tries.append(commit_on_newest(place, base, *arguments, **named))
+            return tries[-1]
 
-        with monkeypatch.context() as patched:
-            append = "beam_flowers.store.append.commit_on_newest"
-            patched.setattr(append, lambda *a, **n: (patched.undo(), late(*a, **n))[1])
-            append_parts(own.place, own.kind, {}, [part])
-        assert looked == [1]
-        assert table.uris() == ["/l/1", "/r/a", "/r/b"]
+        monkeypatch.setattr("beam_flowers.store.append.commit_on_newest", late)
+        append_parts(own.place, own.kind, {}, [part])
+        assert [manifest.version for manifest in tries] == [3]
+        assert table.uris() == ["/l/late", "/r/a", "/r/b"]
 
 
 def test_publishing_after_a_rebase_deletes_what_both_replaced(table):
@@ -445,4 +482,3 @@ def test_publishing_after_a_rebase_deletes_what_both_replaced(table):
     folder = Path(own.place.published("x")).parent
     named = {part.name for part in table.section.parts}
     assert {path.name for path in folder.glob("*.parquet")} == named
-    assert isinstance(latest(table.root), Manifest)
