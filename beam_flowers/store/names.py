@@ -42,8 +42,13 @@ _RUN_FILE = (
 _COMMIT = r"([0-9]{8,})\.json"
 CLOCK = "clock"
 """Begin of the name below `__work` of the file by which `vacuum` asks a storage for its time."""
+PRESENT = "present"
+"""Likewise of the file by which a run says that it uses a table; see `store.presence`."""
 
-_WORK_FILE = rf"[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{CLOCK}-[0-9a-f]{{12}}"
+_WORK_FILE = (
+    rf"[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{CLOCK}-[0-9a-f]{{12}}"
+    rf"|{PRESENT}-[0-9a-f]{{16}}"
+)
 # `files.write_atomic` writes `.<name>.<12 hex>` beside a file first.
 _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
 
