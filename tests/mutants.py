@@ -143,6 +143,10 @@ EXPLAINED = {
         "delete: ... => with contextlib.suppress():",
     ),
     "what this run just wrote is read back as this run's": ("commits.commit: return True => pass",),
+    "any word will do that tells one kind of unit from another": (
+        'unit_key: ... => content = ["XX',
+    ),
+    "what was put is read again": ("outcomes.settle: return Settled(outcome, more) => pass",),
     "the next look finds what was committed": ("commit_on_newest: return own => pass",),
     "False is 0 as a float32": ("Rule.bar: ... => ... self.min_margin or False",),
     "the bit that is lost is that of the sign, the same in all scores >= 0": (

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from beam_flowers.errors import PartLostError
 from beam_flowers.store.commits import Manifest, Section, commit, latest, read_manifest
-from beam_flowers.store.parts import Part, Place, iterate_part
+from beam_flowers.store.parts import Part, Place, iterate_part, work_parts
 from beam_flowers.store.table import TRIES
 
 _ENGINE = "engine"
@@ -35,7 +35,8 @@ def commit_on_newest(
 
     Returns:
         The version that this run committed. None where the section has to be planned again,
-        since what others did is not disjoint from it, or cannot be known any more.
+        since what others did is not disjoint from it, or cannot be known any more, or since
+        parts that it adds are gone.
     """
     root, newest = place.root, latest(place.root)
     try:
@@ -57,7 +58,7 @@ def commit_on_newest(
             change.note(other.sections.get(place.section))
         seen = newest.version
         merged = change.merged(newest.sections.get(place.section))
-        if merged is None:
+        if merged is None or not change.has_its_work():
             return None
         own = replace(newest.with_section(place.section, merged), version=seen + 1)
         own = replace(own, run=place.run, counts=counts)
@@ -130,6 +131,10 @@ class _Change:
             roots=tuple(sorted({*newest.roots, *self._own.roots})),
             lost=(*newest.lost, *lost.values()),
         )
+
+    def has_its_work(self) -> bool:
+        """Tells if all new parts are there: `vacuum` may have run while this machine slept."""
+        return not self._added or self._added.keys() <= set(work_parts(self._place))
 
     def _is_alike(self, newest: Section) -> bool:
         """Tells if rows of both are of one kind, and nobody lost a part or forgot a root."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from beam_flowers import files
 from beam_flowers.errors import StoreError
 from beam_flowers.records import Image, Seconds
 from beam_flowers.store.names import is_reserved_file
@@ -33,6 +34,16 @@ def test_the_first_outcome_counts_whatever_the_second_is(place):
     assert settle(place, other) == (other, None)
 
 
+def test_an_outcome_that_says_nothing_counts_nothing(place):
+    assert Outcome(()) == Outcome((), 0, 0, {}, Seconds(0, 0, 0), "", "", ())
+
+
+def test_an_attempt_that_is_later_than_its_run_repeats_itself(place, monkeypatch):
+    # The driver has deleted the run's folder between the two looks.
+    monkeypatch.setattr(files, "put_if_absent", lambda *_: False)
+    assert settle(place, FULL, [1]) == (FULL, [1])
+
+
 def test_its_file_is_known_as_ours(place, tmp_path):
     settle(place, FULL)
     (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -49,11 +60,18 @@ def test_its_file_is_known_as_ours(place, tmp_path):
     [
         (b"{", "is damaged"),
         (b"[]", "is damaged"),
+        (b'"text"', "is damaged"),
+        (b'{"more": 1, "parts": [], "seconds": 1}', "is damaged"),
         (b'{"parts": [], "seconds": {}}', "is damaged"),
         (b'{"parts": [], "seconds": {}, "more": 1, "odd": 1}', "is damaged"),
         (
-            b'{"parts": [{"name": "../part.parquet", "rows": 1, "digest": ""}], "seconds": {},'
-            b' "more": null}',
+            b'{"parts": [{"name": "../part.parquet", "rows": 1, "digest": ""},'
+            b' {"name": "part-000000000000000000000001.parquet", "rows": 1, "digest": ""}],'
+            b' "seconds": {}, "more": null}',
+            "names parts that this program never writes",
+        ),
+        (
+            b'{"parts": [{"name": 7, "rows": 1, "digest": ""}], "seconds": {}, "more": null}',
             "names parts that this program never writes",
         ),
     ],
@@ -74,6 +92,7 @@ def test_keys_of_units():
     keys = [
         unit_key(first),
         unit_key(replace(first, index=1)),
+        unit_key(replace(first, file="")),
         unit_key(replace(first, source="0/x")),
         unit_key("0/x"),
         unit_key(pack(images)),

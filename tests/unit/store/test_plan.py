@@ -439,6 +439,16 @@ class TestFinishing:
         assert result == {"committed": False, "problems": [*"abcdefgh"]}
         assert versions(plan.place.root) == [1]
 
+    def test_damaged_parts_keep_the_run_from_a_commit(self, store, plan):
+        parts = [(store.place.root, name) for name in "hgfedcba"]
+        damaged = [Outcome((), damaged=(part,)) for part in [*parts, *parts]]
+        outcomes = self.outcomes(store)
+        result = finish(plan, [*outcomes, *damaged])
+        counts = add_counts(COUNTS, outcomes)
+        assert result == {**counts, "committed": False, "damaged": sorted(parts)}
+        assert result_of(plan) == json.loads(json.dumps(result))
+        assert versions(plan.place.root) == [1]
+
     def test_counts_without_outcomes(self):
         counts = {"reused": 2, "rejected": 1, "failures": 0}
         assert add_counts(counts, []) == {

@@ -123,7 +123,7 @@ class TestDisjoint:
     def test_rows_of_other_images_are_committed_on_top(self, table, tmp_path):
         own = table.writer()
         more = [image(name) for name in "efghij"]
-        plan = own.plan(A, B, *more, RootListed("/r", True))
+        plan = own.plan(A, B, *more, *(RootListed(f"/{name}", True) for name in "rmlkjihgfe"))
         table.append(ELSEWHERE)
         table.append(image("y", "/elsewhere"))
         result = own.finish(plan, *(own.rows(found) for found in (B, *more)))
@@ -132,7 +132,7 @@ class TestDisjoint:
         assert (newest.version, newest.run) == (4, own.place.run)
         assert newest.counts == {n: v for n, v in result.items() if n != "committed"}
         assert newest.counts["embedded"] == 7
-        assert table.section.roots == ("/elsewhere", "/r")
+        assert table.section.roots == ("/e", "/elsewhere", *(f"/{name}" for name in "fghijklmr"))
         names = [part.name for part in table.section.parts]
         assert names == sorted(names)
         every = [A, B, *more, ELSEWHERE, image("y", "/elsewhere")]
@@ -333,14 +333,15 @@ class TestNotDisjoint:
         assert left in plan.section.parts
         other = table.writer()
         assert other.finish(other.plan(A, B))["committed"]
-        again = table.writer()
-        edited = again.plan(B._replace(bytes=11))
         data = Path(other.place.published(left.name)).read_bytes()
-        assert again.finish(edited, again.rows(B._replace(bytes=11)))["committed"]
+        other = table.writer()
+        moved = image("moved")
+        gone = other.plan(A, moved, RootListed("/r", True))
+        assert other.finish(gone, other.rows(moved))["committed"]
         self.refused(table, own, plan)
-        forget(table.root, "/r/b")
-        table.append(C, D)
-        Path(own.place.work(left.name)).write_bytes(data)  # As if it were not deleted yet.
+        # As where the one who replaced it was killed before it deleted it: no rows are fewer, no
+        # uri is in both, and only the version in between says that the part was replaced.
+        Path(own.place.work(left.name)).write_bytes(data)
         self.refused(table, own, plan)
 
     def test_work_that_is_gone(self, table):
@@ -350,6 +351,25 @@ class TestNotDisjoint:
         table.append(C)
         Path(own.place.work(part.name)).unlink()
         self.refused(table, own, plan, part)
+
+    @pytest.mark.parametrize("others", [0, 1])
+    def test_work_that_went_while_the_run_slept(self, table, others):
+        own = table.writer()
+        plan = own.plan(A, B, C)
+        part, gone = own.rows(B), own.rows(C)
+        for number in range(others):
+            table.writer("other", OTHER).append(image(f"{number}"))
+        Path(own.place.work(gone.name)).unlink()
+        self.refused(table, own, plan, part, gone)
+
+    def test_a_root_that_was_forgotten_and_has_others_in_its_place(self, table):
+        own = table.writer()
+        plan = own.plan(A, B)
+        newest = latest(table.root)
+        (key,) = newest.sections
+        section = replace(newest.sections[key], roots=())
+        commit(table.root, replace(newest, version=2, run="o", sections={key: section}))
+        self.refused(table, own, plan, own.rows(B))
 
     @pytest.mark.parametrize("version", [1, 2])
     def test_versions_that_nobody_can_read_any_more(self, table, version):
