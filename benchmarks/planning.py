@@ -28,8 +28,9 @@ from beam_flowers.records import Bottleneck, Image, RootListed
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Found, Ledger, Rules
+from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import Part, Place, write_part
-from beam_flowers.store.plan import Outcome, fill_ledger, finish, make_plan
+from beam_flowers.store.plan import fill_ledger, finish, make_plan
 from beam_flowers.store.schema import StoreRows
 
 PART = 8192

@@ -56,6 +56,8 @@ TARGETS = {
     "split": Target(("head/split.py",), ("head/test_split.py",)),
     "rule": Target(("scoring/decision.py", "scoring/ranking.py"), ("scoring/test_decision.py",)),
     "plan": Target(("store/plan.py",), ("store/test_plan.py", "store/test_work_units.py")),
+    "outcomes": Target(("store/outcomes.py",), ("store/test_outcomes.py",)),
+    "rebase": Target(("store/rebase.py",), ("store/test_rebase.py",)),
     "commits": Target(("store/commits.py",), ("store/test_commits.py", "store/test_store.py")),
 }
 
@@ -68,6 +70,8 @@ EXPLAINED = {
         "make_plan: ... => parts = [False or describe_part",
         "_stale: ... => names = set(names)",
         "commits._AT_ONCE: ",
+        "_Change.merged: self._checked |= new.keys() => pass",
+        "_Change.merged: ... => ... new.items() if True):",
         "_for_each: ... => with ThreadPoolExecutor(2",
         "_for_each: ... => with ThreadPoolExecutor(1 if not",
         "UNCHANGED: ... => FROM found",
@@ -152,6 +156,11 @@ EXPLAINED = {
         "delete: ... => with contextlib.suppress():",
     ),
     "what this run just wrote is read back as this run's": ("commits.commit: return True => pass",),
+    "any word will do that tells one kind of unit from another": (
+        'unit_key: ... => content = ["XX',
+    ),
+    "what was put is read again": ("outcomes.settle: return Settled(outcome, more) => pass",),
+    "the next look finds what was committed": ("commit_on_newest: return own => pass",),
     "False is 0 as a float32": ("Rule.bar: ... => ... self.min_margin or False",),
     "the bit that is lost is that of the sign, the same in all scores >= 0": (
         "best_first: ... => ... np.uint64(33)",

@@ -15,7 +15,6 @@ from beam_flowers.records import Image, RootListed
 from beam_flowers.store.commits import (
     Manifest,
     Section,
-    commit,
     encoding_in,
     latest,
     publish,
@@ -36,6 +35,7 @@ from beam_flowers.store.parts import (
     write_part,
 )
 from beam_flowers.store.plan import committed, derive_part, stored_rows, stored_table
+from beam_flowers.store.rebase import commit_on_newest
 from beam_flowers.store.schema import StoreRows, images_of
 from beam_flowers.store.table import until_committed
 
@@ -157,10 +157,16 @@ def append_parts(
     """
     if not parts:
         return 0
-    until_committed(
-        place.root,
-        lambda base: base.run == place.run or _try(base, place, kind, about, parts, roots) or None,
-    )
+
+    def attempt(base: Manifest) -> bool | None:
+        if base.run == place.run:
+            return True
+        # An earlier try may have committed them, and others may have replaced them since.
+        if not all(files.exists(place.work(part.name)) for part in parts) and _commit_of(place):
+            return True
+        return _try(base, place, kind, about, parts, roots) or None
+
+    until_committed(place.root, attempt)
     publish(place.root)
     return _count(parts)
 
@@ -193,11 +199,8 @@ def _try(
         tuple(sorted({*known.roots, *_roots(place, parts)})),
         known.lost,
     )
-    manifest = base.with_section(place.section, section)
     counts = {"rows": _count(parts)}
-    return commit(
-        place.root, replace(manifest, version=base.version + 1, run=place.run, counts=counts)
-    )
+    return commit_on_newest(place, base.version, section, counts) is not None
 
 
 def _others(

@@ -34,15 +34,23 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 # Names of the catalogue, slugs of paths, and `imported-<name of retrain.py's module>`.
 _SECTION = r"backbone=[A-Za-z0-9][A-Za-z0-9._~-]*-[0-9a-f]{8}"
 _RUN = "run-[0-9a-f]{16}"
+OUTCOMES = "outcomes"
+"""Folder of a run with a file for each unit that is done."""
 _RUN_FILE = (
     r"(?:(?:units|sources)\.parquet|(?:result|findings)\.json|nonce|models"
-    r"|answers/[^/]+-[0-9a-f]{16}-[0-9]+)"
+    r"|answers/[^/]+-[0-9a-f]{16}-[0-9]+"
+    rf"|{OUTCOMES}/(?:[0-9a-f]{{32}}|\.lock))"
 )
 _COMMIT = r"([0-9]{8,})\.json"
 CLOCK = "clock"
 """Begin of the name below `__work` of the file by which `vacuum` asks a storage for its time."""
+PRESENT = "present"
+"""Likewise of the file by which a run says that it uses a table; see `store.presence`."""
 
-_WORK_FILE = rf"[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{CLOCK}-[0-9a-f]{{12}}"
+_WORK_FILE = (
+    rf"[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{CLOCK}-[0-9a-f]{{12}}"
+    rf"|{PRESENT}-[0-9a-f]{{16}}"
+)
 # `files.write_atomic` writes `.<name>.<12 hex>` beside a file first.
 _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
 

@@ -18,18 +18,15 @@ from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError, PartDamagedError, PartLostError
 from beam_flowers.images.formats import FORMATS
 from beam_flowers.images.rules import changed_rules, is_outdated
-from beam_flowers.records import NOT_AN_IMAGE, READ, Seconds, added
+from beam_flowers.records import NOT_AN_IMAGE, READ, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
-    commit,
     encoding_in,
-    latest,
     publish,
-    read_manifest,
-    versions,
 )
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
+from beam_flowers.store.outcomes import Outcome, one_each
 from beam_flowers.store.parts import (
     Part,
     Place,
@@ -46,6 +43,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
+from beam_flowers.store.rebase import commit_on_newest
 from beam_flowers.store.schema import (
     IMAGE_SCHEMA,
     images_of,
@@ -88,6 +86,7 @@ class Plan:
         others: places of other tables whose vectors files of the same content take.
         unit_rows: files of a unit, about.
         made: what the manifest says of the command; see `Manifest.made`.
+        exact: the section holds nothing but what was listed; see `Rules.exact`.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
             `reasons`: the rejects by error class. Where rows stay because too many would leave,
             `held` is the number of these and `covered` that of the rows that were listed, or left.
@@ -105,6 +104,7 @@ class Plan:
     sources: int = 0
     others: tuple[Place, ...] = ()
     unit_rows: int = _FEWEST_ROWS
+    exact: bool = False
     counts: dict[str, Any] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
     undecided: bool = False
@@ -121,33 +121,6 @@ class Plan:
     @property
     def _all_units(self) -> tuple[Unit, ...]:
         return self.compute + self.doubtful + self.rewrite + self.derive
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one unit gave.
-
-    Attributes:
-        parts: the parts written.
-        computed: rows whose vectors were computed, each content once.
-        reused: rows whose vectors were there already.
-        reasons: rejects by error class.
-        seconds: of the threads that made it.
-        problem: why there is nothing, though there should be; it keeps the run from a commit.
-        damaged: (folder of the table, name) of a part that rows should have been copied from; it
-            keeps the run from a commit as well.
-        unread: rows that stay since their files look unchanged and could not be read, by the class
-            of the error; they are among `reused`, or among the rejects.
-    """
-
-    parts: tuple[Part, ...]
-    computed: int = 0
-    reused: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: Seconds = field(default_factory=Seconds)
-    problem: str = ""
-    damaged: tuple[tuple[str, str], ...] = ()
-    unread: dict[str, int] = field(default_factory=dict)
 
 
 def fill_ledger(
@@ -312,6 +285,7 @@ def make_plan(
             lost=(*known.lost, *lost),
         ),
         others=tuple(other for other, _ in others),
+        exact=rules.exact,
         counts=_counts(ledger) | held,
         undecided=undecided,
     )
@@ -508,16 +482,17 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     """Commits and publishes what the run made; the pipeline's last and idempotent step.
 
     Returns:
-        The run's counts, with `committed` False where another writer was first: then the
-        work lies in `__work`, and the next plan takes it up. With `problems` if there were any,
-        and with `damaged` parts, without which the driver plans again.
+        The run's counts, with `committed` False where another writer was first and its changes
+        are not disjoint: then the work lies in `__work`, and the next plan takes it up. With
+        `problems` if there were any, and with `damaged` parts, without which the driver plans
+        again.
     """
     outcomes = list(outcomes)
     problems = sorted({outcome.problem for outcome in outcomes if outcome.problem})
     if problems:
         return _leave_result(plan, {"committed": False, "problems": problems})
     # A runner that repeats a bundle may deliver what it gave before as well.
-    outcomes = list({(o.parts, o.damaged): o for o in outcomes}.values())
+    outcomes = one_each(outcomes)
     parts = {p.name: p for p in plan.section.parts}
     parts |= {p.name: p for o in outcomes for p in o.parts}
     section = replace(plan.section, parts=tuple(parts[name] for name in sorted(parts)))
@@ -525,21 +500,15 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     damaged = sorted({part for outcome in outcomes for part in outcome.damaged})
     if damaged:
         return _leave_result(plan, {**counts, "committed": False, "damaged": damaged})
-    result = _leave_result(plan, {**counts, "committed": _commit(plan, section, counts)})
-    if result["committed"]:
-        publish(plan.place.root)
+    committed_as = commit_on_newest(
+        plan.place, plan.base, section, counts, exact=plan.exact, made=plan.made
+    )
+    if committed_as is None:
+        return _leave_result(plan, {**counts, "committed": False})
+    # A repeated step says what was committed, also where a unit was made again since.
+    result = _leave_result(plan, {**committed_as.counts, "committed": True})
+    publish(plan.place.root)
     return result
-
-
-def _commit(plan: Plan, section: Section, counts: dict[str, Any]) -> bool:
-    """Whether the plan's own version is, or was in an earlier try, the next after its base."""
-    root, version = plan.place.root, plan.base + 1
-    base = latest(root)
-    if base.version != plan.base:
-        return version in versions(root) and read_manifest(root, version).run == plan.place.run
-    manifest = base.with_section(plan.place.section, section)
-    run = plan.place.run
-    return commit(root, replace(manifest, version=version, run=run, counts=counts, made=plan.made))
 
 
 def _leave_result(plan: Plan, result: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def plan_whole(
         "reasons": dict(reasons),
     }
     section = replace(section, parts=tuple(rejects), roots=())
-    return Plan(place, base.version, section, derive=units, counts=counts)
+    return Plan(place, base.version, section, derive=units, exact=True, counts=counts)
 
 
 def stored_labels(source: Place, stored: Section) -> list[str]:

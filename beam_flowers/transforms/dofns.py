@@ -7,6 +7,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -27,6 +28,7 @@ from beam_flowers.errors import BackboneError, PartDamagedError, StoreError, Wor
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds
+from beam_flowers.store.outcomes import Outcome, find_settled, settle, unit_key
 from beam_flowers.store.parts import (
     Part,
     Place,
@@ -40,7 +42,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.plan import Outcome, derive_part, derive_parts
+from beam_flowers.store.plan import derive_part, derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.work_units import (
     Source,
@@ -220,7 +222,7 @@ class Overlapping(beam.DoFn):
         self.expected = setup
 
     def start_bundle(self) -> None:
-        self._work = StartAhead(self.finish, self.ahead)
+        self._work = StartAhead(self._settle, self.ahead)
 
     def process(self, unit: Any) -> Iterator[Outcome]:
         if isinstance(unit, Outcome):
@@ -229,8 +231,16 @@ class Overlapping(beam.DoFn):
         yield from attempted(self.expected, self._next, unit)
 
     def _next(self, unit: Any) -> Iterator[Outcome]:
+        key = unit_key(unit)
+        if settled := find_settled(self.expected.place, key):
+            yield settled.outcome
+            return
         # The engines are loaded here and not in setup(): a run without new pictures needs none.
-        yield from self._work.add(self.start(unit))
+        yield from self._work.add((key, self.start(unit)))
+
+    def _settle(self, started: tuple[str, Any]) -> Outcome:
+        key, work = started
+        return settle(self.expected.place, replace(self.finish(work), unit=key)).outcome
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for outcome in self._work.rest():
@@ -265,16 +275,24 @@ def hash_unit(
     unit: Unit, place: Place, kind: RowKind, partitions: int, limits: Limits
 ) -> Iterator[tuple[int, bytes] | TaggedOutput]:
     """Files of doubtful content → (partition of the digest, files), rejects → an outcome."""
-    results = hash_files(read_images(unit), limits)
-    rejects = [r for r in results if isinstance(r, Reject)]
-    if rejects:
-        yield TaggedOutput(OUTCOMES, write_results(place, kind, rejects))
+    images, key = read_images(unit), unit_key(unit)
+    settled = find_settled(place, key)
+    if not settled:
+        results = hash_files(images, limits)
+        rejects = [r for r in results if isinstance(r, Reject)]
+        hashes = [(r.image.bytes, r.sha256) if isinstance(r, Hashed) else None for r in results]
+        # Another attempt may find a file that this one could not read: the first one's word counts.
+        settled = settle(place, replace(write_results(place, kind, rejects), unit=key), hashes)
+    if settled.outcome.parts:
+        yield TaggedOutput(OUTCOMES, settled.outcome)
     blocks: dict[int, list[Hashed]] = defaultdict(list)
-    for result in results:
-        if isinstance(result, Hashed):
-            blocks[partition(result.sha256, partitions)].append(result)
-    for index, hashed in blocks.items():
-        yield index, pack(hashed)
+    for image, found in zip(images, settled.more, strict=True):
+        if found:
+            size, sha256 = found
+            hashed = Hashed(image._replace(bytes=size), sha256)
+            blocks[partition(sha256, partitions)].append(hashed)
+    for index, some in blocks.items():
+        yield index, pack(some)
 
 
 def settle_partition(
@@ -286,7 +304,8 @@ def settle_partition(
     """
     index, blocks = keyed
     sources = read_sources(place, index)
-    hashed = sorted(_unpacked(blocks), key=lambda h: (h.sha256, h.image.uri))
+    # A repeated bundle may deliver a block twice.
+    hashed = sorted(set(_unpacked(blocks)), key=lambda h: (h.sha256, h.image.uri))
     known: dict[Source, list[Hashed]] = defaultdict(list)
     unit: list[Image] = []
     for sha, group in groupby(hashed, key=lambda h: h.sha256):
@@ -317,11 +336,11 @@ def copy_rows(
     source, packed = keyed
     source_place, name = located(source, [place, *others])
     blocks = [unpack(block) for block in packed]
-    hashed = sorted((h for _, some in blocks for h in some), key=lambda h: h.image.uri)
+    hashed = sorted({h for _, some in blocks for h in some}, key=lambda h: h.image.uri)
     images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
     described = blocks[0][0]
     parts = derive_parts(place, kind, name, images, "sha256", source_place, described)
-    yield Outcome(parts, reused=len(hashed))
+    yield settle(place, Outcome(parts, reused=len(hashed), unit=unit_key(source))).outcome
 
 
 def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
@@ -331,8 +350,8 @@ def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
 
 def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:
     """Writes the rows that stay of a part that loses or changes others."""
-    images = read_unit(unit)
-    yield Outcome(derive_parts(place, kind, unit.source, images, "uri", described=unit.part))
+    parts = derive_parts(place, kind, unit.source, read_unit(unit), "uri", described=unit.part)
+    yield settle(place, Outcome(parts, unit=unit_key(unit))).outcome
 
 
 class ScoreUnits(Overlapping):

@@ -17,8 +17,9 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
 from beam_flowers.scoring.table import ScoreRows
 from beam_flowers.store.names import COMMITS
+from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import Place, RowKind
-from beam_flowers.store.plan import Outcome, Plan, finish
+from beam_flowers.store.plan import Plan, finish
 from beam_flowers.store.work_units import Unit
 from beam_flowers.transforms import dofns
 from beam_flowers.transforms.preflight import Setup, expected_setup

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pyarrow as pa
 
 from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.networks import require_networks
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
@@ -26,11 +27,15 @@ from beam_flowers.scoring.write_table import (
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
+from beam_flowers.store.presence import present
+from beam_flowers.store.table import TRIES
 from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted
 from beam_flowers.workflows.score_stored import is_store, score_stored
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,21 +83,45 @@ def score_images(
     _check(job, kind)
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
-    table = replace(_table_run(job, kind, bundle, options, warn), progress=progress)
-    summary = _score(job, table, bundle, networks, options)
-    if progress:
-        progress.begin("writing")
-    if suffix(job.output):
-        _write_files(files.absolute(job.output), job.table, kind)
-    copied = _copy(job, kind, warn) if job.copy_to else None
-    if suffix(job.output):
-        files.delete_tree(job.table)
+
+    def attempt() -> tuple[Summary, Copied | None]:
+        table = replace(_table_run(job, kind, bundle, options, warn), progress=progress)
+        summary = _score(job, table, bundle, networks, options)
+        if progress:
+            progress.begin("writing")
+        if suffix(job.output):
+            _write_files(files.absolute(job.output), job.table, kind)
+        return summary, _copy(job, kind, warn) if job.copy_to else None
+
+    summary, copied = _until_written(job, attempt) if suffix(job.output) else attempt()
     if not summary.rows:
         raise InputError(
             f"none of the {summary.total} files in {', '.join(job.images)} is a usable picture; "
             "the reject table names the reasons"
         )
     return ScoreSummary(**vars(summary), copied=copied)
+
+
+def _until_written(job: Job, attempt: Callable[[], T]) -> T:
+    """Makes one file of a hidden table, which goes with the last run that uses it.
+
+    Where nobody knows who else does, as in object stores, another run to the same file may delete
+    it under this one's hands: then all is made again.
+    """
+    for _ in range(TRIES):
+        with present(job.table) as presence:
+            try:
+                result = attempt()
+            except Exception:
+                if presence.is_there():
+                    raise
+                continue
+            if presence.leave():
+                files.delete_tree(job.table)
+            return result
+    raise StoreError(
+        f"{job.table} was deleted by other runs to {job.output} {TRIES} times; run this alone"
+    )
 
 
 def _table_run(
@@ -152,8 +181,7 @@ def _copy(job: Job, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
     columns = ["uri", "sha256", label]
     if any(labeller.bar.multi_label for labeller in kind.labellers):
         columns.append("labels")
-    section = latest(job.table).sections[""]
-    place = Place(job.table, "", kind.fingerprint)
+    place, section = _own_section(job.table, kind)
     parts = [read_part(place, part.name, columns) for part in section.rows]
     rows = pa.concat_tables(parts).sort_by("uri") if parts else pa.table({n: [] for n in columns})
     copied = copy_pictures(_labelled(rows, label), files.absolute(job.copy_to or ""))
@@ -171,10 +199,20 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
 
 def _write_files(output: str, table: str, kind: ScoreRows) -> None:
     """The committed parts as one file, and the rejects as another."""
-    section = latest(table).sections[""]
-    place = Place(table, "", kind.fingerprint)
+    place, section = _own_section(table, kind)
     rows = [read_part(place, p.name) for p in section.rows]
     rejects = [read_part(place, p.name) for p in section.rejects]
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
     write_table(output, scores_of(scores))
     write_table(rejects_name(output), pa.concat_tables([RejectRows().table([]), *rejects]))
+
+
+def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:
+    """Return the rows that were committed, unless another run has put others in their place."""
+    section = latest(table).sections.get("")
+    if section is None or section.fingerprint != kind.fingerprint:
+        raise StoreError(
+            f"{table}: another run wrote scores of other models or other rules there meanwhile; "
+            "run this again, and give each run an output of its own"
+        )
+    return Place(table, "", kind.fingerprint), section

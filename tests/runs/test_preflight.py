@@ -22,8 +22,9 @@ from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
 from beam_flowers.store.commits import Section
 from beam_flowers.store.commits import versions as commits
+from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import Place
-from beam_flowers.store.plan import Outcome, Plan
+from beam_flowers.store.plan import Plan
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.work_units import Unit
 from beam_flowers.transforms import dofns

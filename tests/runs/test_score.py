@@ -249,7 +249,7 @@ class TestFolder:
 
     def test_a_run_from_pixels_goes_on_where_it_was_killed(self, base, model, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("beam_flowers.store.plan.commit", lambda *_: 1 / 0)
+            patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
             with pytest.raises(Exception, match="division"):
                 score(base / "pictures", tmp_path / "half", model, shards=3)
         summary = score(base / "pictures", tmp_path / "half", model)
@@ -382,7 +382,7 @@ class TestTwoModels:
 def test_a_killed_run_by_label_goes_on(base, model, tmp_path):
     job = Job((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("beam_flowers.store.plan.commit", lambda *_: 1 / 0)
+        patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="division"):
             score_images(job, model, NETWORK, RunOptions(shards=3))
     assert not list((tmp_path / "half").glob("label=*"))

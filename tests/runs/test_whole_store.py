@@ -79,7 +79,7 @@ def test_work_that_a_killed_run_left_is_taken_up(score, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("beam_flowers.store.plan._commit", die)
+        patched.setattr("beam_flowers.store.plan.commit_on_newest", die)
         with pytest.raises(BaseException, match=r".*"):
             score("whole")
     assert latest(str(tmp_path / "whole")).sections == {}

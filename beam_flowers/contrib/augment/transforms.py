@@ -19,8 +19,9 @@ from beam_flowers.contrib.augment.ledger import CopyVector
 from beam_flowers.contrib.augment.table import AugmentedRows, copies_of, derive_copies
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Reject
+from beam_flowers.store.outcomes import Outcome, settle, unit_key
 from beam_flowers.store.parts import Place
-from beam_flowers.store.plan import Outcome, Plan
+from beam_flowers.store.plan import Plan
 from beam_flowers.store.work_units import Unit, read_unit
 from beam_flowers.transforms.dofns import Overlapping, reasons_of, write_rows
 from beam_flowers.transforms.plan import CommitPlan, SpreadUnits, step
@@ -86,4 +87,5 @@ class AugmentPlan(beam.PTransform):
 
 
 def _derive(unit: Unit, place: Place, kind: AugmentedRows) -> Iterator[Outcome]:
-    yield Outcome((derive_copies(place, kind, unit, read_unit(unit)),))
+    parts = (derive_copies(place, kind, unit, read_unit(unit)),)
+    yield settle(place, Outcome(parts, unit=unit_key(unit))).outcome

@@ -15,9 +15,9 @@ from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Manifest, Section, commit, latest, versions
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
+from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_part
 from beam_flowers.store.plan import (
-    Outcome,
     Plan,
     absent_roots,
     add_counts,
@@ -565,7 +565,7 @@ class TestFinishing:
     def test_who_is_second_commits_nothing_and_leaves_its_work(self, store, plan):
         outcomes = self.outcomes(store)
         winner = Store(store.place.root)
-        winner.commit(winner.write(image("first")))
+        winner.commit(winner.write(B))
         for _ in range(2):
             assert not finish(plan, outcomes)["committed"]
             assert not result_of(plan)["committed"]
@@ -582,6 +582,16 @@ class TestFinishing:
         result = finish(plan, [*self.outcomes(store), *problems])
         assert result == result_of(plan)
         assert result == {"committed": False, "problems": [*"abcdefgh"]}
+        assert versions(plan.place.root) == [1]
+
+    def test_damaged_parts_keep_the_run_from_a_commit(self, store, plan):
+        parts = [(store.place.root, name) for name in "hgfedcba"]
+        damaged = [Outcome((), damaged=(part,)) for part in [*parts, *parts]]
+        outcomes = self.outcomes(store)
+        result = finish(plan, [*outcomes, *damaged])
+        counts = add_counts(COUNTS, outcomes)
+        assert result == {**counts, "committed": False, "damaged": sorted(parts)}
+        assert result_of(plan) == json.loads(json.dumps(result))
         assert versions(plan.place.root) == [1]
 
     def test_counts_without_outcomes(self):

@@ -1,0 +1,134 @@
+"""The one outcome of each unit of a run: a file that the attempt which ends first puts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from beam_flowers import files
+from beam_flowers.errors import StoreError
+from beam_flowers.records import Seconds
+from beam_flowers.store.names import OUTCOMES, is_part
+from beam_flowers.store.parts import Part, Place
+from beam_flowers.store.work_units import Unit, unpack
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one unit gave.
+
+    Attributes:
+        parts: the parts written.
+        computed: rows whose vectors were computed, each content once.
+        reused: rows whose vectors were there already.
+        reasons: rejects by error class.
+        seconds: of the threads that made it.
+        problem: why there is nothing, though there should be; it keeps the run from a commit.
+        unit: key of the unit; empty for what is no unit's.
+        damaged: (folder of the table, name) of a part that rows should have been copied from; it
+            keeps the run from a commit as well.
+        unread: rows that stay since their files look unchanged and could not be read, by the class
+            of the error; they are among `reused`, or among the rejects.
+    """
+
+    parts: tuple[Part, ...]
+    computed: int = 0
+    reused: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: Seconds = field(default_factory=Seconds)
+    problem: str = ""
+    unit: str = ""
+    damaged: tuple[tuple[str, str], ...] = ()
+    unread: dict[str, int] = field(default_factory=dict)
+
+
+class Settled(NamedTuple):
+    """The result of a unit, of which there is one however often the unit is attempted.
+
+    Attributes:
+        outcome: its parts and counts.
+        more: further results, JSON values only.
+    """
+
+    outcome: Outcome
+    more: Any = None
+
+
+def unit_key(unit: Unit | bytes | str) -> str:
+    """Returns the name of a unit within its run; 32 hex digits.
+
+    Args:
+        unit: a row group of the run's files, packed files, or the source of rows to copy.
+    """
+    if isinstance(unit, Unit):
+        content = ["unit", unit.file.rpartition("/")[2], unit.index, unit.source]
+    elif isinstance(unit, str):
+        content = ["source", unit]
+    else:  # Equal rows may be packed into other bytes.
+        content = ["files", *(image.uri for image in unpack(unit))]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
+
+
+def settle(place: Place, outcome: Outcome, more: Any = None) -> Settled:
+    """Puts the result of a unit unless another attempt has; returns the one that is there."""
+    seconds = outcome.seconds._asdict()
+    document = {
+        "parts": [part.as_dict() for part in outcome.parts],
+        "computed": outcome.computed,
+        "reused": outcome.reused,
+        "reasons": outcome.reasons,
+        "seconds": seconds,
+        "unread": outcome.unread,
+        "more": more,
+    }
+    data = json.dumps(document).encode()
+    if files.put_if_absent(_uri(place, outcome.unit), data):
+        return Settled(outcome, more)
+    settled = find_settled(place, outcome.unit)
+    # The run is over and its folder deleted: then nobody commits what a late attempt says.
+    return settled or Settled(outcome, more)
+
+
+def find_settled(place: Place, unit: str) -> Settled | None:
+    """Returns what an earlier attempt of a unit gave, or None.
+
+    Raises:
+        StoreError: the file holds something else.
+    """
+    uri = _uri(place, unit)
+    try:
+        data = files.read_bytes(uri)
+    except FileNotFoundError:
+        return None
+    try:
+        document = json.loads(data)
+        more = document.pop("more")
+        parts = tuple(Part(**part) for part in document.pop("parts"))
+        seconds = Seconds(**document.pop("seconds"))
+        outcome = Outcome(parts, **document, seconds=seconds, unit=unit)
+        names = [part.name for part in parts]
+        is_ours = all(isinstance(name, str) and is_part(name) for name in names)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(f"{uri} is damaged ({error!r}); run this again") from error
+    if not is_ours:
+        raise StoreError(f"{uri} names parts that this program never writes; run this again")
+    return Settled(outcome, more)
+
+
+def one_each(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Drops the outcomes of further attempts of a unit.
+
+    Attempts find the same outcome; those that did not are told apart by the names of their parts.
+    """
+    by_name = sorted(outcomes, key=lambda outcome: [part.name for part in outcome.parts])
+    kept: dict[Any, Outcome] = {}
+    for outcome in by_name:
+        kept.setdefault(outcome.unit or (outcome.parts, outcome.damaged), outcome)
+    return list(kept.values())
+
+
+def _uri(place: Place, unit: str) -> str:
+    return place.run_file(f"{OUTCOMES}/{unit}")

@@ -1,0 +1,188 @@
+"""Commits on top of what others committed meanwhile, where the changes are disjoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_flowers.errors import PartLostError
+from beam_flowers.store.commits import Manifest, Section, commit, latest, read_manifest
+from beam_flowers.store.parts import Part, Place, iterate_part, work_parts
+from beam_flowers.store.table import TRIES
+
+_ENGINE = "engine"
+"""What computed the vectors, which every engine gives alike."""
+
+
+def commit_on_newest(
+    place: Place,
+    base: int,
+    section: Section,
+    counts: dict[str, Any],
+    *,
+    exact: bool = False,
+    made: dict[str, Any] | None = None,
+) -> Manifest | None:
+    """Commits a section that was planned on version `base`, on top of the newest version.
+
+    A repeated call finds what the first one committed, whoever committed since.
+
+    Args:
+        place: of the section; its `run` is the manifest's.
+        base: the version that the section was planned on.
+        section: as it is to be if nobody committed since.
+        counts: of the manifest.
+        exact: the section holds nothing but what this run listed, and so no row of others.
+        made: of the manifest.
+
+    Returns:
+        The version that this run committed. None where the section has to be planned again,
+        since what others did is not disjoint from it, or cannot be known any more, or since
+        parts that it adds are gone.
+    """
+    root, newest = place.root, latest(place.root)
+    try:
+        first = newest if newest.version == base else _version(root, base)
+    except FileNotFoundError:
+        return None
+    change = _Change(place, first.sections.get(place.section), section, exact=exact)
+    seen = base
+    for _ in range(TRIES):
+        if newest.version < seen:
+            return None
+        for version in range(seen + 1, newest.version + 1):
+            try:
+                other = newest if version == newest.version else read_manifest(root, version)
+            except FileNotFoundError:
+                return None
+            if other.run == place.run:
+                return other
+            if "restored" in other.counts:  # Rows that this run took for known may be others now.
+                return None
+            change.note(other.sections.get(place.section))
+        seen = newest.version
+        merged = change.merged(newest.sections.get(place.section))
+        if merged is None or not change.has_its_work():
+            return None
+        own = replace(newest.with_section(place.section, merged), version=seen + 1)
+        own = replace(own, run=place.run, counts=counts, made=made or {})
+        if commit(root, own):
+            return own
+        newest = latest(root)
+    return None
+
+
+def _version(root: str, version: int) -> Manifest:
+    return read_manifest(root, version) if version else Manifest()
+
+
+class _Change:
+    """Holds what a run changes in a section against what others changed since its base.
+
+    Args:
+        place: of the section.
+        base: the section that the run planned on; None where there was none.
+        own: the section as the run wants it.
+        exact: see `commit_on_newest`.
+    """
+
+    def __init__(self, place: Place, base: Section | None, own: Section, *, exact: bool) -> None:
+        self._place, self._base, self._own, self._exact = place, base, own, exact
+        empty = Section(own.fingerprint, {})
+        self._before = base if base and base.fingerprint == own.fingerprint else empty
+        before, after = _by_name(self._before.parts), _by_name(own.parts)
+        self._added = {name: part for name, part in after.items() if name not in before}
+        self._removed = before.keys() - after.keys()
+        self._newest_rows = _rows(self._before)
+        self._has_shrunk = False
+        self._named: set[str] = set()
+        self._checked: set[str] = set()
+        self._own_uris: npt.NDArray[np.int64] | None = None
+
+    def note(self, section: Section | None) -> None:
+        """Takes in the section in the next one of the others' versions."""
+        parts = section.parts if section else ()
+        self._named.update(part.name for part in parts)
+        rows = _rows(section) if section else 0
+        self._has_shrunk |= rows < self._newest_rows
+        self._newest_rows = rows
+
+    def merged(self, newest: Section | None) -> Section | None:
+        """Returns the section with both sides' changes, or None if they are not disjoint."""
+        if newest == self._base:
+            return self._own
+        if newest is None or self._exact or not self._is_alike(newest):
+            return None
+        theirs = _by_name(newest.parts)
+        # Rows that this run took for known may be gone: lost, forgotten or with their files. What
+        # it takes from `__work` another run may have committed and replaced.
+        removed_by_both = self._removed - theirs.keys()
+        if self._has_shrunk or removed_by_both or self._added.keys() & self._named:
+            return None
+        before = _by_name(self._before.parts)
+        new = {name: p for name, p in theirs.items() if name not in before}
+        if self._share_uris(part for name, part in new.items() if name not in self._checked):
+            return None
+        self._checked |= new.keys()
+        kept = {name: part for name, part in theirs.items() if name not in self._removed}
+        parts = {**kept, **self._added}
+        lost = {part.name: part for part in self._own.lost}
+        for part in self._before.lost:  # Another command may have cleared them.
+            lost.pop(part.name, None)
+        return replace(
+            self._own,
+            parts=tuple(parts[name] for name in sorted(parts)),
+            roots=tuple(sorted({*newest.roots, *self._own.roots})),
+            lost=(*newest.lost, *lost.values()),
+        )
+
+    def has_its_work(self) -> bool:
+        """Tells if all new parts are there: `vacuum` may have run while this machine slept."""
+        return not self._added or self._added.keys() <= set(work_parts(self._place))
+
+    def _is_alike(self, newest: Section) -> bool:
+        """Tells if rows of both are of one kind, and nobody lost a part or forgot a root."""
+        return (
+            newest.fingerprint == self._own.fingerprint
+            and _about(newest) == _about(self._own)
+            and newest.lost == self._before.lost
+            and set(newest.roots) >= set(self._before.roots)
+        )
+
+    def _share_uris(self, theirs: Iterable[Part]) -> bool:
+        try:
+            if self._own_uris is None:
+                self._own_uris = _uris(self._place, self._added.values())
+            return bool(np.isin(_uris(self._place, theirs), self._own_uris).any())
+        except PartLostError:
+            return True
+
+
+def _about(section: Section) -> Any:
+    """Returns the description of a section as a manifest has it, with lists for tuples."""
+    about = {name: value for name, value in section.about.items() if name != _ENGINE}
+    return json.loads(json.dumps(about))
+
+
+def _by_name(parts: Iterable[Part]) -> dict[str, Part]:
+    return {part.name: part for part in parts}
+
+
+def _rows(section: Section) -> int:
+    """Counts rows and rejects, as a file may turn from one into the other."""
+    return sum(part.rows for part in section.parts)
+
+
+def _uris(place: Place, parts: Iterable[Part]) -> npt.NDArray[np.int64]:
+    """Returns numbers for the uris in parts, eight bytes each, alike in this process only.
+
+    Two uris of one number, which is very rare, cost a plan.
+    """
+    tables = (table for part in parts for table in iterate_part(place, part.name, ["uri"]))
+    numbers = [np.array(list(map(hash, table["uri"].to_pylist())), np.int64) for table in tables]
+    return np.concatenate([np.empty(0, np.int64), *numbers])
