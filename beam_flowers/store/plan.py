@@ -266,13 +266,7 @@ def make_plan(
     rows = unit_rows(fresh, shards)
     if fresh:
         _add_others(ledger, others)
-    whole, partly = ledger.part_names()
-    described = {p.name: p for p in known.parts}
-    stale = set(_stale(place, whole, known, section))
-    whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
-    parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
-    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly))
-    parts += _found_rejects(ledger, place)
+    parts, partly = _standing_parts(ledger, place, known, kind, section)
     roots = {*known.roots, *ledger.complete_roots()}
     plan = Plan(
         place,
@@ -288,6 +282,19 @@ def make_plan(
         undecided=undecided,
     )
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly))
+
+
+def _standing_parts(
+    ledger: Ledger, place: Place, known: Section, kind: RowKind, section: Section
+) -> tuple[list[Part], list[str]]:
+    """Return the parts that stay, with all rejects known now, and names of those to write again."""
+    whole, partly = ledger.part_names()
+    described = {p.name: p for p in known.parts}
+    stale = set(_stale(place, whole, known, section))
+    whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
+    parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
+    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly))
+    return parts + _found_rejects(ledger, place), partly
 
 
 def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
