@@ -67,7 +67,7 @@ EXPLAINED = {
         "ledger._CACHE_KIB: ",
         'execute(f"PRAGMA cache_size ... => pass',
         'execute("PRAGMA shrink_memory") => pass',
-        "make_plan: ... => parts = [False or describe_part",
+        "_standing_parts: ... => parts = [False or describe_part",
         "_stale: ... => names = set(names)",
         "commits._AT_ONCE: ",
         "_Change.merged: self._checked |= new.keys() => pass",

@@ -266,13 +266,8 @@ def make_plan(
     rows = unit_rows(fresh, shards)
     if fresh:
         _add_others(ledger, others)
-    whole, partly = ledger.part_names()
     described = {p.name: p for p in known.parts}
-    stale = set(_stale(place, whole, known, section))
-    whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
-    parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
-    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly), described)
-    parts += _found_rejects(ledger, place)
+    parts, partly = _standing_parts(ledger, place, known, kind, section)
     roots = {*known.roots, *ledger.complete_roots()}
     plan = Plan(
         place,
@@ -292,6 +287,19 @@ def make_plan(
     for number, (_, other) in enumerate(others, start=1):
         described |= {f"{number}/{part.name}": part for part in other.rows}
     return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly), described)
+
+
+def _standing_parts(
+    ledger: Ledger, place: Place, known: Section, kind: RowKind, section: Section
+) -> tuple[list[Part], list[str]]:
+    """Return the parts that stay, with all rejects known now, and names of those to write again."""
+    whole, partly = ledger.part_names()
+    described = {p.name: p for p in known.parts}
+    stale = set(_stale(place, whole, known, section))
+    whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
+    parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
+    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly), described)
+    return parts + _found_rejects(ledger, place), partly
 
 
 def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:

@@ -364,6 +364,9 @@ class TestPlanning:
         commit(store.place.root, Manifest(2, "r", {store.place.section: foreign}))
         assert "held" not in store.plan([A, DONE]).section.about
 
+    def test_a_plan_without_a_join_leaves_nothing_undecided(self, store):
+        assert not Plan(store.place, 0, store.section).undecided
+
     def test_roots_that_are_not_there(self, tmp_path, monkeypatch):
         roots = [str(tmp_path / "gone"), str(tmp_path), "s3://b/p", "s3://b/q", "x://y", "/closed"]
         asked = []
