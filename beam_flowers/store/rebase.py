@@ -143,7 +143,7 @@ class _Change:
 
     def has_its_work(self) -> bool:
         """Tells if all new parts are there: `vacuum` may have run while this machine slept."""
-        return not self._added or self._added.keys() <= set(work_parts(self._place))
+        return self._added.keys() <= set(work_parts(self._place))
 
     def _is_alike(self, newest: Section) -> bool:
         """Tells if rows of both are of one kind, and nobody lost a part or forgot a root."""

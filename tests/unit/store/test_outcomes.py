@@ -92,7 +92,7 @@ def test_keys_of_units():
     keys = [
         unit_key(first),
         unit_key(replace(first, index=1)),
-        unit_key(replace(first, file="")),
+        unit_key(replace(first, file="/a/others.parquet")),
         unit_key(replace(first, source="0/x")),
         unit_key("0/x"),
         unit_key(pack(images)),

@@ -360,6 +360,14 @@ class TestNotDisjoint:
         Path(own.place.work(part.name)).unlink()
         self.refused(table, own, plan, part)
 
+    def test_a_part_of_another_run_that_is_lost(self, table):
+        own = table.writer()
+        plan = own.plan(A, B)
+        table.append(C)
+        (name,) = names_at(table, 2) - names_at(table, 1)
+        Path(own.place.published(name)).unlink()
+        self.refused(table, own, plan, own.rows(B))
+
     @pytest.mark.parametrize("others", [0, 1])
     def test_work_that_went_while_the_run_slept(self, table, others):
         own = table.writer()
@@ -388,8 +396,9 @@ class TestNotDisjoint:
         Path(commit_uri(table.root, version)).unlink()
         self.refused(table, own, plan, own.rows(B))
 
-    def test_a_table_that_falls_back_meanwhile(self, table, monkeypatch):
-        own = table.writer()
+    @pytest.mark.parametrize("section", ["tiny", "new"])
+    def test_a_table_that_is_removed_meanwhile(self, table, monkeypatch, section):
+        own = table.writer(section)
         plan = own.plan(A, B)
         table.append(C)
 
