@@ -1,4 +1,4 @@
-"""`forget`: takes the images of a folder, or those that are missing, out of a store."""
+"""`forget`: takes images of a folder, missing ones, or a backbone out of a store."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "Deletes from STORE the rows, vectors and rejects of all images that were listed as ROOT "
         "or lie\nbelow it, for every backbone. The images themselves are not touched; ROOT need "
         "not be there\nany more. To have its images back, embed ROOT again.\n\n"
+        "The bare name of a BACKBONE of the store takes out all its rows instead, those of images "
+        "that were\nonly scored and of distorted copies too.\n\n"
         "--missing looks for the file of each row instead, and deletes the rows of those that are "
         "not there\nany more. A folder that cannot be read, or is empty as where a disk is not "
         "mounted, ends it before\nanything is deleted. Measures no accuracy.\n\n" + BEAM
@@ -23,7 +25,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
     parser.add_argument(
-        "root", metavar="ROOT", nargs="?", help="folder or file that was embedded or scored"
+        "root",
+        metavar="ROOT|BACKBONE",
+        nargs="?",
+        help="folder or file that was embedded or scored, or name of a backbone",
     )
     parser.add_argument(
         "--missing", action="store_true", help="all images whose files are not there any more"
@@ -45,7 +50,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
     store, root = files.absolute(arguments.store), arguments.root
     if (root is None) != arguments.missing:
-        raise InputError("name the images to take out, either by ROOT or by --missing")
+        raise InputError("name what to take out: a ROOT, a BACKBONE or --missing")
     take_out = forget
     if files.is_folder(files.join(store, AUGMENTED)):
         take_out = contrib("augment.table").forget_everywhere

@@ -43,7 +43,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),
     "vacuum": ("delete files left by interrupted runs", vacuum),
-    "forget": ("take the images of a folder, or missing ones, out of a store", forget),
+    "forget": ("take images of a folder, missing ones, or a backbone out of a store", forget),
     "fsck": ("check every file of a store or table against its digest", fsck),
     "history": ("list the versions of a store or table", history),
     "restore": ("make an older version of a store or table the newest again", restore),

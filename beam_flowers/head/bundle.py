@@ -298,6 +298,12 @@ def _read_description(folder: str) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{where!r} is no JSON: {error}") from error
     found = described.get("format") if isinstance(described, dict) else None
+    form, _, number = str(found).rpartition(" ")
+    if form == FORMAT.rpartition(" ")[0] and number.isdecimal() and found != FORMAT:
+        raise ModelError(
+            f"{where!r} has the format {found!r}, this version of beam-flowers reads {FORMAT!r}: "
+            "a newer one wrote it; update beam-flowers"
+        )
     if found != FORMAT:
         raise ModelError(f"{where!r} is no model of ours: its format is {found!r}, not {FORMAT!r}")
     identity = _identify({k: v for k, v in described.items() if k != "model_id"})

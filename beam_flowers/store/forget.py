@@ -1,4 +1,4 @@
-"""Takes the rows of a root, or of missing files, out of a store: one commit for each table."""
+"""Takes rows of a root, a backbone or missing files out of a store: one commit for each table."""
 
 from __future__ import annotations
 
@@ -63,6 +63,22 @@ class Leaving(Protocol):
 
 
 @dataclass(frozen=True)
+class Backbone:
+    """Selects all rows of a backbone.
+
+    Attributes:
+        fingerprints: of the backbone's vectors; distorted copies say which one they are of.
+    """
+
+    fingerprints: frozenset[str]
+
+    def is_of(self, section: Section) -> bool:
+        """Tells if a section is the backbone's."""
+        made_by = {section.fingerprint, section.about.get("backbone")}
+        return not self.fingerprints.isdisjoint(made_by)
+
+
+@dataclass(frozen=True)
 class Below:
     """Selects the images that were listed as `root`, or lie below it."""
 
@@ -84,7 +100,7 @@ def forget(
     inner: Mapping[str, type[StoreRows]] = IMAGES_ONLY_SCORED,
     now: bool = False,
 ) -> Forgotten:
-    """Take rows and rejects of images out of a store, of every backbone.
+    """Take rows and rejects out of a store: those of some images, or those of a backbone.
 
     The images themselves are not touched. Vectors that leave are computed again if the images
     are embedded again.
@@ -92,18 +108,23 @@ def forget(
     Args:
         store: absolute folder of the store.
         root: a folder or file that was embedded or scored, or one below or above such a one;
-            it need not be there any more. None for all images whose files are not there any more.
+            it need not be there any more. The bare name of a backbone of the store is that
+            backbone; with the digits that its folder's name has, that folder alone. None for all
+            images whose files are not there any more.
         dry_run: count only.
         inner: the tables inside of the store, by their folders, and the kind of their rows.
         now: delete older versions as well, which have the rows for a week otherwise.
 
     Raises:
-        InputError: if nothing of the store lies below `root`; without one, if nobody can say
-            which files are gone.
+        InputError: if nothing of the store lies below `root`, or it may be a folder as well as a
+            backbone; without one, if nobody can say which files are gone.
         StoreError: if there is no store, or other writers were first each time.
     """
     open_store(store)
-    leaving = Missing() if root is None else Below(files.absolute(root))
+    leaving: Leaving | Backbone = Missing()
+    if root is not None:
+        folders = (store, *(files.join(store, name) for name in inner))
+        leaving = _named_backbone(root, folders) or Below(files.absolute(root))
     found = _forget(store, leaving, StoreRows, dry_run=dry_run)
     tables = {
         name: _forget(files.join(store, name), leaving, rows, dry_run=dry_run)
@@ -126,7 +147,26 @@ def forget(
     return found
 
 
-def _forget(table: str, leaving: Leaving, rows: type[StoreRows], *, dry_run: bool) -> Forgotten:
+def _named_backbone(name: str, folders: Iterable[str]) -> Backbone | None:
+    """Return the backbone of that name, if the tables have one."""
+    held = [item for folder in folders for item in latest(folder).sections.items()]
+    found = {
+        section.fingerprint
+        for key, section in held
+        if section.about.get("name") == name or key == f"backbone={name}"
+    }
+    images = files.absolute(name)
+    if found and (files.exists(images) or any(images in section.roots for _, section in held)):
+        raise InputError(
+            f"{name!r} is a backbone of the store, and the folder {images} as well: write "
+            f"{images} for that folder; for the backbone, run this in another working folder"
+        )
+    return Backbone(frozenset(found)) if found else None
+
+
+def _forget(
+    table: str, leaving: Leaving | Backbone, rows: type[StoreRows], *, dry_run: bool
+) -> Forgotten:
     """Take rows out of one table, whichever it is; return them as rows and rejects."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
@@ -149,6 +189,8 @@ def _forget(table: str, leaving: Leaving, rows: type[StoreRows], *, dry_run: boo
     gone = until_committed(table, attempt)
     publish(table)
     for place, parts in before.lost_parts(table).items():
+        if isinstance(leaving, Backbone) and not leaving.is_of(before.sections[place.section]):
+            continue
         # Files that may have come back: somebody may have to erase their rows.
         for part in parts:
             files.delete(place.work(part.name))
@@ -163,9 +205,18 @@ def _gone(base: Manifest, now: Manifest, lost: tuple[str, ...]) -> Forgotten:
 
 
 def _without(
-    base: Manifest, table: str, leaving: Leaving, rows: type[StoreRows], *, run: str, dry_run: bool
+    base: Manifest,
+    table: str,
+    leaving: Leaving | Backbone,
+    rows: type[StoreRows],
+    *,
+    run: str,
+    dry_run: bool,
 ) -> tuple[Manifest, tuple[str, ...]]:
     """Return the version without the rows that leave, and the addresses of lost parts."""
+    if isinstance(leaving, Backbone):
+        others = {k: s for k, s in base.sections.items() if not leaving.is_of(s)}
+        return replace(base, sections=others, made={}), ()
     sections, lost = {}, []
     for key, section in base.sections.items():
         place = Place(table, key, section.fingerprint, run)

@@ -43,7 +43,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.rebase import commit_on_newest
+from beam_flowers.store.rebase import HELD, commit_on_newest, held_rows
 from beam_flowers.store.schema import (
     IMAGE_SCHEMA,
     images_of,
@@ -61,8 +61,6 @@ from beam_flowers.store.work_units import (
 
 FEW_ROWS = 100
 """So many may leave a section whatever share of it they are."""
-_HELD = "held"
-"""Key of a section's `about`."""
 _AT_ONCE = 16
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 _MOST_ALIKE = 1024
@@ -312,26 +310,20 @@ def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[di
     undecided = ledger.is_undecided()
     going = ledger.going()
     # What was added since does not make the share of what is missing any smaller.
-    covered = min(going.covered, _held(known).get(ledger.listing_name(), going.covered))
+    covered = min(going.covered, held_rows(known).get(ledger.listing_name(), going.covered))
     if going.rows <= max(FEW_ROWS, fraction * covered):
         return {}, undecided
     ledger.hold()
     return {"held": going.rows, "covered": covered}, undecided or going.doubtful > 0
 
 
-def _held(known: Section) -> dict[str, int]:
-    """By listing, of how many rows too many were missing when it was last stored."""
-    found = known.about.get(_HELD)
-    return {k: v for k, v in found.items() if type(v) is int} if isinstance(found, dict) else {}
-
-
 def _remembered(ledger: Ledger, known: Section, held: dict[str, int]) -> dict[str, Any]:
-    """The entry of `about` that the next run reads by `_held`."""
-    earlier = _held(known)
+    """The entry of `about` that the next run reads by `held_rows`."""
+    earlier = held_rows(known)
     earlier.pop(ledger.listing_name(), None)
     if held:
         earlier[ledger.listing_name()] = held["covered"]
-    return {_HELD: earlier} if earlier else {}
+    return {HELD: earlier} if earlier else {}
 
 
 def _add_others(ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:

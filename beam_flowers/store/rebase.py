@@ -15,8 +15,10 @@ from beam_flowers.store.commits import Manifest, Section, commit, latest, read_m
 from beam_flowers.store.parts import Part, Place, iterate_part, work_parts
 from beam_flowers.store.table import TRIES
 
+HELD = "held"
+"""Key of a section's `about`; see `held_rows`."""
 _ENGINE = "engine"
-"""What computed the vectors, which every engine gives alike."""
+"""Key of the engine that computed the vectors, which every engine gives alike."""
 
 
 def commit_on_newest(
@@ -75,6 +77,12 @@ def commit_on_newest(
             return own
         newest = latest(root)
     return None
+
+
+def held_rows(section: Section) -> dict[str, int]:
+    """Returns, by listing, of how many rows too many were missing when it was last stored."""
+    found = section.about.get(HELD)
+    return {k: v for k, v in found.items() if type(v) is int} if isinstance(found, dict) else {}
 
 
 def _version(root: str, version: int) -> Manifest:
@@ -136,6 +144,7 @@ class _Change:
             lost.pop(part.name, None)
         return replace(
             self._own,
+            about=self._merged_about(newest),
             parts=tuple(parts[name] for name in sorted(parts)),
             roots=tuple(sorted({*newest.roots, *self._own.roots})),
             lost=(*newest.lost, *lost.values()),
@@ -154,6 +163,16 @@ class _Change:
             and set(newest.roots) >= set(self._before.roots)
         )
 
+    def _merged_about(self, newest: Section) -> dict[str, Any]:
+        """Returns the run's description, with both sides' changes of `held_rows`."""
+        before, own, held = held_rows(self._before), held_rows(self._own), held_rows(newest)
+        for listing in {*before, *own}:
+            if before.get(listing) != own.get(listing):
+                held.pop(listing, None)
+                held.update({listing: own[listing]} if listing in own else {})
+        about = {name: value for name, value in self._own.about.items() if name != HELD}
+        return {**about, HELD: held} if held else about
+
     def _share_uris(self, theirs: Iterable[Part]) -> bool:
         try:
             if self._own_uris is None:
@@ -165,7 +184,7 @@ class _Change:
 
 def _about(section: Section) -> Any:
     """Returns the description of a section as a manifest has it, with lists for tuples."""
-    about = {name: value for name, value in section.about.items() if name != _ENGINE}
+    about = {name: value for name, value in section.about.items() if name not in (_ENGINE, HELD)}
     return json.loads(json.dumps(about))
 
 

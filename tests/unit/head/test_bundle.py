@@ -203,6 +203,7 @@ def test_other_folders_are_refused(tmp_path):
     ("text", "message"),
     [
         ('{"format": "layers-model"}', "no model of ours: its format is 'layers-model'"),
+        ('{"format": "beam-flowers model 2"}', "a newer one wrote it; update beam-flowers"),
         ("[]", "no model of ours: its format is None"),
         ("{", "is no JSON"),
     ],

@@ -235,6 +235,25 @@ class TestDisjoint:
         assert not own.finish(plan, own.rows(B))["committed"]
         assert tries == list(range(2, 2 + TRIES))
 
+    def test_what_listings_held_is_merged_by_listing(self, table):
+        def set_held(held):
+            about = {**table.section.about, "held": held}
+            base, place = latest(table.root), table.writer().place
+            manifest = base.with_section(place.section, replace(table.section, about=about))
+            manifest = replace(manifest, version=base.version + 1, run=place.run)
+            assert commit(table.root, manifest)
+
+        set_held({"one": 5, "two": 6})
+        own = table.writer()
+        plan = own.plan(A, B)
+        about = {**plan.section.about, "held": {"one": 7}}
+        table.append(C)
+        set_held({"two": 6, "three": 8, "one": 5})
+        plan = replace(plan, section=replace(plan.section, about=about))
+        assert own.finish(plan, own.rows(B))["committed"]
+        assert table.section.about["held"] == {"one": 7, "three": 8}
+        assert table.uris() == ["/r/a", "/r/b", "/r/c"]
+
 
 def names_at(table, version):
     place = table.writer().place
