@@ -238,7 +238,7 @@ class TestForgetMissing:
     @pytest.mark.parametrize("flags", [[], ["--missing", "pictures"], ["x", "--missing"]])
     def test_either_a_root_or_missing_is_named(self, work, flags, capsys):
         assert cli("forget", work / "store", *flags) == 1
-        assert "either by ROOT or by --missing" in capsys.readouterr().err
+        assert "a ROOT, a BACKBONE or --missing" in capsys.readouterr().err
 
 
 class TestPrune:

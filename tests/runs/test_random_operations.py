@@ -148,7 +148,8 @@ class World:
         self.chance.choice(self.files()).rename(target)
 
     def copy(self):
-        self.write(self.some_folder() / self.new_name(), self.chance.choice(self.files()).read_bytes())
+        data = self.chance.choice(self.files()).read_bytes()
+        self.write(self.some_folder() / self.new_name(), data)
 
     def relabel(self):
         path = self.chance.choice(self.files())
