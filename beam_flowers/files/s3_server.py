@@ -16,6 +16,7 @@ try:
     from botocore import exceptions
     from botocore.config import Config
     from botocore.exceptions import IncompleteReadError as IncompleteReadError
+    from urllib3.exceptions import HTTPError
 except ImportError:
     raise InputError(
         "s3:// needs a library that is missing: pip install 'beam-flowers[aws]'"
@@ -34,7 +35,12 @@ _WRONG_CREDENTIALS = {
     "SignatureDoesNotMatch",
 }
 _WRONG_BUCKET = {"InvalidBucketName", "NoSuchBucket", "PermanentRedirect"}
-_BROKEN = (exceptions.HTTPClientError, exceptions.ConnectionError, exceptions.IncompleteReadError)
+_BROKEN = (
+    exceptions.HTTPClientError,
+    exceptions.ConnectionError,
+    exceptions.IncompleteReadError,
+    HTTPError,  # botocore lets it through where the body of an error breaks off.
+)
 
 
 class EmptyError(OSError):
@@ -57,7 +63,7 @@ def ask(uri: str, request: Callable[[Any], Answer]) -> Answer:
         raise _of_credentials(uri, _reason(error)) from error
     except exceptions.ParamValidationError as error:
         raise InputError(f"{uri!r}: {error.kwargs['report']}") from error
-    except exceptions.BotoCoreError as error:
+    except (exceptions.BotoCoreError, HTTPError) as error:
         raise OSError(errno.EIO, _reason(error), uri) from error
 
 

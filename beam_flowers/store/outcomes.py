@@ -18,7 +18,7 @@ from beam_flowers.store.work_units import Unit, unpack
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one unit gave.
+    """Holds the results of one unit.
 
     Attributes:
         parts: the parts written.
