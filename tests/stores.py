@@ -10,11 +10,13 @@ from typing import Any
 import pictures
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 import beam_flowers
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import main
+from beam_flowers.files import local
 from beam_flowers.workflows.embed import RunOptions, Summary, embed_images
 
 PHOTOS = Path(beam_flowers.__file__).parent / "data" / "flowers" / "labelled"
@@ -64,6 +66,42 @@ def visible(folder: Path) -> set[str]:
         for name in names
         if not any(part.startswith(".") for part in Path(root, name).relative_to(folder).parts)
     }
+
+
+def with_changes(base: Path) -> Path:
+    """Pictures in `base/pictures`, embedded into `base/store`; one of each kind of change since."""
+    folder = scenes(base / "pictures", 6)
+    (folder / "bad.jpg").write_bytes(pictures.TEXT)
+    embed(folder, base / "store", shards=2)
+    (folder / "0000.jpg").unlink()
+    (folder / "0001.jpg").rename(folder / "moved.jpg")
+    (folder / "0002.jpg").write_bytes(pictures.jpeg(seed=50))
+    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=51))
+    (folder / "bad.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    return folder
+
+
+class Dead(Exception):
+    """Raised in place of whatever a killed process would have done next."""
+
+
+def dies_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> list[Any]:
+    """Lets `steps` changes of the disk happen and none after; returns what counts the refused."""
+    left, refused = [steps], []
+
+    def dying(step: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                refused.append(arguments)
+                raise Dead
+            return step(*arguments)
+
+        return call
+
+    for name in ("move", "put_if_absent", "copy", "delete"):
+        monkeypatch.setattr(local, name, dying(getattr(local, name)))
+    return refused
 
 
 def embed(folder: Path | str, store: Path | str, backbone: str = "", **options: Any) -> Summary:

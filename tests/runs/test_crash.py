@@ -4,50 +4,17 @@ import shutil
 
 import pictures
 import pytest
-from stores import embed, rows, scenes, visible
+from stores import dies_after, embed, rows, visible, with_changes
 
-from beam_flowers.files import local
 from beam_flowers.store.features import read_features
-
-_CHANGING = ("move", "put_if_absent", "copy", "delete")
-
-
-class Dead(Exception):
-    """Raised in place of whatever a killed process would have done next."""
-
-
-def dies_after(monkeypatch, steps):
-    """Lets `steps` changes of the disk happen and none after; returns what counts the refused."""
-    left, refused = [steps], []
-
-    def dying(step):
-        def call(*arguments):
-            left[0] -= 1
-            if left[0] < 0:
-                refused.append(arguments)
-                raise Dead
-            return step(*arguments)
-
-        return call
-
-    for name in _CHANGING:
-        monkeypatch.setattr(local, name, dying(getattr(local, name)))
-    return refused
 
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
     """(pictures, store of what they were, their names then): one of each kind of change since."""
     base = tmp_path_factory.mktemp("crash")
-    folder = scenes(base / "pictures", 6)
-    (folder / "bad.jpg").write_bytes(pictures.TEXT)
-    embed(folder, base / "store", shards=2)
+    folder = with_changes(base)
     before = {row["uri"] for row in rows(base / "store")}
-    (folder / "0000.jpg").unlink()
-    (folder / "0001.jpg").rename(folder / "moved.jpg")
-    (folder / "0002.jpg").write_bytes(pictures.jpeg(seed=50))
-    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=51))
-    (folder / "bad.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
     return folder, base / "store", before
 
 

@@ -9,9 +9,8 @@ import os
 import shutil
 from types import SimpleNamespace
 
-import pictures
 import pytest
-from stores import embed, rejects, rows, scenes
+from stores import Dead, embed, rejects, rows, with_changes
 
 from beam_flowers.files import local
 from beam_flowers.store.features import read_features
@@ -29,10 +28,6 @@ FAULTS = {
 }
 
 
-class Killed(Exception):
-    """Raised in place of whatever a killed process would have done next."""
-
-
 class Faults:
     """Lets the changes of the disk happen but those from the `number`th on, or only that one."""
 
@@ -46,7 +41,7 @@ class Faults:
             if self.seen - 1 == self.number and self.kind == "killed after":
                 call(*arguments, **named)
             if self.seen - 1 == self.number or (for_good and self.seen > self.number):
-                raise OSError(code, os.strerror(code), arguments[0]) if code else Killed
+                raise OSError(code, os.strerror(code), arguments[0]) if code else Dead
             return call(*arguments, **named)
 
         return changed
@@ -71,15 +66,8 @@ class Faults:
 def changed(tmp_path_factory):
     """(pictures, store of what they were, its rows, those of now): each kind of change since."""
     base = tmp_path_factory.mktemp("faults")
-    folder = scenes(base / "pictures", 6)
-    (folder / "bad.jpg").write_bytes(pictures.TEXT)
-    embed(folder, base / "store", shards=2)
+    folder = with_changes(base)
     before = state(base / "store")
-    (folder / "0000.jpg").unlink()
-    (folder / "0001.jpg").rename(folder / "moved.jpg")
-    (folder / "0002.jpg").write_bytes(pictures.jpeg(seed=50))
-    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=51))
-    (folder / "bad.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
     fresh = embed(folder, base / "fresh").dataset_hash
     with Faults(-1) as none:
         shutil.copytree(base / "store", base / "copy")

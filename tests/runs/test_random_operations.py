@@ -18,10 +18,9 @@ from typing import NamedTuple
 import pictures
 import pyarrow.dataset as ds
 import pytest
-from stores import cli, rejects, rows
+from stores import cli, dies_after, rejects, rows
 
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.files import local
 from beam_flowers.store import history
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
@@ -32,12 +31,7 @@ OPERATIONS, SEED = (int(os.environ.get(n, d)) for n, d in (("OPERATIONS", 300), 
 LABELS = ("roses", "tulips", "dandelion")
 ROOTS = ("one", "two", "three")
 _SIZE = 4096
-_CHANGING = ("move", "put_if_absent", "copy", "delete")
 _COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
-
-
-class Killed(BaseException):
-    """Raised in place of whatever a killed process would have done next."""
 
 
 class Known(NamedTuple):
@@ -187,21 +181,8 @@ class World:
     def die(self):
         """Ends a run at one of its changes of the disk; any order of these may be on it."""
         root = self.chance.choice([f for f in self.folders() if self.files(f)])
-        left = self.chance.randrange(25)
         with pytest.MonkeyPatch.context() as patch:
-
-            def dying(step):
-                def call(*arguments):
-                    nonlocal left
-                    left -= 1
-                    if left < 0:
-                        raise OSError("killed")
-                    return step(*arguments)
-
-                return call
-
-            for name in _CHANGING:
-                patch.setattr(local, name, dying(getattr(local, name)))
+            dies_after(patch, self.chance.randrange(25))
             with contextlib.suppress(Exception):
                 self.embed(root)
         self.settle([self.rows, self.after(root, self.rows)])
