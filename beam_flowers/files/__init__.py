@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import BinaryIO
 
+from beam_flowers.errors import BeamFlowersError
 from beam_flowers.files.backends import backend
 from beam_flowers.files.paths import Entry as Entry
 from beam_flowers.files.paths import FileStat as FileStat
@@ -117,6 +118,14 @@ def is_gone(uri: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     return False
+
+
+def is_certainly_gone(uri: str) -> bool:
+    """Tells if nothing is there; False where this cannot be told."""
+    try:
+        return is_gone(uri)
+    except (OSError, BeamFlowersError):
+        return False
 
 
 def is_folder(uri: str) -> bool:

@@ -121,14 +121,14 @@ def forget(
         StoreError: if there is no store, or other writers were first each time.
     """
     open_store(store)
+    folders = {name: files.join(store, name) for name in inner}
     leaving: Leaving | Backbone = Missing()
     if root is not None:
-        folders = (store, *(files.join(store, name) for name in inner))
-        leaving = _named_backbone(root, folders) or Below(files.absolute(root))
+        named = _named_backbone(root, (store, *folders.values()))
+        leaving = named or Below(files.absolute(root))
     found = _forget(store, leaving, StoreRows, dry_run=dry_run)
     tables = {
-        name: _forget(files.join(store, name), leaving, rows, dry_run=dry_run)
-        for name, rows in inner.items()
+        name: _forget(folders[name], leaving, rows, dry_run=dry_run) for name, rows in inner.items()
     }
     counts = {name: gone.rows + gone.rejects for name, gone in tables.items()}
     lost = (*found.lost, *(uri for gone in tables.values() for uri in gone.lost))
@@ -136,13 +136,13 @@ def forget(
     if root is not None and not (found.rows or found.rejects or any(counts.values()) or lost):
         sections = open_store(store).sections.values()
         roots = sorted({known for section in sections for known in section.roots})
-        named = ", ".join(roots[:_NAMED_ROOTS]) + ", ..." * (len(roots) > _NAMED_ROOTS)
+        listed = ", ".join(roots[:_NAMED_ROOTS]) + ", ..." * (len(roots) > _NAMED_ROOTS)
         raise InputError(
             f"{store} has no image of {files.absolute(root)!r}. Folders that it has listed: "
-            f"{named or 'none'}"
+            f"{listed or 'none'}"
         )
     if now and not dry_run:
-        for table in (store, *(files.join(store, name) for name in inner)):
+        for table in (store, *folders.values()):
             purge(table)
     return found
 

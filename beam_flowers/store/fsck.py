@@ -155,11 +155,11 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
         place = Place(root, key, section.fingerprint, run)
         sound = []
         for part in section.parts:
-            # Parts of a version that another writer committed meanwhile.
-            state = states.setdefault(part.name, _state(place, section, part))
-            if state == "sound":
+            if part.name not in states:  # Another writer committed it meanwhile.
+                states[part.name] = _state(place, section, part)
+            if states[part.name] == "sound":
                 sound.append(part)
-            elif state == "damaged" and files.exists(place.locate(part.name)):
+            elif states[part.name] == "damaged" and files.exists(place.locate(part.name)):
                 target = place.damaged(part.name)
                 files.make_folder(files.parent(target))
                 files.move(place.locate(part.name), target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,8 +21,9 @@ from beam_flowers.store.commits import (
     versions,
 )
 from beam_flowers.store.features import choose_section
-from beam_flowers.store.parts import Part, Place, damage, open_now, part_name
+from beam_flowers.store.parts import Place, copy_part
 from beam_flowers.store.table import until_committed
+from beam_flowers.store.vacuum import own_entries
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,10 @@ def history(root: str) -> Iterator[Version]:
         StoreError: there is no table.
     """
     open_table(root)
-    for manifest in read_those_there(root, reversed(versions(root))):
+    manifests = list(read_those_there(root, reversed(versions(root))))
+    # One listing: a version has thousands of parts, and most of them in common with others.
+    there = {entry.uri for entry in own_entries(root)}
+    for manifest in manifests:
         sections = manifest.sections.values()
         made = manifest.made
         yield Version(
@@ -75,15 +78,13 @@ def history(root: str) -> Iterator[Version]:
             sum(part.rows for section in sections for part in section.rows),
             sum(part.rows for section in sections for part in section.rejects),
             sum(part.rows for section in sections for part in section.lost),
-            all(_is_there(root, key, section) for key, section in manifest.sections.items()),
+            all(_is_there(root, key, s, there) for key, s in manifest.sections.items()),
         )
 
 
-def _is_there(root: str, key: str, section: Section) -> bool:
+def _is_there(root: str, key: str, section: Section, there: set[str]) -> bool:
     place = Place(root, key, section.fingerprint)
-    return all(
-        any(files.exists(uri) for uri in set(place.addresses(part.name))) for part in section.parts
-    )
+    return all(not there.isdisjoint(place.addresses(part.name)) for part in section.parts)
 
 
 def read_version(root: str, number: int | None = None) -> Manifest:
@@ -131,7 +132,7 @@ def restore(root: str, number: int) -> int:
         for key, section in wanted.sections.items():
             place = Place(root, key, section.fingerprint, run)
             kept = held.get(replace(place, run=""), set())
-            parts = [p if p.name in kept else _copied(place, p) for p in section.parts]
+            parts = [p if p.name in kept else copy_part(place, p) for p in section.parts]
             sections[key] = replace(section, parts=tuple(parts))
         made = {"command": "restore", "options": {"version": number}}
         again = Manifest(base.version + 1, run, sections, {"restored": number}, made)
@@ -140,17 +141,6 @@ def restore(root: str, number: int) -> int:
     version = until_committed(root, attempt)
     publish(root)
     return version
-
-
-def _copied(place: Place, part: Part) -> Part:
-    """Writes a part again under a name of this run."""
-    with open_now(place, part.name) as file:
-        data = file.read()
-    if part.sha256 is not None and hashlib.sha256(data).hexdigest() != part.sha256:
-        raise damage(place, part.name, "its sha256 is not that of the manifest")
-    name = part_name(place, data, part)
-    files.write_atomic(place.work(name), data)
-    return replace(part, name=name)
 
 
 def open_dataset(root: str, version: int | None = None, backbone: str | None = None) -> ds.Dataset:

@@ -14,7 +14,7 @@ from itertools import groupby, islice
 from typing import NamedTuple, TypeVar
 
 from beam_flowers import files
-from beam_flowers.errors import BeamFlowersError, InputError
+from beam_flowers.errors import InputError
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 from beam_flowers.store import ledger_sql as sql
 
@@ -42,13 +42,8 @@ def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
 
 def _went_with(uri: str, root: str) -> bool:
     """Tells if a file is not there any more, given that its root is not."""
-    if uri.startswith(files.join(root, "")):
-        return True
     # A manifest names files anywhere.
-    try:
-        return files.is_gone(uri)
-    except (OSError, BeamFlowersError):
-        return False
+    return uri.startswith(files.join(root, "")) or files.is_certainly_gone(uri)
 
 
 class StoredRow(NamedTuple):

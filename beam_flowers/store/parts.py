@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Protocol, cast
 
 import numpy as np
@@ -177,28 +177,38 @@ def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table, folder:
     Writing the same rows again in one run writes the same file: a retried bundle is harmless.
     """
     data = encode(rows)
+    content = hashlib.sha256(data)
     is_rejects = isinstance(kind, RejectRows)
     failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
     part = Part(
-        _name(place, data, is_rejects, folder),
+        _name(place, content, is_rejects, folder),
         len(rows),
         f"{kind.digest(rows):064x}",
         failures or 0,
         len(data),
-        hashlib.sha256(data).hexdigest(),
+        content.hexdigest(),
     )
     files.write_atomic(place.work(part.name), data)
     return part
 
 
-def part_name(place: Place, data: bytes, like: Part) -> str:
-    """Returns the name of a part that this run writes, in the folder of another one."""
-    folder = files.parent(like.name) if "/" in like.name else ""
-    return _name(place, data, like.is_rejects, folder)
+def copy_part(place: Place, part: Part) -> Part:
+    """Writes a part again under a name of this run.
+
+    Raises:
+        PartLostError: it is nowhere.
+        PartDamagedError: it is another file.
+    """
+    data = _read_bytes(place, part)
+    folder = files.parent(part.name) if "/" in part.name else ""
+    name = _name(place, hashlib.sha256(data), part.is_rejects, folder)
+    files.write_atomic(place.work(name), data)
+    return replace(part, name=name)
 
 
-def _name(place: Place, data: bytes, is_rejects: bool, folder: str) -> str:
-    digest = hashlib.sha256(data)
+def _name(place: Place, content: hashlib._Hash, is_rejects: bool, folder: str) -> str:
+    """Returns the name of a part that this run writes, by the sha256 of its bytes."""
+    digest = content.copy()
     digest.update(place.run.encode())
     name = f"{_REJECTS_PREFIX if is_rejects else 'part-'}{digest.hexdigest()[:24]}.parquet"
     return files.join(folder, name) if folder else name
@@ -275,26 +285,29 @@ def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
         PartLostError: it is nowhere.
         PartDamagedError: it is another file.
     """
-    with _open(place, part.name) as file:
-        data = file.read()
-    if part.sha256 is not None and hashlib.sha256(data).hexdigest() != part.sha256:
-        raise damage(place, part.name, "its sha256 is not that of the manifest")
-    with _damage_named(place, part.name):
-        rows = _rows_in(data)
+    rows = _rows_in(place, part.name, _read_bytes(place, part))
     if part.sha256 is None and kind and f"{kind.digest(rows):064x}" != part.digest:
         raise damage(place, part.name, "its rows are not those of the manifest")
     return rows
 
 
+def _read_bytes(place: Place, part: Part) -> bytes:
+    with _open(place, part.name) as file:
+        data = file.read()
+    if part.sha256 is not None and hashlib.sha256(data).hexdigest() != part.sha256:
+        raise damage(place, part.name, "its sha256 is not that of the manifest")
+    return data
+
+
 def _open(place: Place, name: str) -> BinaryIO:
-    file = open_now(place, name)
+    file = _open_now(place, name)
     # On this machine an open file stays, whatever becomes of its name.
     if files.is_local(place.root):
         return file
     return cast(BinaryIO, io.BufferedReader(_Steady(place, name, file), _BLOCK))
 
 
-def open_now(place: Place, name: str) -> BinaryIO:
+def _open_now(place: Place, name: str) -> BinaryIO:
     """Opens the file of a part, wherever it lies now.
 
     Raises:
@@ -339,7 +352,7 @@ class _Steady(io.RawIOBase):
         try:
             data = self._file.read(len(buffer))
         except FileNotFoundError:
-            self._file = open_now(self._place, self._name)
+            self._file = _open_now(self._place, self._name)
             self._file.seek(position)
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
@@ -379,19 +392,20 @@ def work_parts(place: Place) -> list[str]:
     return sorted(name for name in found if is_part(name))
 
 
-def _rows_in(data: bytes) -> pa.Table:
-    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-    # A process that ends right after Arrow's threads have read is aborted now and then on a busy
-    # machine ("terminate called without an active exception", 8 of 1,000 runs, pyarrow 25).
-    return file.read(use_threads=False)
+def _rows_in(place: Place, name: str, data: bytes) -> pa.Table:
+    with _damage_named(place, name):
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        # A process that ends right after Arrow's threads have read is aborted now and then on a
+        # busy machine ("terminate called without an active exception", 8 of 1,000 runs, pyarrow
+        # 25).
+        return file.read(use_threads=False)
 
 
 def describe_part(place: Place, name: str, kind: RowKind) -> Part:
     """The `Part` of a file that is not described by any commit."""
     with _open(place, name) as file:
         data = file.read()
-    with _damage_named(place, name):
-        rows = _rows_in(data)
+    rows = _rows_in(place, name, data)
     written = (len(data), hashlib.sha256(data).hexdigest())
     if holds_rejects(name):
         failures = sum(c != NOT_AN_IMAGE for c in rows["error_class"].to_pylist())

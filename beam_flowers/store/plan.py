@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from beam_flowers import files
-from beam_flowers.errors import BeamFlowersError, PartDamagedError, PartLostError
+from beam_flowers.errors import PartDamagedError, PartLostError
 from beam_flowers.images.formats import FORMATS
 from beam_flowers.images.rules import changed_rules, is_outdated
 from beam_flowers.records import NOT_AN_IMAGE, READ, added
@@ -218,16 +218,10 @@ def absent_roots(roots: Mapping[str, bool]) -> list[str]:
         roots: by address, if the answer matters. Where it does not, no server is asked: the run
             may have nothing else to do with it.
     """
-
-    def is_absent(root: str) -> bool:
-        try:
-            return files.is_gone(root)
-        except (OSError, BeamFlowersError):
-            return False
-
     asked = [root for root, matters in roots.items() if matters or files.is_local(root)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return [root for root, gone in zip(asked, pool.map(is_absent, asked), strict=True) if gone]
+        gone = pool.map(files.is_certainly_gone, asked)
+        return [root for root, is_absent in zip(asked, gone, strict=True) if is_absent]
 
 
 def make_plan(
@@ -265,7 +259,7 @@ def make_plan(
     if fresh:
         _add_others(ledger, others)
     described = {p.name: p for p in known.parts}
-    parts, partly = _standing_parts(ledger, place, known, kind, section)
+    parts, partly = _standing_parts(ledger, place, known, kind, section, described)
     roots = {*known.roots, *ledger.complete_roots()}
     plan = Plan(
         place,
@@ -282,17 +276,22 @@ def make_plan(
         counts=_counts(ledger) | held,
         undecided=undecided,
     )
-    for number, (_, other) in enumerate(others, start=1):
-        described |= {f"{number}/{part.name}": part for part in other.rows}
-    return _write_units(ledger, plan, rows, filterfalse(holds_rejects, partly), described)
+    tables = (known, *(other for _, other in others))
+    sources = {f"{n}/{part.name}": part for n, table in enumerate(tables) for part in table.rows}
+    partly = list(filterfalse(holds_rejects, partly))
+    return _write_units(ledger, plan, rows, partly, described, sources)
 
 
 def _standing_parts(
-    ledger: Ledger, place: Place, known: Section, kind: RowKind, section: Section
+    ledger: Ledger,
+    place: Place,
+    known: Section,
+    kind: RowKind,
+    section: Section,
+    described: Mapping[str, Part],
 ) -> tuple[list[Part], list[str]]:
     """Return the parts that stay, with all rejects known now, and names of those to write again."""
     whole, partly = ledger.part_names()
-    described = {p.name: p for p in known.parts}
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
     parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
@@ -434,6 +433,7 @@ def _write_units(
     rows: int,
     partly: Iterable[str],
     described: Mapping[str, Part],
+    sources: Mapping[str, Part],
 ) -> Plan:
     """Writes the units, and the digests that doubtful files may have.
 
@@ -442,8 +442,8 @@ def _write_units(
         plan: without units.
         rows: files of a unit.
         partly: names of the parts to be written again.
-        described: what manifests say of parts: those of the section by name, those of other
-            tables by `<place>/<name>`.
+        described: the section's parts, as the manifest has them, by name.
+        sources: parts that files may take vectors from, of other tables too, by `<place>/<name>`.
     """
     writer = UnitWriter(plan.place.run_file("units.parquet"))
     rewrite = tuple(
@@ -458,10 +458,9 @@ def _write_units(
         ledger.doubt(max(rows, _MOST_ALIKE))
         compute = tuple(writer.add(images_table(unit)) for unit in ledger.fresh_units(rows))
         doubtful = tuple(writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows))
-        sources = partitions_for(len(doubtful), rows)
-        own = {f"0/{name}": part for name, part in described.items() if "/" not in name}
-        write_sources(ledger, plan.place, sources, {**described, **own})
-        plan = replace(plan, compute=compute, doubtful=doubtful, sources=sources)
+        partitions = partitions_for(len(doubtful), rows)
+        write_sources(ledger, plan.place, partitions, sources)
+        plan = replace(plan, compute=compute, doubtful=doubtful, sources=partitions)
     writer.close()
     write_unchanged(plan.place, ledger.unchanged())
     return plan
@@ -521,10 +520,9 @@ def add_counts(counts: dict[str, Any], outcomes: Iterable[Outcome]) -> dict[str,
     outcomes = list(outcomes)
     rejects = [p for o in outcomes for p in o.parts if p.is_rejects]
     reasons = Counter(counts.get("reasons", {}))
-    for outcome in outcomes:
-        reasons.update(outcome.reasons)
     unread = Counter(counts.get("unread", {}))
     for outcome in outcomes:
+        reasons.update(outcome.reasons)
         unread.update(outcome.unread)
     seconds = added(outcome.seconds for outcome in outcomes)
     return {

@@ -204,7 +204,7 @@ def rules_of(schema: pa.Schema) -> dict[str, int]:
         found = json.loads(recorded)
     except (ValueError, RecursionError):
         found = None
-    # What cannot be read is a version that is none of ours: all is looked at again.
+    # Version 0 differs from that of every rule, so that a run reads all of these files again.
     return found if isinstance(found, dict) else dict.fromkeys(RULES, 0)
 
 

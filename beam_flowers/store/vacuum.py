@@ -88,8 +88,9 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(own_entries(root))
     there = {entry.uri for entry in entries}
-    over = [uri for uri in expired(root, retention) if uri in there]
-    numbers = [v for v in versions(root) if commit_uri(root, v) not in set(over)]
+    # In its order, in which a manifest goes after the parts that only it names.
+    over = dict.fromkeys(uri for uri in expired(root, retention) if uri in there)
+    numbers = [v for v in versions(root) if commit_uri(root, v) not in over]
     manifests = list(read_those_there(root, numbers))
     newest, older = manifests[-FEWEST_VERSIONS:], manifests[:-1]
     kept = {commit_uri(root, manifest.version) for manifest in manifests}

@@ -157,7 +157,8 @@ def write_results(
     rejects = [r for r in results if isinstance(r, Reject)]
     unread = {r.image.uri: r.error_class for r in rejects if r.stage == READ}
     kept, kept_parts, reasons = keep_rows(place, kind, [*unread])
-    rejects = [r for r in rejects if r.image.uri not in kept]
+    are_kept = set(kept)
+    rejects = [r for r in rejects if r.image.uri not in are_kept]
     rows = kind.table(bottlenecks) if bottlenecks else None
     parts = (*write_rows(place, kind, rows, rejects), *kept_parts)
     computed = len({b.sha256 for b in bottlenecks})

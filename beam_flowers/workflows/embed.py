@@ -327,22 +327,13 @@ class TableRun:
 
     def _other_sections(self, place: Place) -> list[tuple[Place, Section]]:
         """Return the sections of `others` that hold the same backbone's vectors."""
-        places = [Place(root, place.section, place.fingerprint) for root in self.others]
-        sections = [(other, committed(latest(other.root), other)) for other in places]
-        return [
-            (
-                other,
-                replace(
-                    section,
-                    parts=tuple(
-                        part
-                        for part in section.parts
-                        if (other.root, part.name) not in self.damaged
-                    ),
-                ),
-            )
-            for other, section in sections
-        ]
+        found = []
+        for root in self.others:
+            other = Place(root, place.section, place.fingerprint)
+            section = committed(latest(root), other)
+            parts = (part for part in section.parts if (root, part.name) not in self.damaged)
+            found.append((other, replace(section, parts=tuple(parts))))
+        return found
 
     def _leave_out(self, ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
         # Files that were rejected there are tried again where the user asks for it.
@@ -466,9 +457,12 @@ def embed_images(
     rules = Rules(prune, options.verify, options.retry_rejects, relabel)
     run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
     # What was only scored before is hashed and needs no network.
-    most = options.max_removed_fraction
-    run = replace(run, others=(scored_root(store),), max_removed_fraction=most)
-    run = replace(run, made=options.made)
+    run = replace(
+        run,
+        others=(scored_root(store),),
+        max_removed_fraction=options.max_removed_fraction,
+        made=options.made,
+    )
 
     def list_into(ledger: Ledger) -> None:
         ledger.list_found(list_images(images, store, progress))
