@@ -102,7 +102,7 @@ MANIFEST = Manifest(
     },
     {"listed": 3},
 )
-MANIFEST_SHA256 = "e6405cd297ce4b988483e9f63c229d02d70af5ea77e9fe96ecb2d3cd3c7c0dd5"
+MANIFEST_SHA256 = "ab37dba3ea9e3991506d715edc1f7b4c996e584e868a6fa40de3e7145a341c12"
 
 
 def test_bytes_of_a_manifest():

@@ -15,6 +15,7 @@ from beam_flowers.records import Image, RootListed
 from beam_flowers.store.commits import (
     Manifest,
     Section,
+    committed,
     encoding_in,
     latest,
     publish,
@@ -34,8 +35,8 @@ from beam_flowers.store.parts import (
     read_part,
     write_part,
 )
-from beam_flowers.store.plan import committed, derive_part, stored_rows, stored_table
-from beam_flowers.store.rebase import commit_on_newest
+from beam_flowers.store.plan import derive_part, stored_rows, stored_table
+from beam_flowers.store.rebase import LateError, commit_on_newest
 from beam_flowers.store.schema import StoreRows, images_of
 from beam_flowers.store.table import until_committed
 
@@ -86,13 +87,13 @@ def append_window(
     names = "".join(part.name for part in parts)
     run = hashlib.sha256(f"{place.run}{names}".encode()).hexdigest()[:16]
     window = replace(place, run=run)
+    changed = replace(place, run=hashlib.sha256(f"{run}-newest".encode()).hexdigest()[:16])
     if all(files.exists(place.work(part.name)) for part in parts):
         with suppress(*[TwoRowsError] if newest else []):
             return append_parts(window, kind, about, parts)
     # There may be very many commits: only now one of them can have taken these parts already.
-    done = _commit_of(window)
+    done = _commit_of(window, changed)
     if done is None:
-        changed = replace(window, run=f"{run}-newest")
         added = append_parts(changed, kind, about, list(_newest(changed, kind, parts)))
     else:
         publish(place.root)
@@ -102,10 +103,11 @@ def append_window(
     return added
 
 
-def _commit_of(place: Place) -> Manifest | None:
-    """What the place's run committed, all rows or the newest, whoever committed since."""
+def _commit_of(place: Place, *others: Place) -> Manifest | None:
+    """Find what one of the runs committed, whoever committed since."""
+    runs = {place.run, *(other.run for other in others)}
     known = (read_manifest(place.root, version) for version in reversed(versions(place.root)))
-    return next((manifest for manifest in known if manifest.run.startswith(place.run)), None)
+    return next((manifest for manifest in known if manifest.run in runs), None)
 
 
 def _newest(place: Place, kind: RowKind, parts: Sequence[Part]) -> Iterator[Part]:
@@ -200,7 +202,9 @@ def _try(
         known.lost,
     )
     counts = {"rows": _count(parts)}
-    return commit_on_newest(place, base.version, section, counts) is not None
+    with suppress(LateError):
+        return commit_on_newest(place, base.version, section, counts) is not None
+    return False
 
 
 def _others(

@@ -17,6 +17,7 @@ from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError, PartLostError, StoreError
 from beam_flowers.store.names import (
     COMMITS,
+    LEASES,
     RESERVED,
     RETIRED,
     WORK,
@@ -25,6 +26,7 @@ from beam_flowers.store.names import (
     is_digest,
     is_part,
     is_reserved_file,
+    is_run,
     is_section,
     published_name,
 )
@@ -33,10 +35,11 @@ from beam_flowers.store.schema import ENCODINGS
 
 T = TypeVar("T")
 
-NEWEST_LAYOUT = 3
+NEWEST_LAYOUT = 4
 """Number that every new manifest has; a program refuses those that it does not know. 2 says that
 there may be a table `__scored`, which the `vacuum` of a program that only knows 1 would delete. 3
-says that parts have the size and sha256 of their files, and that there may be `lost` ones."""
+says that parts have the size and sha256 of their files, and that there may be `lost` ones. 4 says
+that unpublished parts lie in the folders of their runs, and that runs have leases."""
 RETENTION = 7 * 24 * 60 * 60.0
 """Seconds for which a version can be read after another one has replaced it."""
 MOST_VERSIONS = 1000
@@ -128,6 +131,14 @@ class Manifest:
 
     def with_section(self, key: str, section: Section) -> Manifest:
         return replace(self, sections={**self.sections, key: section}, made={})
+
+
+def committed(manifest: Manifest, place: Place) -> Section:
+    """Returns the section at `place`; empty if there is none, or one of another fingerprint."""
+    section = manifest.sections.get(place.section)
+    if section and section.fingerprint == place.fingerprint:
+        return section
+    return Section(place.fingerprint, {})
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
@@ -484,6 +495,9 @@ def expired(
                     # their manifest is gone, nobody could tell them from the user's own files.
                     yield from (place.published(name), place.work(name), place.retired(name))
             yield commit_uri(root, known[0])
+            if is_run(first.run):
+                # It outlives any repetition of the commit step that put it.
+                yield files.join(root, WORK, LEASES, f"run-{first.run}")
         known = known[1:]
 
 

@@ -23,7 +23,7 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import COMMITS, INNER, is_reserved_file
+from beam_flowers.store.names import COMMITS, INNER, LEASES, WORK, is_reserved_file
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
 from beam_flowers.store.schema import StoreRows, digest_rows
 from beam_flowers.store.table import until_committed
@@ -109,7 +109,7 @@ def _check(root: str, found: Checked) -> dict[str, State]:
             named |= {place.retired(name) for name in names}
     for entry in own_entries(root):
         relative = files.relative(entry.uri, root)
-        if entry.uri in named or relative.startswith(f"{COMMITS}/"):
+        if entry.uri in named or relative.startswith((f"{COMMITS}/", f"{WORK}/{LEASES}/")):
             continue
         (found.left_over if is_reserved_file(relative) else found.foreign).append(entry.uri)
     return states

@@ -26,18 +26,26 @@ RESERVED = (WORK, REJECTS, COMMITS, DAMAGED, RETIRED, *INNER)
 _HEX24 = "[0-9a-f]{24}"
 # `scoring.folders` escapes all that this class leaves out; a `%` only begins an escape.
 _PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"
-_PART = rf"(?:{_PARTITION}/)?part-{_HEX24}\.parquet"
-_REJECTS = rf"rejects-{_HEX24}\.parquet"
+# A part's name is the run that wrote it and its content; before layout 4 it was a hash of both.
+_CONTENT = f"(?:{_HEX24}|[0-9a-f]{{16}}-[0-9a-f]{{16}})"
+_PART = rf"(?:{_PARTITION}/)?part-{_CONTENT}\.parquet"
+_REJECTS = rf"rejects-{_CONTENT}\.parquet"
+_WRITER = re.compile(r".*?-([0-9a-f]{16})-[0-9a-f]{16}\.parquet")
 # Asked of each part of each manifest that is read.
 _ANY_PART = re.compile(f"{_PART}|{_REJECTS}")
 _DIGEST = re.compile("[0-9a-f]{64}")
 # Names of the catalogue, slugs of paths, and `imported-<name of retrain.py's module>`.
 _SECTION = r"backbone=[A-Za-z0-9][A-Za-z0-9._~-]*-[0-9a-f]{8}"
-_RUN = "run-[0-9a-f]{16}"
+_RUN_ID = "[0-9a-f]{16}"
+_RUN = f"run-{_RUN_ID}"
+LEASES = "leases"
+"""Folder below `__work` with a file for each run that has begun to commit or was withdrawn."""
+BEAT = "beat"
+"""File of a run that is written again and again while the run lasts."""
 OUTCOMES = "outcomes"
 """Folder of a run with a file for each unit that is done."""
 _RUN_FILE = (
-    r"(?:(?:units|sources)\.parquet|(?:result|findings)\.json|nonce|models"
+    rf"(?:(?:units|sources|unchanged)\.parquet|(?:result|findings)\.json|nonce|models|{BEAT}"
     r"|answers/[^/]+-[0-9a-f]{16}-[0-9]+"
     rf"|{OUTCOMES}/(?:[0-9a-f]{{32}}|\.lock))"
 )
@@ -48,8 +56,8 @@ PRESENT = "present"
 """Likewise of the file by which a run says that it uses a table; see `store.presence`."""
 
 _WORK_FILE = (
-    rf"[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{CLOCK}-[0-9a-f]{{12}}"
-    rf"|{PRESENT}-[0-9a-f]{{16}}"
+    rf"(?:{_RUN}/)?[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{LEASES}/{_RUN}"
+    rf"|{LEASES}/\.lock|{CLOCK}-[0-9a-f]{{12}}|{PRESENT}-[0-9a-f]{{16}}"
 )
 # `files.write_atomic` writes `.<name>.<12 hex>` beside a file first.
 _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
@@ -58,6 +66,24 @@ _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
 def is_part(name: str) -> bool:
     """Tell if `name` is the name of a part of rows or of rejects."""
     return bool(_ANY_PART.fullmatch(name))
+
+
+def is_run(text: str) -> bool:
+    """Tell if `text` is the id of a run."""
+    return bool(re.fullmatch(_RUN_ID, text))
+
+
+def writer_of(name: str) -> str:
+    """Return the id of the run that wrote a part; empty for one of before layout 4."""
+    found = _WRITER.fullmatch(name)
+    return found[1] if found else ""
+
+
+def adopted_name(name: str, run: str) -> str:
+    """Return the name of a part that another run takes up."""
+    head, _, content = name.removesuffix(".parquet").rpartition("-")
+    head = head.removesuffix(f"-{writer_of(name)}") if writer_of(name) else head
+    return f"{head}-{run}-{content[-16:]}.parquet"
 
 
 def is_section(key: str) -> bool:

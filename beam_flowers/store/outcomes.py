@@ -30,6 +30,8 @@ class Outcome:
         unit: key of the unit; empty for what is no unit's.
         damaged: (folder of the table, name) of a part that rows should have been copied from; it
             keeps the run from a commit as well.
+        lost: the message about a part that is gone, as another run replaced it; it keeps the run
+            from a commit as well.
         unread: rows that stay since their files look unchanged and could not be read, by the class
             of the error; they are among `reused`, or among the rejects.
     """
@@ -42,6 +44,7 @@ class Outcome:
     problem: str = ""
     unit: str = ""
     damaged: tuple[tuple[str, str], ...] = ()
+    lost: str = ""
     unread: dict[str, int] = field(default_factory=dict)
 
 
@@ -126,7 +129,8 @@ def one_each(outcomes: Iterable[Outcome]) -> list[Outcome]:
     by_name = sorted(outcomes, key=lambda outcome: [part.name for part in outcome.parts])
     kept: dict[Any, Outcome] = {}
     for outcome in by_name:
-        kept.setdefault(outcome.unit or (outcome.parts, outcome.damaged), outcome)
+        key = outcome.unit or (outcome.parts, outcome.damaged, outcome.lost)
+        kept.setdefault(key, outcome)
     return list(kept.values())
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_part
+from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_part, writer_of
 from beam_flowers.store.schema import encoding_of, rejects_digest, rejects_table
 
 _REJECTS_PREFIX = "rejects-"
@@ -108,8 +108,8 @@ class Place:
         root: the table's folder.
         section: folder below it, `backbone=<name>-<fp8>`; empty for a table without sections.
         fingerprint: of what computes the rows; unfinished work of another is never taken up.
-        run: id of the run that writes; part names depend on it, so that a name that was once
-            removed never comes back.
+        run: id of the run that writes, 16 hex digits. The names of its parts have it, so that a
+            name that was once removed never comes back, and tells the folder of the part.
     """
 
     root: str
@@ -127,9 +127,15 @@ class Place:
     def _folders(self) -> tuple[str, ...]:
         return (self.section,) if self.section else ()
 
-    def work(self, name: str = "") -> str:
-        """Where the part lies before it is published."""
-        return files.join(self.root, WORK, self.fingerprint[:16], name)
+    def work(self, name: str) -> str:
+        """Returns the address of the part before it is published, in the folder of its run."""
+        return files.join(replace(self, run=writer_of(name)).work_folder, name)
+
+    @property
+    def work_folder(self) -> str:
+        """Returns the folder of the run's parts; without a run, of those before layout 4."""
+        folders = (f"run-{self.run}",) if self.run else ()
+        return files.join(self.root, WORK, *folders, self.fingerprint[:16])
 
     def retired(self, name: str) -> str:
         """Returns the address where older versions find the part once it was replaced."""
@@ -208,9 +214,8 @@ def copy_part(place: Place, part: Part) -> Part:
 
 def _name(place: Place, content: hashlib._Hash, is_rejects: bool, folder: str) -> str:
     """Returns the name of a part that this run writes, by the sha256 of its bytes."""
-    digest = content.copy()
-    digest.update(place.run.encode())
-    name = f"{_REJECTS_PREFIX if is_rejects else 'part-'}{digest.hexdigest()[:24]}.parquet"
+    prefix = _REJECTS_PREFIX if is_rejects else "part-"
+    name = f"{prefix}{place.run}-{content.hexdigest()[:16]}.parquet"
     return files.join(folder, name) if folder else name
 
 
@@ -384,8 +389,8 @@ def iterate_part(
 
 
 def work_parts(place: Place) -> list[str]:
-    """Names of the finished parts that no commit may name yet, sorted."""
-    folder = place.work()
+    """Lists the names of the parts that the run has finished and nobody has published, sorted."""
+    folder = place.work_folder
     if not files.is_folder(folder):
         return []
     found = (files.relative(entry.uri, folder) for entry in files.walk(folder))

@@ -22,9 +22,11 @@ from beam_flowers.records import NOT_AN_IMAGE, READ, added
 from beam_flowers.store.commits import (
     Manifest,
     Section,
+    committed,
     encoding_in,
     publish,
 )
+from beam_flowers.store.lease import Intent, commit_under_lease
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.outcomes import Outcome, one_each
 from beam_flowers.store.parts import (
@@ -43,7 +45,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.rebase import HELD, commit_on_newest, held_rows
+from beam_flowers.store.rebase import HELD, held_rows
 from beam_flowers.store.schema import (
     IMAGE_SCHEMA,
     images_of,
@@ -150,18 +152,10 @@ def fill_ledger(
                 damaged.add((place.root, part.name))
     names = [part.name for part in known]
     for name in sorted(set(work_parts(place)).difference(names)):
-        # Whoever wrote it may have published it, replaced it and deleted it by now.
+        # `vacuum` may have withdrawn this run and deleted it by now.
         with contextlib.suppress(PartLostError):
             ledger.add_part(name, stored_rows(place, name), holds_rejects(name), False)
     return lost
-
-
-def committed(manifest: Manifest, place: Place) -> Section:
-    """The section at `place`; empty if there is none, or one of another fingerprint."""
-    section = manifest.sections.get(place.section)
-    if section and section.fingerprint == place.fingerprint:
-        return section
-    return Section(place.fingerprint, {})
 
 
 def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
@@ -482,14 +476,14 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
     Returns:
         The run's counts, with `committed` False where another writer was first and its changes
-        are not disjoint: then the work lies in `__work`, and the next plan takes it up. With
-        `problems` if there were any, and with `damaged` parts, without which the driver plans
-        again.
+        are not disjoint, or where the run was withdrawn: then the work lies in `__work`, and the
+        next plan takes it up. With `problems` if there were any, with `damaged` parts, without
+        which the driver plans again, and with `lost`, the message about parts that are gone.
     """
     outcomes = list(outcomes)
     problems = sorted({outcome.problem for outcome in outcomes if outcome.problem})
     if problems:
-        return _leave_result(plan, {"committed": False, "problems": problems})
+        return leave_result(plan.place, {"committed": False, "problems": problems})
     # A runner that repeats a bundle may deliver what it gave before as well.
     outcomes = one_each(outcomes)
     parts = {p.name: p for p in plan.section.parts}
@@ -498,20 +492,22 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     counts = add_counts(plan.counts, outcomes)
     damaged = sorted({part for outcome in outcomes for part in outcome.damaged})
     if damaged:
-        return _leave_result(plan, {**counts, "committed": False, "damaged": damaged})
-    committed_as = commit_on_newest(
-        plan.place, plan.base, section, counts, exact=plan.exact, made=plan.made
-    )
+        return leave_result(plan.place, {**counts, "committed": False, "damaged": damaged})
+    if lost := sorted({outcome.lost for outcome in outcomes if outcome.lost}):
+        return leave_result(plan.place, {**counts, "committed": False, "lost": lost})
+    intent = Intent(plan.base, section, counts, plan.made, plan.exact)
+    committed_as = commit_under_lease(plan.place, intent)
     if committed_as is None:
-        return _leave_result(plan, {**counts, "committed": False})
+        return leave_result(plan.place, {**counts, "committed": False})
     # A repeated step says what was committed, also where a unit was made again since.
-    result = _leave_result(plan, {**committed_as.counts, "committed": True})
+    result = leave_result(plan.place, {**committed_as.counts, "committed": True})
     publish(plan.place.root)
     return result
 
 
-def _leave_result(plan: Plan, result: dict[str, Any]) -> dict[str, Any]:
-    files.write_atomic(plan.place.run_file("result.json"), json.dumps(result).encode())
+def leave_result(place: Place, result: dict[str, Any]) -> dict[str, Any]:
+    """Writes down what a run did, where its driver looks when the pipeline has ended."""
+    files.write_atomic(place.run_file("result.json"), json.dumps(result).encode())
     return result
 
 

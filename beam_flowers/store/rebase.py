@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.errors import PartLostError
+from beam_flowers import files
+from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.commits import Manifest, Section, commit, latest, read_manifest
-from beam_flowers.store.parts import Part, Place, iterate_part, work_parts
+from beam_flowers.store.parts import Part, Place, iterate_part
 from beam_flowers.store.table import TRIES
 
 HELD = "held"
@@ -45,7 +46,10 @@ def commit_on_newest(
     Returns:
         The version that this run committed. None where the section has to be planned again,
         since what others did is not disjoint from it, or cannot be known any more, or since
-        parts that it adds are gone.
+        parts that it adds are gone. Then it is None for ever, as versions only grow.
+
+    Raises:
+        LateError: others were first each time.
     """
     root, newest = place.root, latest(place.root)
     try:
@@ -76,7 +80,11 @@ def commit_on_newest(
         if commit(root, own):
             return own
         newest = latest(root)
-    return None
+    raise LateError(f"{root}: other writers were first {TRIES} times; run this again")
+
+
+class LateError(StoreError):
+    """A commit that others came before each time; a later try may succeed."""
 
 
 def held_rows(section: Section) -> dict[str, int]:
@@ -108,14 +116,11 @@ class _Change:
         self._removed = before.keys() - after.keys()
         self._newest_rows = _rows(self._before)
         self._has_shrunk = False
-        self._named: set[str] = set()
         self._checked: set[str] = set()
         self._own_uris: npt.NDArray[np.int64] | None = None
 
     def note(self, section: Section | None) -> None:
         """Takes in the section in the next one of the others' versions."""
-        parts = section.parts if section else ()
-        self._named.update(part.name for part in parts)
         rows = _rows(section) if section else 0
         self._has_shrunk |= rows < self._newest_rows
         self._newest_rows = rows
@@ -127,10 +132,9 @@ class _Change:
         if newest is None or self._exact or not self._is_alike(newest):
             return None
         theirs = _by_name(newest.parts)
-        # Rows that this run took for known may be gone: lost, forgotten or with their files. What
-        # it takes from `__work` another run may have committed and replaced.
+        # Rows that this run took for known may be gone: lost, forgotten or with their files.
         removed_by_both = self._removed - theirs.keys()
-        if self._has_shrunk or removed_by_both or self._added.keys() & self._named:
+        if self._has_shrunk or removed_by_both:
             return None
         before = _by_name(self._before.parts)
         new = {name: p for name, p in theirs.items() if name not in before}
@@ -151,8 +155,14 @@ class _Change:
         )
 
     def has_its_work(self) -> bool:
-        """Tells if all new parts are there: `vacuum` may have run while this machine slept."""
-        return self._added.keys() <= set(work_parts(self._place))
+        """Tells if all new parts are there.
+
+        They are, as nobody else touches the work of a run that has not been withdrawn, but for
+        users, and for `vacuum` where the rows were written by a pipeline without a lease.
+        """
+        folders = {files.parent(self._place.work(name)) for name in self._added}
+        there = {e.uri for folder in folders for e in _entries(folder)}
+        return {self._place.work(name) for name in self._added} <= there
 
     def _is_alike(self, newest: Section) -> bool:
         """Tells if rows of both are of one kind, and nobody lost a part or forgot a root."""
@@ -180,6 +190,10 @@ class _Change:
             return bool(np.isin(_uris(self._place, theirs), self._own_uris).any())
         except PartLostError:
             return True
+
+
+def _entries(folder: str) -> Iterable[files.Entry]:
+    return files.list_folder(folder) if files.is_folder(folder) else ()
 
 
 def _about(section: Section) -> Any:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from beam_flowers import files
@@ -18,13 +17,16 @@ from beam_flowers.store.commits import (
     read_those_there,
     versions,
 )
+from beam_flowers.store.lease import newest_change, storage_time, withdraw
 from beam_flowers.store.names import (
-    CLOCK,
+    BEAT,
     COMMITS,
     DAMAGED,
     INNER,
+    LEASES,
     WORK,
     is_reserved_file,
+    is_run,
     published_name,
 )
 
@@ -56,8 +58,9 @@ def vacuum(
 
     The two newest versions stay. Others go with the parts that only they need, if they were
     replaced longer ago than `retention`. Of files that no version names nothing younger than
-    `older_than` is deleted, since a run may be at work on it: choose more than your longest run
-    takes.
+    `older_than` is deleted, since a run may be at work on it. A run that has given no sign of life
+    for so long is withdrawn before its files go, and plans again should it wake up. What it has
+    begun to commit is committed.
 
     Args:
         root: absolute folder of a store or of a table of scores.
@@ -84,7 +87,10 @@ def vacuum(
 
 
 def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) -> Vacuumed:
-    before = ((time.time() if dry_run else _storage_time(root)) - older_than) * 1_000_000
+    now = time.time() if dry_run else storage_time(root)
+    before = (now - older_than) * 1_000_000
+    if not dry_run:
+        _withdraw_old(root, before)
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(own_entries(root))
     there = {entry.uri for entry in entries}
@@ -121,7 +127,13 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
             foreign.append(entry.uri)
         else:
             groups[group or entry.uri].append(entry)
-    old = {name: group for name, group in groups.items() if _newest(group) <= before}
+    # A lease stays as long as manifests do, and so longer than any repetition of a commit step.
+    ends = {True: (now - max(retention, older_than)) * 1_000_000, False: before}
+    old = {
+        name: group
+        for name, group in groups.items()
+        if newest_change(group) <= ends[name.startswith(LEASES)]
+    }
     deleted = [*over, *(entry.uri for group in old.values() for entry in group)]
     if not dry_run:
         for uri in deleted:
@@ -154,20 +166,26 @@ def _group(relative: str) -> str | None:
     if not is_reserved_file(relative):
         return None
     top, _, rest = relative.partition("/")
-    return rest.partition("/")[0] if top == WORK else relative
+    if top != WORK:
+        return relative
+    return rest if rest.startswith(f"{LEASES}/") else rest.partition("/")[0]
 
 
-def _newest(entries: Iterable[files.Entry]) -> float:
-    """Return the last change of any of the files in microseconds; unknown ones count as new."""
-    times = [entry.modified for entry in entries]
-    return max((float("inf") if when is None else when) for when in times)
+def _withdraw_old(root: str, before: float) -> None:
+    """Withdraws the runs that gave no sign of life since `before`, or finishes their commits.
 
-
-def _storage_time(root: str) -> float:
-    """Return the time of the storage's clock, which stamps its files, in seconds."""
-    uri = files.join(root, WORK, f"{CLOCK}-{secrets.token_hex(6)}")
-    files.write_atomic(uri, b"")
-    try:
-        return files.stat(uri).modified / 1_000_000
-    finally:
-        files.delete(uri)
+    Args:
+        root: folder of the table.
+        before: microseconds, by the clock of the storage.
+    """
+    runs: dict[str, list[files.Entry]] = defaultdict(list)
+    work = files.join(root, WORK)
+    for entry in files.walk(work) if files.is_folder(work) else ():
+        runs[files.relative(entry.uri, work).partition("/")[0]].append(entry)
+    for folder, entries in runs.items():
+        run = folder.removeprefix("run-")
+        beat = files.join(work, folder, BEAT)
+        # Others have no driver of ours that could plan again.
+        has_beat = any(entry.uri == beat for entry in entries)
+        if is_run(run) and has_beat and newest_change(entries) <= before:
+            withdraw(root, run, by="vacuum")

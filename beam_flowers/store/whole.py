@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pyarrow.compute as pc
 
-from beam_flowers.store.commits import Manifest, Section
+from beam_flowers.store.commits import Manifest, Section, committed
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, work_parts, write_part
-from beam_flowers.store.plan import Plan, committed
+from beam_flowers.store.plan import Plan
 from beam_flowers.store.work_units import Unit
 
 

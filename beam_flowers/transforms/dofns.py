@@ -24,7 +24,13 @@ from apache_beam.utils.windowed_value import WindowedValue
 from beam_flowers.backbones.compute import Hashed, hash_files, pool
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
-from beam_flowers.errors import BackboneError, PartDamagedError, StoreError, WorkerError
+from beam_flowers.errors import (
+    BackboneError,
+    PartDamagedError,
+    PartLostError,
+    StoreError,
+    WorkerError,
+)
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds
@@ -109,7 +115,7 @@ class Step(beam.DoFn):
             yield element
             return
         for result in attempted(self._setup, self._function, element, **self._arguments):
-            is_problem = isinstance(result, Outcome) and result.problem and self._problems
+            is_problem = isinstance(result, Outcome) and self._problems
             yield TaggedOutput(self._problems, result) if is_problem else result
 
 
@@ -126,6 +132,9 @@ def attempted(
     except PartDamagedError as error:
         # Not an exception of the pipeline: the driver plans again without the part.
         yield Outcome((), damaged=((error.root, error.name),))
+    except PartLostError as error:
+        # Likewise: another run may have replaced the part, and this one plans on the newest.
+        yield Outcome((), lost=str(error))
     if problem:
         Metrics.counter(PROBLEMS, problem).inc()
         yield Outcome((), problem=problem)

@@ -17,15 +17,24 @@ if TYPE_CHECKING:
 _SECONDS = 5.0
 
 
-def how_to_cancel(result: PipelineResult, options: Sequence[str]) -> str:
-    """Tells a user who leaves a job alone how to cancel it; empty for a job of this process."""
+def how_to_cancel(result: PipelineResult, options: Sequence[str], state: str = "unknown") -> str:
+    """Tells a user who leaves a job alone how to cancel it; empty for a job of this process.
+
+    Args:
+        result: of the pipeline.
+        options: Beam's, as flags.
+        state: of its run; one that was `withdrawn` commits nothing, one that has `committed` ends.
+    """
     job = getattr(result, "_job_id", None)
     if not job:
         return ""
     flags = dict(option.lstrip("-").split("=", 1) for option in options if "=" in option)
     if flags.get("environment_type") == "LOOPBACK" or flags.get("job_endpoint") == "embed":
         return ""  # Its workers are threads of this process.
-    said = f"the job {job} may go on and commit by itself"
+    if state == "committed":
+        return f"the job {job} had computed all and is committed"
+    goes_on = "goes on, but commits nothing" if state == "withdrawn" else "may go on and commit"
+    said = f"the job {job} {goes_on}"
     master = flags.get("flink_master", "")
     if master and not master.startswith("["):
         url = _flink_job(master if "://" in master else f"http://{master}", job)

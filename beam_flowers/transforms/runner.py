@@ -9,7 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError, InputError, WorkerError
+from beam_flowers.store.commits import Manifest
+from beam_flowers.store.lease import withdraw
+from beam_flowers.store.names import BEAT
+from beam_flowers.store.plan import leave_result
 from beam_flowers.transforms.jobs import how_to_cancel
 from beam_flowers.transforms.preflight import PATIENCE, patience, signs_of_life, unfit
 
@@ -86,7 +91,8 @@ def run_pipeline(step: beam.PTransform, place: Place, options: Sequence[str]) ->
         pipeline | "Run" >> step
     try:
         result = pipeline.run()
-        _wait(result, place, options)
+        if not _wait(result, place, options):
+            return
     except BeamFlowersError:
         raise
     except Exception as error:
@@ -123,23 +129,44 @@ def problems_of(result: PipelineResult) -> list[str]:
     return sorted({counter.key.metric.name for counter in found["counters"]})
 
 
-def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> None:
-    """Waits for the end, as long as workers give signs of life: not all runners miss them."""
+def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> bool:
+    """Waits for the end, as long as workers give signs of life: not all runners miss them.
+
+    Returns:
+        False if the workers fell silent in the middle of the commit, which then was finished here.
+    """
     raised: list[BaseException] = []
     waiting = threading.Thread(target=_to_the_end, args=(result, raised), daemon=True)
     waiting.start()
     try:
         _watch(waiting, place)
     except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(how_to_cancel(result, options)) from interrupt
+        try:
+            state = "committed" if _withdraw(place) else "withdrawn"
+        except (OSError, BeamFlowersError):
+            state = "unknown"
+        raise KeyboardInterrupt(how_to_cancel(result, options, state)) from interrupt
     except WorkerError:
+        committed = _withdraw(place)
         # A job whose workers hang may hang as well when it is cancelled.
         cancelling = threading.Thread(target=result.cancel, daemon=True)
         cancelling.start()
         cancelling.join(10)
-        raise
+        if committed is None:
+            raise
+        leave_result(place, {**committed.counts, "committed": True})
+        return False
     if raised:
         raise raised[0]
+    return True
+
+
+def _withdraw(place: Place) -> Manifest | None:
+    """Withdraws the run that writes to `place`; what it has begun to commit is committed."""
+    # A job that looks at the workers only commits nothing.
+    if not files.exists(place.run_file(BEAT)):
+        return None
+    return withdraw(place.root, place.run, by=place.run)
 
 
 def _to_the_end(result: PipelineResult, raised: list[BaseException]) -> None:

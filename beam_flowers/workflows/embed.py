@@ -19,15 +19,17 @@ from beam_flowers.records import Reject, RootListed
 from beam_flowers.store.commits import (
     Manifest,
     Section,
+    committed,
     encoding_in,
     latest,
     require_outer_table,
     require_table_place,
 )
 from beam_flowers.store.features import scored_root, section_name
+from beam_flowers.store.lease import Heart, adopt_work, is_withdrawn_by_another
 from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
 from beam_flowers.store.parts import Part, Place, RowKind
-from beam_flowers.store.plan import Plan, committed, fill_ledger, is_done, make_plan, stored_rows
+from beam_flowers.store.plan import Plan, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.table import until_committed
 from beam_flowers.store.whole import is_new
@@ -38,6 +40,7 @@ from beam_flowers.workflows.summary import Summary as Summary
 
 Warn = Callable[[str], None]
 _NAMED_ROOTS = 3
+_NOT_COMMITTED = {"committed": False, "embedded": 0}
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def run_until_committed(
         earlier.append(result["embedded"])
         return None
 
-    return until_committed(root, once, others, retried=Exception), sum(earlier)
+    return until_committed(root, once, others), sum(earlier)
 
 
 @dataclass
@@ -156,8 +159,8 @@ class TableRun:
     ) -> Summary:
         """Plans and carries out until a plan is committed or has nothing to do.
 
-        A plan fails to commit only when another writer was first; then what it computed lies
-        in the table's `__work` and the next plan finds it there.
+        A plan fails to commit only when another writer was first, or withdrew this run; then what
+        it computed lies in the table's `__work` and the next plan finds it there.
 
         Args:
             list_into: fills in what the table shall have.
@@ -168,13 +171,16 @@ class TableRun:
 
         def attempt(base: Manifest) -> dict[str, Any]:
             place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
-            if whole and is_new(place, base):
-                return self._carry_out(whole(place, base), base, carry_out)
-            try:
-                return self._join(place, base, list_into, carry_out)
-            except PartDamagedError as error:
-                self._note_damage(error.root, error.name)
-                return {"committed": False, "embedded": 0}
+            with Heart(place) as heart:
+                if base.version:
+                    heart.start()  # A new table stays unmade until there is something for it.
+                if whole and adopt_work(place, base) and is_new(place, base):
+                    return self._carry_out(whole(place, base), base, carry_out, heart)
+                try:
+                    return self._join(place, base, list_into, carry_out, heart)
+                except PartDamagedError as error:
+                    self._note_damage(error.root, error.name)
+                    return _NOT_COMMITTED
 
         return self._summary(*run_until_committed(self.root, attempt, [*self.others, *self.reads]))
 
@@ -191,6 +197,7 @@ class TableRun:
         base: Manifest,
         list_into: Callable[[Ledger], None],
         carry_out: Callable[[Plan], None],
+        heart: Heart,
     ) -> dict[str, Any]:
         with closing(Ledger()) as ledger:
             progress = self.progress or Progress()
@@ -202,13 +209,15 @@ class TableRun:
                 raise InputError(
                     f"there is no file to read{places}; name a folder that has pictures in it"
                 )
+            if not adopt_work(place, base):
+                return _NOT_COMMITTED
             lost = fill_ledger(ledger, place, base, self.damaged)
             others = self._other_sections(place)
             if self.leaves_out:
                 self._leave_out(ledger, others)
             plan = self._plan(ledger, place, base, self.rules, others, lost)
             ledger.rest()
-            result = self._carry_out(plan, base, carry_out)
+            result = self._carry_out(plan, base, carry_out, heart)
             if result["committed"] and plan.undecided:
                 plan, result = self._decide(ledger, place, result, carry_out)
             if result["committed"]:
@@ -254,8 +263,9 @@ class TableRun:
         ledger.empty()
         lost = fill_ledger(ledger, place, base, self.damaged)
         rules = self.rules._replace(verify=False, retry=False, reread=False)
-        plan = self._plan(ledger, place, base, rules, lost=lost)
-        result = self._carry_out(plan, base, carry_out)
+        with Heart(place) as heart:
+            plan = self._plan(ledger, place, base, rules, lost=lost)
+            result = self._carry_out(plan, base, carry_out, heart)
         if result["committed"]:
             result["reused"] -= first["embedded"]
         seconds = first.get("seconds", {})
@@ -292,17 +302,23 @@ class TableRun:
             )
 
     def _carry_out(
-        self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None]
+        self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None], heart: Heart
     ) -> dict[str, Any]:
         result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
         parts = (*committed(base, plan.place).parts, *plan.section.parts)
         is_empty = self.leaves_out and not plan.units and not parts
         if not is_empty and not is_done(plan, base):
-            carry_out(replace(plan, made=dict(self.made)))
-            result = read_result(plan.place)
+            heart.start()
+            try:
+                carry_out(replace(plan, made=dict(self.made)))
+                result = read_result(plan.place)
+            except Exception:
+                # Its files may have gone: this machine slept, and another run took its work up.
+                if is_withdrawn_by_another(plan.place):
+                    return _NOT_COMMITTED
+                raise
             for root, name in result.get("damaged", ()):
                 self._note_damage(root, name)
-        files.delete_tree(plan.place.run_file())
         return result
 
     def _note_damage(self, root: str, name: str) -> None:
@@ -513,6 +529,8 @@ def read_result(place: Place) -> dict[str, Any]:
     result: dict[str, Any] = json.loads(files.read_bytes(uri))
     if "problems" in result:
         raise unfit(result["problems"])
+    if "lost" in result:
+        raise PartLostError(result["lost"][0])
     return result
 
 

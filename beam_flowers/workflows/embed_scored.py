@@ -12,6 +12,7 @@ from beam_flowers.errors import StoreError
 from beam_flowers.store.commits import (
     NEWEST_LAYOUT,
     commit,
+    committed,
     encoding_in,
     latest,
     require_outer_table,
@@ -19,7 +20,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import scored_root
 from beam_flowers.store.ledger import Rules
-from beam_flowers.store.plan import Plan, committed
+from beam_flowers.store.plan import Plan
 from beam_flowers.workflows.embed import (
     RunOptions,
     Summary,

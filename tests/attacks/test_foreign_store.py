@@ -197,6 +197,6 @@ def test_names_of_parts_that_lie_in_the_work_folder_are_matched_too(tmp_path):
 
 def test_a_manifest_of_a_newer_program_is_called_newer(store):
     path = Path(store, "__commits", "00000002.json")
-    path.write_text(path.read_text().replace('"layout": 1', '"layout": 4'))
-    with pytest.raises(StoreError, match=r"00000002.json has layout 4.* update beam-flowers"):
+    path.write_text(path.read_text().replace('"layout": 1', '"layout": 5'))
+    with pytest.raises(StoreError, match=r"00000002.json has layout 5.* update beam-flowers"):
         latest(str(store))

@@ -195,7 +195,7 @@ def test_a_server_that_never_comes_back_is_one_error_and_no_rejects(reached, tmp
 
 def wait_for_parts(bucket, process, count):
     deadline = time.monotonic() + 300
-    while len(list(bucket.folder.glob("store/__work/[0-9a-f]*/part-*.parquet"))) < count:
+    while len(list(bucket.folder.glob("store/__work/run-*/*/part-*.parquet"))) < count:
         assert process.poll() is None, "the run ended before it was killed"
         assert time.monotonic() < deadline
         time.sleep(0.002)

@@ -200,7 +200,7 @@ def test_a_killed_run_on_other_pictures_leaves_nothing_in_the_table(work, tmp_pa
     for path in other.rglob("*.jpg"):
         path.write_bytes(pictures.jpeg(seed=len(path.name)))
     with monkeypatch.context() as patch:
-        patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
+        patch.setattr("beam_flowers.store.plan.commit_under_lease", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="division"):
             embed(other, work / "store")
     touch(work)

@@ -1,6 +1,7 @@
 """Processes that are killed, and two that write to one store."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,11 +9,14 @@ import time
 
 from stores import embed, photos, rows, scenes, visible
 
+from beam_flowers.store.fsck import fsck
+from beam_flowers.store.vacuum import vacuum
+
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 
 
 def finished_parts(store):
-    return list(store.glob("__work/[0-9a-f]*/part-*.parquet"))
+    return list(store.glob("__work/run-*/*/part-*.parquet"))
 
 
 def wait_for_parts(store, process, count):
@@ -39,6 +43,40 @@ def test_kill_9_in_the_middle_of_embed(tmp_path):
     embedded, reused = int(words[1].strip(",")), int(words[3].strip(","))
     assert (embedded + reused, reused) == (200, done)
     assert 0 < reused < 200
+
+
+def test_the_work_of_a_killed_run_waits_for_its_own_folder(tmp_path):
+    folder, other = scenes(tmp_path / "pictures", 200), scenes(tmp_path / "more", 5)
+    store = tmp_path / "store"
+    embed(other, store)
+    command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "40"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
+    wait_for_parts(store, process, 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = len(finished_parts(store))
+    shutil.copy(other / "0000.jpg", other / "copy.jpg")
+    assert embed(other, store).rows == 6
+    assert len(finished_parts(store)) == done
+    assert 0 < embed(folder, store).reused < 200
+    assert {row["uri"] for row in rows(store)} == visible(folder) | visible(other)
+
+
+def test_a_run_that_slept_while_vacuum_took_its_work_plans_again(tmp_path):
+    folder, store = scenes(tmp_path / "pictures", 200), tmp_path / "store"
+    embed(scenes(tmp_path / "more", 3), store)
+    command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "40"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    wait_for_parts(store, process, 2)
+    os.killpg(process.pid, signal.SIGSTOP)
+    found = vacuum(str(store), older_than=0)
+    assert [uri for uri in found.deleted if "/part-" in uri]
+    assert not finished_parts(store)
+    os.killpg(process.pid, signal.SIGCONT)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 0, said
+    assert visible(folder) < {row["uri"] for row in rows(store)}
+    assert fsck(str(store)).is_sound
 
 
 def test_two_runs_at_once_make_one_store(tmp_path):

@@ -17,7 +17,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.contrib.augment.table import forget_everywhere
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.store.commits import latest
+from beam_flowers.store.commits import NEWEST_LAYOUT, latest
 from beam_flowers.store.forget import Forgotten, forget
 from beam_flowers.store.names import AUGMENTED, SCORED
 from beam_flowers.workflows.embed import RunOptions
@@ -154,7 +154,7 @@ def test_a_store_of_an_older_layout_gets_a_newer_one_first(collection):
     assert before.layout == 1
     score(base, base / "more")
     after = latest(str(base / "store"))
-    assert (after.version, after.layout) == (before.version + 1, 3)
+    assert (after.version, after.layout) == (before.version + 1, NEWEST_LAYOUT)
     assert after.sections == before.sections
     score(base, base / "photos")
     assert latest(str(base / "store")) == after

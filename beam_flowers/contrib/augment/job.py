@@ -21,11 +21,19 @@ from beam_flowers.contrib.augment.table import (
     plan_copies,
 )
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.store.commits import Manifest, Section, encoding_in, latest, require_table_place
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    committed,
+    encoding_in,
+    latest,
+    require_table_place,
+)
 from beam_flowers.store.features import section_name
+from beam_flowers.store.lease import Heart, adopt_work, is_withdrawn_by_another
 from beam_flowers.store.names import REJECTS
 from beam_flowers.store.parts import Place
-from beam_flowers.store.plan import Plan, committed, is_done
+from beam_flowers.store.plan import Plan, is_done
 from beam_flowers.workflows.embed import RunOptions, Warn, read_result, run_until_committed
 from beam_flowers.workflows.progress import Progress, watched
 
@@ -131,7 +139,7 @@ class _Run:
         section = describe_copies(plain, self.augmentation)
         place = Place(self.table, pictures.section, section.fingerprint, secrets.token_hex(8))
         kind = AugmentedRows(section.fingerprint, name, self.backbone.vectors, encoding_in(plain))
-        with closing(CopyLedger()) as ledger:
+        with Heart(place) as heart, closing(CopyLedger()) as ledger:
             ledger.add_pictures(labelled_pictures(pictures, plain))
             if not ledger.pictures():
                 raise InputError(
@@ -139,11 +147,11 @@ class _Run:
                     " put the pictures of each class into a folder of their own, or leave the"
                     " augmentation out"
                 )
+            if not adopt_work(place, base):
+                return {"committed": False, "embedded": 0}
             self._warn_of_losses(base, place, fill_copies(ledger, place, base, kind))
             plan = plan_copies(ledger, place, base, kind, section, self.options.shards)
-        result = self._carry_out(plan, kind, base)
-        files.delete_tree(place.run_file())
-        return result
+            return self._carry_out(plan, kind, base, heart)
 
     def _warn_of_losses(self, base: Manifest, place: Place, lost: Sequence[str]) -> None:
         for name in lost:
@@ -155,14 +163,22 @@ class _Run:
                 f"distortions, {in_words(old.about['distortions'])}, and are replaced"
             )
 
-    def _carry_out(self, plan: Plan, kind: AugmentedRows, base: Manifest) -> dict[str, Any]:
+    def _carry_out(
+        self, plan: Plan, kind: AugmentedRows, base: Manifest, heart: Heart
+    ) -> dict[str, Any]:
         if is_done(plan, base):
             return {**plan.counts, "embedded": 0, "committed": True}
+        heart.start()
         distortions: Distortions = self.augmentation.distortions
         with watched(plan, self.progress):
             from beam_flowers.contrib.augment.transforms import AugmentPlan
             from beam_flowers.transforms.runner import run_pipeline
 
             made = AugmentPlan(plan, kind, self.backbone, distortions)
-            run_pipeline(made, plan.place, self.options.pipeline)
-        return read_result(plan.place)
+            try:
+                run_pipeline(made, plan.place, self.options.pipeline)
+                return read_result(plan.place)
+            except Exception:
+                if is_withdrawn_by_another(plan.place):
+                    return {"committed": False, "embedded": 0}
+                raise

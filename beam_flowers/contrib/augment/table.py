@@ -20,7 +20,7 @@ from beam_flowers.contrib.augment.distort import Augmentation, Distortions
 from beam_flowers.contrib.augment.ledger import Copy, CopyLedger, CopyVector
 from beam_flowers.errors import PartLostError
 from beam_flowers.records import Image
-from beam_flowers.store.commits import Manifest, Section
+from beam_flowers.store.commits import Manifest, Section, committed
 from beam_flowers.store.forget import IMAGES_ONLY_SCORED, Forgotten, forget
 from beam_flowers.store.names import AUGMENTED
 from beam_flowers.store.parts import (
@@ -38,7 +38,7 @@ from beam_flowers.store.parts import (
     work_parts,
     write_part,
 )
-from beam_flowers.store.plan import Plan, committed, stored_rows, unit_rows
+from beam_flowers.store.plan import Plan, stored_rows, unit_rows
 from beam_flowers.store.schema import IMAGE_SCHEMA, StoreRows, images_of, images_table
 from beam_flowers.store.work_units import Unit, UnitWriter
 

@@ -25,9 +25,9 @@ from beam_flowers.images.labels import is_hidden, label_and_split
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Reject
 from beam_flowers.store.append import append_parts, store_place
-from beam_flowers.store.commits import latest
+from beam_flowers.store.commits import committed, latest
 from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
-from beam_flowers.store.plan import committed, stored_rows
+from beam_flowers.store.plan import stored_rows
 from beam_flowers.store.schema import StoreRows, rejects_table
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.summary import Summary

@@ -176,9 +176,9 @@ def test_a_field_that_is_never_written_is_named(path, value, field):
     assert "Nothing was touched" in str(refusal.value)
 
 
-@pytest.mark.parametrize("layout", [0, -1, 4, "2", None])
+@pytest.mark.parametrize("layout", [0, -1, 5, "2", None])
 def test_only_known_layouts_are_read(layout):
-    with pytest.raises(StoreError, match=r"s/1\.json has layout .* reads 1 to 3: .* update"):
+    with pytest.raises(StoreError, match=r"s/1\.json has layout .* reads 1 to 4: .* update"):
         decode_manifest(changed("layout", value=layout), "s/1.json")
 
 

@@ -1,6 +1,7 @@
 """What a run will do, and the commit that it ends in."""
 
 import json
+import secrets
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from beam_flowers.images.rules import RULES
 from beam_flowers.records import Bottleneck, Hidden, Image, Reject, RootListed, Seconds
 from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
-from beam_flowers.store.commits import Manifest, Section, commit, latest, versions
+from beam_flowers.store.commits import Manifest, Section, commit, committed, latest, versions
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_part
@@ -21,7 +22,6 @@ from beam_flowers.store.plan import (
     Plan,
     absent_roots,
     add_counts,
-    committed,
     derive_parts,
     fill_ledger,
     finish,
@@ -70,7 +70,7 @@ class Store:
         return Section(FINGERPRINT, {"name": "tiny", "encoding": "split"})
 
     def new_run(self):
-        self.place = replace(self.place, run=self.place.run + "x")
+        self.place = replace(self.place, run=secrets.token_hex(8))
 
     def write(self, *images):
         return write_part(self.place, self.kind, self.kind.table([bottleneck(i) for i in images]))

@@ -1,20 +1,19 @@
 """Commits on top of others' commits, and the changes that are not disjoint."""
 
 import json
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from writers import OTHER, Table, fresh_hash, image
 
-from beam_flowers.records import Bottleneck, Image, Reject, RootListed
+from beam_flowers.records import RootListed
 from beam_flowers.store import rebase
-from beam_flowers.store.append import append_parts, store_place
+from beam_flowers.store.append import append_parts
 from beam_flowers.store.commits import (
-    Section,
     commit,
     commit_uri,
+    committed,
     encode_manifest,
     latest,
     publish,
@@ -23,83 +22,10 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.forget import forget
 from beam_flowers.store.history import restore
-from beam_flowers.store.ledger import Ledger, Rules
-from beam_flowers.store.outcomes import Outcome
-from beam_flowers.store.parts import RejectRows, read_part, work_parts, write_part
-from beam_flowers.store.plan import committed, fill_ledger, finish, make_plan
+from beam_flowers.store.ledger import Rules
+from beam_flowers.store.parts import work_parts
 from beam_flowers.store.rebase import commit_on_newest
-from beam_flowers.store.schema import rejects_table
 from beam_flowers.store.table import TRIES
-
-FINGERPRINT, OTHER = "cd" * 32, "ef" * 32
-
-
-def image(name, root="/r", size=10, modified=1):
-    return Image(f"{root}/{name}", root, name, "rose", None, size, modified)
-
-
-def bottleneck(found, dim=2):
-    digest = found.uri.encode().hex()[-64:].rjust(64, "0")
-    vector = np.frombuffer(digest.encode()[-4 * dim :], np.uint8)[:dim].astype(np.float32)
-    return Bottleneck(found, digest, 40, 30, "JPEG", vector)
-
-
-class Writer:
-    """One run that writes to a store."""
-
-    def __init__(self, folder, run, name="tiny", fingerprint=FINGERPRINT):
-        place, self.kind = store_place(str(folder), name, fingerprint)
-        self.place = replace(place, run=run)
-        self.name = name
-
-    def rows(self, *images):
-        return write_part(self.place, self.kind, self.kind.table([bottleneck(i) for i in images]))
-
-    def rejects(self, *images):
-        found = [Reject(i, "decode", "Truncated", "it ends early") for i in images]
-        return write_part(self.place, RejectRows(), rejects_table(found))
-
-    def append(self, *images):
-        append_parts(self.place, self.kind, {}, [self.rows(*images)])
-        return self
-
-    def plan(self, *found, rules=None, encoding="split"):
-        """A plan on the newest version, made and written as the workers do."""
-        base = latest(self.place.root)
-        with closing(Ledger()) as ledger:
-            ledger.list_found(found)
-            lost = fill_ledger(ledger, self.place, base)
-            about = {"name": self.name, "encoding": encoding}
-            section = Section(self.place.fingerprint, about)
-            return make_plan(
-                ledger, self.place, base, self.kind, section, rules or Rules(), lost=lost
-            )
-
-    def finish(self, plan, *parts):
-        return finish(plan, [Outcome((part,), computed=part.rows) for part in parts])
-
-
-class Table:
-    def __init__(self, folder):
-        self.root = str(folder / "store")
-        self.runs = 0
-
-    def writer(self, name="tiny", fingerprint=FINGERPRINT):
-        self.runs += 1
-        return Writer(self.root, f"{self.runs:016x}", name, fingerprint)
-
-    def append(self, *images):
-        return self.writer().append(*images)
-
-    @property
-    def section(self):
-        return committed(latest(self.root), self.writer().place)
-
-    def uris(self):
-        place = self.writer().place
-        found = [u for p in self.section.parts for u in read_part(place, p.name)["uri"].to_pylist()]
-        assert len(found) == len(set(found)), "a file has two rows"
-        return sorted(found)
 
 
 @pytest.fixture
@@ -111,13 +37,6 @@ def table(tmp_path):
 
 A, B, C, D = (image(name) for name in "abcd")
 ELSEWHERE = image("x", "/elsewhere")
-
-
-def fresh_hash(folder, *images):
-    """The hash of a store that has these rows from one commit."""
-    fresh = Table(folder / "fresh")
-    fresh.append(*images)
-    return fresh.section.dataset_hash
 
 
 class TestDisjoint:
@@ -352,24 +271,6 @@ class TestNotDisjoint:
         assert made_again["committed"]
         assert table.section.lost
         self.refused(table, own, plan, own.rows(B))
-
-    def test_work_that_another_run_committed_and_replaced(self, table):
-        left = table.writer().rows(B)
-        own = table.writer()
-        plan = own.plan(A, B)
-        assert left in plan.section.parts
-        other = table.writer()
-        assert other.finish(other.plan(A, B))["committed"]
-        data = Path(other.place.published(left.name)).read_bytes()
-        other = table.writer()
-        moved = image("moved")
-        gone = other.plan(A, moved, RootListed("/r", True))
-        assert other.finish(gone, other.rows(moved))["committed"]
-        self.refused(table, own, plan)
-        # As where the one who replaced it was killed before it deleted it: no rows are fewer, no
-        # uri is in both, and only the version in between says that the part was replaced.
-        Path(own.place.work(left.name)).write_bytes(data)
-        self.refused(table, own, plan)
 
     def test_work_that_is_gone(self, table):
         own = table.writer()

@@ -1,6 +1,7 @@
 """Parts, commits and what a crash or another writer leaves."""
 
 import json
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def committed(place, kind, bottlenecks):
 
 
 def fresh_run(place):
-    return replace(place, run=place.run + "x")
+    return replace(place, run=secrets.token_hex(8))
 
 
 def test_rows_come_back_as_they_went_in(place_and_kind):
@@ -269,4 +270,4 @@ def test_part_names_never_come_back(place_and_kind):
     rows = kind.table([bottleneck("a")])
     assert write_part(place, kind, rows) == write_part(place, kind, rows)
     assert write_part(place, kind, rows).name != write_part(fresh_run(place), kind, rows).name
-    assert files.is_folder(place.work())
+    assert files.is_folder(place.work_folder)

@@ -82,7 +82,7 @@ def test_how_to_cancel_a_flink_job(flink):
             ["--spark_master_url=spark://host:7077"],
             "`kill` on the master's page, http://host:8",
         ),
-        (JOB, ["--spark_master_url=local[4]"], "by itself$"),
+        (JOB, ["--spark_master_url=local[4]"], "may go on and commit$"),
         (JOB, ["--flink_master=localhost:1"], "http://localhost:1/jobs/ID.mode=cancel"),
     ],
 )

@@ -49,7 +49,7 @@ def add_copies(store, name, found, distortions=CROP, parts=1, number=2):
     table = augmented_root(store)
     plain = latest(store).sections[section_name(name, hashlib.sha256(name.encode()).hexdigest())]
     section = describe_copies(plain, Augmentation(number, distortions))
-    place = Place(table, section_name(name, plain.fingerprint), section.fingerprint, "run")
+    place = Place(table, section_name(name, plain.fingerprint), section.fingerprint, "0" * 16)
     kind = AugmentedRows(section.fingerprint, name)
     found = list(found)
     written = [write_part(place, kind, kind.of_copies(found[i::parts])) for i in range(parts)]

@@ -1,0 +1,345 @@
+"""The lease of a run: one file that says if the run commits or was withdrawn, put once.
+
+A commit step, a user who cancels, `vacuum` and a run that takes up another's work compete for it.
+The loser obeys. [ADR 8](../../docs/adr/0008-lease.md) has the reasons.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from beam_flowers import files
+from beam_flowers.errors import BeamFlowersError, StoreError
+from beam_flowers.store.commits import (
+    Manifest,
+    Section,
+    committed,
+    decode_manifest,
+    encode_manifest,
+    publish,
+)
+from beam_flowers.store.names import (
+    BEAT,
+    CLOCK,
+    LEASES,
+    WORK,
+    adopted_name,
+    is_part,
+    is_run,
+)
+from beam_flowers.store.parts import Place, work_parts
+from beam_flowers.store.rebase import LateError, commit_on_newest
+
+PULSE = 60.0
+"""Seconds between two beats of a run."""
+STALE = 10 * PULSE
+"""Seconds without a beat after which another run may take up the work."""
+_PROCESS = secrets.token_hex(8)
+"""Tells this process from an earlier one of the same number, as those of containers are."""
+
+
+@dataclass(frozen=True)
+class Intent:
+    """Holds all that a commit of a run needs, so that anybody can finish it.
+
+    Attributes:
+        base: the version that the section was planned on.
+        section: as it is to be if nobody committed since.
+        counts: of the manifest.
+        made: likewise.
+        exact: see `commit_on_newest`.
+    """
+
+    base: int
+    section: Section
+    counts: dict[str, Any]
+    made: dict[str, Any]
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """Says that a run never commits.
+
+    Attributes:
+        by: id of the run that withdrew it, which may be itself, or the name of a command.
+    """
+
+    by: str
+
+
+def lease_uri(root: str, run: str) -> str:
+    """Returns the address of a run's lease, which outlives the folder of the run."""
+    return files.join(root, WORK, LEASES, f"run-{run}")
+
+
+def commit_under_lease(place: Place, intent: Intent) -> Manifest | None:
+    """Commits the section of a run, unless the run was withdrawn.
+
+    A repeated call commits the section that the first one wrote down, whatever it is given.
+
+    Args:
+        place: of the section; its `run` is the run.
+        intent: all that the commit needs.
+
+    Returns:
+        The version that the run committed; None where it has to plan again.
+
+    Raises:
+        StoreError: the lease is damaged.
+    """
+    manifest = Manifest(
+        intent.base + 1, place.run, {place.section: intent.section}, intent.counts, intent.made
+    )
+    document = {
+        "state": "committing",
+        "base": intent.base,
+        "exact": intent.exact,
+        "manifest": json.loads(encode_manifest(manifest)),
+    }
+    files.put_if_absent(lease_uri(place.root, place.run), json.dumps(document).encode())
+    lease = read_lease(place.root, place.run)
+    try:
+        return _commit(place, lease) if isinstance(lease, tuple) else None
+    except LateError:
+        return None
+
+
+def withdraw(root: str, run: str, by: str) -> Manifest | None:
+    """Withdraws a run, or finishes its commit where it has begun one.
+
+    Args:
+        root: folder of the table.
+        run: id of the run.
+        by: see `Withdrawn`.
+
+    Returns:
+        The version that the run committed, published; None if it never commits.
+
+    Raises:
+        StoreError: the lease is damaged, or others committed first each time.
+    """
+    document = {"state": "withdrawn", "by": by}
+    files.put_if_absent(lease_uri(root, run), json.dumps(document).encode())
+    lease = read_lease(root, run)
+    if not isinstance(lease, tuple):
+        return None
+    manifest = _commit(replace(lease[0], root=root), lease)
+    if manifest:
+        publish(root)
+    return manifest
+
+
+def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
+    intent = lease[1]
+    return commit_on_newest(
+        place,
+        intent.base,
+        intent.section,
+        intent.counts,
+        exact=intent.exact,
+        made=intent.made,
+    )
+
+
+def is_withdrawn_by_another(place: Place) -> bool:
+    """Tells if somebody else has withdrawn the run of `place`."""
+    lease = read_lease(place.root, place.run)
+    return isinstance(lease, Withdrawn) and lease.by != place.run
+
+
+def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
+    """Reads a run's lease; None if nobody has put it.
+
+    Raises:
+        StoreError: it holds something else than this program writes.
+    """
+    uri = lease_uri(root, run)
+    try:
+        data = files.read_bytes(uri)
+    except FileNotFoundError:
+        return None
+    try:
+        document = json.loads(data)
+        if document["state"] == "withdrawn":
+            return Withdrawn(str(document["by"]))
+        if document["state"] != "committing" or type(document["base"]) is not int:
+            raise ValueError(f"state {document['state']!r}, base {document['base']!r}")
+        manifest = decode_manifest(json.dumps(document["manifest"]).encode(), uri)
+        ((key, section),) = manifest.sections.items()
+        exact = document["exact"] is True
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{uri} is damaged ({error!r}); delete it and run this again") from error
+    if manifest.run != run:
+        raise StoreError(f"{uri} is the lease of another run; delete it and run this again")
+    intent = Intent(document["base"], section, manifest.counts, manifest.made, exact)
+    return Place(root, key, section.fingerprint, run), intent
+
+
+class Heart:
+    """Lets others see that a run is alive, until the block ends.
+
+    Then what the run has left is free for others: it is withdrawn, unless it has committed. If an
+    error ended the block, files that a job elsewhere may still read stay.
+
+    Args:
+        place: of the section that the run writes.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Beats now, and then every minute; a repeated call does nothing."""
+        if self._thread is None:
+            _beat(self._place)
+            self._thread = threading.Thread(target=self._go_on, daemon=True)
+            self._thread.start()
+
+    def __enter__(self) -> Heart:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ended.set()
+        if self._thread:
+            self._thread.join()
+        # The storage itself may be what ended the block.
+        with contextlib.suppress(OSError, BeamFlowersError):
+            _let_go(self._place, has_failed=kind is not None)
+
+    def _go_on(self) -> None:
+        while not self._ended.wait(PULSE):
+            # Whoever misses ten beats may be withdrawn, no run ends for one.
+            with contextlib.suppress(OSError, BeamFlowersError):
+                _beat(self._place)
+
+
+def _beat(place: Place) -> None:
+    beat = {"host": socket.gethostname(), "pid": os.getpid(), "process": _PROCESS}
+    files.write_atomic(place.run_file(BEAT), json.dumps(beat).encode())
+
+
+def _let_go(place: Place, *, has_failed: bool) -> None:
+    folder = place.run_file()
+    entries = list(files.list_folder(folder)) if files.is_folder(folder) else []
+    names = {entry.name for entry in entries} - {BEAT}
+    if work_parts(place) or (has_failed and names):
+        withdraw(place.root, place.run, by=place.run)
+    for entry in entries:
+        if entry.name == BEAT or (not has_failed and entry.uri != place.work_folder):
+            (files.delete if entry.kind == "file" else files.delete_tree)(entry.uri)
+    files.remove_empty_folders(folder)
+
+
+def adopt_work(place: Place, manifest: Manifest) -> bool:
+    """Moves the parts of runs that have ended without a commit into the folder of this run.
+
+    A run is withdrawn before its parts are taken, so that no two runs plan with one part. The work
+    of programs before leases is taken as that of a withdrawn run.
+
+    Args:
+        place: of the section; its `run` is this run.
+        manifest: the newest version, whose parts stay where they are.
+
+    Returns:
+        False if a commit was finished that a killed run had begun: there is a newer version now.
+    """
+    section = committed(manifest, place)
+    named = {part.name for part in (*section.parts, *section.lost)}
+    for run, names in _left_over(place, named).items():
+        done = withdraw(place.root, run, by=place.run) if run else None
+        if done and done.version > manifest.version:
+            return False
+        for name in names:
+            # Another run may be faster.
+            with contextlib.suppress(FileNotFoundError):
+                files.move(place.work(name), place.work(adopted_name(name, place.run)))
+    return True
+
+
+def _left_over(place: Place, named: set[str]) -> dict[str, list[str]]:
+    """Finds the parts of a section that ended runs have left.
+
+    Args:
+        place: of the section.
+        named: parts that are not meant.
+
+    Returns:
+        Names by run; those of programs before leases under an empty name.
+    """
+    work = files.join(place.root, WORK)
+    entries: dict[str, list[files.Entry]] = defaultdict(list)
+    parts: dict[str, list[str]] = defaultdict(list)
+    for entry in files.walk(work) if files.is_folder(work) else ():
+        run, name = _run_and_part(files.relative(entry.uri, work), place.fingerprint[:16])
+        if run != place.run:
+            entries[run].append(entry)
+            if is_part(name) and name not in named:
+                parts[run].append(name)
+    free = (run for run in sorted(parts) if not run or _is_free(place.root, run, entries[run]))
+    return {run: sorted(parts[run]) for run in free}
+
+
+def _run_and_part(relative: str, fingerprint: str) -> tuple[str, str]:
+    """Splits a path below `__work` into the run and, in the folder of parts, what follows."""
+    first, _, rest = relative.partition("/")
+    is_of_run = first.startswith("run-") and is_run(first.removeprefix("run-"))
+    run = first.removeprefix("run-") if is_of_run else ""
+    folder, _, name = rest.partition("/") if run else (first, "", rest)
+    return (run, name) if folder == fingerprint else (run, "")
+
+
+def _is_free(root: str, run: str, entries: list[files.Entry]) -> bool:
+    """Tells if the work of a run may be taken: the run is decided, or it has stopped beating."""
+    if files.exists(lease_uri(root, run)):
+        return True
+    beat = files.join(root, WORK, f"run-{run}", BEAT)
+    if not any(entry.uri == beat for entry in entries):
+        return False  # A pipeline of the user's own, which has no driver of ours.
+    try:
+        found = json.loads(files.read_bytes(beat))
+        host, pid, process = found["host"], int(found["pid"]), found["process"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if host == socket.gethostname() and not _is_running(pid, process):
+        return True
+    return newest_change(entries) <= (storage_time(root) - STALE) * 1_000_000
+
+
+def _is_running(pid: int, process: str) -> bool:
+    """Tells if a process of this machine is still there, as far as its number says."""
+    if pid == os.getpid():
+        return bool(process == _PROCESS)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def newest_change(entries: list[files.Entry]) -> float:
+    """Returns the last change of any of the files in microseconds; unknown ones count as new."""
+    times = [entry.modified for entry in entries]
+    return max((float("inf") if when is None else when) for when in times)
+
+
+def storage_time(root: str) -> float:
+    """Returns the time of the storage's clock, which stamps its files, in seconds."""
+    uri = files.join(root, WORK, f"{CLOCK}-{secrets.token_hex(6)}")
+    files.write_atomic(uri, b"")
+    try:
+        return files.stat(uri).modified / 1_000_000
+    finally:
+        files.delete(uri)
