@@ -152,6 +152,7 @@ def test_rows_that_a_run_did_not_list_are_not_committed_away(work):
     assert len(rows(store)) == 20 - len(held) + len(again)
     assert fsck(str(store), repair=True).back == len(held) - len(again)
     assert len(rows(store)) == 20
+    assert latest(str(store)).counts["added"] == len(held) - len(again)
     assert fsck(str(store)).is_sound
     assert run(images, store)[0].embedded == 0
 
