@@ -27,6 +27,7 @@ class Image(NamedTuple):
         split: `training`, `validation` or `testing` where the source fixes it, or None.
         bytes: file size, or None where it could not be asked.
         modified: last change in microseconds since the epoch (UTC), or None.
+        etag: tag of an object's content by S3; None where it is unknown, as for other files.
     """
 
     uri: str
@@ -36,6 +37,7 @@ class Image(NamedTuple):
     split: str | None = None
     bytes: int | None = None
     modified: int | None = None
+    etag: str | None = None
 
 
 class Reject(NamedTuple):

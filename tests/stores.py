@@ -136,6 +136,19 @@ def labels(table: Path | str) -> dict[str, str | None]:
     return {row["relative_path"]: row["label"] for row in rows(table)}
 
 
+def changed_rows(store: Path | str, before: int, after: int) -> tuple[int, int, int]:
+    """The rows added, removed and changed between two versions, by reading all of both."""
+    columns = ["uri", "sha256", "label"]
+    tables = [
+        beam_flowers.open_dataset(str(store), version=number).to_table(columns=columns)
+        for number in (before, after)
+    ]
+    old, new = ({row["uri"]: row for row in table.to_pylist()} for table in tables)
+    assert [len(old), len(new)] == [len(table) for table in tables]
+    changed = sum(old[uri] != new[uri] for uri in old.keys() & new.keys())
+    return len(new.keys() - old.keys()), len(old.keys() - new.keys()), changed
+
+
 def _is_private(path: Path, table: Path | str) -> bool:
     return any(part.startswith((".", "__")) for part in path.relative_to(table).parts)
 

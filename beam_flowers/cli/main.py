@@ -9,6 +9,7 @@ import gc
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ _OBJECTS_A_COLLECTION = 50_000
 """Python's 700 had imports and the making of graphs, which leave no garbage, searched 900 times:
 0.8 s of a start with TensorFlow and 0.35 with OpenVINO, 0.2 and 0.1 now, in no more memory."""
 
+_FILE_ERROR = re.compile(r"\[Errno (\d+)\] .*?(?= \[while running |$)")
 _PYTHON_ERROR = re.compile(r"(?!java\.|org\.)[\w.]*(?:Error|Exception): ")
 
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_ERROR
     except OSError as error:
         logging.info("file error", exc_info=True)
-        return _complain(f"{error}; {_advice(error)}")
+        return _complain(_with_advice(error.errno, str(error)))
     except Exception as error:
         # Beam wraps a Ctrl-C that reaches a step.
         if "KeyboardInterrupt" in str(error):
@@ -75,18 +77,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(_cause(error))
 
 
-def _advice(error: OSError) -> str:
-    """Returns the next step after an error of a file system."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
+def _with_advice(number: int | None, message: str) -> str:
+    """Adds the next step to the message of an error of a file system."""
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        from beam_flowers.store.names import RESERVED
+
+        found = re.search(rf"'(/[^']*?)/(?:{'|'.join(RESERVED)})/", message)
+        store = shlex.quote(found[1]) if found else "STORE"
+        advice = (
             "the disk is full: make room and run this again, which goes on from what is finished; "
-            "`beam-flowers vacuum STORE --older-than 0` deletes older versions of a store"
+            f"`beam-flowers vacuum {store} --older-than 0` deletes older versions of a store"
         )
-    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return "it may not be written or read by you: change its rights or give another place"
-    if error.errno == errno.EIO:
-        return "the disk or the network gave an error: look at its health, then run this again"
-    return "check that the path is there and may be read and written"
+    elif number == errno.EROFS:
+        advice = "that disk is mounted read-only: mount it for writing, or give another place"
+    elif number in (errno.EACCES, errno.EPERM):
+        advice = "it may not be written or read by you: change its rights or give another place"
+    elif number == errno.EIO:
+        advice = "the disk or the network gave an error: look at its health, then run this again"
+    else:
+        advice = "check that the path is there and may be read and written"
+    return f"{message}; {advice}"
 
 
 def _log_flags(arguments: Sequence[str]) -> log.Wanted:
@@ -165,8 +175,17 @@ def _cause(error: BaseException) -> str:
     own = [line for line in lines if "beam_flowers.errors." in line]
     if own:
         return own[0].partition(": ")[2]
+    telling = _telling(lines)
+    # A runner hands on the text of a worker's error alone.
+    if found := _FILE_ERROR.search(telling):
+        return _with_advice(int(found[1]), found[0])
+    if type(error).__name__ == "OperationalError" and "disk is full" in telling:
+        return (
+            f"{telling}, which holds temporary files: make room there, or set TMPDIR to a folder "
+            "that has room, and run this again"
+        )
     where = f"{log.name()} says where" if log.name() else "--verbose shows where"
-    return f"{type(error).__name__}: {_telling(lines)} ({where})"
+    return f"{type(error).__name__}: {telling} ({where})"
 
 
 def _telling(lines: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import sys
 import threading
 import time
@@ -223,6 +224,8 @@ def conclude(
     print(f"{summary} ({lies})")
     if summary.details:
         print(summary.details)
+    if summary.replaced:
+        print(_replaced(summary.replaced, next(iter(places.values()))))
     stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
     print(f"seconds by the clock: {stages}" + (f"; {speed:.1f} pictures/s" if speed else ""))
     print(f"next: {screen.visible(following)}")
@@ -230,3 +233,16 @@ def conclude(
         counts = {n: v for n, v in vars(summary).items() if n not in ("seconds", "copied")}
         told = {"seconds": seconds, "rate": speed and round(speed, 2), "next": following}
         print_object(event="summary", **counts, **told, **places)
+
+
+def _replaced(number: int, table: str) -> str:
+    """Tells how much room replaced parts take, and how they go."""
+    from beam_flowers.pages.format import size
+    from beam_flowers.store.commits import RETENTION
+
+    # The newest two versions stay in any case: readers may be at the one before the newest.
+    return (
+        f"replaced parts of {size(number)} stay beside the new ones for {RETENTION / 86_400:.0f} "
+        "days, so that older versions can be read; once one more version is committed, "
+        f"`beam-flowers vacuum {screen.visible(shlex.quote(table))} --older-than 0` deletes them"
+    )

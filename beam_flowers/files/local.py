@@ -160,7 +160,7 @@ def _write_temporary(path: str, data: bytes) -> str:
     temporary = temporary_name(path)
     make_folder(parent(path))
     try:
-        with open(temporary, "xb") as file:
+        with _named_in_errors(path), open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -174,6 +174,18 @@ def _sync_folder(folder: str) -> None:
     """Makes a rename in a local folder survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with _named_in_errors(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _named_in_errors(path: str) -> Iterator[None]:
+    """Adds the path to errors of an open file, such as that of a full disk, which have none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error

@@ -11,11 +11,15 @@ _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 
 
 class FileStat(NamedTuple):
-    """Size in bytes, last change in microseconds since the epoch, `file`, `folder` or `other`."""
+    """Size in bytes, last change in microseconds since the epoch, `file`, `folder` or `other`.
+
+    `etag` is that of an object in S3, None where there is none.
+    """
 
     bytes: int
     modified: int
     kind: str = "file"
+    etag: str | None = None
 
 
 class Entry(NamedTuple):
@@ -29,6 +33,7 @@ class Entry(NamedTuple):
         bytes: size of a file, or None where it could not be asked.
         modified: last change in microseconds since the epoch, or None likewise.
         error: why a folder is `unreadable`.
+        etag: of an object in S3, which changes with its content; None where there is none.
     """
 
     uri: str
@@ -37,6 +42,7 @@ class Entry(NamedTuple):
     bytes: int | None = None
     modified: int | None = None
     error: str | None = None
+    etag: str | None = None
 
 
 def scheme(uri: str) -> str:

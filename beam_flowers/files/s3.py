@@ -60,7 +60,8 @@ def stat(uri: str) -> FileStat:
     if not _split(uri)[1]:
         raise FileNotFoundError(errno.ENOENT, "a bucket is no file", uri)
     found = ask(uri, lambda client: client.head_object(**_key(uri)))
-    return FileStat(found["ContentLength"], _microseconds(found["LastModified"]))
+    modified = _microseconds(found["LastModified"])
+    return FileStat(found["ContentLength"], modified, etag=_etag(found))
 
 
 def list_folder(uri: str) -> Iterator[Entry]:
@@ -209,7 +210,14 @@ def _objects(uri: str, page: dict[str, Any]) -> Iterator[Entry]:
         # Keys that end with "/" are markers that consoles make for empty folders.
         if name:
             modified = _microseconds(found["LastModified"])
-            yield Entry(f"s3://{bucket}/{found['Key']}", name, "file", found["Size"], modified)
+            uri = f"s3://{bucket}/{found['Key']}"
+            yield Entry(uri, name, "file", found["Size"], modified, etag=_etag(found))
+
+
+def _etag(found: dict[str, Any]) -> str | None:
+    """Returns the tag of an object's content, as listings and headers write it."""
+    # A gateway over a folder has none for what was laid there without it.
+    return str(found.get("ETag") or "").strip('"') or None
 
 
 def _microseconds(modified: datetime) -> int:

@@ -88,7 +88,7 @@ def _find_one(uri: str) -> Iterator[Found]:
     image = Image(uri, root, files.relative(uri, root))
     status = files.stat(uri)
     if status.kind == "file":
-        yield image._replace(bytes=status.bytes, modified=status.modified)
+        yield image._replace(bytes=status.bytes, modified=status.modified, etag=status.etag)
     else:
         yield _not_regular(image)
     yield RootListed(root, complete=False)
@@ -181,7 +181,7 @@ def _judge(entry: files.Entry, root: str, splits: bool) -> Found | None:
     if is_hidden(path):
         return Hidden(uri)
     label, split = label_and_split(path, splits)
-    image = Image(uri, root, path, label, split, entry.bytes, entry.modified)
+    image = Image(uri, root, path, label, split, entry.bytes, entry.modified, entry.etag)
     if entry.kind == "unreadable":
         message = f"the folder cannot be listed: {entry.error}"
         return Reject(image, "find", "UnreadableFolder", message)

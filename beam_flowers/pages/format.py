@@ -28,6 +28,16 @@ def counted(number: int, one: str, more: str = "") -> str:
     return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
+def size(number: int) -> str:
+    """`8.3 MB`: a number of bytes, in thousands as disks are sold."""
+    value, unit = float(number), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f} {unit}" if unit != "bytes" else counted(number, "byte")
+
+
 def shown(part: int, total: int, order: str) -> str:
     """Says so where not all are shown."""
     return "" if part >= total else f" Shown are {part:,} of {total:,}, {order}."

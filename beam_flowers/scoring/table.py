@@ -27,7 +27,7 @@ from beam_flowers.scoring.columns import (
 from beam_flowers.scoring.decision import UNKNOWN, Rule
 from beam_flowers.scoring.folders import partition_folder
 from beam_flowers.scoring.ranking import TOP_K, Labeller, Models, Ranking, make_labellers
-from beam_flowers.store.schema import add_digests, images_table, rules_record
+from beam_flowers.store.schema import add_digests, images_table, rules_record, with_etags
 from beam_flowers.store.work_units import Filed
 
 LABEL_TEXT = "label_text"
@@ -201,7 +201,8 @@ class ScoreRows:
         """The rows of `bottlenecks` (at least one), in their order."""
         vectors = np.stack([b.vector for b in bottlenecks])
         images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
-        return self.stored(images, vectors)
+        etags = {b.image.uri: b.image.etag for b in bottlenecks}
+        return with_etags(self.stored(images, vectors), etags)
 
     def scored(self, scores: Sequence[Score]) -> pa.Table:
         """The rows of scores (at least one); those of one file are by the models in order.

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, PartLostError, StoreError
+from beam_flowers.store.changes import count_changes
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -181,6 +182,7 @@ def _forget(
         if now.sections == base.sections:
             return gone
         counts = {"forgotten": gone.rows, "forgotten_rejects": gone.rejects}
+        counts |= count_changes(table, base.sections, now.sections)
         made = {"command": "forget"}
         next_one = replace(now, version=base.version + 1, run=run, counts=counts, made=made)
         return gone if commit(table, next_one) else None

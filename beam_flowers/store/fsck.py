@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError
+from beam_flowers.store.changes import count_changes
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -168,7 +169,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
         sections[key] = replace(section, parts=(*sound, *returned), lost=())
     if sections == base.sections:
         return 0
-    counts = {"returned": back}
+    counts = {"returned": back, **count_changes(root, base.sections, sections)}
     made = {"command": "fsck --repair"}
     repaired = Manifest(base.version + 1, run, sections, counts, made)
     return back if commit(root, repaired) else None

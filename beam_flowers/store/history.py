@@ -10,6 +10,7 @@ import pyarrow.dataset as ds
 
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.store.changes import ADDED, CHANGED, REMOVED, count_changes
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -38,6 +39,10 @@ class Version:
         options: of the command, those that hold no secret.
         rows: in all sections.
         rejects: likewise.
+        added: rows of images that the version before had none of; None where it is not known, as
+            of versions from before they were counted and of those that lost a part.
+        removed: rows of images that this version has none of; None likewise.
+        changed: rows of the same images with another content or label; None likewise.
         lost: rows of parts that were gone or damaged.
         readable: all parts are there; of a version of before layout 3 they are gone.
     """
@@ -49,6 +54,9 @@ class Version:
     options: dict[str, object]
     rows: int
     rejects: int
+    added: int | None
+    removed: int | None
+    changed: int | None
     lost: int
     readable: bool
 
@@ -77,9 +85,17 @@ def history(root: str) -> Iterator[Version]:
             dict(made.get("options", {})),
             sum(part.rows for section in sections for part in section.rows),
             sum(part.rows for section in sections for part in section.rejects),
+            _count(manifest, ADDED),
+            _count(manifest, REMOVED),
+            _count(manifest, CHANGED),
             sum(part.rows for section in sections for part in section.lost),
             all(_is_there(root, key, s, there) for key, s in manifest.sections.items()),
         )
+
+
+def _count(manifest: Manifest, name: str) -> int | None:
+    found = manifest.counts.get(name)
+    return found if type(found) is int else None
 
 
 def _is_there(root: str, key: str, section: Section, there: set[str]) -> bool:
@@ -135,7 +151,9 @@ def restore(root: str, number: int) -> int:
             parts = [p if p.name in kept else copy_part(place, p) for p in section.parts]
             sections[key] = replace(section, parts=tuple(parts))
         made = {"command": "restore", "options": {"version": number}}
-        again = Manifest(base.version + 1, run, sections, {"restored": number}, made)
+        counts = {"restored": number}
+        counts |= count_changes(root, base.sections, sections)
+        again = Manifest(base.version + 1, run, sections, counts, made)
         return again.version if commit(root, again) else None
 
     version = until_committed(root, attempt)

@@ -124,7 +124,7 @@ class Ledger:
                 for f in block
                 if isinstance(f, Image | Reject)
             ]
-            self._db.executemany(f"INSERT INTO listing VALUES ({','.join('?' * 11)})", rows)
+            self._db.executemany(f"INSERT INTO listing VALUES ({','.join('?' * 12)})", rows)
             roots = [
                 (f.root, f.complete, files.join(f.root, "") if f.is_tree else None)
                 for f in block
@@ -152,9 +152,10 @@ class Ledger:
         Args:
             rows: that table's rows and rejects.
         """
-        self._db.execute("CREATE TEMP TABLE held(uri, bytes INT, modified INT)")
-        held = ((row.image.uri, row.image.bytes, row.image.modified) for row in rows)
-        self._db.executemany("INSERT INTO held VALUES (?, ?, ?)", held)
+        self._db.execute("CREATE TEMP TABLE held(uri, bytes INT, modified INT, etag)")
+        images = (row.image for row in rows)
+        held = ((image.uri, image.bytes, image.modified, image.etag) for image in images)
+        self._db.executemany("INSERT INTO held VALUES (?, ?, ?, ?)", held)
         self._db.executescript(sql.LEAVE_OUT)
 
     def add_part(
@@ -181,7 +182,7 @@ class Ledger:
         )
         values = ((cursor.lastrowid, *row.image, *row[1:]) for row in rows)
         try:
-            self._db.executemany(f"INSERT INTO stored VALUES ({','.join('?' * 12)})", values)
+            self._db.executemany(f"INSERT INTO stored VALUES ({','.join('?' * 13)})", values)
         except Exception:
             # Of a part that turns out to be damaged in the middle, no row counts.
             self._db.execute("DELETE FROM stored WHERE part = ?", (cursor.lastrowid,))
@@ -286,11 +287,11 @@ class Ledger:
     def found_rejects(self) -> Iterator[Reject]:
         """Files that the listing itself rejected and the store does not know as such, by uri."""
         cursor = self._db.execute(
-            "SELECT uri, root, relative_path, label, split, bytes, modified, stage, error_class, "
-            "message, sha256 FROM listed WHERE error_class IS NOT NULL AND uri NOT IN known "
-            "ORDER BY uri"
+            "SELECT uri, root, relative_path, label, split, bytes, modified, etag, "
+            "stage, error_class, message, sha256 FROM listed "
+            "WHERE error_class IS NOT NULL AND uri NOT IN known ORDER BY uri"
         )
-        return (Reject(Image(*row[:7]), *row[7:]) for row in cursor)
+        return (Reject(Image(*row[:8]), *row[8:]) for row in cursor)
 
     def fresh_units(self, unit_rows: int) -> Iterator[list[Image]]:
         """Files to read, those of one size always in one unit."""
@@ -318,10 +319,10 @@ class Ledger:
         self.sections = max(self.sections, section + 1)
         for name, rows in parts:
             values = (
-                (section, name, row.image.uri, row.sha256, row.image.bytes, row.image.modified)
-                for row in rows
+                (section, name, image.uri, sha256, image.bytes, image.modified, image.etag)
+                for image, sha256, *_ in rows
             )
-            self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def add_reasons(self, rejects: Iterable[Reject]) -> None:
         """Take in the files that another table has no row of, and why."""
@@ -347,7 +348,7 @@ class Ledger:
             f"SELECT {names}, f.*, o0.sha256 FROM fresh f {joins} ORDER BY 1, f.uri"
         )
         for part, rows in groupby(cursor, key=lambda row: row[0]):
-            yield part, [StoredRow(Image(*row[1:8]), row[8]) for row in rows]
+            yield part, [StoredRow(Image(*row[1:9]), row[9]) for row in rows]
 
     def sources(self) -> Iterator[tuple[str, str]]:
         """Yield (sha256, `<place>/<part>`) of rows that a doubtful file may equal, by sha256."""
@@ -368,7 +369,7 @@ class Ledger:
         """The rows of one part that stay, with their new identities, in the part's order."""
         (part,) = self._db.execute("SELECT id FROM parts WHERE name = ?", (name,)).fetchone()
         cursor = self._db.execute(sql.REMAINING, {"part": part})
-        return [StoredRow(Image(*row[:7]), row[7]) for row in cursor]
+        return [StoredRow(Image(*row[:8]), row[8]) for row in cursor]
 
     def unchanged(self) -> Iterator[tuple[StoredRow, str]]:
         """Yield the rows, as they would stay, of files that are read although they look unchanged.
@@ -376,7 +377,7 @@ class Ledger:
         With each the part that has it; by uri.
         """
         cursor = self._db.execute(sql.UNCHANGED, {"relabel": self._relabel})
-        return ((StoredRow(Image(*row[:7]), row[7]), row[8]) for row in cursor)
+        return ((StoredRow(Image(*row[:8]), row[8]), row[9]) for row in cursor)
 
     def keep_parts(self, names: Iterable[str]) -> None:
         """Forgets the rows of all other parts."""

@@ -1,13 +1,13 @@
 """The rules of the ledger: tables of what is listed, of what is stored, and their join."""
 
 TABLES = """
-CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT,
+CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT, etag,
                      stage, error_class, message, sha256);
 CREATE TABLE roots(root PRIMARY KEY, complete INT, prefix);
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name, rejects INT, committed INT, place INT DEFAULT 0);
 CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT, modified INT,
-                    sha256, error_class, unread INT, outdated INT);
-CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT);
+                    etag, sha256, error_class, unread INT, outdated INT);
+CREATE TABLE source(section INT, part, uri, sha256, bytes INT, modified INT, etag);
 CREATE TABLE reasons(uri, stage, error_class, message, sha256);
 CREATE TABLE absent(root PRIMARY KEY);
 """
@@ -15,7 +15,8 @@ CREATE TABLE absent(root PRIMARY KEY);
 # One row a uri: the first one found, one with a label before one without.
 LISTED = """
 CREATE TABLE listed AS
-SELECT uri, root, relative_path, label, split, bytes, modified, stage, error_class, message, sha256,
+SELECT uri, root, relative_path, label, split, bytes, modified, etag,
+       stage, error_class, message, sha256,
        min(rowid + (label IS NULL) * (1 << 50)) AS first
 FROM listing GROUP BY uri;
 CREATE UNIQUE INDEX listed_uri ON listed(uri);
@@ -25,8 +26,9 @@ CREATE UNIQUE INDEX listed_uri ON listed(uri);
 # nobody may want the rest any more. A folder that was listed completely covers every address below
 # it, with or without the rows' own roots; a manifest or an archive covers the rows found in it.
 # Without a listed label a stored one under another root stays: naming one folder of a labelled
-# tree does not wipe its label. Where rows are made of another table's, its contents are known, so
-# that an edit is seen which left size and time as they were.
+# tree does not wipe its label. An ETag that is missing is unknown: NULL, by which `<>` is not true.
+# Where rows are made of another table's, its contents are known, so that an edit is seen which left
+# size and time as they were.
 STATES = """
 CREATE TABLE states AS
 WITH judged AS (
@@ -43,7 +45,7 @@ WITH judged AS (
              THEN 'gone' ELSE 'kept' END
       WHEN l.error_class IS NOT NULL THEN
         CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
-      WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified
+      WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified OR s.etag <> l.etag
            OR (p.rejects AND :retry) OR (:reread AND (s.unread OR s.outdated))
            OR EXISTS (SELECT 1 FROM source o WHERE o.uri = s.uri AND o.sha256 IS NOT s.sha256)
            THEN 'stale'
@@ -63,7 +65,7 @@ CREATE INDEX states_part ON states(part);
 CREATE TABLE known AS SELECT uri FROM states WHERE state IN ('kept', 'changed');
 CREATE UNIQUE INDEX known_uri ON known(uri);
 CREATE TABLE fresh AS
-SELECT uri, root, relative_path, label, split, bytes, modified FROM listed
+SELECT uri, root, relative_path, label, split, bytes, modified, etag FROM listed
 WHERE error_class IS NULL AND uri NOT IN known;
 CREATE INDEX fresh_bytes ON fresh(bytes);
 """
@@ -131,12 +133,12 @@ UNION SELECT bytes FROM fresh GROUP BY bytes HAVING count(*) > :unit_rows OR byt
 # Multiplying by Knuth's 2**32 / phi scatters the sizes, so that no unit gets all big pictures,
 # while files of one size, which may be copies of each other, stay together.
 FRESH = """
-SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
+SELECT uri, root, relative_path, label, split, bytes, modified, etag FROM fresh
 WHERE bytes NOT IN (SELECT bytes FROM doubtful WHERE bytes IS NOT NULL) AND bytes IS NOT NULL
 ORDER BY (bytes * 2654435761) & 4294967295, bytes, uri
 """
 DOUBTFUL = """
-SELECT uri, root, relative_path, label, split, bytes, modified FROM fresh
+SELECT uri, root, relative_path, label, split, bytes, modified, etag FROM fresh
 WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
 """
 # The table's own parts first; of several the first by name, so that each run chooses the same.
@@ -149,7 +151,8 @@ REMAINING = """
 SELECT t.uri, CASE t.state WHEN 'changed' THEN l.root ELSE s.root END,
   CASE t.state WHEN 'changed' THEN l.relative_path ELSE s.relative_path END,
   CASE t.state WHEN 'changed' THEN l.label ELSE s.label END,
-  CASE t.state WHEN 'changed' THEN l.split ELSE s.split END, s.bytes, s.modified, s.sha256
+  CASE t.state WHEN 'changed' THEN l.split ELSE s.split END, s.bytes, s.modified,
+  s.etag, s.sha256
 FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.uri
 WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
 """
@@ -170,9 +173,10 @@ WITH found AS (
   FROM states t JOIN stored s ON s.rowid = t.row JOIN parts p ON p.id = s.part
   JOIN listed l ON l.uri = s.uri
   WHERE t.state = 'stale' AND p.committed AND NOT s.unread
-    AND s.bytes = l.bytes AND s.modified = l.modified)
+    AND s.bytes = l.bytes AND s.modified = l.modified AND (s.etag <> l.etag) IS NOT TRUE)
 SELECT uri, iif(anew, new_root, root), iif(anew, new_path, relative_path),
-  iif(anew, new_label, label), iif(anew, new_split, split), bytes, modified, sha256, name
+  iif(anew, new_label, label), iif(anew, new_split, split), bytes, modified,
+  etag, sha256, name
 FROM found ORDER BY uri
 """
 
@@ -181,7 +185,8 @@ LEAVE_OUT = """
 CREATE INDEX held_uri ON held(uri);
 DELETE FROM listing WHERE EXISTS (
   SELECT 1 FROM held h
-  WHERE h.uri = listing.uri AND h.bytes IS listing.bytes AND h.modified IS listing.modified);
+  WHERE h.uri = listing.uri AND h.bytes IS listing.bytes AND h.modified IS listing.modified
+    AND (h.etag <> listing.etag) IS NOT TRUE);
 """
 
 # Of a file that changed since its row was written the row is no source; of several tables that
@@ -190,7 +195,8 @@ CURRENT = """
 CREATE INDEX listing_uri ON listing(uri);
 DELETE FROM source WHERE NOT EXISTS (
   SELECT 1 FROM listing l
-  WHERE l.uri = source.uri AND l.bytes IS source.bytes AND l.modified IS source.modified);
+  WHERE l.uri = source.uri AND l.bytes IS source.bytes AND l.modified IS source.modified
+    AND (l.etag <> source.etag) IS NOT TRUE);
 DELETE FROM source WHERE rowid NOT IN (SELECT min(rowid) FROM source GROUP BY section, uri);
 """
 

@@ -19,7 +19,13 @@ from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
 from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_part, writer_of
-from beam_flowers.store.schema import encoding_of, rejects_digest, rejects_table
+from beam_flowers.store.schema import (
+    encoding_of,
+    etags_of,
+    rejects_digest,
+    rejects_table,
+    with_etags,
+)
 
 _REJECTS_PREFIX = "rejects-"
 _BLOCK = 1 << 20
@@ -221,6 +227,9 @@ def _name(place: Place, content: hashlib._Hash, is_rejects: bool, folder: str) -
 
 def encode(rows: pa.Table) -> bytes:
     """`rows` as a Parquet file, its vectors by the encoding that the schema names."""
+    if etags := etags_of(rows.schema):  # Of rows that were taken out as well.
+        kept = {uri: etags.get(uri) for uri in rows["uri"].to_pylist()}
+        rows = with_etags(rows, kept)
     sink = pa.BufferOutputStream()
     has_vector = "vector" in rows.schema.names
     splits = has_vector and encoding_of(rows.schema) == "split"
@@ -439,7 +448,8 @@ def identified(rows: pa.Table, images: pa.Table, kind: RowKind | RejectRows) -> 
     for name in kind.identity:
         index = rows.schema.get_field_index(name)
         rows = rows.set_column(index, rows.schema.field(index), images[name])
-    return kind.derived(rows)
+    etags = zip(images["uri"].to_pylist(), images["etag"].to_pylist(), strict=True)
+    return with_etags(kind.derived(rows), dict(etags))
 
 
 def find_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> npt.NDArray[np.int64]:

@@ -456,7 +456,7 @@ def _write_units(
         write_sources(ledger, plan.place, partitions, sources)
         plan = replace(plan, compute=compute, doubtful=doubtful, sources=partitions)
     writer.close()
-    write_unchanged(plan.place, ledger.unchanged())
+    write_unchanged(plan.place, ledger.unchanged(), described)
     return plan
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from beam_flowers import files
 from beam_flowers.errors import PartLostError, StoreError
+from beam_flowers.store.changes import count_changes
 from beam_flowers.store.commits import Manifest, Section, commit, latest, read_manifest
 from beam_flowers.store.parts import Part, Place, iterate_part
 from beam_flowers.store.table import TRIES
@@ -39,7 +40,7 @@ def commit_on_newest(
         place: of the section; its `run` is the manifest's.
         base: the version that the section was planned on.
         section: as it is to be if nobody committed since.
-        counts: of the manifest.
+        counts: of the manifest, which also gets those of the changed rows.
         exact: the section holds nothing but what this run listed, and so no row of others.
         made: of the manifest.
 
@@ -58,6 +59,7 @@ def commit_on_newest(
         return None
     change = _Change(place, first.sections.get(place.section), section, exact=exact)
     seen = base
+    counted: dict[str, Any] | None = None
     for _ in range(TRIES):
         if newest.version < seen:
             return None
@@ -73,10 +75,16 @@ def commit_on_newest(
             change.note(other.sections.get(place.section))
         seen = newest.version
         merged = change.merged(newest.sections.get(place.section))
-        if merged is None or not change.has_its_work():
+        if merged is None:
+            return None
+        if counted is None:
+            # Once: changes that are disjoint from those of others are the same on any version.
+            after = {**first.sections, place.section: section}
+            counted = counts | count_changes(root, first.sections, after)
+        if not change.has_its_work():
             return None
         own = replace(newest.with_section(place.section, merged), version=seen + 1)
-        own = replace(own, run=place.run, counts=counts, made=made or {})
+        own = replace(own, run=place.run, counts=counted, made=made or {})
         if commit(root, own):
             return own
         newest = latest(root)

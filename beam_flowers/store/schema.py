@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,6 +26,9 @@ such as Spark 3.5 need. benchmarks/store_size.py compares them."""
 
 _ENCODING = "vector_encoding"
 _RULES = "decode_rules"
+_ETAGS = "etags"
+_MOST_ETAGS = 64 << 20
+"""Bytes of a part's ETags; compressed ones of a foreign part could unpack into any number."""
 _ARROW = {"float32": pa.float32(), "float16": pa.float16()}
 
 IMAGE_FIELDS = (
@@ -35,7 +40,9 @@ IMAGE_FIELDS = (
     pa.field("bytes", pa.int64()),
     pa.field("modified", _TIME),
 )
-IMAGE_SCHEMA = pa.schema([*IMAGE_FIELDS, pa.field("sha256", pa.string())])
+IMAGE_SCHEMA = pa.schema(
+    [*IMAGE_FIELDS, pa.field("etag", pa.string()), pa.field("sha256", pa.string())]
+)
 REJECT_SCHEMA = pa.schema(
     [
         pa.field("uri", pa.string()),
@@ -103,7 +110,10 @@ class StoreRows:
             "fingerprint": [self.fingerprint] * len(bottlenecks),
             "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1]),
         }
-        return pa.table([pa.array(columns[n], schema.field(n).type) for n in schema.names], schema)
+        arrays = [pa.array(columns[n], schema.field(n).type) for n in schema.names]
+        return with_etags(
+            pa.table(arrays, schema), {b.image.uri: b.image.etag for b in bottlenecks}
+        )
 
     def _numbers(self, bottlenecks: Sequence[Bottleneck]) -> np.ndarray:
         vectors = np.stack([b.vector for b in bottlenecks])
@@ -161,9 +171,42 @@ def images_table(images: Sequence[Image], sha256: Sequence[str | None] | None = 
     )
 
 
+def with_etags(rows: pa.Table, etags: Mapping[str, str | None]) -> pa.Table:
+    """Keeps the ETags of files in the metadata of their rows, by uri.
+
+    Of parts with and without a column `datasets.load_dataset` refuses a store (5.2: CastError, if
+    one without it comes first); metadata no plain reader minds. Without ETags all stays as it is.
+    """
+    known = {uri: etag for uri, etag in etags.items() if etag}
+    metadata = dict(rows.schema.metadata or {})
+    if metadata.pop(_ETAGS.encode(), None) is None and not known:
+        return rows
+    if known:
+        # Metadata has to be text.
+        data = zlib.compress(json.dumps(known).encode())
+        metadata[_ETAGS.encode()] = base64.b64encode(data)
+    return rows.replace_schema_metadata(metadata)
+
+
+def etags_of(schema: pa.Schema) -> dict[str, str]:
+    """Read the ETags that `with_etags` kept, by uri; none if they are no such thing."""
+    data = (schema.metadata or {}).get(_ETAGS.encode())
+    if data is None:
+        return {}
+    try:
+        found = json.loads(zlib.decompressobj().decompress(base64.b64decode(data), _MOST_ETAGS))
+    except (ValueError, zlib.error, RecursionError):
+        return {}
+    texts = found.items() if isinstance(found, dict) else ()
+    return {uri: etag for uri, etag in texts if isinstance(etag, str)}
+
+
 def images_of(table: pa.Table) -> list[Image]:
     """The `Image`s of a table; columns it lacks are None."""
     columns = []
+    if (etags := etags_of(table.schema)) and "etag" not in table.schema.names:
+        tags = [etags.get(uri) for uri in table["uri"].to_pylist()]
+        table = table.append_column("etag", pa.array(tags, pa.string()))
     for name in Image._fields:
         column = table[name] if name in table.schema.names else pa.nulls(len(table))
         columns.append(column.cast(pa.int64()) if name == "modified" else column)
@@ -224,7 +267,8 @@ def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     """Arrow table of `rejects` in `REJECT_SCHEMA`."""
     rows = [{**r.image._asdict(), **r._asdict()} for r in rejects]
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in REJECT_SCHEMA]
-    return pa.table(columns, REJECT_SCHEMA.with_metadata(rules_record()))
+    table = pa.table(columns, REJECT_SCHEMA.with_metadata(rules_record()))
+    return with_etags(table, {r.image.uri: r.image.etag for r in rejects})
 
 
 def rejects_digest(rows: pa.Table) -> int:

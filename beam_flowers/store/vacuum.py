@@ -89,13 +89,17 @@ def vacuum(
 def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) -> Vacuumed:
     now = time.time() if dry_run else storage_time(root)
     before = (now - older_than) * 1_000_000
-    if not dry_run:
-        _withdraw_old(root, before)
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(own_entries(root))
     there = {entry.uri for entry in entries}
     # In its order, in which a manifest goes after the parts that only it names.
     over = dict.fromkeys(uri for uri in expired(root, retention) if uri in there)
+    if not dry_run:
+        # At once, since a full disk has no room for a lease.
+        for uri in over:
+            files.delete(uri)
+        _withdraw_old(root, before)
+        entries = list(own_entries(root))
     numbers = [v for v in versions(root) if commit_uri(root, v) not in over]
     manifests = list(read_those_there(root, numbers))
     newest, older = manifests[-FEWEST_VERSIONS:], manifests[:-1]
@@ -136,7 +140,7 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
     }
     deleted = [*over, *(entry.uri for group in old.values() for entry in group)]
     if not dry_run:
-        for uri in deleted:
+        for uri in deleted[len(over) :]:
             files.delete(uri)
         # The id of a run never comes back, and so its folder may go. That of a fingerprint stays,
         # since a run may be about to write there.

@@ -28,15 +28,17 @@ _MOST_IN_PARTITION = 200_000
 
 _UNCHANGED = "unchanged.parquet"
 _UNCHANGED_ROWS = 10_000
-_UNCHANGED_SCHEMA = IMAGE_SCHEMA.append(pa.field("part", pa.string()))
+_UNCHANGED_SCHEMA = pa.schema(
+    [*IMAGE_SCHEMA, pa.field("part", pa.string()), pa.field("described", pa.string())]
+)
 _SOURCE_SCHEMA = pa.schema([(name, pa.string()) for name in ("sha256", "part", "described")])
 
 
 class Source(NamedTuple):
-    """A part that has the vector of some content.
+    """A part that has the vector of some content, or the row of some file.
 
     Attributes:
-        name: `<place>/<part>`.
+        name: `<place>/<part>`; of rows that stay in their own table `<part>`.
         part: what the manifest says of it; None for one that no manifest names yet.
     """
 
@@ -171,28 +173,38 @@ def write_sources(
             if following and following[0] == index:
                 rows = list(following[1])
                 following = next(by_partition, None)
-            parts = [described.get(name) for _, name in rows]
             columns = [
                 [sha256 for sha256, _ in rows],
                 [name for _, name in rows],
-                [json.dumps(part.as_dict()) if part else None for part in parts],
+                [_description(described.get(name)) for _, name in rows],
             ]
             table = pa.table([pa.array(c, pa.string()) for c in columns], _SOURCE_SCHEMA)
             writer.write_table(table, row_group_size=max(len(rows), 1))
     files.write_atomic(place.run_file("sources.parquet"), buffer.getvalue())
 
 
-def write_unchanged(place: Place, rows: Iterable[tuple[StoredRow, str]]) -> None:
-    """Write the rows that stay if their files cannot be read, with the parts that have them."""
+def write_unchanged(
+    place: Place, rows: Iterable[tuple[StoredRow, str]], described: Mapping[str, Part]
+) -> None:
+    """Write the rows that stay if their files cannot be read, with the parts that have them.
+
+    Args:
+        place: of the run.
+        rows: with each the name of its part.
+        described: parts by name, as the manifest has them.
+    """
     rows = iter(rows)
     writer = UnitWriter(place.run_file(_UNCHANGED), _UNCHANGED_SCHEMA)
     while block := list(islice(rows, _UNCHANGED_ROWS)):
         images = images_table([row.image for row, _ in block], [row.sha256 for row, _ in block])
-        writer.add(images.append_column("part", pa.array([part for _, part in block])))
+        names = [name for _, name in block]
+        images = images.append_column("part", pa.array(names, pa.string()))
+        texts = [_description(described.get(name)) for name in names]
+        writer.add(images.append_column("described", pa.array(texts, pa.string())))
     writer.close()
 
 
-def read_unchanged(place: Place, uris: Sequence[str]) -> dict[str, pa.Table]:
+def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
     """Find the rows of some files that `write_unchanged` wrote.
 
     Returns:
@@ -203,9 +215,13 @@ def read_unchanged(place: Place, uris: Sequence[str]) -> dict[str, pa.Table]:
         return {}
     # Sorted by uri, so that only the row groups that may have them are read.
     found = pq.read_table(files.open_read(uri), filters=[("uri", "in", list(uris))])
-    parts = sorted(set(found["part"].to_pylist()))
-    rows = {part: found.filter(pc.equal(found["part"], part)) for part in parts}
-    return {part: table.drop_columns(["part"]) for part, table in rows.items()}
+    parts = dict(zip(found["part"].to_pylist(), found["described"].to_pylist(), strict=True))
+    return {
+        Source(name, _described(text)): found.filter(pc.equal(found["part"], name)).select(
+            IMAGE_SCHEMA.names
+        )
+        for name, text in sorted(parts.items())
+    }
 
 
 def read_sources(place: Place, index: int) -> dict[str, Source]:
@@ -215,6 +231,10 @@ def read_sources(place: Place, index: int) -> dict[str, Source]:
     decode = lru_cache(maxsize=None)(_described)
     columns = (rows[name].to_pylist() for name in rows.schema.names)
     return {sha: Source(name, decode(text)) for sha, name, text in zip(*columns, strict=True)}
+
+
+def _description(part: Part | None) -> str | None:
+    return json.dumps(part.as_dict()) if part else None
 
 
 def _described(text: str | None) -> Part | None:

@@ -115,8 +115,9 @@ class Step(beam.DoFn):
             yield element
             return
         for result in attempted(self._setup, self._function, element, **self._arguments):
-            is_problem = isinstance(result, Outcome) and self._problems
-            yield TaggedOutput(self._problems, result) if is_problem else result
+            # Problems, and parts that are damaged or lost.
+            is_tagged = isinstance(result, Outcome) and self._problems
+            yield TaggedOutput(self._problems, result) if is_tagged else result
 
 
 def attempted(
@@ -198,13 +199,13 @@ def keep_rows(
     kept: list[str] = []
     parts: list[Part] = []
     reasons: Counter[str] = Counter()
-    for name, images in read_unchanged(place, uris).items():
+    for (name, described), images in read_unchanged(place, uris).items():
         kept += images["uri"].to_pylist()
         if holds_rejects(name):
-            parts.append(derive_part(place, RejectRows(), name, images, "uri"))
+            parts.append(derive_part(place, RejectRows(), name, images, "uri", described))
             reasons.update(read_part(place, parts[-1].name, ["error_class"])[0].to_pylist())
         else:
-            parts += derive_parts(place, kind, name, images, "uri")
+            parts += derive_parts(place, kind, name, images, "uri", described=described)
     return kept, parts, reasons
 
 
@@ -253,7 +254,7 @@ class Overlapping(beam.DoFn):
         return settle(self.expected.place, replace(self.finish(work), unit=key)).outcome
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
-        for outcome in self._work.rest():
+        for outcome in attempted(self.expected, self._work.rest):
             yield WindowedValue(outcome, MIN_TIMESTAMP, [GlobalWindow()])
 
     def start(self, unit: Any) -> Any:

@@ -83,7 +83,7 @@ class RejectRow(NamedTuple):
 
 def image_row(image: Image) -> ImageRow:
     """A row of a file."""
-    return ImageRow(*image)
+    return ImageRow(*image[:7])
 
 
 def image_of(row: Any) -> Image:
@@ -110,7 +110,7 @@ def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:
     """A row of a vector."""
     _, sha256, width, height, form, vector = bottleneck
     return BottleneckRow(
-        *bottleneck.image, sha256, width, height, form, fingerprint, vector.tolist()
+        *bottleneck.image[:7], sha256, width, height, form, fingerprint, vector.tolist()
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,9 @@ from beam_flowers.workflows.summary import Summary as Summary
 Warn = Callable[[str], None]
 _NAMED_ROOTS = 3
 _NOT_COMMITTED = {"committed": False, "embedded": 0}
+_GREAT_SHARE, _GREAT_SIZE = 0.25, 1_000_000
+"""Rows, as a share, and bytes of replaced parts from which on a run says how much room they take;
+another encoding is always told."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ class TableRun:
             table, and it gets no commit that has no rows.
         damaged: (folder of the table, name) of parts that this run has found damaged.
         lost: rows of the parts that this run has found gone or damaged.
+        replaced: see `Summary`.
         made: see `RunOptions`.
         max_removed_fraction: see `RunOptions`; None for a table whose rows come and go unasked.
     """
@@ -148,6 +153,7 @@ class TableRun:
     leaves_out: bool = False
     damaged: set[tuple[str, str]] = field(default_factory=set)
     lost: int = 0
+    replaced: int = 0
     made: Mapping[str, Any] = field(default_factory=dict)
     max_removed_fraction: float | None = None
 
@@ -319,6 +325,8 @@ class TableRun:
                 raise
             for root, name in result.get("damaged", ()):
                 self._note_damage(root, name)
+            if result["committed"]:
+                self.replaced += _bytes_replaced(plan, base)
         return result
 
     def _note_damage(self, root: str, name: str) -> None:
@@ -408,7 +416,26 @@ class TableRun:
             self.lost,
             counts.get("held", 0),
             counts.get("unread", {}),
+            self.replaced,
         )
+
+
+def _bytes_replaced(plan: Plan, base: Manifest) -> int:
+    """Adds up the sizes of the parts that a plan replaced; 0 if they are only a few."""
+    before = base.sections.get(plan.place.section)
+    if before is None:
+        return 0
+    kept = {part.name for part in (*plan.section.parts, *plan.section.lost)}
+    gone = [part for part in before.parts if part.name not in kept]
+    place, size = replace(plan.place, fingerprint=before.fingerprint), 0
+    for part in gone:
+        # Parts that were described before layout 3 have no size in the manifest.
+        with contextlib.suppress(FileNotFoundError):
+            size += part.bytes or files.stat(place.locate(part.name)).bytes
+    rows, all_rows = (sum(part.rows for part in parts) for parts in (gone, before.parts))
+    if encoding_in(before) != encoding_in(plan.section):
+        return size
+    return size if size >= _GREAT_SIZE and rows >= _GREAT_SHARE * all_rows else 0
 
 
 def backbone_place(table: str, backbone: ResolvedBackbone) -> Place:

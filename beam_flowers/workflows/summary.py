@@ -26,6 +26,8 @@ class Summary:
             `RunOptions.max_removed_fraction` allows.
         unread: files that look unchanged and could not be read, so that their rows stay, by the
             class of the error.
+        replaced: bytes of the parts that this run replaced and that older versions keep beside the
+            new ones; 0 unless they are a great part of the section.
     """
 
     embedded: int
@@ -40,6 +42,7 @@ class Summary:
     lost: int = 0
     held: int = 0
     unread: dict[str, int] = field(default_factory=dict)
+    replaced: int = field(default=0, compare=False)
 
     @property
     def rows(self) -> int:

@@ -1,5 +1,6 @@
 """Commands with everything on a real S3 server: the same tables as locally, whatever happens."""
 
+import hashlib
 import io
 import os
 import signal
@@ -8,6 +9,9 @@ import sys
 import time
 
 import gateway
+import pandas as pd
+import pictures
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import servers
@@ -19,6 +23,7 @@ from beam_flowers.errors import UnreachableError
 from beam_flowers.files import s3_server
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.store.commits import latest
+from beam_flowers.store.schema import etags_of
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
@@ -290,3 +295,121 @@ def test_a_renamed_prefix_leaves_no_ghosts(reached, tmp_path):
     (reached.folder / "pictures").rename(reached.folder / "renamed")
     assert embed(files.join(reached.uri, "renamed"), store).reused == 10
     assert len(vectors(reached.folder / "store")) == 10
+
+
+class TestETags:
+    """Of S3, beside sizes and times, which tell whole seconds only."""
+
+    @pytest.fixture
+    def work(self, reached, tmp_path):
+        """Three objects of one size, and a local store of them."""
+        for name, content in (("a", 1), ("b", 2), ("c", 3)):
+            files.write_atomic(self.uri(reached, name), self.picture(content))
+        assert cli("embed", f"{reached.uri}/images", "--store", tmp_path / "store") == 0
+        return reached, tmp_path / "store"
+
+    def uri(self, bucket, name):
+        return f"{bucket.uri}/images/{name}.jpg"
+
+    def picture(self, seed):
+        return pictures.jpeg(48, 48, seed).ljust(9000, b"\0")
+
+    def overwrite(self, bucket, name, seed, *, tagged=True):
+        """Replaces an object by another of the same size in the same second."""
+        path, uri = bucket.folder / "images" / f"{name}.jpg", self.uri(bucket, name)
+        before = files.stat(uri)
+        times = path.stat()
+        if tagged:
+            files.write_atomic(uri, self.picture(seed))
+        else:
+            path.write_bytes(self.picture(seed))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        after = files.stat(uri)
+        assert after[:3] == before[:3]
+        return before.etag, after.etag
+
+    def embed(self, bucket, store, *flags):
+        assert cli("embed", f"{bucket.uri}/images", "--store", store, *flags) == 0
+        return {row["uri"]: row["sha256"] for row in rows(store)}
+
+    def digest(self, seed):
+        return hashlib.sha256(self.picture(seed)).hexdigest()
+
+    def test_an_object_with_another_tag_is_read_again(self, work):
+        bucket, store = work
+        before, after = self.overwrite(bucket, "a", 4)
+        assert before
+        assert after
+        assert before != after
+        found = self.embed(bucket, store)
+        assert found[self.uri(bucket, "a")] == self.digest(4)
+        assert found[self.uri(bucket, "b")] == self.digest(2)
+        # Rows that a commit rewrote keep their tags.
+        self.overwrite(bucket, "b", 5)
+        assert self.embed(bucket, store)[self.uri(bucket, "b")] == self.digest(5)
+        assert cli("forget", store, self.uri(bucket, "c")) == 0
+        assert self.uri(bucket, "c").encode() not in b"".join(
+            str(etags_of(pq.read_schema(p))).encode() for p in store.glob("backbone=*/*.parquet")
+        )
+        version = latest(str(store)).version
+        self.overwrite(bucket, "a", 6)
+        files.delete(self.uri(bucket, "c"))
+        assert self.embed(bucket, store)[self.uri(bucket, "a")] == self.digest(6)
+        assert latest(str(store)).version == version + 1
+        self.embed(bucket, store)
+        assert latest(str(store)).version == version + 1
+
+    def test_a_reject_with_another_tag_is_read_again(self, work):
+        bucket, store = work
+        files.write_atomic(self.uri(bucket, "d"), b"no image".ljust(9000))
+        self.embed(bucket, store)
+        assert [*rejects(store)] == [self.uri(bucket, "d")]
+        self.overwrite(bucket, "d", 7)
+        assert self.embed(bucket, store)[self.uri(bucket, "d")] == self.digest(7)
+        assert not rejects(store)
+
+    def test_a_missing_tag_is_unknown_and_no_change(self, reached, tmp_path):
+        folder, store = reached.folder / "images", tmp_path / "store"
+        folder.mkdir()
+        for seed, name in enumerate("abc", start=1):
+            (folder / f"{name}.jpg").write_bytes(self.picture(seed))
+        assert [files.stat(self.uri(reached, n)).etag for n in "abc"] == [None] * 3
+        self.embed(reached, store)
+        # Neither is it a change if there is one now.
+        before, after = self.overwrite(reached, "a", 1)
+        assert (before, bool(after)) == (None, True)
+        version = latest(str(store)).version
+        found = self.embed(reached, store)
+        self.overwrite(reached, "b", 8, tagged=False)
+        assert self.embed(reached, store) == found
+        assert latest(str(store)).version == version
+        assert self.embed(reached, store, "--verify")[self.uri(reached, "b")] == self.digest(8)
+        # What was read now has its tag.
+        self.overwrite(reached, "a", 9)
+        assert self.embed(reached, store)[self.uri(reached, "a")] == self.digest(9)
+
+    def test_plain_readers_see_the_columns_of_a_local_store(self, work, tmp_path):
+        _, store = work
+        local = scenes(tmp_path / "local", 3)
+        alone = embed(local, tmp_path / "alone").dataset_hash
+        embed(local, tmp_path / "again")
+        assert section(str(tmp_path / "again")).dataset_hash == alone
+        assert cli("embed", local, "--store", store) == 0
+        schemas = [pq.read_schema(path) for path in store.glob("backbone=*/*.parquet")]
+        assert len(schemas) == 2
+        assert schemas[0].equals(schemas[1])
+        assert sorted(len(etags_of(schema)) for schema in schemas) == [0, 3]
+        assert len(pd.read_parquet(store)) == len(ds.dataset(store).to_table()) == 6
+
+    def test_images_that_were_scored_are_scored_again(self, work, tmp_path):
+        bucket, store = work
+        local = photos(tmp_path / "photos", 2)
+        embed(local, tmp_path / "trained")
+        assert cli("train", tmp_path / "trained", "--model", tmp_path / "model") == 0
+        score = ("score", f"{bucket.uri}/images", "--model", tmp_path / "model", "--output")
+        for flags in ((tmp_path / "table",), (tmp_path / "other", "--store", store)):
+            assert cli(*score, *flags) == 0
+            self.overwrite(bucket, "a", 20 + len(flags))
+            assert cli(*score, *flags) == 0
+            found = {row["uri"]: row["sha256"] for row in rows(flags[0])}
+            assert found[self.uri(bucket, "a")] == self.digest(20 + len(flags))

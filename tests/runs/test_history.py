@@ -9,9 +9,10 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pictures
 import pytest
 from places import OLD
-from stores import cli, embed, photos, rejects, rows
+from stores import changed_rows, cli, embed, photos, rejects, rows, scenes
 
 import beam_flowers as bf
 from beam_flowers.errors import StoreError
@@ -78,6 +79,60 @@ def test_history_says_by_whom_and_how_many(store, capsys):
     assert all(v.readable for v in (newest, second, first))
     assert cli("history", store) == 0
     assert "embed vectors=float32 verify=True" in capsys.readouterr().out
+
+
+def counted(table):
+    """Rows added, removed and changed, by version."""
+    return {v.number: (v.added, v.removed, v.changed) for v in history.history(str(table))}
+
+
+def test_history_says_what_each_commit_changed(store, capsys):
+    # The folder was renamed: these images have another address.
+    assert counted(store) == {1: (10, 0, 0), 2: (2, 2, 0), 3: (0, 2, 0)}
+    assert cli("restore", store, 1) == 0
+    assert counted(store)[4] == changed_rows(store, 3, 4) == (4, 2, 0)
+    capsys.readouterr()
+    assert cli("history", store) == 0
+    newest = capsys.readouterr().out.splitlines()[1]
+    assert newest.split()[3:] == ["10", "1", "4", "2", "0", "restore", "version=1"]
+
+
+def test_an_edit_and_another_label_are_changes(tmp_path):
+    folder, store = scenes(tmp_path / "images" / "a", 6), tmp_path / "store"
+    labels = tmp_path / "labels.csv"
+
+    def embed_labelled(**label_of):
+        lines = [f"{path},{label_of.get(path.stem[-1:], 'a')}" for path in folder.iterdir()]
+        labels.write_text("\n".join(["uri,label", *lines]))
+        embed(labels, store)
+
+    embed_labelled()
+    (folder / "0000.jpg").write_bytes(pictures.jpeg(seed=90))
+    (folder / "0001.jpg").rename(folder / "moved.jpg")
+    (folder / "0005.jpg").unlink()
+    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=91))
+    embed_labelled()
+    assert counted(store)[2] == changed_rows(store, 1, 2) == (2, 2, 1)
+    embed_labelled(**{"2": "b", "3": "b"})
+    assert counted(store)[3] == changed_rows(store, 2, 3) == (0, 0, 2)
+    # What was an image is one no more.
+    (folder / "0002.jpg").write_bytes(pictures.TEXT)
+    embed_labelled(**{"2": "b", "3": "b"})
+    assert counted(store)[4] == changed_rows(store, 3, 4) == (0, 1, 0)
+    assert cli("embed", folder, "--store", store, "--encoding", "plain", "--verify") == 0
+    assert counted(store)[5] == changed_rows(store, 4, 5)
+
+
+def test_a_version_that_lost_a_part_has_no_counts(tmp_path, capsys):
+    """Nobody can say which rows were in it."""
+    folder, store = scenes(tmp_path / "images", 3), tmp_path / "store"
+    embed(folder, store)
+    next(store.glob("backbone=*/*.parquet")).unlink()
+    assert cli("embed", folder, "--store", store) == 1
+    assert counted(store) == {1: (3, 0, 0), 2: (None, None, None)}
+    capsys.readouterr()
+    assert cli("history", store) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[5:8] == ["-", "-", "-"]
 
 
 def test_no_address_is_written_down(store):
@@ -215,6 +270,7 @@ def test_a_store_of_before_has_no_parts_of_older_versions(tmp_path, capsys):
     assert cli("history", store) == 0
     said = capsys.readouterr().out
     assert "unknown" in said
+    assert said.splitlines()[1].split()[4:7] == ["-", "-", "-"]
 
 
 def test_a_score_table_has_a_history_too(made, tmp_path):
@@ -227,6 +283,7 @@ def test_a_score_table_has_a_history_too(made, tmp_path):
     assert cli(*command) == 0
     found = [bf.open_dataset(str(table), version=n).to_table().num_rows for n in (1, 2)]
     assert found == [8, 10]
+    assert list(counted(table).values()) == [(4, 2, 0), (8, 0, 0)]
     assert cli("restore", table, 1) == 0
     assert len(rows(table)) == 8
 

@@ -1,6 +1,9 @@
 """Damaged and lost parts: found before a row is copied, and never committed away."""
 
 import contextlib
+import hashlib
+import io
+import json
 import random
 import shutil
 from pathlib import Path
@@ -10,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from places import OLD
-from stores import cli, embed, photos, rows
+from stores import cli, embed, photos, refusing, rejects, rows
 
+from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError
 from beam_flowers.store.commits import latest
@@ -113,6 +117,63 @@ def test_a_damaged_part_is_made_again_and_set_aside(work, position):
     assert section(store).dataset_hash == before.dataset_hash
 
 
+def before_layout_3(store):
+    """Makes the store one whose manifest and parts have no digest of bytes."""
+    for path in parts_of(store):
+        pq.write_table(pq.ParquetFile(path).read(), path, write_page_checksum=False)
+    (manifest,) = store.glob("__commits/*.json")
+    document = json.loads(manifest.read_text())
+    document["layout"] = 2
+    for section in document["sections"].values():
+        for part in section["parts"]:
+            del part["bytes"], part["sha256"]
+    manifest.write_text(json.dumps(document))
+
+
+def test_a_verified_run_describes_the_bytes_of_parts_of_before(work):
+    images, store = work
+    before = section(store).dataset_hash
+    before_layout_3(store)
+    assert all(part.sha256 is None for part in section(store).parts)
+    summary, said = run(images, store, verify=True)
+    assert (summary.embedded, summary.dataset_hash, said) == (0, before, [])
+    for part in section(store).parts:
+        data = next(store.glob(f"backbone=*/{part.name}")).read_bytes()
+        assert (part.bytes, part.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        damaged = bytearray(data)
+        damaged[len(data) // 2] ^= 1
+        with pytest.raises((OSError, pa.ArrowException)):
+            pq.ParquetFile(io.BytesIO(damaged), page_checksum_verification=True).read()
+
+
+@pytest.mark.parametrize("step", ["hashed first", "read at once"])
+def test_rows_of_files_that_cannot_be_read_are_not_kept_from_a_damaged_part(
+    work, monkeypatch, step
+):
+    """Nor from one of before, of whose bytes there is no digest."""
+    images, store = work
+    before_layout_3(store)
+    path = parts_of(store)[0]
+    rows_there = pq.ParquetFile(path).read()
+    vectors = np.stack(rows_there["vector"].to_numpy(zero_copy_only=False))
+    vectors[0, 0] += 1
+    column = pa.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
+    index = rows_there.schema.get_field_index("vector")
+    other = rows_there.set_column(index, rows_there.schema.field(index), column)
+    pq.write_table(other, path, write_page_checksum=False)
+    if step == "read at once":  # Of files whose sizes are those of no stored row.
+        monkeypatch.setattr(
+            "beam_flowers.store.ledger_sql.DOUBT", "CREATE TABLE doubtful AS SELECT 0 AS bytes"
+        )
+    unreadable = rows_there["uri"].to_pylist()
+    for uri in unreadable:
+        monkeypatch.setattr(files, "read_bytes", refusing(uri))
+    _, said = run(images, store, verify=True)
+    assert any(f"{path} is damaged" in line for line in said)
+    assert rejects(store) == dict.fromkeys(unreadable, "PermissionError")
+    assert len(rows(store)) == 20 - len(unreadable)
+
+
 def test_a_verified_run_computes_only_what_is_damaged(work):
     images, store = work
     flip(parts_of(store)[1])
@@ -152,6 +213,7 @@ def test_rows_that_a_run_did_not_list_are_not_committed_away(work):
     assert len(rows(store)) == 20 - len(held) + len(again)
     assert fsck(str(store), repair=True).back == len(held) - len(again)
     assert len(rows(store)) == 20
+    assert latest(str(store)).counts["added"] == len(held) - len(again)
     assert fsck(str(store)).is_sound
     assert run(images, store)[0].embedded == 0
 

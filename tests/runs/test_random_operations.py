@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pictures
 import pyarrow.dataset as ds
 import pytest
-from stores import cli, dies_after, rejects, rows
+from stores import changed_rows, cli, dies_after, rejects, rows
 
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.store import history
@@ -63,6 +63,7 @@ class World:
     chance: random.Random
     rows: dict[str, Known] = field(default_factory=dict)
     past: dict[int, dict[str, Known]] = field(default_factory=dict)
+    counted: int = 0
     clock: int = 1_700_000_000
     names: int = 0
 
@@ -260,6 +261,12 @@ class World:
     def check(self):
         assert self.found() == self.shown(self.rows)
         self.past[latest(str(self.store)).version] = self.rows
+        readable = self.readable()
+        for version in history.history(str(self.store)):
+            if version.number > self.counted and version.number - 1 in readable:
+                told = (version.added, version.removed, version.changed)
+                assert told == changed_rows(self.store, version.number - 1, version.number)
+        self.counted = latest(str(self.store)).version
 
     def check_fresh(self):
         """After `--verify` the store equals a fresh one of the same files."""

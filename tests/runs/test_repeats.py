@@ -15,6 +15,7 @@ from vectors import add, bottlenecks
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import _telling
+from beam_flowers.errors import PartDamagedError
 from beam_flowers.images.recipe import Limits
 from beam_flowers.store.commits import latest, versions
 from beam_flowers.store.ledger import Rules
@@ -118,6 +119,25 @@ def attempt(plan, kind, backbones):
     step.start_bundle()
     made += [outcome for unit in packed for outcome in step.process(unit)]
     return made + [element.value for element in step.finish_bundle()]
+
+
+def test_damage_that_the_end_of_a_bundle_finds_reaches_the_driver_as_data(tmp_path, monkeypatch):
+    """An exception loses its type on the way from most runners, and ends the run."""
+    folder, store, found = photos(tmp_path / "pictures", 1), tmp_path / "store", []
+
+    def damaged(place, *_):
+        raise PartDamagedError("its rows are others", place.root, "part-1")
+
+    def run_once_damaged(plan, kind, backbones, *_):
+        with monkeypatch.context() as patched:
+            if not found:
+                patched.setattr(dofns, "write_results", damaged)
+            found.append(outcomes(plan, kind, backbones))
+        finish(plan, found[-1])
+
+    monkeypatch.setattr(embed_run, "run_plan", run_once_damaged)
+    assert embed(folder, store).rows == 5
+    assert found[0] == [Outcome((), damaged=((str(store), "part-1"),))]
 
 
 def test_a_unit_that_is_done_is_not_computed_again(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
 """Vectors in float16 and in PLAIN encoding: what readers see, and that labels stay the same."""
 
 import json
+import re
+import shlex
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -86,6 +89,46 @@ def test_rows_that_float16_cannot_hold_are_refused_by_name():
         StoreError, match=r"'/r/0\.jpg' has numbers beyond .*65504; store .*float32"
     ):
         rows.table(large)
+
+
+def retired(store):
+    return sum(path.stat().st_size for path in store.glob("__retired/*/*"))
+
+
+def test_a_run_that_doubles_the_store_says_by_how_much_and_how_to_free_it(tmp_path, capsys):
+    pictures, store = photos(tmp_path / "pictures", 1), tmp_path / "a store"
+    embed = ("embed", pictures, "--store", store)
+    assert cli(*embed) == 0
+    parts = store.glob("backbone=*/*.parquet")
+    before = sum(path.stat().st_size for path in parts)
+    assert "replaced" not in capsys.readouterr().out
+    assert cli(*embed, "--encoding", "plain") == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "replaced" in line]
+    assert retired(store) == before
+    assert f"replaced parts of {before / 1000:.1f} kB" in said
+    assert "for 7 days" in said
+    (vacuum,) = re.findall("`beam-flowers (.*)`", said)
+    # What is said of one more version is true.
+    assert cli(*shlex.split(vacuum)) == 0
+    assert retired(store) == before
+    shutil.copy2(next(pictures.glob("*/*.jpg")), pictures / "copy.jpg")
+    assert cli(*embed) == 0
+    assert "replaced" not in capsys.readouterr().out
+    assert cli(*shlex.split(vacuum)) == 0
+    assert retired(store) == 0
+
+
+def test_a_run_that_rewrites_many_parts_says_so_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("beam_flowers.workflows.embed._GREAT_SIZE", 1000)
+    pictures, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    embed = ("embed", pictures, "--store", store, "--shards", "5")
+    assert cli(*embed) == 0
+    next(pictures.glob("*/*.jpg")).unlink()
+    assert cli(*embed) == 0  # One part of five.
+    assert "replaced" not in capsys.readouterr().out
+    assert cli(*embed, "--verify") == 0
+    assert "replaced parts of " in capsys.readouterr().out
+    assert retired(store)
 
 
 def test_another_encoding_is_written_over_the_stored_one_and_then_kept(tmp_path):

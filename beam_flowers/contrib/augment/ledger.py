@@ -108,7 +108,7 @@ class CopyLedger:
         """Takes in files and the sha256 of their contents; no uri comes twice."""
         self._db.executemany(
             f"INSERT INTO pictures VALUES ({','.join('?' * 8)})",
-            ((*image, sha256) for image, sha256 in pictures),
+            ((*image[:7], sha256) for image, sha256 in pictures),
         )
 
     def add_part(
@@ -120,7 +120,7 @@ class CopyLedger:
         )
         self._db.executemany(
             f"INSERT INTO stored VALUES ({','.join('?' * 10)})",
-            ((cursor.lastrowid, *copy.image, copy.sha256, copy.k) for copy in copies),
+            ((cursor.lastrowid, *copy.image[:7], copy.sha256, copy.k) for copy in copies),
         )
 
     def join(self, copies: int) -> None:

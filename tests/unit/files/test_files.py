@@ -117,9 +117,9 @@ def test_microseconds(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"123")
     os.utime(path, ns=(0, 1_234_567_890_123_456_789))
-    assert files.stat(str(path)) == (3, 1_234_567_890_123_456, "file")
+    assert files.stat(str(path)) == (3, 1_234_567_890_123_456, "file", None)
     OBJECTS["mem://bucket/a"] = b"12"
-    assert files.stat("mem://bucket/a") == (2, round(MODIFIED * 1e6), "file")
+    assert files.stat("mem://bucket/a") == (2, round(MODIFIED * 1e6), "file", None)
 
 
 def test_write_leaves_nothing_half_done(tmp_path):

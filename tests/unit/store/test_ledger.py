@@ -34,6 +34,10 @@ BUCKET, MANIFEST = RootListed("s3://b", True, True), RootListed("s3://b/m", True
 OUTDATED = StoredRow(A, SHA, outdated=True)
 
 
+TAGGED = A._replace(etag="t1")
+"""An object that S3 has given a tag."""
+
+
 def of_root(root, uri="/r/a"):
     """The stored row of a file that was found under some root."""
     return A._replace(uri=uri, root=root)
@@ -144,6 +148,10 @@ def case(name, listed, row, state, part=COMMITTED, read=False, **rules):
         # Stale.
         case("edited-size-is-stale", [image("a", size=11)], A, "stale", read=True),
         case("edited-time-is-stale", [image("a", modified=2)], A, "stale", read=True),
+        case("another-tag-is-stale", [TAGGED], A._replace(etag="t2"), "stale", read=True),
+        case("the-same-tag-is-kept", [TAGGED], TAGGED, "kept"),
+        case("a-tag-known-at-last-is-kept", [TAGGED], A, "kept"),
+        case("a-tag-no-longer-known-is-kept", [A], TAGGED, "kept"),
         case("size-no-longer-known-is-stale", [image("a", size=None)], A, "stale", read=True),
         case("size-known-at-last-is-stale", [A], image("a", size=None), "stale", read=True),
         case("time-no-longer-known-is-stale", [image("a", modified=None)], A, "stale", read=True),
@@ -483,6 +491,13 @@ class TestUnchanged:
     def test_a_size_or_time_that_nobody_knows_is_no_sign(self):
         for unknown in (image("a", size=None), image("a", modified=None)):
             assert self.unchanged([unknown], (COMMITTED, [unknown]), verify=True) == []
+
+    def test_another_tag_is_a_change_and_an_unknown_one_is_no_sign(self):
+        for listed, stays in ((TAGGED, True), (A, True), (A._replace(etag="t2"), False)):
+            found = self.unchanged([listed], (COMMITTED, [TAGGED]), verify=True)
+            assert [row.image for row, _ in found] == [TAGGED] * stays
+        ((row, _),) = self.unchanged([TAGGED], (COMMITTED, [A]), verify=True)
+        assert row.image == A
 
     def test_verdicts_stay_and_earlier_read_errors_do_not(self):
         verdict = StoredRow(A, OTHER_SHA, "Truncated")

@@ -113,6 +113,8 @@ HELD = image("a", size=10, modified=1)
         pytest.param(HELD, image("a", size=None), True, id="a-size-that-was-not-known"),
         pytest.param(image("a", size=None), HELD, True, id="a-size-that-is-not-known"),
         pytest.param(*[image("a", size=None)] * 2, False, id="a-size-that-is-never-known"),
+        pytest.param(HELD._replace(etag="t1"), HELD._replace(etag="t2"), True, id="another-tag"),
+        pytest.param(HELD._replace(etag="t1"), HELD, False, id="a-tag-that-was-not-known"),
         pytest.param(*[image("a", modified=None)] * 2, False, id="a-time-that-is-never-known"),
     ],
 )
@@ -131,6 +133,8 @@ def test_what_another_table_has_is_left_to_it(listed, held, stays):
         pytest.param(HELD, HELD, "0/p", id="the-first-table-that-has-it"),
         pytest.param(image("a", size=9), HELD, "1/p", id="not-one-of-another-size"),
         pytest.param(image("a", modified=9), HELD, "1/p", id="not-one-of-another-time"),
+        pytest.param(HELD._replace(etag="t2"), HELD, "1/p", id="not-one-of-another-tag"),
+        pytest.param(HELD._replace(etag="t1"), HELD, "0/p", id="the-first-of-the-same-tag"),
         pytest.param(HELD, image("a", size=9), "0/p", id="the-second-may-be-outdated"),
         pytest.param(image("b"), HELD, "1/p", id="the-second-where-the-first-lacks-it"),
         pytest.param(image("a", size=None), image("a", modified=None), None, id="outdated-in-both"),
@@ -140,14 +144,14 @@ def test_of_two_tables_the_first_with_the_file_as_it_is_gives_the_row(first, sec
     # Other listed files have the sizes and times of the outdated rows.
     other, another = image("x", size=9), image("y", modified=9)
     ledger = Ledger()
-    ledger.list_found([HELD, other, another])
+    ledger.list_found([HELD._replace(etag="t1"), other, another])
     for place, row in enumerate([first, second]):
         ledger.add_source(0, [(f"{place}/p", [StoredRow(row, SHA)])])
     ledger.add_source(0, [("2/p", [StoredRow(other, SHA), StoredRow(another, SHA)])])
     ledger.keep_current_sources()
     ledger.reject_without_source()
     ledger.join(Rules())
-    expected = [] if source is None else [(source, [StoredRow(HELD, SHA)])]
+    expected = [] if source is None else [(source, [StoredRow(HELD._replace(etag="t1"), SHA)])]
     others = ("2/p", [StoredRow(other, SHA), StoredRow(another, SHA)])
     assert list(ledger.source_units()) == [*expected, others]
     assert len(list(ledger.found_rejects())) == (source is None)

@@ -525,6 +525,9 @@ class TestFinishing:
             "fresh": 3,
             "embedded": 1,
             "seconds": {"read": 2.234, "network": 3.0, "write": 4.0},
+            "added": 1,
+            "removed": 0,
+            "changed": 0,
         }
         assert result == result_of(plan) == {**counts, "committed": True}
         assert list(result["reasons"]) == ["NotAnImage", "Truncated"]

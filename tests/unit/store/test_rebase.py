@@ -51,7 +51,9 @@ class TestDisjoint:
         newest = latest(table.root)
         assert (newest.version, newest.run) == (4, own.place.run)
         assert newest.counts == {n: v for n, v in result.items() if n != "committed"}
-        assert newest.counts["embedded"] == 7
+        # Those of the version that it follows are not its own.
+        counts = [newest.counts[n] for n in ("embedded", "added", "removed", "changed")]
+        assert counts == [7, 7, 0, 0]
         assert table.section.roots == ("/e", "/elsewhere", *(f"/{name}" for name in "fghijklmr"))
         names = [part.name for part in table.section.parts]
         assert names == sorted(names)
@@ -80,7 +82,9 @@ class TestDisjoint:
         plan = own.plan(image("a")._replace(bytes=11))
         other = table.writer("other", OTHER)
         other.append(A, B)
-        assert own.finish(plan, own.rows(B))["committed"]
+        result = own.finish(plan, own.rows(B))
+        assert result["committed"]
+        assert [result[n] for n in ("added", "removed", "changed")] == [1, 1, 0]
         sections = latest(table.root).sections
         assert set(sections) == {own.place.section, other.place.section}
         assert sections[other.place.section].rows[0].rows == 2

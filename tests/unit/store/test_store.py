@@ -18,6 +18,7 @@ from beam_flowers.store import commits
 from beam_flowers.store.append import append_parts, append_window, store_place
 from beam_flowers.store.commits import Manifest, Section
 from beam_flowers.store.features import read_features
+from beam_flowers.store.history import history
 from beam_flowers.store.parts import RejectRows, derive, read_part, work_parts, write_part
 from beam_flowers.store.schema import (
     bottlenecks_of,
@@ -126,6 +127,8 @@ def test_new_rows_replace_those_of_the_same_uri(place_and_kind):
     assert features.uris == ["/r/a", "/r/b", "/r/c"]
     assert features.labels == ["rose", "tulip", "rose"]
     assert len(pd.read_parquet(place.root)) == 3
+    newest, first = history(place.root)
+    assert [(v.added, v.removed, v.changed) for v in (first, newest)] == [(2, 0, 0), (1, 0, 1)]
 
 
 def test_two_new_rows_of_one_uri_are_an_error(place_and_kind):

@@ -13,7 +13,7 @@ from beam_flowers.records import Bottleneck, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
-from beam_flowers.store.parts import Place, write_part
+from beam_flowers.store.parts import Part, Place, write_part
 from beam_flowers.store.plan import fill_ledger, make_plan, unit_rows
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of
 from beam_flowers.store.work_units import (
@@ -55,10 +55,13 @@ class TestUnchanged:
         found = images(25_000)
         found.sort(key=lambda image: image.uri)
         rows = [(StoredRow(image, f"{n}"), f"part-{n % 3}") for n, image in enumerate(found)]
-        write_unchanged(place, rows)
+        described = {"part-1": Part("part-1", 9, "ab" * 32, bytes=5, sha256="cd" * 32)}
+        write_unchanged(place, rows, described)
         assert pq.ParquetFile(place.run_file("unchanged.parquet")).num_row_groups == 3
         wanted = [found[n].uri for n in (4, 10_000, 24_999)]
-        result = read_unchanged(place, [*wanted, "/p/absent"])
+        found_rows = read_unchanged(place, [*wanted, "/p/absent"])
+        assert [*found_rows] == [("part-0", None), ("part-1", described["part-1"])]
+        result = {source.name: table for source, table in found_rows.items()}
         assert {part: table.schema for part, table in result.items()} == {
             "part-0": IMAGE_SCHEMA,
             "part-1": IMAGE_SCHEMA,
@@ -68,7 +71,7 @@ class TestUnchanged:
         assert result["part-1"]["sha256"].to_pylist() == ["4", "10000"]
 
     def test_without_such_rows_there_is_no_file(self, place):
-        write_unchanged(place, [])
+        write_unchanged(place, [], {})
         assert not Path(place.run_file("unchanged.parquet")).exists()
         assert read_unchanged(place, ["/p/a"]) == {}
 
@@ -77,14 +80,14 @@ class TestUnchanged:
         row = Bottleneck(images(1)[0], "ab" * 32, 4, 4, "JPEG", np.zeros(3, np.float32))
         part = write_part(place, kind, kind.table([row]))
         append_parts(place, kind, {}, [part])
-        for rules, expected in ((Rules(verify=True), [part.name]), (Rules(), [])):
+        for rules, expected in ((Rules(verify=True), [part]), (Rules(), [])):
             again = replace(place, run=f"{rules.verify}")
             with closing(Ledger()) as ledger:
                 ledger.list_found([row.image])
                 fill_ledger(ledger, again, latest(place.root))
                 section = Section(place.fingerprint, {})
                 make_plan(ledger, again, latest(place.root), kind, section, rules)
-            assert [*read_unchanged(again, [row.image.uri])] == expected
+            assert [source.part for source in read_unchanged(again, [row.image.uri])] == expected
 
 
 @pytest.mark.parametrize(
