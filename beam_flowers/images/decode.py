@@ -51,6 +51,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from beam_flowers.errors import PictureError
 from beam_flowers.images.formats import FORMATS, sniff, sniff_other
 from beam_flowers.images.modes import over_white, plain
+from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
 from beam_flowers.records import NOT_AN_IMAGE, Picture
 
@@ -181,6 +182,8 @@ def _decode(
     file = _BoundedFile(data, limits)
     if format_ == "PNG":
         _check_png_headers(file, limits)
+        if (sound := without_damaged_texts(file)) is not None:
+            file = _BoundedFile(sound, limits)
     file.seek(0)
     im = _OPEN[format_](file)
     _check_size(*im.size, limits=limits)

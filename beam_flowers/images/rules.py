@@ -10,7 +10,10 @@ from beam_flowers.records import NOT_AN_IMAGE
 _OF_NO_FORMAT = (NOT_AN_IMAGE, "UnsupportedFormat", "EmptyFile")
 _OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodable")
 
-RULES: dict[str, int] = dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1)
+RULES: dict[str, int] = {
+    **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
+}
 """Version of the rule for each format and each class of reject. Raise that of a format where files
 of it are accepted that were refused, or refused that were accepted, that of a class where only
 files of that class are concerned: the next run reads what is stored of them again, and nothing

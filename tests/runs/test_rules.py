@@ -86,7 +86,7 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
     before = {row["uri"]: row for row in rows(old / "store")}
     embed(old / "pictures", old / "store")
     assert read == []
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     summary = embed(old / "pictures", old / "store")
     assert sorted(set(read)) == PNGS
     assert summary.rejected == 4
@@ -124,7 +124,7 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
     ],
 )
 def test_only_what_the_rule_speaks_of_is_read(old, read, monkeypatch, rule, expected):
-    monkeypatch.setitem(RULES, rule, 2)
+    monkeypatch.setitem(RULES, rule, RULES[rule] + 1)
     embed(old / "pictures", old / "store")
     assert sorted(set(read)) == expected
 
@@ -132,7 +132,7 @@ def test_only_what_the_rule_speaks_of_is_read(old, read, monkeypatch, rule, expe
 def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
     old, read, monkeypatch
 ):
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     for name in ("0.jpg", "bad.jpg"):
         (old / "pictures" / "rose" / name).write_bytes(pictures.jpeg(seed=8))
     embed(old / "pictures" / "rose" / "*.jpg", old / "store")
@@ -142,7 +142,7 @@ def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
 
 
 def test_what_cannot_be_read_now_is_looked_at_by_the_next_run(old, read, monkeypatch):
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     with monkeypatch.context() as patch:
         patch.setattr(files, "read_bytes", refusing(str(old / "pictures" / "rose" / "refused.png")))
         network, said = resolve("efficientnet-lite0"), []
@@ -161,7 +161,7 @@ def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read,
     shutil.move(old / "store", old / "scored")
     embed(old / "other" / "rose" / "refused.png", old / "store")
     shutil.move(old / "scored", old / "store" / "__scored")
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     embed(old / "pictures", old / "store")
     embed(old / "pictures", old / "fresh")
     mine = {r["uri"]: r["vector"] for r in rows(old / "store") if "/pictures/" in r["uri"]}
@@ -176,7 +176,7 @@ def test_scores_are_made_again_of_what_may_be_concerned(old, model, read, monkey
     read.clear()
     assert cli(*score, old / "table") == 0
     assert read == []
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     assert cli(*score, old / "table") == 0
     assert "text.txt" not in read
     read.clear()
@@ -191,6 +191,6 @@ def test_scores_of_a_store_read_no_image_for_it(old, model, read, monkeypatch):
     assert cli(*score) == 0
     number = versions(str(old / "table"))
     read.clear()
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     assert cli(*score) == 0
     assert (read, versions(str(old / "table"))) == ([], number)
