@@ -49,6 +49,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from beam_flowers.errors import PictureError
+from beam_flowers.images.fax import check_fax
 from beam_flowers.images.formats import FORMATS, sniff, sniff_other
 from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
@@ -187,6 +188,8 @@ def _decode(
     file.seek(0)
     im = _OPEN[format_](file)
     _check_size(*im.size, limits=limits)
+    if isinstance(im, TiffImageFile):
+        check_fax(im, data)
     im.decodermaxblock = _FEED_BYTES
     width, height = im.size
     # Where pixels are taken from a whole picture, another reduction is still to come.

@@ -12,6 +12,7 @@ _OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodabl
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    "TIFF": 2,  # 2: fax pictures that lack rows are refused.
     "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
 }
 """Version of the rule for each format and each class of reject. Raise that of a format where files
