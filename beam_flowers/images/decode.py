@@ -31,6 +31,7 @@ Nothing here is shared between threads, and no result depends on how many there 
 
 from __future__ import annotations
 
+import functools
 import io
 import re
 import struct
@@ -40,7 +41,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -49,6 +49,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from beam_flowers.errors import PictureError
+from beam_flowers.images.bmp import open_bmp
 from beam_flowers.images.fax import check_fax
 from beam_flowers.images.formats import FORMATS, sniff, sniff_other
 from beam_flowers.images.modes import over_white, plain
@@ -80,7 +81,6 @@ _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
-    "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
     "PPM": PpmImageFile,
 }
@@ -186,7 +186,10 @@ def _decode(
         if (sound := without_damaged_texts(file)) is not None:
             file = _BoundedFile(sound, limits)
     file.seek(0)
-    im = _OPEN[format_](file)
+    if format_ == "BMP":
+        im: ImageFile = open_bmp(file, functools.partial(_check_size, limits=limits))
+    else:
+        im = _OPEN[format_](file)
     _check_size(*im.size, limits=limits)
     if isinstance(im, TiffImageFile):
         check_fax(im, data)

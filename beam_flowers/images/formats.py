@@ -14,7 +14,7 @@ _OURS = (
     ("PNG", rb"\x89PNG\r\n\x1a\n"),
     ("WEBP", rb"RIFF.{4}WEBP"),
     ("GIF", rb"GIF8[79]a"),
-    ("BMP", rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+    ("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
     ("TIFF", rb"II[*+]\0(?!.{4}CR)|MM\0[*+]"),
     ("PPM", rb"P[1-6f]\s+[-\d#]"),
 )

@@ -12,6 +12,8 @@ _OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodabl
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
+    "NotAnImage": 2,  # 2: BMPs with a header of 16 bytes are pictures.
     "TIFF": 2,  # 2: fax pictures that lack rows are refused.
     "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
 }
