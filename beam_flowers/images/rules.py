@@ -13,8 +13,12 @@ _OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodabl
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
-    "NotAnImage": 2,  # 2: BMPs with a header of 16 bytes are pictures.
-    "TIFF": 2,  # 2: fax pictures that lack rows are refused.
+    # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
+    # only the first 4 KiB tell the format.
+    "NotAnImage": 2,
+    "UnsupportedFormat": 2,
+    # 2: fax pictures that lack rows are refused, and camera raw files.
+    "TIFF": 2,
     "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
 }
 """Version of the rule for each format and each class of reject. Raise that of a format where files
