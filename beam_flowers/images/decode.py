@@ -35,14 +35,12 @@ import functools
 import io
 import re
 import struct
-import time
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -50,8 +48,10 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from beam_flowers.errors import PictureError
 from beam_flowers.images.bmp import open_bmp
+from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
 from beam_flowers.images.fax import check_fax
 from beam_flowers.images.formats import FORMATS, sniff, sniff_other
+from beam_flowers.images.jpeg import Jpeg, can_be_scaled, has_end, missing_share, with_end
 from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
@@ -67,17 +67,10 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class _Jpeg(JpegImageFile):
-    """A JPEG that is not asked for its resolution, where broken EXIF would reject it."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
 # The classes and not `Image.open`: it warns of big pictures before they can be asked for
 # their size, hides the cause of a failure, and may refuse a JPEG for a broken MPO index.
 _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
-    "JPEG": _Jpeg,
+    "JPEG": Jpeg,
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
@@ -96,20 +89,7 @@ _TURN = {
 }
 """EXIF 2.32, tag 0x0112: what brings a picture stored that way upright."""
 
-_FEED_BYTES = 4 * 1024
-"""What a decoder gets at a time, before the clock is read again. A progressive JPEG can ask
-for a pass over all its pixels in some ten bytes; at this size photographs decode as fast as
-at Pillow's 64 KiB, and noisy 12-megapixel ones a tenth slower."""
-
 _CUT_SHORT = re.compile(r"truncat|not enough|only got|end of|EOF|no more", re.IGNORECASE)
-
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""Markers of a JPEG's frames, SOF0 to SOF15 (ITU T.81, table B.1)."""
-
-_SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
-
-_LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
-"""Second bytes of the JPEG markers without a length, and of a padded 0xFF, which is no marker."""
 
 _END_OF_DATA = (EOFError, IndexError, struct.error)
 """What header parsers run into at the end of a file; Pillow wraps them in a SyntaxError."""
@@ -156,7 +136,12 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
     except Image.DecompressionBombError as error:
         raise PictureError("TooManyPixels", _clean(error)) from error
     except Exception as error:  # Damaged files draw nearly every class out of Pillow.
-        raise _failure(error, data, format_) from error
+        failure = _failure(error, data, format_)
+        # Many programs leave out the end, and browsers show the picture.
+        is_cut = format_ == "JPEG" and failure.error_class == "Truncated" and not has_end(data)
+        if is_cut and missing_share(data, limits) == 0:
+            return _guarded(with_end(data), limits, recipe, whole=whole)
+        raise failure from error
 
 
 def _admitted(data: bytes, limits: Limits) -> str:
@@ -180,11 +165,11 @@ def _admitted(data: bytes, limits: Limits) -> str:
 def _decode(
     data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
 ) -> Picture:
-    file = _BoundedFile(data, limits)
+    file = BoundedFile(data, limits)
     if format_ == "PNG":
         _check_png_headers(file, limits)
         if (sound := without_damaged_texts(file)) is not None:
-            file = _BoundedFile(sound, limits)
+            file = BoundedFile(sound, limits)
     file.seek(0)
     if format_ == "BMP":
         im: ImageFile = open_bmp(file, functools.partial(_check_size, limits=limits))
@@ -193,7 +178,7 @@ def _decode(
     _check_size(*im.size, limits=limits)
     if isinstance(im, TiffImageFile):
         check_fax(im, data)
-    im.decodermaxblock = _FEED_BYTES
+    im.decodermaxblock = FEED_BYTES
     width, height = im.size
     # Where pixels are taken from a whole picture, another reduction is still to come.
     extent = _draft(im, data, recipe, spare=1 if whole else 2)
@@ -212,31 +197,6 @@ def _decode(
     return Picture(pixels, *((height, width) if turned else (width, height)), format_)
 
 
-class _BoundedFile(io.BytesIO):
-    """The file as Pillow reads it: only for so long, and only so many bytes in all.
-
-    The count stops a TIFF whose thousands of tags all claim the same megabytes; a sound one
-    with big tags is read through some five times.
-    """
-
-    def __init__(self, data: bytes, limits: Limits) -> None:
-        super().__init__(data)
-        self._seconds = limits.seconds
-        self._deadline = time.thread_time() + limits.seconds
-        self._left = 8 * len(data) + 2**16
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if time.thread_time() > self._deadline:
-            raise PictureError(
-                "Timeout", f"decoding took more than {self._seconds:g} seconds of CPU time"
-            )
-        piece = super().read(size)
-        self._left -= len(piece)
-        if self._left < 0:
-            raise PictureError("Undecodable", "header refers to the same bytes again and again")
-        return piece
-
-
 def _check_size(width: int, height: int, *, limits: Limits) -> None:
     if width * height > limits.max_pixels:
         raise PictureError(
@@ -246,7 +206,7 @@ def _check_size(width: int, height: int, *, limits: Limits) -> None:
         )
 
 
-def _check_png_headers(file: _BoundedFile, limits: Limits) -> None:
+def _check_png_headers(file: BoundedFile, limits: Limits) -> None:
     """Checks the size before Pillow opens the file, as opening an APNG may fill its canvas."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
@@ -268,7 +228,7 @@ def _draft(
         Width and height of the picture in decoded pixels, which need not be whole (the
         decoder pads the last column and row), or None where there is no such decoding.
     """
-    if not isinstance(im, _Jpeg) or not _can_be_scaled(data):
+    if not isinstance(im, Jpeg) or not can_be_scaled(data):
         return None
     width, height = im.size
     out = (recipe.width, recipe.height)
@@ -279,24 +239,6 @@ def _draft(
     scale = next((s for s in (8, 4, 2) if s <= most), 1)
     im.draft("RGB", (width // scale, height // scale))
     return width / scale, height / scale
-
-
-def _can_be_scaled(data: bytes) -> bool:
-    """Reads a JPEG's header up to its first scan: True if all its frames are `_SCALED_FRAMES`."""
-    frames: set[int] = set()
-    place = 2
-    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 3:
-        marker, length = struct.unpack_from(">BH", data, place + 1)
-        if marker == 0xDA:
-            break
-        if marker == 0xFF:  # Any number of these may stand before a marker.
-            place += 1
-        elif marker in _LONE_MARKERS:
-            place += 2
-        else:
-            frames |= {marker} & _FRAMES
-            place += 2 + max(2, length)
-    return bool(frames) and frames <= _SCALED_FRAMES
 
 
 def _around(

@@ -12,6 +12,7 @@ _OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodabl
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    "JPEG": 2,  # 2: those that lack nothing but the marker of their end are accepted.
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
     # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
     # only the first 4 KiB tell the format.
