@@ -31,6 +31,7 @@ Nothing here is shared between threads, and no result depends on how many there 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import re
@@ -51,10 +52,25 @@ from beam_flowers.images.bmp import open_bmp
 from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
 from beam_flowers.images.fax import check_fax
 from beam_flowers.images.formats import FORMATS, sniff, sniff_other
-from beam_flowers.images.jpeg import Jpeg, can_be_scaled, has_end, missing_share, with_end
+from beam_flowers.images.jpeg import (
+    Jpeg,
+    can_be_scaled,
+    coefficients,
+    has_end,
+    missing_share,
+    opened_to_compare,
+    with_end,
+)
+from beam_flowers.images.memory import (
+    declared,
+    gate,
+    needed_by,
+    needed_to_compare,
+    needed_to_resize,
+)
 from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
-from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
+from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe
 from beam_flowers.records import NOT_AN_IMAGE, Picture
 
 if TYPE_CHECKING:
@@ -106,8 +122,8 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
     Raises:
         PictureError: always with one of these classes. `NotAnImage`: not a picture.
             `EmptyFile`. `UnsupportedFormat`: a picture, but none of the seven formats.
-            `TooLarge`: in bytes. `TooManyPixels`. `Timeout`. `Truncated`: the file ends too
-            early. `Undecodable`: damaged, or a variant of the format that Pillow lacks.
+            `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`: decoding would take more than
+            half of this process' memory. `Timeout`. `Truncated`: the file ends too early. `Undecodable`: damaged, or a variant of the format that Pillow lacks.
     """
     return _guarded(data, limits, recipe, whole=False)
 
@@ -137,11 +153,22 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
         raise PictureError("TooManyPixels", _clean(error)) from error
     except Exception as error:  # Damaged files draw nearly every class out of Pillow.
         failure = _failure(error, data, format_)
-        # Many programs leave out the end, and browsers show the picture.
+        # Many programs leave out the end of a JPEG, and browsers show the picture.
         is_cut = format_ == "JPEG" and failure.error_class == "Truncated" and not has_end(data)
-        if is_cut and missing_share(data, limits) == 0:
+        if is_cut and _missing_share(data, limits) == 0:
             return _guarded(with_end(data), limits, recipe, whole=whole)
         raise failure from error
+
+
+def _missing_share(data: bytes, limits: Limits) -> float:
+    try:
+        im, size = opened_to_compare(data, limits)
+    except PictureError:
+        raise
+    except Exception:  # The file ends in its header.
+        return 1.0
+    with gate().hold(needed_to_compare(im, data, size), _named("JPEG", *size)):
+        return missing_share(data, limits)
 
 
 def _admitted(data: bytes, limits: Limits) -> str:
@@ -165,58 +192,74 @@ def _admitted(data: bytes, limits: Limits) -> str:
 def _decode(
     data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
 ) -> Picture:
+    said = declared(data, format_)
+    if said:
+        _check_size(said.width, said.height, limits=limits)
+    elif format_ == "GIF":
+        _check_size(*struct.unpack_from("<HH", data, 6), limits=limits)
+    with contextlib.ExitStack() as held:
+        if said:
+            what = _named(format_, said.width, said.height)
+            needed = said.needed + needed_to_resize(recipe, said.width, said.height)
+            held.enter_context(gate().hold(needed, what))
+        im = _opened(data, format_, limits)
+        width, height = im.size
+        # Where pixels are taken from a whole picture, another reduction is still to come.
+        extent = _draft(im, data, recipe, spare=1 if whole else 2)
+        decoded = im.size if extent and not coefficients(data) else (width, height)
+        _check_size(*decoded, limits=limits)
+        if not said:
+            what = _named(format_, width, height)
+            needed = needed_by(im, data, (width, height)) + needed_to_resize(recipe, *im.size)
+            held.enter_context(gate().hold(needed, what))
+        if isinstance(im, TiffImageFile):
+            check_fax(im, data)
+        im.load()
+        if extent is None:
+            # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
+            extent = width, height = im.size
+        orientation = _orientation(im)
+        turned = orientation >= 5
+        out = (recipe.height, recipe.width) if turned else (recipe.width, recipe.height)
+        box = crop_box(extent, out, recipe.crop)
+        if whole:
+            out, box = _around(box, out, extent), (0, 0, *extent)
+        small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
+        pixels = np.array(over_white(_upright(small, orientation)))
+    return Picture(pixels, *((height, width) if turned else (width, height)), format_)
+
+
+def _opened(data: bytes, format_: str, limits: Limits) -> ImageFile:
     file = BoundedFile(data, limits)
     if format_ == "PNG":
-        _check_png_headers(file, limits)
         if (sound := without_damaged_texts(file)) is not None:
             file = BoundedFile(sound, limits)
-    file.seek(0)
+        file.seek(0)
     if format_ == "BMP":
         im: ImageFile = open_bmp(file, functools.partial(_check_size, limits=limits))
     else:
         im = _OPEN[format_](file)
-    _check_size(*im.size, limits=limits)
-    if isinstance(im, TiffImageFile):
-        check_fax(im, data)
     im.decodermaxblock = FEED_BYTES
-    width, height = im.size
-    # Where pixels are taken from a whole picture, another reduction is still to come.
-    extent = _draft(im, data, recipe, spare=1 if whole else 2)
-    im.load()
-    if extent is None:
-        # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
-        extent = width, height = im.size
-    orientation = _orientation(im)
-    turned = orientation >= 5
-    out = (recipe.height, recipe.width) if turned else (recipe.width, recipe.height)
-    box = crop_box(extent, out, recipe.crop)
-    if whole:
-        out, box = _around(box, out, extent), (0, 0, *extent)
-    small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
-    pixels = np.array(over_white(_upright(small, orientation)))
-    return Picture(pixels, *((height, width) if turned else (width, height)), format_)
+    return im
+
+
+def _named(format_: str, width: int, height: int) -> str:
+    return f"{format_} of {width} x {height} pixels"
 
 
 def _check_size(width: int, height: int, *, limits: Limits) -> None:
+    """Checks the size in which a picture is decoded."""
+    if max(width, height) > LARGEST_SIDE:
+        raise PictureError(
+            "TooManyPixels",
+            f"{width} x {height} has a side of more than {LARGEST_SIDE:,} pixels: scale it down",
+        )
     if width * height > limits.max_pixels:
         raise PictureError(
             "TooManyPixels",
             f"{width} x {height} is {width * height:,} pixels, above the limit of "
             f"{limits.max_pixels:,}: scale it down or raise the limit",
         )
-
-
-def _check_png_headers(file: BoundedFile, limits: Limits) -> None:
-    """Checks the size before Pillow opens the file, as opening an APNG may fill its canvas."""
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", head)
-        if name in (b"IDAT", b"fdAT"):
-            return
-        body = file.read(length)
-        if name == b"IHDR" and length >= 8:
-            _check_size(*struct.unpack_from(">II", body), limits=limits)
-        file.seek(4, io.SEEK_CUR)
 
 
 def _draft(

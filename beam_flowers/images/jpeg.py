@@ -23,6 +23,8 @@ _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 
 _SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 
+_PROGRESSIVE_FRAMES = {0xC2, 0xC6, 0xCA, 0xCE}
+
 _LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
 """Second bytes of the JPEG markers without a length, and of a padded 0xFF, which is no marker."""
 
@@ -51,9 +53,25 @@ def can_be_scaled(data: bytes) -> bool:
     return bool(frames) and frames <= _SCALED_FRAMES
 
 
-def is_progressive(data: bytes) -> bool:
-    """Reads a JPEG's header up to its first scan: True if it has to be held as coefficients."""
-    return any(marker in (0xC2, 0xC6, 0xCA, 0xCE) for marker, _ in _segments(data, 2))
+def coefficients(data: bytes) -> float:
+    """Returns the bytes a pixel that are held until the last scan is read; 0 of a plain JPEG.
+
+    They are held of a progressive file, and of one whose first scan lacks some component.
+    """
+    samples, is_progressive, count = 0.0, False, 0
+    for marker, at in _segments(data, 2):
+        if marker in _FRAMES:
+            is_progressive = marker in _PROGRESSIVE_FRAMES
+            factors = data[at + 11 : at + 10 + 3 * data[at + 9] : 3]
+            areas = [(factor >> 4) * (factor & 15) for factor in factors]
+            count = len(areas)
+            most = max((f >> 4 for f in factors), default=1) * max(
+                (f & 15 for f in factors), default=1
+            )
+            samples = sum(areas) / max(1, most)
+        elif marker == _START_OF_SCAN and not is_progressive and data[at + 4] >= count:
+            return 0.0
+    return 2 * samples
 
 
 def _segments(data: bytes, place: int) -> Iterator[tuple[int, int]]:
@@ -148,10 +166,21 @@ def _endings(data: bytes) -> Iterator[bytes]:
         yield noise + b"".join(restarts if has_restarts else ()) + _END_OF_IMAGE
 
 
-def _pixels(data: bytes, limits: Limits) -> npt.NDArray[Any]:
+def opened_to_compare(data: bytes, limits: Limits) -> tuple[Jpeg, tuple[int, int]]:
+    """Opens a JPEG in the size in which `missing_share` looks at it.
+
+    Returns:
+        The picture, and its size before it was scaled.
+    """
     im = Jpeg(BoundedFile(data, limits))
     im.decodermaxblock = FEED_BYTES
+    size = im.size
     if im.width * im.height > _PIXELS_IN_FULL:
         im.draft(im.mode, (im.width // 8, im.height // 8))
+    return im, size
+
+
+def _pixels(data: bytes, limits: Limits) -> npt.NDArray[Any]:
+    im, _ = opened_to_compare(data, limits)
     im.load()
     return np.asarray(im)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import BinaryIO, NamedTuple
 from beam_flowers.errors import PictureError
 
 _SIGNATURE_BYTES = 8
+_NAME = re.compile(rb"\w{4}")
+"""What Pillow takes for a name."""
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
@@ -37,10 +40,13 @@ def without_damaged_texts(file: BinaryIO) -> bytes | None:
 
     Raises:
         PictureError: `Undecodable`, a critical chunk (header, palette, pixels) has a wrong
-            checksum.
+            checksum. Or the header is not the first chunk and the only one of its kind: Pillow
+            would take the size of the last.
     """
     is_damaged = is_animation_damaged = False
-    for name, _, is_sound in _chunks(file):
+    for n, (name, _, is_sound) in enumerate(_chunks(file)):
+        if (name == b"IHDR") != (n == 0):
+            raise PictureError("Undecodable", "PNG cannot be decoded: its header is not the first")
         if is_sound:
             continue
         if name[:1].isupper():
@@ -64,8 +70,9 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
     file.seek(_SIGNATURE_BYTES)
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
-        body = file.read(length) if name.isalpha() else b""
-        if len(body) < length or not name.isalpha():
+        is_name = _NAME.fullmatch(name)
+        body = file.read(length) if is_name else b""
+        if len(body) < length or not is_name:
             file.seek(-len(head) - len(body), 1)
             return
         checksum = file.read(4)

@@ -8,10 +8,19 @@ from beam_flowers.images.formats import FORMATS
 from beam_flowers.records import NOT_AN_IMAGE
 
 _OF_NO_FORMAT = (NOT_AN_IMAGE, "UnsupportedFormat", "EmptyFile")
-_OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodable")
+_OF_A_FORMAT = (
+    "TooLarge",
+    "TooManyPixels",
+    "TooMuchMemory",
+    "Timeout",
+    "Truncated",
+    "Undecodable",
+)
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    "TooManyPixels": 2,  # 2: of a JPEG those that are decoded count.
+    "PPM": 2,  # 2: no side is above 65,535 pixels, as in PNG, TIFF and BMP.
     "JPEG": 2,  # 2: those that lack nothing but the marker of their end are accepted.
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
     # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
