@@ -123,7 +123,8 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
         PictureError: always with one of these classes. `NotAnImage`: not a picture.
             `EmptyFile`. `UnsupportedFormat`: a picture, but none of the seven formats.
             `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`: decoding would take more than
-            half of this process' memory. `Timeout`. `Truncated`: the file ends too early. `Undecodable`: damaged, or a variant of the format that Pillow lacks.
+            half of this process' memory. `Timeout`. `Truncated`: the file ends too early.
+            `Undecodable`: damaged, or a variant of the format that Pillow lacks.
     """
     return _guarded(data, limits, recipe, whole=False)
 
@@ -178,7 +179,8 @@ def _admitted(data: bytes, limits: Limits) -> str:
         if len(data) > limits.max_bytes:
             raise PictureError(
                 "TooLarge",
-                f"{format_} of {len(data):,} bytes is above the limit of {limits.max_bytes:,}",
+                f"{format_} of {len(data):,} bytes is above the limit of "
+                f"{limits.max_bytes:,}: raise it by --max-bytes, with --retry-rejects",
             )
         return format_
     if other := sniff_other(data):
@@ -258,7 +260,8 @@ def _check_size(width: int, height: int, *, limits: Limits) -> None:
         raise PictureError(
             "TooManyPixels",
             f"{width} x {height} is {width * height:,} pixels, above the limit of "
-            f"{limits.max_pixels:,}: scale it down or raise the limit",
+            f"{limits.max_pixels:,}: scale it down, or raise the limit by --max-pixels, "
+            "with --retry-rejects",
         )
 
 

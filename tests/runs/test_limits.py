@@ -1,0 +1,68 @@
+"""What one picture may cost, as commands and the API take it."""
+
+from __future__ import annotations
+
+import pictures
+import pytest
+from stores import cli, embed, photos, rejects, rows
+
+import beam_flowers as bf
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Ten small photographs and a large one."""
+    folder = photos(tmp_path_factory.mktemp("limits") / "photos", 2)
+    (folder / "roses" / "large.png").write_bytes(pictures.png(700, 500) + bytes(1_000_000))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flag", "error_class"), [("--max-pixels", "TooManyPixels"), ("--max-bytes", "TooLarge")]
+)
+def test_a_limit_rejects_and_a_higher_one_with_retry_accepts(folder, tmp_path, flag, error_class):
+    most = 300_000 if flag == "--max-pixels" else 1_000_000
+    store, large = tmp_path / "store", str(folder / "roses" / "large.png")
+    assert cli("embed", folder, "--store", store, flag, most) == 0
+    assert rejects(store) == {large: error_class}
+    assert cli("embed", folder, "--store", store, flag, 10_000_000) == 0
+    assert rejects(store) == {large: error_class}
+    assert cli("embed", folder, "--store", store, "--retry-rejects") == 0
+    assert rejects(store) == {}
+    assert large in {row["uri"] for row in rows(store)}
+
+
+def test_a_configuration_and_python_take_limits_too(folder, tmp_path):
+    large = str(folder / "roses" / "large.png")
+    (tmp_path / "run.yaml").write_text("embed:\n  max-pixels: 300000\n")
+    store = tmp_path / "store"
+    assert cli("embed", folder, "--store", store, "--config", tmp_path / "run.yaml") == 0
+    assert rejects(store) == {large: "TooManyPixels"}
+    embed(folder, tmp_path / "other", limits=bf.Limits(max_pixels=300_000))
+    assert rejects(tmp_path / "other") == {large: "TooManyPixels"}
+
+
+def test_score_and_classify_take_limits(folder, tmp_path, capsys):
+    store, model, large = tmp_path / "store", tmp_path / "model", folder / "roses" / "large.png"
+    embed(folder, store)
+    assert cli("train", store, "--model", model) == 0
+    flags = ["--model", model, "--max-pixels", 300_000]
+    assert cli("score", folder, *flags, "--output", tmp_path / "scores.parquet") == 0
+    assert (tmp_path / "scores.rejects.parquet").exists()
+    capsys.readouterr()
+    assert cli("classify", large, *flags) == 1
+    assert "700 x 500 is 350,000 pixels, above the limit of 300,000" in capsys.readouterr().err
+    assert cli("classify", large, "--model", model) == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        ("--max-pixels", 0, "max_pixels 0 is not possible"),
+        ("--max-pixels", 10**9, "max_pixels 1000000000 is not possible"),
+        ("--max-bytes", 0, "limits of 0 bytes"),
+    ],
+)
+def test_impossible_limits_are_named(folder, tmp_path, flag, value, said, capsys):
+    assert cli("embed", folder, "--store", tmp_path / "store", flag, value) == 1
+    assert said in capsys.readouterr().err
