@@ -191,11 +191,14 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_LIMITS = ("max_pixels", "max_bytes", "salvage")
+
+
 def limits_of(arguments: argparse.Namespace) -> Limits:
     """What one picture may cost, from `add_limits`' flags."""
     from beam_flowers.images.recipe import DEFAULT_LIMITS
 
-    given = {name: getattr(arguments, name) for name in ("max_pixels", "max_bytes")}
+    given = {name: getattr(arguments, name, None) for name in _LIMITS}
     return replace(DEFAULT_LIMITS, **{k: v for k, v in given.items() if v is not None})
 
 
@@ -241,6 +244,7 @@ _TOLD = (
     "min_margin",
     "prune",
     "retry_rejects",
+    "salvage",
     "shards",
     "target_precision",
     "threshold",

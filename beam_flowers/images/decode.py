@@ -156,8 +156,17 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
         failure = _failure(error, data, format_)
         # Many programs leave out the end of a JPEG, and browsers show the picture.
         is_cut = format_ == "JPEG" and failure.error_class == "Truncated" and not has_end(data)
-        if is_cut and _missing_share(data, limits) == 0:
-            return _guarded(with_end(data), limits, recipe, whole=whole)
+        missing = _missing_share(data, limits) if is_cut else 1.0
+        if missing <= limits.salvage:
+            picture = _guarded(with_end(data), limits, recipe, whole=whole)
+            about = f"JPEG, {missing:.1%} missing" if missing else "JPEG"
+            return picture._replace(format=about)
+        if missing < 1:
+            failure = PictureError(
+                "Truncated",
+                f"JPEG ends before its picture does, {missing:.1%} of its rows are missing: fetch "
+                "it again, or take it as it is by --salvage, with --retry-rejects",
+            )
         raise failure from error
 
 

@@ -82,11 +82,14 @@ class Limits:
             covers headers and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A
             WebP or compressed TIFF is decoded in one call of C that cannot be stopped;
             `max_pixels` is what bounds it.
+        salvage: share of the rows of a JPEG that may be missing at its end. `Picture.format` says
+            how many are. libjpeg shows them as grey.
     """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 120_000_000
     seconds: float = 10.0
+    salvage: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or not self.seconds > 0:
@@ -94,6 +97,8 @@ class Limits:
                 f"limits of {self.max_bytes!r} bytes and {self.seconds!r} seconds a picture "
                 "let nothing through: both must be positive"
             )
+        if not 0 <= self.salvage < 1:
+            raise InputError(f"salvage is a share from 0 to below 1, not {self.salvage!r}")
         if not 1 <= self.max_pixels <= PILLOW_LARGEST_PIXELS:
             raise InputError(
                 f"max_pixels {self.max_pixels!r} is not possible: Pillow takes "

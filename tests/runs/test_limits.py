@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
+import numpy as np
 import pictures
 import pytest
 from stores import cli, embed, photos, rejects, rows
 
 import beam_flowers as bf
+from beam_flowers.errors import PictureError
+from beam_flowers.images.decode import decode
+from beam_flowers.images.recipe import PixelRecipe
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +72,35 @@ def test_score_and_classify_take_limits(folder, tmp_path, capsys):
 def test_impossible_limits_are_named(folder, tmp_path, flag, value, said, capsys):
     assert cli("embed", folder, "--store", tmp_path / "store", flag, value) == 1
     assert said in capsys.readouterr().err
+
+
+def test_a_cut_jpeg_is_taken_by_salvage_and_its_row_says_so(tmp_path):
+    folder, store = photos(tmp_path / "photos", 1), tmp_path / "store"
+    whole = pictures.jpeg(640, 480, quality=95)
+    for name, kept in {"a.jpg": 0.97, "b.jpg": 0.6}.items():
+        (folder / "roses" / name).write_bytes(pictures.truncated(whole, kept))
+    (folder / "roses" / "end.jpg").write_bytes(whole[:-2])
+    assert cli("embed", folder, "--store", store) == 0
+    assert len(rejects(store)) == 2
+    flags = ("--salvage", 0.1, "--retry-rejects")
+    assert cli("embed", folder, "--store", store, *flags) == 0
+    assert list(rejects(store)) == [str(folder / "roses" / "b.jpg")]
+    formats = {row["uri"].rpartition("/")[2]: row["format"] for row in rows(store)}
+    assert re.fullmatch(r"JPEG, \d\.\d% missing", formats.pop("a.jpg"))
+    assert set(formats.values()) == {"JPEG"}
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, 1.5])
+def test_an_impossible_share_is_named(share, tmp_path, capsys, folder):
+    assert cli("embed", folder, "--store", tmp_path / "store", "--salvage", share) == 1
+    assert "salvage is a share from 0 to below 1" in capsys.readouterr().err
+
+
+def test_a_reject_says_how_much_is_missing():
+    data = pictures.truncated(pictures.jpeg(640, 480, quality=95), 0.9)
+    with pytest.raises(PictureError, match=r"Truncated: .*\d% of its rows are missing: .*--salv"):
+        decode(data, PixelRecipe(8, 8))
+    cut = decode(data, PixelRecipe(48, 64), bf.Limits(salvage=0.3))
+    whole = decode(pictures.jpeg(640, 480, quality=95), PixelRecipe(48, 64))
+    np.testing.assert_array_equal(cut.pixels[:36], whole.pixels[:36])
+    assert (cut.pixels[46:] == 128).mean() > 0.9
