@@ -77,7 +77,10 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
             return
         checksum = file.read(4)
         computed = zlib.crc32(body, zlib.crc32(name))
-        is_sound = len(checksum) < 4 or int.from_bytes(checksum, "big") == computed
+        # At its end a file has no more that could be damaged.
+        is_sound = (
+            name == b"IEND" or len(checksum) < 4 or int.from_bytes(checksum, "big") == computed
+        )
         yield _Chunk(name, head + body + checksum, is_sound)
         if name == b"IEND":
             return

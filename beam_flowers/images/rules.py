@@ -19,9 +19,12 @@ _OF_A_FORMAT = (
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    # 2: JPEGs that lack nothing but the marker of their end are accepted. This and the next are
+    # no rules of JPEG, so that no row of one is read again.
+    "Truncated": 2,
     "TooManyPixels": 2,  # 2: of a JPEG those that are decoded count.
+    "Undecodable": 2,  # 2: the size is looked at before other damage, in WebP and GIF too.
     "PPM": 2,  # 2: no side is above 65,535 pixels, as in PNG, TIFF and BMP.
-    "JPEG": 2,  # 2: those that lack nothing but the marker of their end are accepted.
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
     # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
     # only the first 4 KiB tell the format.

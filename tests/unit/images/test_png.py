@@ -81,6 +81,12 @@ def test_a_damaged_animation_gives_its_still_picture(name: bytes) -> None:
     np.testing.assert_array_equal(pixels, decode(data, RECIPE).pixels)
 
 
+def test_a_wrong_checksum_of_the_end_changes_nothing() -> None:
+    data = pictures.png()
+    pixels = decode(flipped(data, len(data) - 1), RECIPE).pixels
+    np.testing.assert_array_equal(pixels, decode(data, RECIPE).pixels)
+
+
 def test_a_file_that_ends_within_its_last_checksum_is_taken_as_before() -> None:
     data = pictures.png()
     end = places(data, b"IEND")[0] - 4
