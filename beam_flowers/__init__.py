@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from beam_flowers.images.decode import decode as decode
     from beam_flowers.images.find import find_images as find_images
     from beam_flowers.images.outputs import Writing as Writing
+    from beam_flowers.images.recipe import Limits as Limits
     from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
@@ -60,6 +61,7 @@ _HOMES = {
     "ImageClassifierOptions": "head.image_classifier",
     "Job": "workflows.score_job",
     "LbfgsOptions": "head.lbfgs",
+    "Limits": "images.recipe",
     "NewestModelHandler": "transforms.run_inference",
     "ReadImages": "transforms.find",
     "ReadStore": "transforms.read_write",

@@ -147,6 +147,15 @@ def bomb_png(width: int = 60_000, height: int = 60_000, animated: bool = False) 
     return b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b"")
 
 
+def flat_jpeg(width: int, height: int) -> bytes:
+    """A plain grey JPEG (4:2:0) of any size, made without its pixels: one byte for 64 of them."""
+    data = saved(Image.new("RGB", (16, 16), (128, 128, 128)), "JPEG")
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    head = data[: frame + 5] + struct.pack(">HH", height, width) + data[frame + 9 : scan + 14]
+    # Four blocks of Y as 00 (no change), 1010 (end of block), then Cb and Cr as 00 00 each.
+    return head + b"\x28\xa2\x8a\x00" * (-(-width // 16) * -(-height // 16)) + b"\xff\xd9"
+
+
 def scan_bomb_jpeg(scans: int = 20_000, side: int = 2_000) -> bytes:
     """A progressive JPEG of one colour that asks for `scans` passes over all its pixels."""
     flat = saved(Image.new("RGB", (side, side), "grey"), "JPEG", progressive=True)

@@ -6,7 +6,14 @@ import argparse
 from typing import TYPE_CHECKING
 
 from beam_flowers.cli.model_flags import add_models, backbones_of, fitted, read_models, rule_of
-from beam_flowers.cli.shared_flags import add_top_k, add_weights, table_line, warn
+from beam_flowers.cli.shared_flags import (
+    add_limits,
+    add_top_k,
+    add_weights,
+    limits_of,
+    table_line,
+    warn,
+)
 
 if TYPE_CHECKING:
     from beam_flowers.records import Score
@@ -24,6 +31,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_models(parser)
     add_top_k(parser)
     add_weights(parser)
+    add_limits(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
@@ -37,7 +45,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     bundles = fitted(list(models.values()), networks, arguments)
     models = dict(zip(models, bundles, strict=True))
     known = {model_id(bundle): (name, rule.bar(bundle)) for name, bundle in models.items()}
-    results = classify_pictures(arguments.images, bundles, networks, arguments.top_k, rule)
+    results = classify_pictures(
+        arguments.images, bundles, networks, arguments.top_k, rule, limits_of(arguments)
+    )
     for name, result in zip(arguments.images, results, strict=True):
         if isinstance(result, Reject):
             warn(f"{name}: {result.message}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
     from beam_flowers.images.outputs import Writing
+    from beam_flowers.images.recipe import Limits
     from beam_flowers.workflows.embed import RunOptions, Summary
 
 NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
@@ -151,6 +152,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 def add_run(parser: argparse.ArgumentParser) -> None:
     """What every run over pictures takes: see `RunOptions`."""
     add_progress(parser)
+    add_limits(parser)
     parser.add_argument("--shards", type=int, help="units of work (default: by number of files)")
     parser.add_argument(
         "--retry-rejects",
@@ -170,6 +172,34 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         help="exit with 3, after "
         "all is written, if more of the pictures than this fail (default 1.0)",
     )
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """What one picture may cost: see `Limits`."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="reject pictures of more pixels than this, counted as they are decoded: plain JPEGs "
+        "are decoded at a fraction of their size (default 120000000)",
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=int,
+        metavar="N",
+        help="reject pictures whose files are larger (default 268435456)",
+    )
+
+
+_LIMITS = ("max_pixels", "max_bytes", "salvage")
+
+
+def limits_of(arguments: argparse.Namespace) -> Limits:
+    """What one picture may cost, from `add_limits`' flags."""
+    from beam_flowers.images.recipe import DEFAULT_LIMITS
+
+    given = {name: getattr(arguments, name, None) for name in _LIMITS}
+    return replace(DEFAULT_LIMITS, **{k: v for k, v in given.items() if v is not None})
 
 
 def warn(message: str) -> None:
@@ -200,6 +230,7 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
         arguments.retry_rejects,
         arguments.verify,
         made={"command": arguments.command, "options": told},
+        limits=limits_of(arguments),
     )
     # Of `embed` alone.
     most = getattr(arguments, "max_removed_fraction", options.max_removed_fraction)
@@ -208,9 +239,12 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
 
 _TOLD = (
     "encoding",
+    "max_bytes",
+    "max_pixels",
     "min_margin",
     "prune",
     "retry_rejects",
+    "salvage",
     "shards",
     "target_precision",
     "threshold",

@@ -31,27 +31,46 @@ Nothing here is shared between threads, and no result depends on how many there 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import re
 import struct
-import time
 import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import ExifTags, Image
-from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from beam_flowers.errors import PictureError
+from beam_flowers.images.bmp import open_bmp
+from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
+from beam_flowers.images.fax import check_fax
 from beam_flowers.images.formats import FORMATS, sniff, sniff_other
+from beam_flowers.images.jpeg import (
+    Jpeg,
+    can_be_scaled,
+    coefficients,
+    has_end,
+    missing_share,
+    opened_to_compare,
+    with_end,
+)
+from beam_flowers.images.memory import (
+    declared,
+    gate,
+    needed_by,
+    needed_to_compare,
+    needed_to_resize,
+)
 from beam_flowers.images.modes import over_white, plain
-from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
+from beam_flowers.images.png import without_damaged_texts
+from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe
 from beam_flowers.records import NOT_AN_IMAGE, Picture
 
 if TYPE_CHECKING:
@@ -64,21 +83,13 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-class _Jpeg(JpegImageFile):
-    """A JPEG that is not asked for its resolution, where broken EXIF would reject it."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
-
-
 # The classes and not `Image.open`: it warns of big pictures before they can be asked for
 # their size, hides the cause of a failure, and may refuse a JPEG for a broken MPO index.
 _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
-    "JPEG": _Jpeg,
+    "JPEG": Jpeg,
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
-    "BMP": BmpImageFile,
     "TIFF": TiffImageFile,
     "PPM": PpmImageFile,
 }
@@ -94,20 +105,7 @@ _TURN = {
 }
 """EXIF 2.32, tag 0x0112: what brings a picture stored that way upright."""
 
-_FEED_BYTES = 4 * 1024
-"""What a decoder gets at a time, before the clock is read again. A progressive JPEG can ask
-for a pass over all its pixels in some ten bytes; at this size photographs decode as fast as
-at Pillow's 64 KiB, and noisy 12-megapixel ones a tenth slower."""
-
 _CUT_SHORT = re.compile(r"truncat|not enough|only got|end of|EOF|no more", re.IGNORECASE)
-
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""Markers of a JPEG's frames, SOF0 to SOF15 (ITU T.81, table B.1)."""
-
-_SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
-
-_LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
-"""Second bytes of the JPEG markers without a length, and of a padded 0xFF, which is no marker."""
 
 _END_OF_DATA = (EOFError, IndexError, struct.error)
 """What header parsers run into at the end of a file; Pillow wraps them in a SyntaxError."""
@@ -124,8 +122,9 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
     Raises:
         PictureError: always with one of these classes. `NotAnImage`: not a picture.
             `EmptyFile`. `UnsupportedFormat`: a picture, but none of the seven formats.
-            `TooLarge`: in bytes. `TooManyPixels`. `Timeout`. `Truncated`: the file ends too
-            early. `Undecodable`: damaged, or a variant of the format that Pillow lacks.
+            `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`: decoding would take more than
+            half of this process' memory. `Timeout`. `Truncated`: the file ends too early.
+            `Undecodable`: damaged, or a variant of the format that Pillow lacks.
     """
     return _guarded(data, limits, recipe, whole=False)
 
@@ -154,7 +153,32 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
     except Image.DecompressionBombError as error:
         raise PictureError("TooManyPixels", _clean(error)) from error
     except Exception as error:  # Damaged files draw nearly every class out of Pillow.
-        raise _failure(error, data, format_) from error
+        failure = _failure(error, data, format_)
+        # Many programs leave out the end of a JPEG, and browsers show the picture.
+        is_cut = format_ == "JPEG" and failure.error_class == "Truncated" and not has_end(data)
+        missing = _missing_share(data, limits) if is_cut else 1.0
+        if missing <= limits.salvage:
+            picture = _guarded(with_end(data), limits, recipe, whole=whole)
+            about = f"JPEG, {missing:.1%} missing" if missing else "JPEG"
+            return picture._replace(format=about)
+        if missing < 1:
+            failure = PictureError(
+                "Truncated",
+                f"JPEG ends before its picture does, {missing:.1%} of its rows are missing: fetch "
+                "it again, or take it as it is by --salvage, with --retry-rejects",
+            )
+        raise failure from error
+
+
+def _missing_share(data: bytes, limits: Limits) -> float:
+    try:
+        im, size = opened_to_compare(data, limits)
+    except PictureError:
+        raise
+    except Exception:  # The file ends in its header.
+        return 1.0
+    with gate().hold(needed_to_compare(im, data, size), _named("JPEG", *size)):
+        return missing_share(data, limits)
 
 
 def _admitted(data: bytes, limits: Limits) -> str:
@@ -164,7 +188,8 @@ def _admitted(data: bytes, limits: Limits) -> str:
         if len(data) > limits.max_bytes:
             raise PictureError(
                 "TooLarge",
-                f"{format_} of {len(data):,} bytes is above the limit of {limits.max_bytes:,}",
+                f"{format_} of {len(data):,} bytes is above the limit of "
+                f"{limits.max_bytes:,}: raise it by --max-bytes, with --retry-rejects",
             )
         return format_
     if other := sniff_other(data):
@@ -178,76 +203,75 @@ def _admitted(data: bytes, limits: Limits) -> str:
 def _decode(
     data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
 ) -> Picture:
-    file = _BoundedFile(data, limits)
-    if format_ == "PNG":
-        _check_png_headers(file, limits)
-    file.seek(0)
-    im = _OPEN[format_](file)
-    _check_size(*im.size, limits=limits)
-    im.decodermaxblock = _FEED_BYTES
-    width, height = im.size
-    # Where pixels are taken from a whole picture, another reduction is still to come.
-    extent = _draft(im, data, recipe, spare=1 if whole else 2)
-    im.load()
-    if extent is None:
-        # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
-        extent = width, height = im.size
-    orientation = _orientation(im)
-    turned = orientation >= 5
-    out = (recipe.height, recipe.width) if turned else (recipe.width, recipe.height)
-    box = crop_box(extent, out, recipe.crop)
-    if whole:
-        out, box = _around(box, out, extent), (0, 0, *extent)
-    small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
-    pixels = np.array(over_white(_upright(small, orientation)))
+    said = declared(data, format_)
+    if said:
+        _check_size(said.width, said.height, limits=limits)
+    elif format_ == "GIF":
+        _check_size(*struct.unpack_from("<HH", data, 6), limits=limits)
+    with contextlib.ExitStack() as held:
+        if said:
+            what = _named(format_, said.width, said.height)
+            needed = said.needed + needed_to_resize(recipe, said.width, said.height)
+            held.enter_context(gate().hold(needed, what))
+        im = _opened(data, format_, limits)
+        width, height = im.size
+        # Where pixels are taken from a whole picture, another reduction is still to come.
+        extent = _draft(im, data, recipe, spare=1 if whole else 2)
+        decoded = im.size if extent and not coefficients(data) else (width, height)
+        _check_size(*decoded, limits=limits)
+        if not said:
+            what = _named(format_, width, height)
+            needed = needed_by(im, data, (width, height)) + needed_to_resize(recipe, *im.size)
+            held.enter_context(gate().hold(needed, what))
+        if isinstance(im, TiffImageFile):
+            check_fax(im, data)
+        im.load()
+        if extent is None:
+            # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
+            extent = width, height = im.size
+        orientation = _orientation(im)
+        turned = orientation >= 5
+        out = (recipe.height, recipe.width) if turned else (recipe.width, recipe.height)
+        box = crop_box(extent, out, recipe.crop)
+        if whole:
+            out, box = _around(box, out, extent), (0, 0, *extent)
+        small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
+        pixels = np.array(over_white(_upright(small, orientation)))
     return Picture(pixels, *((height, width) if turned else (width, height)), format_)
 
 
-class _BoundedFile(io.BytesIO):
-    """The file as Pillow reads it: only for so long, and only so many bytes in all.
+def _opened(data: bytes, format_: str, limits: Limits) -> ImageFile:
+    file = BoundedFile(data, limits)
+    if format_ == "PNG":
+        if (sound := without_damaged_texts(file)) is not None:
+            file = BoundedFile(sound, limits)
+        file.seek(0)
+    if format_ == "BMP":
+        im: ImageFile = open_bmp(file, functools.partial(_check_size, limits=limits))
+    else:
+        im = _OPEN[format_](file)
+    im.decodermaxblock = FEED_BYTES
+    return im
 
-    The count stops a TIFF whose thousands of tags all claim the same megabytes; a sound one
-    with big tags is read through some five times.
-    """
 
-    def __init__(self, data: bytes, limits: Limits) -> None:
-        super().__init__(data)
-        self._seconds = limits.seconds
-        self._deadline = time.thread_time() + limits.seconds
-        self._left = 8 * len(data) + 2**16
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if time.thread_time() > self._deadline:
-            raise PictureError(
-                "Timeout", f"decoding took more than {self._seconds:g} seconds of CPU time"
-            )
-        piece = super().read(size)
-        self._left -= len(piece)
-        if self._left < 0:
-            raise PictureError("Undecodable", "header refers to the same bytes again and again")
-        return piece
+def _named(format_: str, width: int, height: int) -> str:
+    return f"{format_} of {width} x {height} pixels"
 
 
 def _check_size(width: int, height: int, *, limits: Limits) -> None:
+    """Checks the size in which a picture is decoded."""
+    if max(width, height) > LARGEST_SIDE:
+        raise PictureError(
+            "TooManyPixels",
+            f"{width} x {height} has a side of more than {LARGEST_SIDE:,} pixels: scale it down",
+        )
     if width * height > limits.max_pixels:
         raise PictureError(
             "TooManyPixels",
             f"{width} x {height} is {width * height:,} pixels, above the limit of "
-            f"{limits.max_pixels:,}: scale it down or raise the limit",
+            f"{limits.max_pixels:,}: scale it down, or raise the limit by --max-pixels, "
+            "with --retry-rejects",
         )
-
-
-def _check_png_headers(file: _BoundedFile, limits: Limits) -> None:
-    """Checks the size before Pillow opens the file, as opening an APNG may fill its canvas."""
-    file.seek(8)
-    while len(head := file.read(8)) == 8:
-        length, name = struct.unpack(">I4s", head)
-        if name in (b"IDAT", b"fdAT"):
-            return
-        body = file.read(length)
-        if name == b"IHDR" and length >= 8:
-            _check_size(*struct.unpack_from(">II", body), limits=limits)
-        file.seek(4, io.SEEK_CUR)
 
 
 def _draft(
@@ -259,7 +283,7 @@ def _draft(
         Width and height of the picture in decoded pixels, which need not be whole (the
         decoder pads the last column and row), or None where there is no such decoding.
     """
-    if not isinstance(im, _Jpeg) or not _can_be_scaled(data):
+    if not isinstance(im, Jpeg) or not can_be_scaled(data):
         return None
     width, height = im.size
     out = (recipe.width, recipe.height)
@@ -270,24 +294,6 @@ def _draft(
     scale = next((s for s in (8, 4, 2) if s <= most), 1)
     im.draft("RGB", (width // scale, height // scale))
     return width / scale, height / scale
-
-
-def _can_be_scaled(data: bytes) -> bool:
-    """Reads a JPEG's header up to its first scan: True if all its frames are `_SCALED_FRAMES`."""
-    frames: set[int] = set()
-    place = 2
-    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 3:
-        marker, length = struct.unpack_from(">BH", data, place + 1)
-        if marker == 0xDA:
-            break
-        if marker == 0xFF:  # Any number of these may stand before a marker.
-            place += 1
-        elif marker in _LONE_MARKERS:
-            place += 2
-        else:
-            frames |= {marker} & _FRAMES
-            place += 2 + max(2, length)
-    return bool(frames) and frames <= _SCALED_FRAMES
 
 
 def _around(

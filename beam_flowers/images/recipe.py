@@ -16,6 +16,9 @@ Resample = Literal["bilinear", "bicubic", "lanczos"]
 PILLOW_LARGEST_PIXELS = 178_956_970
 """Above this Pillow itself refuses (`DecompressionBombError`, twice `MAX_IMAGE_PIXELS`)."""
 
+LARGEST_SIDE = 65_535
+"""Width and height that a picture may have at most, however narrow it is."""
+
 
 @dataclass(frozen=True)
 class PixelRecipe:
@@ -70,21 +73,23 @@ class Limits:
 
     Attributes:
         max_bytes: of the file. A worker holds the whole file in memory.
-        max_pixels: width times height as the header declares them, for every format alike,
-            also where a JPEG would be decoded at a fraction of them. The default lets
-            102-megapixel cameras through. At it the memory of one decode peaks at 1.8 GiB
-            for a WebP with alpha, 1.2 for 16-bit grey, 1.0 for other formats, 0.7 for a
-            progressive JPEG and almost nothing for a plain one (measured, Pillow 12.3).
+        max_pixels: width times height of what is decoded. That is what the header declares,
+            but a plain JPEG may be decoded at a fraction of it: one of 200 megapixels takes
+            some 60 MiB. The default lets 102-megapixel cameras through in every format. What
+            a picture takes in memory is bounded apart from that, by `memory.Gate`.
         seconds: CPU time of the decoding thread, so that a busy machine rejects no more
             than an idle one. Asked whenever the decoder wants more of the file: that
             covers headers and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A
             WebP or compressed TIFF is decoded in one call of C that cannot be stopped;
             `max_pixels` is what bounds it.
+        salvage: share of the rows of a JPEG that may be missing at its end. `Picture.format` says
+            how many are. libjpeg shows them as grey.
     """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 120_000_000
     seconds: float = 10.0
+    salvage: float = 0.0
 
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or not self.seconds > 0:
@@ -92,6 +97,8 @@ class Limits:
                 f"limits of {self.max_bytes!r} bytes and {self.seconds!r} seconds a picture "
                 "let nothing through: both must be positive"
             )
+        if not 0 <= self.salvage < 1:
+            raise InputError(f"salvage is a share from 0 to below 1, not {self.salvage!r}")
         if not 1 <= self.max_pixels <= PILLOW_LARGEST_PIXELS:
             raise InputError(
                 f"max_pixels {self.max_pixels!r} is not possible: Pillow takes "

@@ -8,9 +8,32 @@ from beam_flowers.images.formats import FORMATS
 from beam_flowers.records import NOT_AN_IMAGE
 
 _OF_NO_FORMAT = (NOT_AN_IMAGE, "UnsupportedFormat", "EmptyFile")
-_OF_A_FORMAT = ("TooLarge", "TooManyPixels", "Timeout", "Truncated", "Undecodable")
+_OF_A_FORMAT = (
+    "TooLarge",
+    "TooManyPixels",
+    "TooMuchMemory",
+    "Timeout",
+    "Truncated",
+    "Undecodable",
+)
 
-RULES: dict[str, int] = dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1)
+RULES: dict[str, int] = {
+    **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
+    # 2: JPEGs that lack nothing but the marker of their end are accepted. This and the next are
+    # no rules of JPEG, so that no row of one is read again.
+    "Truncated": 2,
+    "TooManyPixels": 2,  # 2: of a JPEG those that are decoded count.
+    "Undecodable": 2,  # 2: the size is looked at before other damage, in WebP and GIF too.
+    "PPM": 2,  # 2: no side is above 65,535 pixels, as in PNG, TIFF and BMP.
+    "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
+    # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
+    # only the first 4 KiB tell the format.
+    "NotAnImage": 2,
+    "UnsupportedFormat": 2,
+    # 2: fax pictures that lack rows are refused, and camera raw files.
+    "TIFF": 2,
+    "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
+}
 """Version of the rule for each format and each class of reject. Raise that of a format where files
 of it are accepted that were refused, or refused that were accepted, that of a class where only
 files of that class are concerned: the next run reads what is stored of them again, and nothing

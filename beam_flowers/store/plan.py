@@ -185,7 +185,9 @@ def _outdated(table: pa.Table) -> list[bool]:
         verdicts = (table[name].to_pylist() for name in ("stage", "error_class", "message"))
         return [is_outdated(changed, *verdict) for verdict in zip(*verdicts, strict=True)]
     if "format" in table.schema.names:
-        return [format_ in changed for format_ in table["format"].to_pylist()]
+        # Behind a comma stands what is missing of the picture.
+        formats = ((format_ or "").partition(",")[0] for format_ in table["format"].to_pylist())
+        return [format_ in changed for format_ in formats]
     # Scores do not tell.
     return [not changed.isdisjoint(FORMATS)] * len(table)
 

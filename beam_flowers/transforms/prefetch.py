@@ -21,7 +21,10 @@ _UNITS = 2
 
 @contextlib.contextmanager
 def head_start(
-    plan: Plan, backbones: Sequence[ResolvedBackbone], options: Sequence[str]
+    plan: Plan,
+    backbones: Sequence[ResolvedBackbone],
+    options: Sequence[str],
+    limits: Limits,
 ) -> Iterator[None]:
     """Starts a plan's first units, where they will be computed in this process.
 
@@ -32,7 +35,7 @@ def head_start(
     thread = None
     if not options and plan.compute and all(b.engine == "openvino" for b in backbones):
         units = plan.compute[:_UNITS]
-        thread = threading.Thread(target=_start, args=(units, backbones), name="head start")
+        thread = threading.Thread(target=_start, args=(units, backbones, limits), name="head start")
         thread.start()
     try:
         yield
@@ -42,11 +45,11 @@ def head_start(
             forget_early()
 
 
-def _start(units: Sequence[Unit], backbones: Sequence[ResolvedBackbone]) -> None:
+def _start(units: Sequence[Unit], backbones: Sequence[ResolvedBackbone], limits: Limits) -> None:
     from beam_flowers.backbones.joined import start_early
     from beam_flowers.backbones.openvino_engine import is_kept
 
     # Whatever is wrong, the pipeline finds it again and tells.
     with contextlib.suppress(Exception):
         if all(map(is_kept, backbones)):
-            start_early([images_of(read_unit(unit)) for unit in units], backbones, Limits())
+            start_early([images_of(read_unit(unit)) for unit in units], backbones, limits)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
-from beam_flowers.images.recipe import Limits
+from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Score
 from beam_flowers.scoring.decision import Rule
 from beam_flowers.scoring.ranking import TOP_K, Models
@@ -19,6 +19,7 @@ def classify_pictures(
     backbones: Backbones,
     top_k: int = TOP_K,
     rule: Rule | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> list[tuple[Score, ...] | Reject]:
     """For each picture, in their order, a `Score` of each model, or why it has none.
 
@@ -28,10 +29,11 @@ def classify_pictures(
         backbones: as in `score_images`.
         top_k: labels a picture.
         rule: when a label is given.
+        limits: what one picture may cost.
     """
     kind = ScoreRows.of(models, rule, Layout(top_k))
     images = [Image(uri, files.parent(uri), uri) for uri in map(files.absolute, pictures)]
-    results = collect_joined(start_each(images, several(backbones), Limits()))
+    results = collect_joined(start_each(images, several(backbones), limits))
     found = [result for result in results if isinstance(result, Bottleneck)]
     scores = iter(kind.scores(found) if found else ())
     return [

@@ -15,6 +15,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, PartDamagedError, PartLostError, StoreError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
+from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.pages.format import counted
 from beam_flowers.records import Reject, RootListed
 from beam_flowers.store.commits import (
@@ -57,6 +58,8 @@ class RunOptions:
         retry_rejects: try files again that were rejected.
         verify: trust no stored row; read every file again.
         made: `command` and `options` for the history of the table; nothing that is secret.
+        limits: what one picture may cost. Those that were accepted or rejected by other limits
+            stay so; `retry_rejects` looks at the rejected ones again.
         max_removed_fraction: of the stored rows that a listing covers. If the files of more are
             gone, and of more than 100, `embed` takes none out: a disk may not be mounted.
     """
@@ -67,6 +70,7 @@ class RunOptions:
     verify: bool = False
     made: Mapping[str, Any] = field(default_factory=dict)
     max_removed_fraction: float = 0.25
+    limits: Limits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_removed_fraction <= 1:
@@ -517,7 +521,7 @@ def embed_images(
 
     summary = run.bring_up_to_date(
         list_into,
-        lambda plan: run_plan(plan, run.kind, [backbone], options.pipeline, progress),
+        lambda plan: run_plan(plan, run.kind, [backbone], options, progress),
     )
     if not summary.rows:
         raise InputError(
@@ -531,18 +535,19 @@ def run_plan(
     plan: Plan,
     kind: RowKind,
     backbones: Sequence[ResolvedBackbone],
-    options: Sequence[str],
+    options: RunOptions,
     progress: Progress | None = None,
 ) -> None:
     """Runs the embed pipeline."""
     with (
         watched(plan, progress, kind.rows_each, len(backbones)),
-        head_start(plan, backbones, options),
+        head_start(plan, backbones, options.pipeline, options.limits),
     ):
         from beam_flowers.transforms.plan import RunPlan
         from beam_flowers.transforms.runner import run_pipeline
 
-        run_pipeline(RunPlan(plan, kind, backbones), plan.place, options)
+        made = RunPlan(plan, kind, backbones, options.limits)
+        run_pipeline(made, plan.place, options.pipeline)
 
 
 def read_result(place: Place) -> dict[str, Any]:

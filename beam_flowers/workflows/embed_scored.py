@@ -74,7 +74,7 @@ def embed_scored(
 
     def carry_out(plan: Plan) -> None:
         _require_newest_layout(store)
-        run_plan(plan, run.kind, [backbone], options.pipeline, progress)
+        run_plan(plan, run.kind, [backbone], options, progress)
 
     return run.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(images, store, progress)), carry_out

@@ -155,7 +155,7 @@ def _score(
         return replace(scored, embedded=computed, reused=scored.rows - computed)
     return table.bring_up_to_date(
         lambda ledger: ledger.list_found(list_images(job.images, table.root, table.progress)),
-        lambda plan: run_plan(plan, table.kind, networks, options.pipeline, table.progress),
+        lambda plan: run_plan(plan, table.kind, networks, options, table.progress),
     )
 
 

@@ -1,9 +1,14 @@
 """What a changed rule of decoding does to a store that was made by the old one."""
 
+import io
 import shutil
 
+import bmps
 import pictures
 import pytest
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import TiffImageFile
+from raws import RAWS
 from stores import cli, embed, photos, refusing, rejects, rows
 
 from beam_flowers import files
@@ -86,7 +91,7 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
     before = {row["uri"]: row for row in rows(old / "store")}
     embed(old / "pictures", old / "store")
     assert read == []
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     summary = embed(old / "pictures", old / "store")
     assert sorted(set(read)) == PNGS
     assert summary.rejected == 4
@@ -124,7 +129,7 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
     ],
 )
 def test_only_what_the_rule_speaks_of_is_read(old, read, monkeypatch, rule, expected):
-    monkeypatch.setitem(RULES, rule, 2)
+    monkeypatch.setitem(RULES, rule, RULES[rule] + 1)
     embed(old / "pictures", old / "store")
     assert sorted(set(read)) == expected
 
@@ -132,7 +137,7 @@ def test_only_what_the_rule_speaks_of_is_read(old, read, monkeypatch, rule, expe
 def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
     old, read, monkeypatch
 ):
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     for name in ("0.jpg", "bad.jpg"):
         (old / "pictures" / "rose" / name).write_bytes(pictures.jpeg(seed=8))
     embed(old / "pictures" / "rose" / "*.jpg", old / "store")
@@ -142,7 +147,7 @@ def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
 
 
 def test_what_cannot_be_read_now_is_looked_at_by_the_next_run(old, read, monkeypatch):
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     with monkeypatch.context() as patch:
         patch.setattr(files, "read_bytes", refusing(str(old / "pictures" / "rose" / "refused.png")))
         network, said = resolve("efficientnet-lite0"), []
@@ -161,7 +166,7 @@ def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read,
     shutil.move(old / "store", old / "scored")
     embed(old / "other" / "rose" / "refused.png", old / "store")
     shutil.move(old / "scored", old / "store" / "__scored")
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     embed(old / "pictures", old / "store")
     embed(old / "pictures", old / "fresh")
     mine = {r["uri"]: r["vector"] for r in rows(old / "store") if "/pictures/" in r["uri"]}
@@ -176,7 +181,7 @@ def test_scores_are_made_again_of_what_may_be_concerned(old, model, read, monkey
     read.clear()
     assert cli(*score, old / "table") == 0
     assert read == []
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     assert cli(*score, old / "table") == 0
     assert "text.txt" not in read
     read.clear()
@@ -191,6 +196,90 @@ def test_scores_of_a_store_read_no_image_for_it(old, model, read, monkeypatch):
     assert cli(*score) == 0
     number = versions(str(old / "table"))
     read.clear()
-    monkeypatch.setitem(RULES, "PNG", 2)
+    monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     assert cli(*score) == 0
     assert (read, versions(str(old / "table"))) == ([], number)
+
+
+def flipped(name):
+    """A PNG with a wrong bit in the first chunk of that name."""
+    data = pictures.png(seed=20, pnginfo=texts())
+    at = data.index(name) + 6
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def texts():
+    info = PngInfo()
+    info.add_text("Author", "somebody")
+    return info
+
+
+def fax_without_its_end():
+    data = pictures.saved(
+        pictures.scene(64, 48).convert("1"), "TIFF", compression="group4", strip_size=2**20
+    )
+    tags = TiffImageFile(io.BytesIO(data)).tag_v2
+    start, size = tags[273][0], tags[279][0]
+    return data[: start + size // 2] + bytes(size - size // 2) + data[start + size :]
+
+
+OLD_VERDICTS = {
+    "text.png": (flipped(b"tEXt"), "Undecodable", "PNG cannot be decoded: bad header checksum"),
+    "pixels.png": (flipped(b"IDAT"), "", ""),
+    "end.jpg": (pictures.jpeg(seed=21)[:-2], "Truncated", "JPEG ends before its picture does"),
+    "huge.jpg": (pictures.flat_jpeg(16_320, 12_288), "TooManyPixels", "16320 x 12288 is"),
+    "fax.tif": (fax_without_its_end(), "", ""),
+    "camera.nef": (RAWS["NEF"], "", ""),
+    "camera.dng": (RAWS["DNG"], "Truncated", "TIFF ends before its picture does"),
+    "rle.bmp": (bmps.bmp(b"\3\x12\0\1", 4, compression=2, colours=16, width=3, height=1), "", ""),
+    "masks.bmp": (bmps.variants()["16 masks f00 f0 f header 40"][0], "Undecodable", "BMP cannot"),
+    "short.bmp": (bmps.variants()["palette 8 header 16"][0], "NotAnImage", "not an image"),
+    "long.pgm": (b"P5 65536 1 255\n" + bytes(65536), "", ""),
+}
+"""Files with the class and the beginning of the message that version 0.2 gave, none if it took
+them."""
+
+
+def by_the_rules_of_0_2(data, recipe, limits):
+    for content, error_class, message in OLD_VERDICTS.values():
+        if content == data:
+            if error_class:
+                raise PictureError(error_class, message)
+            starts = {b"\x89P": "PNG", b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF", b"P5": "PPM"}
+            shown = decode(pictures.png(seed=6), recipe, limits)
+            return shown._replace(format=starts[data[:2]])
+    return decode(data, recipe, limits)
+
+
+def test_a_store_of_version_0_2_that_is_updated_equals_a_fresh_one(tmp_path, monkeypatch, read):
+    folder = photos(tmp_path / "pictures", 1)
+    (folder / "rose").mkdir()
+    for name, (data, *_) in OLD_VERDICTS.items():
+        (folder / "rose" / name).write_bytes(data)
+    (folder / "rose" / "sound.gif").write_bytes(pictures.each_format()["GIF"])
+    with monkeypatch.context() as patch:
+        patch.setattr(compute, "decode", by_the_rules_of_0_2)
+        for name in RULES:
+            patch.setitem(RULES, name, 1)
+        embed(folder, tmp_path / "store")
+    refused = {
+        uri.rpartition("/")[2]: reason for uri, reason in rejects(tmp_path / "store").items()
+    }
+    assert refused == {name: c for name, (_, c, _) in OLD_VERDICTS.items() if c}
+    read.clear()
+    embed(folder, tmp_path / "store")
+    assert set(read) == set(OLD_VERDICTS)
+    embed(folder, tmp_path / "fresh")
+    assert rejects(tmp_path / "store") == rejects(tmp_path / "fresh")
+    assert dataset_hash(tmp_path / "store") == dataset_hash(tmp_path / "fresh")
+    refused = {
+        uri.rpartition("/")[2]: reason for uri, reason in rejects(tmp_path / "store").items()
+    }
+    assert refused == {
+        "pixels.png": "Undecodable",
+        "fax.tif": "Undecodable",
+        "camera.nef": "UnsupportedFormat",
+        "camera.dng": "UnsupportedFormat",
+        "rle.bmp": "UnsupportedFormat",
+        "long.pgm": "TooManyPixels",
+    }

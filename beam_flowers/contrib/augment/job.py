@@ -174,7 +174,7 @@ class _Run:
             from beam_flowers.contrib.augment.transforms import AugmentPlan
             from beam_flowers.transforms.runner import run_pipeline
 
-            made = AugmentPlan(plan, kind, self.backbone, distortions)
+            made = AugmentPlan(plan, kind, self.backbone, distortions, self.options.limits)
             try:
                 run_pipeline(made, plan.place, self.options.pipeline)
                 return read_result(plan.place)

@@ -56,7 +56,7 @@ def test_commands_flags_choices_backbones_and_files_are_completed(complete, tmp_
     (tmp_path / "phone.yaml").touch()
     assert complete(tmp_path, "") >= set(COMMANDS)
     assert complete(tmp_path, "ev") == {"evaluate"}
-    assert complete(tmp_path, "embed", "--max-b") == {"--max-bad-fraction"}
+    assert complete(tmp_path, "embed", "--max-ba") == {"--max-bad-fraction"}
     assert complete(tmp_path, "embed", "--engine", "o") == {"openvino"}
     assert complete(tmp_path, "train", "--recipe", "") == {"lbfgs", "retrain", "image-classifier"}
     assert complete(tmp_path, "embed", "--backbone", "eff") == {

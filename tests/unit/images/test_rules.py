@@ -11,6 +11,8 @@ from beam_flowers.images.rules import RULES, changed_rules, is_outdated
 
 
 def test_what_was_recorded_before_there_were_versions_is_one(monkeypatch):
+    for name in RULES:
+        monkeypatch.setitem(RULES, name, 1)
     monkeypatch.setitem(RULES, "PNG", 2)
     monkeypatch.setitem(RULES, "Timeout", 3)
     assert changed_rules({}) == {"PNG", "Timeout"}

@@ -195,7 +195,7 @@ class TestRules:
         rows = [bottleneck(A), bottleneck(B)._replace(format="PNG")]
         part = write_part(store.place, store.kind, store.kind.table(rows))
         assert self.outdated(store, part) == [False, False]
-        monkeypatch.setitem(RULES, rule, 2)
+        monkeypatch.setitem(RULES, rule, RULES[rule] + 1)
         assert self.outdated(store, part) == expected
         part = write_part(store.place, store.kind, store.kind.table(rows[::-1]))
         assert self.outdated(store, part) == [False, False]
@@ -205,7 +205,7 @@ class TestRules:
         find = Reject(D, "find", "Truncated", "PNG")
         part = store.write_rejects(reject(A), reject(B, "NotAnImage"), png, find)
         assert self.outdated(store, part) == [False] * 4
-        monkeypatch.setitem(RULES, "PNG", 2)
+        monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
         assert self.outdated(store, part) == [True, False, True, False]
 
     @pytest.mark.parametrize("recorded", [b"[]", b"{", b"1", b"null", b"[" * 9999])
@@ -216,18 +216,19 @@ class TestRules:
         assert self.outdated(store, part) == [True]
 
     def test_parts_without_a_record_are_by_the_first_rules(self, store, monkeypatch):
+        monkeypatch.setitem(RULES, "JPEG", 1)
         table = store.kind.table([bottleneck(A)])
         part = write_part(store.place, store.kind, table.replace_schema_metadata(None))
         assert self.outdated(store, part) == [False]
-        monkeypatch.setitem(RULES, "JPEG", 2)
+        monkeypatch.setitem(RULES, "JPEG", RULES["JPEG"] + 1)
         assert self.outdated(store, part) == [True]
 
     def test_rows_without_a_format_may_be_of_any(self, store, monkeypatch):
         table = store.kind.table([bottleneck(A)]).drop_columns(["format"])
         part = write_part(store.place, store.kind, table)
-        monkeypatch.setitem(RULES, "Timeout", 2)
+        monkeypatch.setitem(RULES, "Timeout", RULES["Timeout"] + 1)
         assert self.outdated(store, part) == [False]
-        monkeypatch.setitem(RULES, "BMP", 2)
+        monkeypatch.setitem(RULES, "BMP", RULES["BMP"] + 1)
         assert self.outdated(store, part) == [True]
 
 

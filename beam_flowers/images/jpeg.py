@@ -1,0 +1,186 @@
+"""Opens JPEGs, tells which may be decoded scaled, and how much of one that ends early is there."""
+
+from __future__ import annotations
+
+import random
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL.JpegImagePlugin import JpegImageFile
+
+from beam_flowers.errors import PictureError
+from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
+from beam_flowers.images.recipe import Limits
+
+_END_OF_IMAGE = b"\xff\xd9"
+
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers of a JPEG's frames, SOF0 to SOF15 (ITU T.81, table B.1)."""
+
+_SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
+
+_PROGRESSIVE_FRAMES = {0xC2, 0xC6, 0xCA, 0xCE}
+
+_LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
+"""Second bytes of the JPEG markers without a length, and of a padded 0xFF, which is no marker."""
+
+_START_OF_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
+
+_MOST_SCANS = 1_000
+"""Libraries write ten at most."""
+
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+"""What ends the data of a scan: no padded 0xFF, no restart."""
+
+_PIXELS_IN_FULL = 25_000_000
+"""Larger pictures are compared at an eighth of their size."""
+
+
+class Jpeg(JpegImageFile):
+    """A JPEG that is not asked for its resolution, where broken EXIF would reject it."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+def can_be_scaled(data: bytes) -> bool:
+    """Reads a JPEG's header up to its first scan: True if all its frames are `_SCALED_FRAMES`."""
+    frames = {marker for marker, _ in _segments(data, 2)} & _FRAMES
+    return bool(frames) and frames <= _SCALED_FRAMES
+
+
+def coefficients(data: bytes) -> float:
+    """Returns the bytes a pixel that are held until the last scan is read; 0 of a plain JPEG.
+
+    They are held of a progressive file, and of one whose first scan lacks some component.
+    """
+    samples, is_progressive, count = 0.0, False, 0
+    for marker, at in _segments(data, 2):
+        if marker in _FRAMES:
+            is_progressive = marker in _PROGRESSIVE_FRAMES
+            factors = data[at + 11 : at + 10 + 3 * data[at + 9] : 3]
+            areas = [(factor >> 4) * (factor & 15) for factor in factors]
+            count = len(areas)
+            most = max((f >> 4 for f in factors), default=1) * max(
+                (f & 15 for f in factors), default=1
+            )
+            samples = sum(areas) / max(1, most)
+        elif marker == _START_OF_SCAN and not is_progressive and data[at + 4] >= count:
+            return 0.0
+    return 2 * samples
+
+
+def _segments(data: bytes, place: int) -> Iterator[tuple[int, int]]:
+    """Marker and place of each segment of a header, up to and with the start of a scan."""
+    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 3:
+        marker, length = struct.unpack_from(">BH", data, place + 1)
+        if marker == 0xFF:  # Any number of these may stand before a marker.
+            place += 1
+        elif marker in _LONE_MARKERS:
+            place += 2
+        else:
+            yield marker, place
+            if marker == _START_OF_SCAN:
+                return
+            place += 2 + max(2, length)
+
+
+def has_end(data: bytes) -> bool:
+    """Tells if a JPEG has its last marker at the very end."""
+    return data.endswith(_END_OF_IMAGE)
+
+
+def with_end(data: bytes) -> bytes:
+    """Returns a JPEG that lacks its end with one."""
+    return data.rstrip(b"\xff") + _END_OF_IMAGE
+
+
+def missing_share(data: bytes, limits: Limits) -> float:
+    """Returns the share of rows that are not wholly in a JPEG which lacks its end, 1 if unknown.
+
+    libjpeg decodes the rest of such a file as grey and does not say from where. So the file is
+    decoded with three endings: at once, and with two kinds of noise that pass for pixels. Rows
+    that are in the file are the same in all. Of scans that are not there, as in a progressive
+    file, the header tells.
+
+    Raises:
+        PictureError: `Timeout`.
+    """
+    data = data.rstrip(b"\xff")  # Half a marker.
+    try:
+        if not _has_all_scans(data):
+            return 1.0
+        whole, *others = (_pixels(data + ending, limits) for ending in _endings(data))
+    except PictureError:
+        raise
+    except Exception:  # The cut went through a header, or there is other damage.
+        return 1.0
+    different = np.zeros(len(whole), bool)
+    for other in others:
+        different |= (whole != other).reshape(len(whole), -1).any(axis=1)
+    return 1 - int(different.argmax()) / len(whole) if different.any() else 0.0
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Tells if the scans that have begun are all that the picture needs.
+
+    They are if each coefficient of each component has begun to its last bit.
+    """
+    missing: set[tuple[int, int]] = set()
+    is_framed = False
+    place = 2
+    for _ in range(_MOST_SCANS):
+        for marker, at in _segments(data, place):
+            if marker in _FRAMES:
+                is_framed = True
+                parts = data[at + 10 : at + 10 + 3 * data[at + 9] : 3]
+                missing |= {(part, k) for part in parts for k in range(64)}
+            place = at
+        if not (is_framed and data[place + 1] == _START_OF_SCAN):
+            return False
+        parts = data[place + 5 : place + 5 + 2 * data[place + 4] : 2]
+        first, last, precision = data[place + 5 + 2 * data[place + 4] :][:3]
+        if precision & 15 == 0:
+            missing -= {(part, k) for part in parts for k in range(first, last + 1)}
+        if not missing:
+            return True
+        place = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if not (following := _MARKER.search(data, place)):
+            return False
+        place = following.start()
+    return False
+
+
+def _endings(data: bytes) -> Iterator[bytes]:
+    yield _END_OF_IMAGE
+    has_restarts = any(marker == _RESTART_INTERVAL for marker, _ in _segments(data, 2))
+    for seed in range(2):
+        draw = random.Random(seed)
+        noise = bytes(draw.randrange(255) for _ in range(512))
+        # Where restarts are expected, the data behind the next are skipped up to the right one.
+        restarts = (bytes([0xFF, 0xD0 + n % 8]) + noise for n in range(16))
+        yield noise + b"".join(restarts if has_restarts else ()) + _END_OF_IMAGE
+
+
+def opened_to_compare(data: bytes, limits: Limits) -> tuple[Jpeg, tuple[int, int]]:
+    """Opens a JPEG in the size in which `missing_share` looks at it.
+
+    Returns:
+        The picture, and its size before it was scaled.
+    """
+    im = Jpeg(BoundedFile(data, limits))
+    im.decodermaxblock = FEED_BYTES
+    size = im.size
+    if im.width * im.height > _PIXELS_IN_FULL:
+        im.draft(im.mode, (im.width // 8, im.height // 8))
+    return im, size
+
+
+def _pixels(data: bytes, limits: Limits) -> npt.NDArray[Any]:
+    im, _ = opened_to_compare(data, limits)
+    im.load()
+    return np.asarray(im)

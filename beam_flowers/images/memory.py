@@ -1,0 +1,235 @@
+"""Estimates the memory that decoding a picture takes, and lets only so much be taken at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL.TiffImagePlugin import TiffImageFile
+
+from beam_flowers.errors import PictureError
+from beam_flowers.images.jpeg import Jpeg, coefficients
+from beam_flowers.images.recipe import PixelRecipe
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+# Bytes a pixel at the peak, measured by benchmarks/decode_memory.py with Pillow 12.3 and rounded
+# up. They include the conversion to RGB or RGBA and what the resize does to alpha.
+_PNG = {0: 2.2, 2: 4.4, 3: 5.5, 4: 8.5, 6: 8.5}
+"""By colour type: grey, RGB, palette, grey with alpha, RGB with alpha."""
+_PNG_GREY_16 = 11.5
+_PNG_TRANSPARENT = 8.5
+"""Added by a transparent colour."""
+_PNG_ANIMATED = 4.5
+"""Added by the canvas of an animation."""
+_WEBP = 17.5
+_BMP, _BMP_BIT_FIELDS = 5.5, 12.5
+_MODES = {"1": 2.2, "L": 2.2, "RGB": 4.4, "P": 9.5, "I": 13.5, "F": 13.5, "I;16": 13.5}
+"""By Pillow's mode, of the formats that are opened first. All others are four bytes twice."""
+_OTHER_MODES = 8.7
+_GIF = 10.5
+_PPM_IN_PYTHON = 16.0
+"""Plain numbers and odd maxima, which Pillow decodes itself."""
+_TIFF_COPIES = 4.2
+"""Turned upright, or checked for rows that a fax lacks."""
+_JPEG_ENDINGS = 18.0
+"""Of three pictures that are compared, see `jpeg.missing_share`."""
+
+_WHOLE = 1 << 40
+"""More than any machine has, less than the value of cgroup v1 for no limit."""
+
+
+class Declared(NamedTuple):
+    """What the header of a file says.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        needed: bytes that decoding takes.
+    """
+
+    width: int
+    height: int
+    needed: int
+
+
+def declared(data: bytes, format_: str) -> Declared | None:
+    """Reads the header of a format of which opening alone takes memory: PNG, WebP and BMP.
+
+    None of other formats, and of headers that these formats do not have.
+    """
+    try:
+        read = {"PNG": _png, "WEBP": _webp, "BMP": _bmp}[format_]
+        width, height, each = read(data)
+    except (KeyError, struct.error):
+        return None
+    return Declared(width, height, int(width * height * each))
+
+
+def _png(data: bytes) -> tuple[int, int, float]:
+    width, height, depth, colours = struct.unpack_from(">IIBB", data, 16)
+    each = _PNG_GREY_16 if (depth, colours) == (16, 0) else _PNG[colours]
+    # Anywhere, as Pillow takes them anywhere; in other chunks these letters stand by chance.
+    each += _PNG_TRANSPARENT * (b"tRNS" in data) + _PNG_ANIMATED * (b"acTL" in data)
+    return width, height, each
+
+
+def _webp(data: bytes) -> tuple[int, int, float]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        head = data[24:30].ljust(6, b"\0")
+        width = int.from_bytes(head[:3], "little") + 1
+        return width, int.from_bytes(head[3:], "little") + 1, _WEBP
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, _WEBP
+    width, height = struct.unpack_from("<HH", data, 26)
+    return width & 0x3FFF, height & 0x3FFF, _WEBP
+
+
+def _bmp(data: bytes) -> tuple[int, int, float]:
+    (header,) = struct.unpack_from("<I", data, 14)
+    if header == 12:
+        return *struct.unpack_from("<HH", data, 18), _BMP
+    width, height = struct.unpack_from("<ii", data, 18)
+    (compression,) = struct.unpack_from("<I", data.ljust(34, b"\0"), 30)
+    is_usual = header >= 40 and compression <= 2
+    return abs(width), abs(height), _BMP if is_usual else _BMP_BIT_FIELDS
+
+
+def needed_to_resize(recipe: PixelRecipe, width: int, height: int) -> int:
+    """Estimates the bytes of a picture that is as wide as the target and still as high as it was.
+
+    Pillow resizes one direction after the other. The rest is for what does not grow with pixels.
+    """
+    return 8 * max(recipe.width, recipe.height) * max(width, height) + 2**20
+
+
+def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
+    """Estimates the bytes that it takes to load, convert and resize a picture.
+
+    Args:
+        im: opened, and scaled if it is to be decoded scaled.
+        data: the whole file.
+        size: its width and height before it was scaled.
+    """
+    pixels = im.width * im.height
+    each = _MODES.get(im.mode, _OTHER_MODES)
+    if im.format == "GIF":
+        each = _GIF
+    elif im.format == "PPM" and im.tile and im.tile[0][0] != "raw":
+        each = max(each, _PPM_IN_PYTHON)
+    elif isinstance(im, Jpeg):
+        # The coefficients are those of the whole picture, however small it is made of them.
+        return int(pixels * each + size[0] * size[1] * coefficients(data))
+    elif isinstance(im, TiffImageFile):
+        return int(pixels * (each + _TIFF_COPIES)) + _strip_bytes(im)
+    return int(pixels * each)
+
+
+def _strip_bytes(im: TiffImageFile) -> int:
+    """Bytes of a strip or tile, which libtiff decodes as one."""
+    tags = im.tag_v2
+    width, length = im.size
+    across = tags.get(322) or width  # Of a tile.
+    down = tags.get(323) or min(tags.get(278) or length, length)  # Of a tile, or a strip's rows.
+    samples = tags.get(277, 1)
+    bits = max(tags.get(258, (8,)))
+    return int(across * down * samples * bits) // 8
+
+
+def needed_to_compare(im: Jpeg, data: bytes, size: tuple[int, int]) -> int:
+    """Estimates the bytes that `jpeg.missing_share` takes; see `needed_by`."""
+    return int(im.width * im.height * _JPEG_ENDINGS + size[0] * size[1] * coefficients(data))
+
+
+class Gate:
+    """Lets pictures be decoded side by side as long as they stay within a budget together.
+
+    Attributes:
+        limit: bytes that the process may use at most.
+        budget: a quarter of them, for all pictures that are decoded at a time. A picture that
+            needs more waits until it is the only one.
+        most: half of them, for that one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.budget, self.most = limit, limit // 4, limit // 2
+        self._used = 0
+        self._turn = threading.Lock()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, needed: int, what: str) -> Iterator[None]:
+        """Takes that many bytes of the budget, waiting for them if need be.
+
+        No thread that holds some may ask for more: two of them could wait for each other.
+
+        Raises:
+            PictureError: `TooMuchMemory`, `what` needs more than `most`.
+        """
+        if needed > self.most:
+            raise PictureError(
+                "TooMuchMemory",
+                f"{what} takes about {needed / 2**20:,.0f} MiB to decode, above half of this "
+                f"process' limit of {self.limit / 2**20:,.0f} MiB: scale it down, or give the "
+                "process more memory and use --retry-rejects",
+            )
+        # Who waits for room has the turn. So a large picture is not overtaken for ever.
+        with self._turn, self._changed:
+            while self._used and self._used + needed > self.budget:
+                self._changed.wait()
+            self._used += needed
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= needed
+                self._changed.notify_all()
+
+
+@functools.lru_cache(maxsize=1)
+def gate() -> Gate:
+    """Returns the gate of this process."""
+    return Gate(memory_limit())
+
+
+def memory_limit(root: str = "/") -> int:
+    """Returns the bytes that this process may use: its cgroup's limit, or the machine's memory.
+
+    Args:
+        root: where `proc` and `sys` lie.
+    """
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    cgroups = Path(root, "sys/fs/cgroup")
+    try:
+        lines = Path(root, "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # No Linux.
+        lines = []
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers in ("", "memory"):
+            folder = cgroups if not controllers else cgroups / "memory"
+            name = "memory.limit_in_bytes" if controllers else "memory.max"
+            # In a container the path may be the host's, which is not there.
+            inner = folder / path.strip("/")
+            for place in (inner, *inner.parents):
+                limits += _number(place / name)
+                if place == folder:
+                    break
+    return min(limit for limit in limits if 0 < limit < _WHOLE)
+
+
+def _number(path: Path) -> list[int]:
+    """The number in a file, if it is there and has one; `max` is none."""
+    try:
+        return [int(path.read_text())]
+    except (OSError, ValueError):
+        return []

@@ -1,0 +1,188 @@
+"""Pictures that take far more memory than their files have bytes.
+
+An attacker would gain the end of a worker, and with it of all that it had in hand: SIGKILL comes
+for the process, not for the picture.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pictures
+import pytest
+from PIL import Image
+
+from beam_flowers.errors import PictureError
+from beam_flowers.images.decode import decode
+from beam_flowers.images.memory import Gate
+from beam_flowers.images.recipe import Limits, PixelRecipe
+
+RECIPE = PixelRecipe(24, 32)
+MIB = 2**20
+
+
+def blank(format_: str, side: int = 600, **options: object) -> bytes:
+    return pictures.saved(Image.new("RGB", (side, side)), format_, **options)
+
+
+BLANK = {
+    "WEBP": blank("WEBP", lossless=True),
+    "PNG": blank("PNG"),
+    "PNG with a transparent colour": blank("PNG", transparency=(0, 0, 0)),
+    "PNG animated": pictures.animated(
+        [Image.new("RGB", (600, 600), c) for c in ("red", "blue")], "PNG"
+    ),
+    "GIF": blank("GIF"),
+    "TIFF in one strip": blank("TIFF", compression="tiff_lzw", strip_size=2**31),
+    "JPEG progressive": blank("JPEG", progressive=True, subsampling=0),
+    "BMP": blank("BMP"),
+    "PPM": blank("PPM"),
+}
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Sets the process' limit."""
+
+    def limit(size: int) -> Gate:
+        gate = Gate(size)
+        monkeypatch.setattr("beam_flowers.images.decode.gate", lambda: gate)
+        return gate
+
+    return limit
+
+
+@pytest.mark.parametrize("name", BLANK)
+def test_a_picture_above_half_of_the_limit_is_refused(name: str, limited) -> None:
+    limited(1 * MIB)
+    with pytest.raises(PictureError) as raised:
+        decode(BLANK[name], RECIPE)
+    assert raised.value.error_class == "TooMuchMemory"
+    format_ = name.partition(" ")[0]
+    assert raised.value.message.startswith(f"{format_} of 600 x 600 pixels takes about ")
+    assert "limit of 1 MiB: scale it down, or give" in raised.value.message
+
+
+@pytest.mark.parametrize("name", BLANK)
+def test_many_at_a_time_stay_within_the_budget(name: str, limited) -> None:
+    gate = limited(64 * MIB)
+    most = []
+    hold = gate.hold
+
+    def noting(needed, what):
+        most.append(needed)
+        return hold(needed, what)
+
+    gate.hold = noting
+    with ThreadPoolExecutor(8) as pool:
+        decoded = list(pool.map(lambda _: decode(BLANK[name], RECIPE).width, range(16)))
+    assert decoded == [600] * 16
+    assert 1 * MIB < max(most) < 16 * MIB
+    assert gate._used == 0
+
+
+PEAK = """if True:
+    import sys
+    sys.path[:0] = sys.argv[2:]
+    import pictures
+    from PIL import Image
+    from beam_flowers.images import decode as module
+    from beam_flowers.images.memory import Gate
+    from beam_flowers.images.recipe import PixelRecipe
+    def peak():
+        lines = open("/proc/self/status").read().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    needed = []
+    class Noting(Gate):
+        def hold(self, size, what):
+            needed.append(size)
+            return super().hold(size, what)
+    gate = Noting(2**40)
+    module.gate = lambda: gate
+    module.decode(pictures.png(), PixelRecipe(224, 224))
+    data = open(sys.argv[1], "rb").read()
+    before = peak()
+    module.decode(data, PixelRecipe(224, 224))
+    print(peak() - before, needed[-1])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak of a process")
+@pytest.mark.parametrize(
+    ("format_", "options", "least"),
+    [
+        ("WEBP", {"lossless": True, "method": 0}, 14),
+        ("PNG", {"transparency": (9, 9, 9)}, 10),
+        ("JPEG", {"progressive": True, "subsampling": 0}, 5),
+    ],
+)
+def test_the_estimate_is_above_what_is_taken_but_not_far(tmp_path, format_, options, least) -> None:
+    """`benchmarks/decode_memory.py` has all kinds."""
+    side = 2600
+    (tmp_path / "picture").write_bytes(blank(format_, side, **options))
+    ran = subprocess.run(
+        [sys.executable, "-c", PEAK, tmp_path / "picture", *sys.path],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    taken, needed = (int(number) / side**2 for number in ran.stdout.split())
+    assert least < taken <= needed < 1.5 * taken
+
+
+def test_a_plain_jpeg_of_200_megapixels_is_decoded_small() -> None:
+    """Phones write such files; the limit of 120 megapixels counts what is decoded."""
+    data = pictures.flat_jpeg(16_320, 12_288)
+    started = time.thread_time()
+    picture = decode(data, PixelRecipe(224, 224, 0.875))
+    assert time.thread_time() - started < 5
+    assert (picture.width, picture.height) == (16_320, 12_288)
+    assert (picture.pixels == 128).all()
+
+
+def test_a_jpeg_that_is_decoded_whole_counts_whole() -> None:
+    data = pictures.flat_jpeg(16_320, 12_288)
+    frame = data.index(b"\xff\xc0")
+    with pytest.raises(PictureError, match="TooManyPixels: 16320 x 12288"):
+        decode(data[:frame] + b"\xff\xc2" + data[frame + 2 :], RECIPE)
+    with pytest.raises(PictureError, match="TooManyPixels: 16320 x 12288"):
+        decode(data, PixelRecipe(8000, 8000))
+
+
+def test_the_limit_counts_what_is_decoded() -> None:
+    data = pictures.jpeg(480, 320)
+    assert decode(data, RECIPE, Limits(max_pixels=120 * 80)).width == 480
+    with pytest.raises(PictureError, match="TooManyPixels: 120 x 80 "):
+        decode(data, RECIPE, Limits(max_pixels=120 * 80 - 1))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"P5 65536 1 255\n" + bytes(65536),
+        b"P5 1 65536 255\n" + bytes(65536),
+        pictures.bomb_png(65_536, 1),
+    ],
+)
+def test_no_side_is_longer_than_65535(data: bytes) -> None:
+    with pytest.raises(PictureError, match=r"TooManyPixels: .* a side of more than 65,535 pixels"):
+        decode(data, RECIPE)
+    assert decode(b"P5 65535 1 255\n" + bytes(65535), RECIPE).width == 65535
+
+
+def test_a_second_header_does_not_change_the_size(limited) -> None:
+    """Pillow takes the last one, and fills the canvas of an animation while it opens the file."""
+    limited(64 * MIB)
+    bomb = pictures.bomb_png(60_000, 60_000, animated=True)
+    small = pictures.bomb_png(8, 8)
+    header = small[8 : small.index(b"IDAT") - 4]
+    for data in (
+        bomb[:8] + header + bomb[8:],
+        bomb[:8] + pictures.png_chunk(b"a_1b", struct.pack(">II", 8, 8)) + bomb[8:],
+    ):
+        with pytest.raises(PictureError, match=r"header is not the first|TooManyPixels"):
+            decode(data, RECIPE)
