@@ -18,7 +18,7 @@ from beam_flowers.errors import BackboneError
 
 TRUST_FLAG = "--trust-backbone"
 MODEL_FILE = "saved_model.pb"
-LIMIT = 2**30
+LIMIT = 2**29
 """Bytes of `saved_model.pb` that are read: weights lie in files of their own, as a rule."""
 _MOST_NODES = 2_000_000
 _INITIALISERS = {b"saved_model_main_op", b"legacy_init_op", b"table_initializer"}
@@ -116,20 +116,21 @@ class _Graph:
         # A name may come twice in a file that was made by hand: all of its bearers count.
         self._nodes: dict[bytes, list[Any]] = {}
         self._functions: dict[bytes, list[Any]] = {}
-        count = 0
-        for graph in meta.graph_def:
-            count += len(graph.node)
-            for node in graph.node:
-                self._nodes.setdefault(_last(node.name), []).append(node)
-            for function in (function for one in graph.library for function in one.function):
-                count += len(function.node_def)
-                names = [name for one in function.signature for name in one.name]
-                self._functions.setdefault(_last(names), []).append(function)
+        libraries = [library for graph in meta.graph_def for library in graph.library]
+        functions = [function for library in libraries for function in library.function]
+        count = sum(len(graph.node) for graph in meta.graph_def)
+        count += sum(len(function.node_def) for function in functions) + len(functions)
         if count > _MOST_NODES:
             raise BackboneError(
                 f"a SavedModel of {count:,} nodes is not checked, as it has more than "
                 f"{_MOST_NODES:,}: insist with {TRUST_FLAG} if you trust it"
             )
+        for graph in meta.graph_def:
+            for node in graph.node:
+                self._nodes.setdefault(_last(node.name), []).append(node)
+        for function in functions:
+            names = [name for one in function.signature for name in one.name]
+            self._functions.setdefault(_last(names), []).append(function)
 
     def all_holders(self) -> Iterator[_Holder]:
         """All nodes and functions."""

@@ -320,6 +320,14 @@ def test_a_huge_file_of_messages_gains_no_memory(tmp_path, monkeypatch):
         resolve.resolve(str(tmp_path / "net"))
 
 
+def test_millions_of_empty_nodes_gain_no_hour(tmp_path):
+    (tmp_path / "net").mkdir()
+    content = _field(2, _field(2, b"\x0a\x00" * 2_000_001))
+    (tmp_path / "net" / "saved_model.pb").write_bytes(content)
+    with pytest.raises(BackboneError, match="a SavedModel of 2,000,001 nodes is not checked"):
+        resolve.resolve(str(tmp_path / "net"))
+
+
 def test_the_messages_are_those_of_tensorflow(tf):
     from tensorflow.core.protobuf import saved_model_pb2
 
