@@ -17,7 +17,7 @@ from beam_flowers import files
 from beam_flowers.backbones import weights
 from beam_flowers.backbones.catalogue import VECTORS
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.files.paths import cache
+from beam_flowers.files.private import private_folder
 
 _DIGEST = "sha256"
 _FOR_PEOPLE = {"licence", "source"}
@@ -54,11 +54,9 @@ def place(backbone: ResolvedBackbone, engine: str, version: str) -> Path:
         "recipe": replace(backbone, vectors=VECTORS[0]).about(),
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
-    nowhere = Path(os.devnull, name)
-    try:
-        return Path(cache(engine)).expanduser() / name if _SOURCES else nowhere
-    except RuntimeError:  # Somebody without a home, as in some containers: nothing can be kept.
-        return nowhere
+    folder = private_folder(engine) if _SOURCES else None
+    # Without a folder of one's own nothing can be kept.
+    return folder / name if folder else Path(os.devnull, name)
 
 
 def _architecture_digest(backbone: ResolvedBackbone) -> str | None:
@@ -84,7 +82,8 @@ def keep(folder: Path, save: Callable[[Path], None]) -> None:
     Where the cache can't be written, nothing is kept.
     """
     with contextlib.suppress(OSError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as made:
             network = Path(made, "network")
             network.mkdir()

@@ -106,7 +106,7 @@ def _read(local: str, backbone: ResolvedBackbone) -> Network:
         return keras_models.load_application(local, backbone.row)
     if backbone.kind == "keras-file":
         return keras_models.load_file(local)
-    return saved_model.load(local)
+    return saved_model.load(local, backbone.trusted)
 
 
 def _input_size(network: Network, row: Backbone, path: str) -> Size:

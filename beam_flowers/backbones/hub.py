@@ -1,61 +1,266 @@
-"""TF-Hub handles: a SavedModel as a .tar.gz behind http, downloaded once, on the driver."""
+"""TF-Hub handles: a SavedModel as a .tar.gz behind https, downloaded once, on the driver."""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gzip
 import hashlib
+import http.client
+import ipaddress
 import logging
 import os
 import re
+import shutil
+import tarfile
 import tempfile
+import urllib.request
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from beam_flowers import files
+from beam_flowers.backbones import weights
 from beam_flowers.errors import BackboneError
+from beam_flowers.files.private import private_folder
+
+FOLDER = "hub"
+"""Below our cache: a folder a handle, with the SavedModel and its archive's digest."""
+
+_MODULE, _DIGEST = "module", "archive-sha256"
+_MOST_BYTES = 8 * 2**30
+_MOST_ENTRIES = 10_000
+_MOST_HEADER = 2**24
+_PIECE = 2**20
+_TIMEOUT = 60.0
 
 _LOG = logging.getLogger(__name__)
 
 
+class Module(NamedTuple):
+    """A downloaded SavedModel.
+
+    Attributes:
+        path: of its folder.
+        archive_sha256: hex digest of the archive that it came in.
+    """
+
+    path: str
+    archive_sha256: str
+
+
 def is_handle(name: str) -> bool:
     """Whether a backbone is given as an address on the web."""
-    return re.match(r"https?://", name) is not None
+    return re.match(r"https?://", name, re.IGNORECASE) is not None
 
 
-def fetch(handle: str) -> str:
-    """The folder with a handle's SavedModel, downloaded by tensorflow_hub if it isn't there.
+def fetch(handle: str, sha256: str | None = None) -> Module:
+    """The SavedModel of a handle, downloaded and unpacked if it isn't there.
+
+    Args:
+        handle: its address.
+        sha256: what the digest of the archive, or `weights.sha256` of what is in it, must be. It
+            is compared before anything is unpacked.
 
     Raises:
-        BackboneError: it cannot be had.
+        BackboneError: it cannot be had, or is another than `sha256` says.
     """
-    cached = cache_folder(handle)
-    if files.exists(files.join(cached, "saved_model.pb")):
-        return cached
-    folder = _download(handle)
-    _LOG.info("downloaded %s to %s", handle, folder)
-    return folder
-
-
-def cache_folder(handle: str) -> str:
-    """Where tensorflow_hub 0.16 keeps a handle's SavedModel (its compressed_module_resolver).
-
-    Knowing it spares a run that has nothing to compute the import of TensorFlow.
-    """
-    default = os.path.join(tempfile.gettempdir(), "tfhub_modules")
-    folder = os.environ.get("TFHUB_CACHE_DIR") or default
-    return files.join(folder, hashlib.sha1(handle.encode(), usedforsecurity=False).hexdigest())
-
-
-def _download(handle: str) -> str:
+    _require_secure(handle)
+    folder = _folder()
+    kept = folder / hashlib.sha256(handle.encode()).hexdigest()[:32]
     try:
-        import tensorflow_hub
-    except ImportError as error:
-        raise BackboneError(
-            f"{handle!r} needs tensorflow_hub, which cannot be imported: {error}; "
-            "pip install tensorflow-hub 'setuptools<81'"
-        ) from error
-    try:
-        return str(tensorflow_hub.resolve(handle))
-    except Exception as error:  # Of urllib, tarfile and TensorFlow, with no common base.
+        if not (kept / _MODULE / "saved_model.pb").exists():
+            _download(handle, kept, sha256)
+        module = Module(str(kept / _MODULE), (kept / _DIGEST).read_text())
+    except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, ValueError) as error:
         raise BackboneError(
             f"{handle!r} cannot be downloaded: {type(error).__name__}: {error}; download the "
             "module where there is a network, unpack it, and give the folder instead, or use "
             "efficientnet-lite0, which needs no download"
         ) from error
+    if sha256 is not None and not _is_meant(sha256, module.archive_sha256):
+        _require_digest(handle, sha256, module.archive_sha256, _files_digest(module.path))
+    return module
+
+
+def _folder() -> Path:
+    folder = private_folder(FOLDER, make=True)
+    return folder if folder and os.access(folder, os.W_OK) else _folder_of_this_run()
+
+
+@lru_cache(maxsize=1)
+def _folder_of_this_run() -> Path:
+    folder = tempfile.mkdtemp(prefix="beam-flowers-hub-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _require_secure(address: str) -> None:
+    parts = urlsplit(address)
+    if parts.scheme.lower() == "https" or (parts.scheme == "http" and _is_here(parts.hostname)):
+        return
+    raise BackboneError(
+        f"{address!r} is not read: a network is a program, and over anything but https everybody "
+        "on the way could change it. Give an https address, or download the module yourself, "
+        "unpack it, and give the folder"
+    )
+
+
+def _is_here(host: str | None) -> bool:
+    """Tells if a host is this machine itself, to which nothing travels."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host or "").is_loopback
+    return host == "localhost"
+
+
+class _SecureRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows an address only to where it might have led from the start."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: Any,
+        url: str,
+    ) -> urllib.request.Request | None:
+        _require_secure(url)
+        if _is_here(urlsplit(url).hostname) and not _is_here(urlsplit(req.full_url).hostname):
+            raise BackboneError(f"{req.full_url!r} leads to this machine, to {url!r}: not followed")
+        return super().redirect_request(req, fp, code, msg, headers, url)
+
+
+def _download(handle: str, kept: Path, sha256: str | None) -> None:
+    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as made:
+        archive = Path(made, "archive")
+        found = _save(_address(handle), archive)
+        if sha256 is not None and not _is_meant(sha256, found):
+            _require_digest(handle, sha256, found, _digest_within(archive))
+        whole = Path(made, "whole")
+        _unpack(archive, whole / _MODULE)
+        (whole / _DIGEST).write_text(found)
+        with contextlib.suppress(OSError):
+            # Another process may have been faster.
+            shutil.rmtree(kept, ignore_errors=True)
+            whole.rename(kept)
+    _LOG.info("downloaded %s to %s", handle, kept)
+    if sha256 is None:
+        _LOG.warning(
+            "%s was downloaded for the first time; its sha256 is %s. To be sure to get the same "
+            "network elsewhere, give it as --backbone-sha256",
+            handle,
+            found,
+        )
+
+
+def _address(handle: str) -> str:
+    parts = urlsplit(handle)
+    query = [*parse_qsl(parts.query), ("tf-hub-format", "compressed")]
+    return urlunsplit(parts._replace(query=urlencode(query)))
+
+
+def _save(address: str, target: Path) -> str:
+    """Writes what lies at an address into a file; returns its digest."""
+    digest, size = hashlib.sha256(), 0
+    opener = urllib.request.build_opener(_SecureRedirects())
+    with opener.open(address, timeout=_TIMEOUT) as answer, target.open("wb") as file:
+        while piece := answer.read(_PIECE):
+            size += len(piece)
+            if size > _MOST_BYTES:
+                raise ValueError(f"it is larger than {_MOST_BYTES >> 30} GiB")
+            digest.update(piece)
+            file.write(piece)
+    return digest.hexdigest()
+
+
+class _Bounded:
+    """A stream that ends with an error where more is read than was announced.
+
+    Headers of a tar may be as long as they like, and are read into memory in one piece.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.left = _MOST_HEADER
+
+    def read(self, size: int) -> bytes:
+        piece = self._stream.read(size)
+        self.left -= len(piece)
+        if self.left < 0:
+            raise ValueError(f"it has a header of more than {_MOST_HEADER >> 20} MiB")
+        return piece
+
+
+def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+    """A tar's members as a stream, up to the limits on their number and size."""
+    size = 0
+    with archive.open("rb") as packed, contextlib.ExitStack() as stack:
+        is_gzip = packed.read(2) == b"\x1f\x8b"
+        packed.seek(0)
+        stream = stack.enter_context(gzip.open(packed)) if is_gzip else packed
+        bounded = _Bounded(cast(IO[bytes], stream))
+        tar = stack.enter_context(tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r|"))
+        for count, member in enumerate(tar):
+            size += max(0, member.size)
+            if count >= _MOST_ENTRIES or size > _MOST_BYTES:
+                raise ValueError(
+                    f"it holds more than {_MOST_ENTRIES} files or {_MOST_BYTES >> 30} GiB"
+                )
+            bounded.left = member.size + _MOST_HEADER
+            yield tar, member
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for tar, member in _members(archive):
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts:
+            raise ValueError(f"it holds {member.name!r}, which leads out of its folder")
+        if member.isdir():
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            continue
+        file = tar.extractfile(member) if member.isfile() else None
+        # Links are followed by whoever reads the network later.
+        if file is None:
+            raise ValueError(f"it holds {member.name!r}, which is neither a file nor a folder")
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("xb") as target:
+            shutil.copyfileobj(file, target, _PIECE)
+    if not (folder / "saved_model.pb").exists():
+        raise ValueError("it holds no saved_model.pb")
+
+
+def _digest_within(archive: Path) -> str | None:
+    """`weights.sha256` of the SavedModel in an archive, read without unpacking it."""
+    digests = {}
+    try:
+        for tar, member in _members(archive):
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None:
+                digest = hashlib.sha256()
+                while piece := file.read(_PIECE):
+                    digest.update(piece)
+                digests[member.name.removeprefix("./")] = digest.hexdigest()
+    except (OSError, tarfile.TarError, EOFError, ValueError):
+        return None
+    return weights.listed_digest(digests)
+
+
+def _files_digest(folder: str) -> str:
+    return weights.sha256(folder, "saved-model")
+
+
+def _is_meant(sha256: str, found: str | None) -> bool:
+    return sha256.strip().lower() == found
+
+
+def _require_digest(handle: str, sha256: str, archive: str, files: str | None) -> None:
+    if not _is_meant(sha256, files):
+        within = f", the files in it {files}" if files else ""
+        raise BackboneError(
+            f"what lies at {handle!r} has the sha256 {archive}{within}, not {sha256!r}: it is "
+            "damaged or others than were asked for, and was not loaded. If you expect it, give "
+            f"--backbone-sha256 {archive}"
+        )

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.keras_check import require_no_code, require_safe_keras
 from beam_flowers.backbones.tf_runtime import Network, static_size, tensorflow
 from beam_flowers.errors import BackboneError
 
@@ -31,7 +32,13 @@ def read_application(weights_file: str, row: Backbone) -> Any:
 
 
 def read_file(path: str) -> Any:
-    """The model of a `.keras` file, in Keras' safe mode."""
+    """The model of a `.keras` file, in Keras' safe mode.
+
+    Raises:
+        BackboneError: it names a class that could run code, or Keras' safe mode does not hold.
+    """
+    require_safe_keras(path)
+    require_no_code(path)
     return keras_library().models.load_model(path, compile=False, safe_mode=True)
 
 

@@ -16,6 +16,8 @@ from beam_flowers import files
 from beam_flowers.backbones import hub, weights
 from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
 from beam_flowers.backbones.hardware import Precision
+from beam_flowers.backbones.keras_check import require_no_code, require_safe_keras
+from beam_flowers.backbones.saved_model_check import require_computing
 from beam_flowers.backbones.weights import Kind
 from beam_flowers.errors import BackboneError
 
@@ -41,6 +43,8 @@ class ResolvedBackbone:
         precision: of the arithmetic.
         engine: what runs the network. Not part of the fingerprint: in float32 engines agree
             but for the last bits.
+        trusted: the user insists on a SavedModel, whatever operations it holds. Not part of the
+            fingerprint: the vectors are the same.
     """
 
     row: Backbone
@@ -50,6 +54,7 @@ class ResolvedBackbone:
     vectors: str = VECTORS[0]
     precision: Precision = "float32"
     engine: EngineName = "tensorflow"
+    trusted: bool = False
 
     def about(self) -> dict[str, Any]:
         """What makes up the vectors, as JSON values: equal dicts mean equal vectors."""
@@ -102,11 +107,13 @@ def resolve(
     pixel_range: tuple[float, float] | None = None,
     precision: str = "float32",
     engine: str = "auto",
+    trust: bool = False,
 ) -> ResolvedBackbone:
     """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
 
-    A SavedModel is a program: load only what you trust. `.keras` files are refused if they
-    hold code; `.h5` files are taken only as weights of a backbone known by name.
+    A network is a program. A SavedModel is read without TensorFlow and refused if it holds
+    operations that do more than compute, a `.keras` file if it names classes that could run code.
+    `.h5` files are taken only as weights of a backbone known by name. This is no sandbox.
 
     Args:
         name: a name of the catalogue; or a path of a SavedModel folder or `.keras` file, or a
@@ -114,12 +121,14 @@ def resolve(
         path: weights for the name: a Keras weights file (catalogue names only), a SavedModel
             folder, a `.keras` file or a TF-Hub handle. A name outside the catalogue may be
             chosen freely.
-        sha256: what the digest of the weights must be (`ResolvedBackbone.weights_sha256`).
+        sha256: what the digest of the weights must be (`ResolvedBackbone.weights_sha256`); for a
+            handle, that or the digest of the archive, which is compared before it is unpacked.
         pixel_range: what the network takes black and white as. By default: for Keras weights
             as the catalogue says, for a SavedModel or handle of a catalogue name [0, 1], for
             all others [-1, 1].
         precision: `float32` or `bfloat16` (`bf16` for short).
         engine: `tensorflow`, `openvino`, or `auto`: OpenVINO where this machine has it.
+        trust: loads a SavedModel whatever operations it holds.
 
     Raises:
         BackboneError: unknown, absent, damaged, unsafe or another than `sha256` says.
@@ -130,9 +139,13 @@ def resolve(
         path = _source_of(name) if path is None else path
         row = Backbone(_slug(name), input_size=None, vector_length=None, source=path)
     try:
-        where = _locate(row, path)
+        # Of a handle the digest is checked where it is downloaded: that of its archive will do.
+        where = _locate(row, path, sha256)
+        pinned = None if path is not None and hub.is_handle(path) else sha256
         kind = weights.kind_of(where, row)
-        digest = _checked_digest(where, kind, row, sha256)
+        digest = _checked_digest(where, kind, row, pinned)
+        if kind == "saved-model":
+            require_computing(where, trust)
     except OSError as error:
         raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
     if pixel_range is None and known and kind == "saved-model":
@@ -141,7 +154,13 @@ def resolve(
         low, high = pixel_range
         row = replace(row, pixel_range=(float(low), float(high)))
     return ResolvedBackbone(
-        row, kind, where, digest, precision=parse_precision(precision), engine=_engine(engine)
+        row,
+        kind,
+        where,
+        digest,
+        precision=parse_precision(precision),
+        engine=_engine(engine),
+        trusted=trust,
     )
 
 
@@ -188,14 +207,14 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-") or "backbone"
 
 
-def _locate(row: Backbone, path: str | None) -> str:
+def _locate(row: Backbone, path: str | None, sha256: str | None) -> str:
     if path is not None and row.in_package:
         raise BackboneError(
             f"the weights of {row.name!r} ship with the package, {path!r} would not be used: "
             "leave the path out, or give the network another name"
         )
     if path is not None:
-        return files.absolute(hub.fetch(path) if hub.is_handle(path) else path)
+        return hub.fetch(path, sha256).path if hub.is_handle(path) else files.absolute(path)
     found = weights.find(row)
     if found is None:
         raise _absent(row)
@@ -225,8 +244,12 @@ def _absent(row: Backbone) -> BackboneError:
 def _checked_digest(path: str, kind: Kind, row: Backbone, sha256: str | None) -> str:
     if kind == "efficientnet-lite" or (kind == "keras-weights" and sha256 is None):
         weights.require_pinned(path, row)
+    elif kind == "keras-weights":
+        # Keras reads HDF5; others could link to files of this machine. A pinned file does not.
+        require_safe_keras(path)
     if kind == "keras-file":
-        weights.require_no_code(path)
+        require_safe_keras(path)
+        require_no_code(path)
     digest = weights.sha256(path, kind)
     if sha256 is not None and digest != sha256.strip().lower():
         raise BackboneError(

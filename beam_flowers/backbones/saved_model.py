@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from beam_flowers.backbones.saved_model_check import require_computing
 from beam_flowers.backbones.tf_runtime import Network, static_size, tensorflow
 from beam_flowers.errors import BackboneError
 
 _SIGNATURES = ("serving_default", "default", "image_feature_vector")
 
 
-def load(folder: str) -> Network:
+def load(folder: str, trusted: bool = False) -> Network:
     """A SavedModel as a function: the object itself if it can be called, else a signature.
 
+    Args:
+        folder: of the SavedModel, local.
+        trusted: the user insists on it, whatever operations it holds.
+
     Raises:
-        BackboneError: there is no such function, or it doesn't take one float32 picture.
+        BackboneError: it holds operations that do more than compute, or there is no such
+            function, or it doesn't take one float32 picture.
     """
+    require_computing(folder, trusted)
     model = _read(folder)
     if callable(model):
         return _from_callable(model, folder)

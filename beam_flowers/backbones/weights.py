@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from beam_flowers import files
 from beam_flowers.backbones.catalogue import Backbone
@@ -28,8 +26,6 @@ BLOCKS = "architecture.json"
 
 _MODEL = "saved_model.pb"
 _PIECE = 2**20
-# Keras' safe mode refuses these too, but releases before 3.13.2 let some through.
-_CODE_LAYERS = {"Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"}
 
 
 def places(row: Backbone) -> list[str]:
@@ -90,9 +86,15 @@ def sha256(path: str, kind: Kind) -> str:
     """
     if kind != "saved-model":
         return file_digest(path, "sha256")
-    lines = [
-        f"{file_digest(files.join(path, name), 'sha256')}  {name}\n" for name in model_files(path)
-    ]
+    names = model_files(path)
+    return listed_digest({name: file_digest(files.join(path, name), "sha256") for name in names})
+
+
+def listed_digest(digests: Mapping[str, str]) -> str:
+    """The digest of a SavedModel from those of its files by relative path; of others none."""
+    parts = (_MODEL, "assets", "variables")
+    names = sorted((n for n in digests if n.partition("/")[0] in parts), key=os.fsencode)
+    lines = [f"{digests[name]}  {name}\n" for name in names]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -135,34 +137,6 @@ def require_pinned(path: str, row: Backbone) -> None:
         f"{path!r} is not the weights file of {row.name!r}: its {algorithm} is {found}, not "
         f"{expected}; {cure}"
     )
-
-
-def require_no_code(path: str) -> None:
-    """Checks that a `.keras` file names no layer that runs code and nothing outside Keras.
-
-    Raises:
-        BackboneError: it does, or it is no `.keras` file.
-    """
-    try:
-        with files.open_read(path) as file, zipfile.ZipFile(file) as archive:
-            config = json.loads(archive.read("config.json"))
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise BackboneError(f"{path!r} is not a .keras file, or damaged: {error}") from error
-    for node in _nodes(config):
-        name, module = node.get("class_name"), str(node.get("module") or "keras")
-        if name in _CODE_LAYERS or module.partition(".")[0] not in ("keras", "builtins"):
-            raise BackboneError(
-                f"{path!r} holds {name!r} of {module!r}, which can run any code when it is "
-                "loaded; export the model as a SavedModel if you trust it"
-            )
-
-
-def _nodes(config: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(config, dict):
-        yield config
-    for value in config.values() if isinstance(config, dict) else config:
-        if isinstance(value, dict | list):
-            yield from _nodes(value)
 
 
 @contextmanager

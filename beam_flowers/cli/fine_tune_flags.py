@@ -139,5 +139,7 @@ def _next(arguments: argparse.Namespace, backbone: ResolvedBackbone) -> str:
     train = ["train", store, "--backbone", name, "--model", "MODEL", *kept]
     score = ["score", *arguments.fine_tune, "--model", str(arguments.model)]
     score += ["--output", "TABLE.csv", "--backbone-path", backbone.path]
+    for command in (embed, score):
+        command += ["--trust-backbone"] if backbone.trusted else []
     commands = [score] if arguments.model else [embed, train]
     return "\n  beam-flowers ".join(["next:", *map(shlex.join, commands)])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from beam_flowers.errors import InputError, OutputError
-from beam_flowers.files.paths import cache
+from beam_flowers.files.private import private_folder
 
 DEBUG = "BEAM_FLOWERS_DEBUG"
 _MOST_BYTES = 8 * 2**20
@@ -114,8 +114,9 @@ def _open(path: Path) -> int:
 
 def _open_in_cache() -> int:
     with contextlib.suppress(OSError, RuntimeError, InputError):
-        folder = Path(cache("logs")).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = private_folder("logs", make=True)
+        if folder is None:
+            return os.open(os.devnull, os.O_WRONLY)
         for old in sorted(folder.glob("run-*.log"))[: 1 - _MOST_FILES]:
             old.unlink(missing_ok=True)
         atexit.register(_forget_empty)

@@ -123,7 +123,18 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         help="where a named backbone's weights lie: a Keras "
         "weights file, a SavedModel folder or a TF-Hub handle",
     )
-    parser.add_argument("--backbone-sha256", help="what the weights' sha256 must be")
+    parser.add_argument(
+        "--backbone-sha256",
+        metavar="HEX",
+        help="what the sha256 of the weights must be; of a TF-Hub handle that of its archive, "
+        "which is compared before it is unpacked",
+    )
+    parser.add_argument(
+        "--trust-backbone",
+        action="store_true",
+        help="load a SavedModel although it holds operations that do more than compute, such as "
+        "reading files: it can then do all that you can do",
+    )
     parser.add_argument(
         "--pixel-range",
         metavar="LOW,HIGH",
@@ -264,6 +275,7 @@ def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbo
         arguments.backbone_sha256,
         _pixel_range(arguments.pixel_range),
         engine=arguments.engine,
+        trust=arguments.trust_backbone,
     )
 
 

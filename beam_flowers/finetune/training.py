@@ -168,7 +168,7 @@ def _read(local: str, backbone: ResolvedBackbone) -> _Call:
         variables = {name: tf.Variable(array, name=name) for name, array in arrays.items()}
         return lambda x: efficientnet_lite.vectors(x, architecture["blocks"], variables)
     if backbone.kind == "saved-model":
-        return saved_model.load(local).call
+        return saved_model.load(local, backbone.trusted).call
     if backbone.kind == "keras-file":
         model = keras_models.read_file(local)
     else:

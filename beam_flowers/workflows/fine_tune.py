@@ -169,7 +169,8 @@ def fine_tune(
     _warn(before, after, reader, warn)
     with placing(target) as made:
         tuner.save(made)
-    tuned = resolve(target)
+    # It holds what the network held from which it was made.
+    tuned = resolve(target, trust=backbone.trusted)
     if not model:
         return FineTuned(tuned, before, after)
     bundle = Bundle(

@@ -38,7 +38,8 @@ def original(tf, keras, tmp_path_factory):
     save_trap(tf, base / "net", base / "loaded")
     pixels = keras.Input((16, 16, 3))
     keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels)).save(base / "net.keras")
-    assert cli("embed", base / "photos", "--store", base / "store", "--backbone", base / "net") == 0
+    trusted = ("--backbone", base / "net", "--trust-backbone")
+    assert cli("embed", base / "photos", "--store", base / "store", *trusted) == 0
     assert cli("train", base / "store", "--model", base / "model") == 0
     assert read_bundle(str(base / "model")).backbone == "net"
     return base
@@ -86,7 +87,6 @@ def server(original):
 def base(original, server, monkeypatch, tmp_path):
     """The folder of `original`, worked in; whatever a test does may neither load nor ask."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path / "hub"))
     monkeypatch.chdir(original)
     engine._load.cache_clear()
     server.requested.clear()
@@ -167,7 +167,7 @@ def test_what_needs_no_network_loads_none(command, base, model, tmp_path):
 )
 def test_the_users_own_flag_is_followed(kind, base, tmp_path):
     command = COMMANDS[kind].replace("bf16", "float32")
-    assert run(command, "model", tmp_path, "--backbone-path", base / "net") == 0
+    assert run(command, "model", tmp_path, "--backbone-path", base / "net", "--trust-backbone") == 0
     # Of a store all vectors are there.
     assert (base / "loaded").exists() == ("score store" not in command)
 
@@ -186,7 +186,7 @@ def test_python_names_the_argument(base, model, name):
 
 def test_python_takes_what_is_given(base):
     bundle = read_bundle("model")
-    given = {"name": "net", "path": str(base / "net")}
+    given = {"name": "net", "path": str(base / "net"), "trust": True}
     images = beam.Pipeline() | beam.Create([])
     images | "Ours" >> transforms.ScoreImages(bundle, resolve(**given))
     images | "Yaml" >> beam_yaml.ScoreImages("model", backbone=given)

@@ -144,7 +144,7 @@ def test_another_network_under_a_known_name_is_refused(tf, tmp_path, shape, mess
 def test_a_damaged_saved_model_is_named(tf, tmp_path):
     path = _save(tf, tmp_path)
     (tmp_path / "net" / "saved_model.pb").write_bytes(b"damaged")
-    with pytest.raises(BackboneError, match="net' cannot be loaded as 'net'"):
+    with pytest.raises(BackboneError, match=r"saved_model\.pb' is damaged, or no SavedModel"):
         _embed(path)
 
 
@@ -188,7 +188,7 @@ def test_a_keras_file(keras, tmp_path):
 def test_a_keras_file_with_code_is_refused(keras, tmp_path):
     path = str(tmp_path / "net.keras")
     _small_model(keras, keras.layers.Lambda(lambda x: x + 1)).save(path)
-    with pytest.raises(BackboneError, match=r"holds 'Lambda'.*can run any code"):
+    with pytest.raises(BackboneError, match=r"holds 'Lambda'.*could run any code"):
         resolve.resolve(path)
 
 

@@ -17,7 +17,7 @@ LITE = "efficientnet-lite0"
 
 
 def arguments(**given):
-    names = ("backbone_path", "backbone_sha256", "pixel_range", "precision")
+    names = ("backbone_path", "backbone_sha256", "pixel_range", "precision", "trust_backbone")
     return argparse.Namespace(**{**dict.fromkeys(names), "engine": "auto", **given})
 
 
