@@ -1,0 +1,318 @@
+"""Decodes pictures in processes of their own, so that a crash in C costs one picture."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import io
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO
+
+import numpy as np
+
+from beam_flowers.backbones.hardware import cores
+from beam_flowers.errors import PictureError, WorkerError
+from beam_flowers.images.decoder_process import CPU_FACTOR, READY, SIZES, options_of
+from beam_flowers.images.formats import sniff
+from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
+from beam_flowers.images.rules import CRASHED, decoder_versions
+from beam_flowers.records import READ, Picture
+
+# With this process' own path: a notebook or a worker may have added to it. By `-c`, since a
+# module of multiprocessing would import the user's main script again, which may not expect it.
+_PROGRAM = (
+    "import sys; sys.path[:] = sys.argv[1:]; "
+    "from beam_flowers.images.decoder_process import main; main()"
+)
+
+_TRIES_ALONE = 2
+_PAUSE = 0.5
+"""Seconds before the next try where a process was killed: memory may be free again by then."""
+
+_START_SECONDS = 0.2
+"""Of CPU time for one more process. As much has been decoded before another one is started, so
+that a few pictures start only one."""
+
+_END_SECONDS = 5.0
+
+_PIPE_BYTES = 2**20
+"""As large as Linux lets everyone make a pipe: most files and pixels go in one piece."""
+
+_FAULTS = {
+    -number
+    for number in (
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGABRT,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    )
+}
+
+
+class _EndedError(Exception):
+    """The end of a decoder process before its answer.
+
+    Attributes:
+        status: exit code, or the negative number of the signal that ended it.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    @property
+    def is_crash(self) -> bool:
+        """True for a fault in the process itself, false where something else ended it.
+
+        A positive exit code is C's `exit`, by which some libraries report damage. Other signals
+        come from outside: SIGKILL for lack of memory, SIGTERM at a shutdown. 0 also stands for
+        an unknown status.
+        """
+        return self.status > 0 or self.status in _FAULTS
+
+
+def decode_apart(
+    data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS, *, whole: bool = False
+) -> Picture:
+    """Decodes one picture in a decoder process: the same pixels as in this one.
+
+    Args:
+        data: the whole file.
+        recipe: size, crop and filter.
+        limits: what it may cost.
+        whole: as `decode_whole` does it.
+
+    Raises:
+        PictureError: as `decode` does. Also `Crashed`: the picture ends its decoder's process, in
+            two new ones as well. `Killed`, of stage `read`: the process was ended from outside
+            each time, which says nothing of the picture.
+        WorkerError: no decoder process starts here.
+    """
+    options = options_of(recipe, limits, whole)
+    ends: list[_EndedError] = []
+    # What an earlier picture did to the memory of a process may end it: hence the tries alone.
+    for is_alone in (False, *[True] * _TRIES_ALONE):
+        try:
+            return _decoders.ask(options, data, alone=is_alone)
+        except _EndedError as ended:
+            if ended.status == -signal.SIGPROF:
+                seconds = CPU_FACTOR * limits.seconds
+                raise PictureError(
+                    "Timeout", f"decoding took more than {seconds:g} seconds of CPU time"
+                ) from ended
+            ends.append(ended)
+            if not ended.is_crash:
+                time.sleep(_PAUSE)
+    raise _verdict(data, ends)
+
+
+def warm_up() -> None:
+    """Starts the first decoder process, if there is none, without waiting for it."""
+    _decoders.warm_up()
+
+
+def _verdict(data: bytes, ends: Sequence[_EndedError]) -> PictureError:
+    format_, name = sniff(data) or "file", _name(ends[-1].status)
+    if all(ended.is_crash for ended in ends[-_TRIES_ALONE:]):
+        return PictureError(
+            CRASHED,
+            f"{format_} ends its decoder, also one of its own ({name}; {decoder_versions()}): "
+            "save it anew with another program",
+        )
+    return PictureError(
+        "Killed",
+        f"{format_}: the process that decodes it was ended each time, the last by {name}, as "
+        "happens where memory runs out: run this again, with more memory or fewer workers",
+        stage=READ,
+    )
+
+
+def _name(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+
+class _Decoder:
+    """One decoder process; asked by one thread at a time."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _PROGRAM, *map(str, sys.path)]
+        # NumPy's BLAS, which is not used there, would start a thread for each core.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=environment
+            )
+        except OSError as error:
+            raise WorkerError(f"no decoder process can be started: {error}") from error
+        assert self._process.stdin
+        assert isinstance(self._process.stdout, io.BufferedReader)
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        _enlarge(self._requests)
+        _enlarge(self._answers)
+        self._is_ready = False
+
+    def ask(self, options: bytes, data: bytes) -> Picture:
+        """Has a picture decoded.
+
+        Raises:
+            PictureError: the answer.
+            _EndedError: the process ended.
+            WorkerError: it does not start.
+        """
+        if not self._is_ready:
+            self._wait_until_ready()
+        try:
+            for part in (SIZES.pack(len(options), len(data)) + options, data):
+                rest = memoryview(part)
+                while rest:
+                    rest = rest[os.write(self._requests.fileno(), rest) :]
+            text_bytes, pixel_bytes = SIZES.unpack(self._read(SIZES.size))
+            about = json.loads(self._read(text_bytes))
+            if "error_class" in about:
+                raise PictureError(about["error_class"], about["message"])
+            pixels = np.empty(about.pop("pixels"), np.uint8)
+            if pixels.nbytes != pixel_bytes or self._answers.readinto(pixels.data) != pixel_bytes:
+                raise EOFError
+        except (BrokenPipeError, EOFError) as error:
+            raise _EndedError(self.end()) from error
+        return Picture(pixels, **about)
+
+    def _wait_until_ready(self) -> None:
+        said = []
+        for line in self._answers:
+            if line == READY:
+                self._is_ready = True
+                return
+            said.append(line.decode(errors="replace").strip())
+        ended = _EndedError(self.end())
+        if ended.status < 0 and not ended.is_crash:
+            raise ended
+        raise WorkerError(
+            f"the decoder process {sys.executable} does not start ({_name(ended.status)}): "
+            f"{said[-1] if said else 'it says nothing'}"
+        )
+
+    def _read(self, size: int) -> bytes:
+        found = self._answers.read(size)
+        if len(found) < size:
+            raise EOFError
+        return found
+
+    def end(self) -> int:
+        """Lets an idle or a dying process end, and returns its exit status."""
+        self._requests.close()
+        try:
+            return self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+        finally:
+            self._answers.close()
+
+    def kill(self) -> int:
+        """Ends the process at once, and returns its exit status."""
+        self._process.kill()
+        self._requests.close()
+        self._answers.close()
+        return self._process.wait()
+
+
+def _enlarge(pipe: IO[bytes]) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # One user's pipes may be of limited size together.
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+class _Decoders:
+    """Decoder processes: one at first, in the end as many as cores."""
+
+    def __init__(self) -> None:
+        self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
+        self._idle.put(None)
+        self._count = 1
+        self._seconds = 0.0
+        self._lock = threading.Lock()
+
+    def ask(self, options: bytes, data: bytes, *, alone: bool) -> Picture:
+        """Has a picture decoded by the next process that is free, or if `alone` by a new one.
+
+        Raises:
+            PictureError: the answer.
+            _EndedError: the process ended.
+            WorkerError: it does not start.
+        """
+        with self._borrowed(alone) as decoder:
+            begun = time.perf_counter()
+            try:
+                return decoder.ask(options, data)
+            finally:
+                self._grow(time.perf_counter() - begun)
+
+    @contextlib.contextmanager
+    def _borrowed(self, alone: bool) -> Iterator[_Decoder]:
+        decoder = self._idle.get()
+        try:
+            if alone and decoder:
+                decoder.end()
+                decoder = None
+            decoder = decoder or _Decoder()
+            yield decoder
+        except PictureError:
+            raise
+        except BaseException:
+            # In the middle of an answer it is of no use any more.
+            if decoder:
+                decoder.kill()
+            decoder = None
+            raise
+        finally:
+            self._idle.put(decoder)
+
+    def _grow(self, seconds: float) -> None:
+        with self._lock:
+            self._seconds += seconds
+            if self._count < cores() and self._seconds > _START_SECONDS * self._count:
+                self._count += 1
+                self._idle.put(None)
+
+    def warm_up(self) -> None:
+        """Starts the first process, if there is none."""
+        with contextlib.suppress(queue.Empty):
+            decoder = self._idle.get_nowait()
+            try:
+                decoder = decoder or _Decoder()
+            finally:
+                self._idle.put(decoder)
+
+    def end(self) -> None:
+        """Ends the processes that are idle."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if decoder := self._idle.get_nowait():
+                    decoder.end()
+
+
+_decoders = _Decoders()
+
+
+def _forget() -> None:
+    global _decoders
+    _decoders = _Decoders()
+
+
+# A fork would share the pipes with this process, and take its answers.
+os.register_at_fork(after_in_child=_forget)
+# They would end by themselves; but as orphans, which some containers have nobody to bury.
+atexit.register(lambda: _decoders.end())

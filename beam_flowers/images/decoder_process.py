@@ -1,0 +1,88 @@
+"""Decodes pictures for another process, which outlives a crash of the decoders.
+
+`backbones.decoders` starts it. A request on standard input is a header of two sizes, the options
+as JSON and the file; an answer on standard output is a header of two sizes, a JSON object and
+the pixels. No pickle goes either way: a decoder that a picture has taken over should have no
+easier way into the other process than before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import struct
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from beam_flowers.errors import PictureError
+from beam_flowers.images.decode import decode, decode_whole
+from beam_flowers.images.recipe import Limits, PixelRecipe
+
+READY = b"ready to decode\n"
+"""What the process writes once it has imported all that it needs."""
+
+SIZES = struct.Struct("<IQ")
+"""Begins requests and answers: bytes of the JSON text, bytes of the file or of the pixels."""
+
+CPU_FACTOR = 6
+"""Of `Limits.seconds`: CPU time after which the process is ended, by SIGPROF. Only calls of C that
+never ask for more of the file take that long, and nothing else can stop them."""
+
+_OOM_PENALTY = 300
+"""Thousandths of the memory by which Linux takes this process for larger than it is: where memory
+runs out, one picture is to be lost and not the run."""
+
+
+def main() -> None:
+    """Answers requests until there are no more, also where the asking process has died."""
+    # Ctrl-C goes to all processes of a terminal. The one that asks decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A crash is expected here, and its memory of no use to anybody.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError):  # Only Linux has it.
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(min(1000, int(score.read_text()) + _OOM_PENALTY)))
+    answers = os.fdopen(os.dup(1), "wb")
+    # What libraries of C print would be taken for an answer.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    answers.write(READY)
+    answers.flush()
+    with contextlib.suppress(BrokenPipeError):
+        while len(sizes := sys.stdin.buffer.read(SIZES.size)) == SIZES.size:
+            options, data = map(sys.stdin.buffer.read, SIZES.unpack(sizes))
+            about, pixels = _answer(options, data)
+            text = json.dumps(about).encode()
+            answers.write(SIZES.pack(len(text), memoryview(pixels).nbytes) + text)
+            answers.write(pixels)
+            answers.flush()
+
+
+def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
+    recipe, limits, is_whole = _read_options(options)
+    signal.setitimer(signal.ITIMER_PROF, CPU_FACTOR * limits.seconds)
+    try:
+        picture = (decode_whole if is_whole else decode)(data, recipe, limits)
+    except PictureError as error:
+        return {"error_class": error.error_class, "message": error.message}, b""
+    about = picture._asdict() | {"pixels": picture.pixels.shape}
+    return about, picture.pixels.data
+
+
+@lru_cache(maxsize=8)
+def _read_options(options: bytes) -> tuple[PixelRecipe, Limits, bool]:
+    found = json.loads(options)
+    return PixelRecipe(**found["recipe"]), Limits(**found["limits"]), found["whole"]
+
+
+@lru_cache(maxsize=8)
+def options_of(recipe: PixelRecipe, limits: Limits, whole: bool) -> bytes:
+    """Writes the options of a request."""
+    options = {"recipe": vars(recipe), "limits": vars(limits), "whole": whole}
+    return json.dumps(options).encode()
