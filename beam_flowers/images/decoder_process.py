@@ -29,9 +29,9 @@ READY = b"ready to decode\n"
 SIZES = struct.Struct("<IQ")
 """Begins requests and answers: bytes of the JSON text, bytes of the file or of the pixels."""
 
-CPU_FACTOR = 6
-"""Of `Limits.seconds`: CPU time after which the process is ended, by SIGPROF. Only calls of C that
-never ask for more of the file take that long, and nothing else can stop them."""
+_MOST_SECONDS = 600
+"""By the clock, for one picture. The asking process sees to slow ones; this is the end of a call
+of C that goes on after that process was killed."""
 
 _OOM_PENALTY = 300
 """Thousandths of the memory by which Linux takes this process for larger than it is: where memory
@@ -66,11 +66,13 @@ def main() -> None:
 
 def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
     recipe, limits, is_whole = _read_options(options)
-    signal.setitimer(signal.ITIMER_PROF, CPU_FACTOR * limits.seconds)
+    signal.alarm(_MOST_SECONDS)
     try:
         picture = (decode_whole if is_whole else decode)(data, recipe, limits)
     except PictureError as error:
         return {"error_class": error.error_class, "message": error.message}, b""
+    finally:
+        signal.alarm(0)
     about = picture._asdict() | {"pixels": picture.pixels.shape}
     return about, picture.pixels.data
 

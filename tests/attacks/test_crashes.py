@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from subprocess import PIPE
 
 import numpy as np
 import PIL
@@ -27,6 +28,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.doctor.facts import examine
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
+from beam_flowers.images.decoder_process import SIZES, options_of
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.images.rules import RULES, decoder_versions
 from beam_flowers.pages.thumbnails import read_thumbnail
@@ -195,3 +197,18 @@ def test_no_decoder_outlives_a_run_that_is_killed(tmp_path):
     gone, alive = psutil.wait_procs(children, timeout=10)
     assert gone
     assert not alive
+
+
+@pytest.mark.usefixtures("obedient")
+def test_nor_does_one_that_never_returns():
+    """It would keep a core busy until somebody looks."""
+    code = (
+        "from beam_flowers.images import decoder_process; decoder_process._MOST_SECONDS = 2; "
+        "decoder_process.main()"
+    )
+    # A request as `decode_apart` makes it, of a process that is gone at once.
+    options, data = options_of(PixelRecipe(8, 8), Limits(), False), deadly("spin")
+    child = subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE)
+    child.stdin.write(SIZES.pack(len(options), len(data)) + options + data)
+    child.stdin.close()
+    assert child.wait(timeout=30) == -signal.SIGALRM
