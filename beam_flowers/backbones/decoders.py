@@ -19,11 +19,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError, WorkerError
-from beam_flowers.images.decoder_process import READY, SIZES, options_of
+from beam_flowers.images.decoder_protocol import READY, SIZES, options_of
 from beam_flowers.images.formats import sniff
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
 from beam_flowers.images.rules import CRASHED, decoder_versions
@@ -182,6 +180,9 @@ class _Decoder:
             _EndedError: the process ended.
             WorkerError: it does not start.
         """
+        # Not at the top: a command starts the process before it imports such things itself.
+        import numpy as np
+
         if not self._is_ready:
             self._wait_until_ready()
         try:

@@ -1,9 +1,6 @@
 """Decodes pictures for another process, which outlives a crash of the decoders.
 
-`backbones.decoders` starts it. A request on standard input is a header of two sizes, the options
-as JSON and the file; an answer on standard output is a header of two sizes, a JSON object and
-the pixels. No pickle goes either way: a decoder that a picture has taken over should have no
-easier way into the other process than before.
+`backbones.decoders` starts it; `decoder_protocol` has the form of requests and answers.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ import json
 import os
 import resource
 import signal
-import struct
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -21,13 +17,8 @@ from typing import Any
 
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode, decode_whole
+from beam_flowers.images.decoder_protocol import READY, SIZES
 from beam_flowers.images.recipe import Limits, PixelRecipe
-
-READY = b"ready to decode\n"
-"""What the process writes once it has imported all that it needs."""
-
-SIZES = struct.Struct("<IQ")
-"""Begins requests and answers: bytes of the JSON text, bytes of the file or of the pixels."""
 
 _MOST_SECONDS = 600
 """By the clock, for one picture. The asking process sees to slow ones; this is the end of a call
@@ -81,10 +72,3 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
 def _read_options(options: bytes) -> tuple[PixelRecipe, Limits, bool]:
     found = json.loads(options)
     return PixelRecipe(**found["recipe"]), Limits(**found["limits"]), found["whole"]
-
-
-@lru_cache(maxsize=8)
-def options_of(recipe: PixelRecipe, limits: Limits, whole: bool) -> bytes:
-    """Writes the options of a request."""
-    options = {"recipe": vars(recipe), "limits": vars(limits), "whole": whole}
-    return json.dumps(options).encode()

@@ -28,7 +28,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.doctor.facts import examine
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
-from beam_flowers.images.decoder_process import SIZES, options_of
+from beam_flowers.images.decoder_protocol import SIZES, options_of
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.images.rules import RULES, decoder_versions
 from beam_flowers.pages.thumbnails import read_thumbnail
