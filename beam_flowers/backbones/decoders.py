@@ -68,7 +68,7 @@ _FAULTS = {
 
 
 class _EndedError(Exception):
-    """The end of a decoder process before its answer.
+    """Says that a decoder process ended before its answer.
 
     Attributes:
         status: exit code, or the negative number of the signal that ended it.
@@ -80,10 +80,10 @@ class _EndedError(Exception):
 
     @property
     def is_crash(self) -> bool:
-        """True for a fault in the process itself, false where something else ended it.
+        """Tells a fault in the process itself from an end that came from outside.
 
         A positive exit code is C's `exit`, by which some libraries report damage. Other signals
-        come from outside: SIGKILL for lack of memory, SIGTERM at a shutdown. 0 also stands for
+        are sent: SIGKILL for lack of memory, SIGTERM at a shutdown. 0 also stands for
         an unknown status.
         """
         return self.status > 0 or self.status in _FAULTS
@@ -92,7 +92,7 @@ class _EndedError(Exception):
 def decode_apart(
     data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS, *, whole: bool = False
 ) -> Picture:
-    """Decodes one picture in a decoder process: the same pixels as in this one.
+    """Decodes one picture in a decoder process, to the same pixels as in this one.
 
     Args:
         data: the whole file.
@@ -150,7 +150,7 @@ def _name(status: int) -> str:
 
 
 class _Decoder:
-    """One decoder process; asked by one thread at a time."""
+    """Starts and asks one decoder process, for one thread at a time."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", _PROGRAM, *map(str, sys.path)]
@@ -198,7 +198,8 @@ class _Decoder:
             pixels = np.empty(about.pop("pixels"), np.uint8)
             if pixels.nbytes != pixel_bytes or self._answers.readinto(pixels.data) != pixel_bytes:
                 raise EOFError
-        except (BrokenPipeError, EOFError) as error:
+        except (BrokenPipeError, EOFError, KeyError, ValueError) as error:
+            # The last two are of an answer that makes no sense: its memory is broken.
             raise _EndedError(self.end()) from error
         return Picture(pixels, **about)
 
@@ -271,10 +272,12 @@ def _enlarge(pipe: IO[bytes]) -> None:
 
 
 class _Decoders:
-    """Decoder processes: one at first, in the end as many as cores."""
+    """Lends decoder processes to threads: one at first, in the end as many as cores."""
 
     def __init__(self) -> None:
-        self._idle: queue.SimpleQueue[_Decoder | None] = queue.SimpleQueue()
+        # The last one used comes first, whose memory is still in the processor's caches: runs take
+        # 1.7 % longer than with decoding in this process, and 3.2 % in the order of a queue.
+        self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
         self._idle.put(None)
         self._count = 1
         self._seconds = 0.0
