@@ -103,15 +103,16 @@ def test_many_threads_get_their_own_pictures():
                 np.testing.assert_array_equal(mine, other)
 
 
-def test_few_pictures_start_one_process_and_many_as_many_as_cores(own, monkeypatch):
+def test_few_pictures_start_one_process_and_many_threads_as_many_as_cores(own, monkeypatch):
     monkeypatch.setattr(decoders, "cores", lambda: 3)
     before = children()
     for seed in range(5):
         decode_apart(pictures.jpeg(seed=seed), RECIPE)
     assert len(children() - before) == 1
     monkeypatch.setattr(decoders, "_START_SECONDS", 0.0)
-    for seed in range(20):
-        decode_apart(pictures.jpeg(seed=seed), RECIPE)
+    data = pictures.jpeg(1200, 900)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: decode_apart(data, RECIPE), range(100)))
     assert len(children() - before) == 3
     own.end()
     assert children() == before
