@@ -68,12 +68,14 @@ class PictureError(BeamFlowersError):
     Attributes:
         error_class: stable name of the failure, for example `Truncated`.
         message: one line for people, free of memory addresses and temporary paths.
+        stage: of the reject.
     """
 
-    def __init__(self, error_class: str, message: str) -> None:
-        super().__init__(error_class, message)
+    def __init__(self, error_class: str, message: str, stage: str = "decode") -> None:
+        super().__init__(error_class, message, stage)
         self.error_class = error_class
         self.message = message
+        self.stage = stage
 
     def __str__(self) -> str:
         return f"{self.error_class}: {self.message}"

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers import files
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError
-from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Seconds, added
 
@@ -183,9 +183,10 @@ def _open(
     if whole and claims.setdefault(sha, image.uri) != image.uri:
         return _Copy(image, sha)
     try:
-        return image, sha, decode(data, recipe, limits)
+        return image, sha, decode_apart(data, recipe, limits)
     except PictureError as error:
-        return Reject(image, "decode", error.error_class, error.message, sha if whole else None)
+        known = sha if whole else None
+        return Reject(image, error.stage, error.error_class, error.message, known)
 
 
 def _vectors(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from beam_flowers.backbones.compute import Pending, collect, spent, start
+from beam_flowers.backbones.decoders import warm_up
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
@@ -55,6 +56,8 @@ def forget_early() -> None:
 def _start(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> list[Pending]:
+    # It starts while the network is loaded.
+    warm_up()
     return [start(images, load(backbone), limits) for backbone in backbones]
 
 

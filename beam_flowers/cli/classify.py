@@ -36,6 +36,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers classify`."""
+    from beam_flowers.backbones.decoders import warm_up
+
+    # It starts beside the imports below.
+    warm_up()
     from beam_flowers.head.bundle import model_id
     from beam_flowers.records import Reject
     from beam_flowers.workflows.classify import classify_pictures

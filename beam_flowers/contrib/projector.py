@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image as Pillow
 
 from beam_flowers.backbones.compute import read_content
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import PictureError
-from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
@@ -101,6 +101,6 @@ def _tile(uri: str, side: int) -> Pillow.Image | None:
     if isinstance(content, Reject):
         return None
     try:
-        return Pillow.fromarray(decode(content[1], PixelRecipe(side, side)).pixels)
+        return Pillow.fromarray(decode_apart(content[1], PixelRecipe(side, side)).pixels)
     except PictureError:
         return None

@@ -11,8 +11,8 @@ from PIL import ExifTags
 from PIL import Image as PillowImage
 
 from beam_flowers.backbones.compute import read_content
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import PictureError
-from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Image, Picture, Reject
 
@@ -59,7 +59,7 @@ def examine(image: Image, limits: Limits) -> Facts:
         return Facts(image, None, content.error_class, content.message)
     image, data, sha = content
     try:
-        picture = decode(data, _RECIPE, limits)
+        picture = decode_apart(data, _RECIPE, limits)
     except PictureError as error:
         return Facts(image, sha, error.error_class, error.message)
     size = (picture.format, picture.width, picture.height)

@@ -9,12 +9,12 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import hash_files, pool, read_content
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import InputError, PictureError
 from beam_flowers.finetune.training import Classes, Pixels
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.split import SPLITS
 from beam_flowers.head.training import TrainResult
-from beam_flowers.images.decode import decode
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
@@ -108,7 +108,7 @@ class Reader:
             self.skipped[item.uri] = "changed since it was listed"
         else:
             try:
-                return decode(content[1], self._recipe).pixels
+                return decode_apart(content[1], self._recipe).pixels
             except PictureError as error:
                 self.skipped[item.uri] = str(error)
         return None

@@ -61,13 +61,8 @@ from beam_flowers.images.jpeg import (
     opened_to_compare,
     with_end,
 )
-from beam_flowers.images.memory import (
-    declared,
-    gate,
-    needed_by,
-    needed_to_compare,
-    needed_to_resize,
-)
+from beam_flowers.images.memory import declared, needed_by, needed_to_compare, needed_to_resize
+from beam_flowers.images.memory_gate import gate
 from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe

@@ -1,19 +1,12 @@
-"""Estimates the memory that decoding a picture takes, and lets only so much be taken at a time."""
+"""Estimates the memory that decoding a picture takes."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
 import struct
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from beam_flowers.errors import PictureError
 from beam_flowers.images.jpeg import Jpeg, coefficients
 from beam_flowers.images.recipe import PixelRecipe
 
@@ -41,9 +34,6 @@ _TIFF_COPIES = 4.2
 """Turned upright, or checked for rows that a fax lacks."""
 _JPEG_ENDINGS = 18.0
 """Of three pictures that are compared, see `jpeg.missing_share`."""
-
-_WHOLE = 1 << 40
-"""More than any machine has, less than the value of cgroup v1 for no limit."""
 
 
 class Declared(NamedTuple):
@@ -148,88 +138,3 @@ def _strip_bytes(im: TiffImageFile) -> int:
 def needed_to_compare(im: Jpeg, data: bytes, size: tuple[int, int]) -> int:
     """Estimates the bytes that `jpeg.missing_share` takes; see `needed_by`."""
     return int(im.width * im.height * _JPEG_ENDINGS + size[0] * size[1] * coefficients(data))
-
-
-class Gate:
-    """Lets pictures be decoded side by side as long as they stay within a budget together.
-
-    Attributes:
-        limit: bytes that the process may use at most.
-        budget: a quarter of them, for all pictures that are decoded at a time. A picture that
-            needs more waits until it is the only one.
-        most: half of them, for that one.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.budget, self.most = limit, limit // 4, limit // 2
-        self._used = 0
-        self._turn = threading.Lock()
-        self._changed = threading.Condition()
-
-    @contextlib.contextmanager
-    def hold(self, needed: int, what: str) -> Iterator[None]:
-        """Takes that many bytes of the budget, waiting for them if need be.
-
-        No thread that holds some may ask for more: two of them could wait for each other.
-
-        Raises:
-            PictureError: `TooMuchMemory`, `what` needs more than `most`.
-        """
-        if needed > self.most:
-            raise PictureError(
-                "TooMuchMemory",
-                f"{what} takes about {needed / 2**20:,.0f} MiB to decode, above half of this "
-                f"process' limit of {self.limit / 2**20:,.0f} MiB: scale it down, or give the "
-                "process more memory and use --retry-rejects",
-            )
-        # Who waits for room has the turn. So a large picture is not overtaken for ever.
-        with self._turn, self._changed:
-            while self._used and self._used + needed > self.budget:
-                self._changed.wait()
-            self._used += needed
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._used -= needed
-                self._changed.notify_all()
-
-
-@functools.lru_cache(maxsize=1)
-def gate() -> Gate:
-    """Returns the gate of this process."""
-    return Gate(memory_limit())
-
-
-def memory_limit(root: str = "/") -> int:
-    """Returns the bytes that this process may use: its cgroup's limit, or the machine's memory.
-
-    Args:
-        root: where `proc` and `sys` lie.
-    """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    cgroups = Path(root, "sys/fs/cgroup")
-    try:
-        lines = Path(root, "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # No Linux.
-        lines = []
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers in ("", "memory"):
-            folder = cgroups if not controllers else cgroups / "memory"
-            name = "memory.limit_in_bytes" if controllers else "memory.max"
-            # In a container the path may be the host's, which is not there.
-            inner = folder / path.strip("/")
-            for place in (inner, *inner.parents):
-                limits += _number(place / name)
-                if place == folder:
-                    break
-    return min(limit for limit in limits if 0 < limit < _WHOLE)
-
-
-def _number(path: Path) -> list[int]:
-    """The number in a file, if it is there and has one; `max` is none."""
-    try:
-        return [int(path.read_text())]
-    except (OSError, ValueError):
-        return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from beam_flowers.images.formats import FORMATS
 from beam_flowers.records import NOT_AN_IMAGE
@@ -16,6 +17,13 @@ _OF_A_FORMAT = (
     "Truncated",
     "Undecodable",
 )
+
+CRASHED = "Crashed"
+"""Class of the rejects that end the process of their decoder. It has no version here: the message
+names the decoders' versions, see `decoder_versions`."""
+
+_LIBRARIES = ("libjpeg_turbo", "jpg", "zlib", "libtiff", "webp", "jpg_2000", "avif")
+"""By Pillow's names: what it decodes with, as far as it is built with them."""
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
@@ -61,9 +69,26 @@ def is_outdated(changed: frozenset[str], stage: str, error_class: str, message: 
     """
     if stage != "decode":
         return False
+    if error_class == CRASHED and decoder_versions() not in message:
+        return True
     if error_class in changed:
         return True
     if error_class in _OF_NO_FORMAT:
         return False
     format_ = message.partition(" ")[0]
     return format_ in changed if format_ in FORMATS else not changed.isdisjoint(FORMATS)
+
+
+@lru_cache(maxsize=1)
+def decoder_versions() -> str:
+    """Name Pillow and the libraries that it decodes with, each with its version.
+
+    Another one may decode what crashed this one.
+    """
+    # Few runs have a reason to ask, and all import this module.
+    import PIL
+    from PIL import features
+
+    found = {name: features.version(name) for name in _LIBRARIES}
+    libraries = [f"{name} {version}" for name, version in found.items() if version]
+    return ", ".join([f"Pillow {PIL.__version__}", *libraries])

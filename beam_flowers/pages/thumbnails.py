@@ -11,8 +11,8 @@ from PIL import Image as Pillow
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import PictureError
-from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
@@ -46,10 +46,10 @@ def shrink(data: bytes, side: int) -> Pillow.Image:
         PictureError: if it cannot be decoded.
     """
     # The size is known only once it is decoded; a JPEG's at an eighth of it, which costs little.
-    known = decode(data, PixelRecipe(1, 1))
+    known = decode_apart(data, PixelRecipe(1, 1))
     scale = min(1.0, side / max(known.width, known.height))
     height, width = (max(1, round(length * scale)) for length in (known.height, known.width))
-    return Pillow.fromarray(decode(data, PixelRecipe(height, width)).pixels)
+    return Pillow.fromarray(decode_apart(data, PixelRecipe(height, width)).pixels)
 
 
 def read_thumbnail(

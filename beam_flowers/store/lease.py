@@ -268,14 +268,17 @@ def adopt_work(place: Place, manifest: Manifest) -> bool:
 
 
 def _left_over(place: Place, named: set[str]) -> dict[str, list[str]]:
-    """Finds the parts of a section that ended runs have left.
+    """Finds the runs that have ended, and the parts of a section that they have left.
+
+    Those without parts count: one may have begun to commit that rows leave. Later that would be
+    wrong, as the files may be back by then.
 
     Args:
         place: of the section.
         named: parts that are not meant.
 
     Returns:
-        Names by run; those of programs before leases under an empty name.
+        Names of parts by run; those of programs before leases under an empty name.
     """
     work = files.join(place.root, WORK)
     entries: dict[str, list[files.Entry]] = defaultdict(list)
@@ -284,9 +287,10 @@ def _left_over(place: Place, named: set[str]) -> dict[str, list[str]]:
         run, name = _run_and_part(files.relative(entry.uri, work), place.fingerprint[:16])
         if run != place.run:
             entries[run].append(entry)
-            if is_part(name) and name not in named:
-                parts[run].append(name)
-    free = (run for run in sorted(parts) if not run or _is_free(place.root, run, entries[run]))
+            parts[run] += [name] if is_part(name) and name not in named else []
+    beats = {run for run, own in entries.items() if any(e.name == BEAT for e in own)}
+    ended = (run for run in sorted(parts) if parts[run] or run in beats)
+    free = (run for run in ended if not run or _is_free(place.root, run, entries[run]))
     return {run: sorted(parts[run]) for run in free}
 
 

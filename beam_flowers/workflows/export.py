@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, ModelError, PictureError
@@ -21,7 +22,6 @@ from beam_flowers.export.converters import Pixels, write_onnx, write_tflite, wri
 from beam_flowers.export.graph import write_saved_model
 from beam_flowers.export.keras_model import write_keras
 from beam_flowers.head.bundle import Bundle, require_backbone
-from beam_flowers.images.decode import decode
 from beam_flowers.images.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
@@ -199,7 +199,7 @@ def _open(uri: str, recipe: PixelRecipe) -> _Opened | None:
     if isinstance(result, Reject) or not result[1].startswith(_JPEG_OR_PNG):
         return None
     try:
-        return _Opened(result[1], decode(result[1], recipe).pixels)
+        return _Opened(result[1], decode_apart(result[1], recipe).pixels)
     except PictureError:
         return None
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
-from beam_flowers.images.memory import Gate
+from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import Limits, PixelRecipe
 
 RECIPE = PixelRecipe(24, 32)
@@ -91,7 +91,7 @@ PEAK = """if True:
     import pictures
     from PIL import Image
     from beam_flowers.images import decode as module
-    from beam_flowers.images.memory import Gate
+    from beam_flowers.images.memory_gate import Gate
     from beam_flowers.images.recipe import PixelRecipe
     def peak():
         lines = open("/proc/self/status").read().splitlines()

@@ -22,9 +22,10 @@ from stores import changed_rows, cli, dies_after, rejects, rows
 
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.store import history
-from beam_flowers.store.commits import latest
+from beam_flowers.store.commits import latest, read_manifest, versions
 from beam_flowers.store.features import read_features
 from beam_flowers.store.fsck import fsck
+from beam_flowers.store.lease import read_lease
 from beam_flowers.workflows.embed import RunOptions, embed_images
 
 OPERATIONS, SEED = (int(os.environ.get(n, d)) for n, d in (("OPERATIONS", 300), ("SEED", 0)))
@@ -64,6 +65,7 @@ class World:
     rows: dict[str, Known] = field(default_factory=dict)
     past: dict[int, dict[str, Known]] = field(default_factory=dict)
     counted: int = 0
+    begun: list[dict[str, Known]] = field(default_factory=list)
     clock: int = 1_700_000_000
     names: int = 0
 
@@ -173,11 +175,12 @@ class World:
     def run(self):
         root = self.chance.choice([f for f in self.folders() if self.files(f)])
         flag = self.chance.choice(["", "", "verify", "retry"])
-        expected = self.after(root, self.rows, verify=flag == "verify", retry=flag == "retry")
-        if any(row.is_image for row in expected.values()):
-            options = {"verify": flag == "verify", "retry_rejects": flag == "retry"}
-            self.embed(root, **options)
-            self.rows = expected
+        options = {"verify": flag == "verify", "retry": flag == "retry"}
+        states = [self.after(root, state, **options) for state in (self.rows, *self.begun)]
+        if all(any(row.is_image for row in state.values()) for state in states):
+            self.embed(root, verify=options["verify"], retry_rejects=options["retry"])
+            self.settle(states)
+            self.begun = []
 
     def die(self):
         """Ends a run at one of its changes of the disk; any order of these may be on it."""
@@ -186,7 +189,9 @@ class World:
             dies_after(patch, self.chance.randrange(25))
             with contextlib.suppress(Exception):
                 self.embed(root)
-        self.settle([self.rows, self.after(root, self.rows)])
+        states = [self.rows, *self.begun]
+        self.settle([*states, *(self.after(root, state) for state in states)])
+        self.note_begun(self.after(root, self.rows))
 
     def kill(self):
         """Ends a process by a signal, at any time; another one may be at work beside it."""
@@ -201,11 +206,24 @@ class World:
         runs[0].send_signal(self.chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         said = [run.communicate()[1].decode() for run in runs]
         assert [run.returncode for run in runs[1:]] in ([], [0]), said
-        orders = [self.rows, self.after(first, self.rows)]
+        orders = [self.rows, *self.begun]
+        orders += [self.after(first, state) for state in orders]
         if len(runs) == 2:
             orders = [self.after(beside, state) for state in orders]
             orders.append(self.after(first, self.after(beside, self.rows)))
         self.settle(orders)
+        self.note_begun(self.after(first, self.rows))
+
+    def note_begun(self, state):
+        """Keeps a state that whoever comes next may commit, for a run that was killed in it."""
+        self.begun = [state] if self.has_begun() else []
+
+    def has_begun(self):
+        store = str(self.store)
+        done = {read_manifest(store, version).run for version in versions(store)}
+        leases = {path.name for path in self.store.glob("__work/leases/run-*")}
+        begun = (name for name in leases if isinstance(read_lease(store, name[4:]), tuple))
+        return any(name[4:] not in done for name in begun)
 
     def settle(self, states):
         """Takes for true what the store has, if it is one of the states that it may have."""
@@ -221,12 +239,13 @@ class World:
 
     def vacuum(self):
         assert cli("vacuum", self.store, "--older-than", self.chance.choice(["0", "7d"])) == 0
+        self.settle([self.rows, *self.begun])
         self.past = {n: p for n, p in self.past.items() if n in self.readable()}
 
     def restore(self):
         number = self.chance.choice(sorted(self.past.keys() & self.readable()))
         assert cli("restore", self.store, number) == 0
-        self.rows = self.past[number]
+        self.rows, self.begun = self.past[number], []
 
     def readable(self):
         return {v.number for v in history.history(str(self.store)) if v.readable}
@@ -238,7 +257,7 @@ class World:
         if any(row.is_image for row in rest.values()):
             now = ["--now"] if self.chance.random() < 0.2 else []
             assert cli("forget", self.store, root, *now) == 0
-            self.rows = rest
+            self.rows, self.begun = rest, []
 
     # What has to be true after each of them.
 
@@ -275,6 +294,7 @@ class World:
             assert cli("forget", self.store, root) == 0
             self.rows = {uri: row for uri, row in self.rows.items() if row.root != root}
         fresh = World(self.base / "fresh", self.chance)
+        self.begun = []
         for root in roots:
             summary = self.embed(root, verify=True)
             self.rows = self.after(root, self.rows, verify=True)

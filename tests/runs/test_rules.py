@@ -51,7 +51,7 @@ def old(tmp_path, monkeypatch):
     (tmp_path / "other" / "rose" / "refused.png").write_bytes(REFUSED)
     (tmp_path / "other" / "rose" / "sound.jpg").write_bytes(pictures.jpeg(seed=9))
     with monkeypatch.context() as patch:
-        patch.setattr(compute, "decode", by_old_rules)
+        patch.setattr(compute, "decode_apart", by_old_rules)
         assert embed(tmp_path / "pictures", tmp_path / "store").rejected == 4
         embed(tmp_path / "other", tmp_path / "store")
     return tmp_path
@@ -176,7 +176,7 @@ def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read,
 def test_scores_are_made_again_of_what_may_be_concerned(old, model, read, monkeypatch):
     score = ["score", old / "pictures", "--model", model, "--output"]
     with monkeypatch.context() as patch:
-        patch.setattr(compute, "decode", by_old_rules)
+        patch.setattr(compute, "decode_apart", by_old_rules)
         assert cli(*score, old / "table") == 0
     read.clear()
     assert cli(*score, old / "table") == 0

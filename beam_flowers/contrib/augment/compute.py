@@ -9,10 +9,10 @@ from itertools import groupby
 import numpy as np
 
 from beam_flowers.backbones.compute import Done, Engine, Pending, read_content, submit
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.contrib.augment.distort import Distortions, canvas_recipe, distort
 from beam_flowers.contrib.augment.ledger import Copy, CopyVector
 from beam_flowers.errors import PictureError
-from beam_flowers.images.decode import decode_whole
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds
 
@@ -77,9 +77,9 @@ def _open_one(image: Image, sha256: str, recipe: PixelRecipe, limits: Limits) ->
     if found != sha256:
         return Reject(image, "read", "Changed", "the file was changed since it was embedded")
     try:
-        return decode_whole(data, recipe, limits)
+        return decode_apart(data, recipe, limits, whole=True)
     except PictureError as error:
-        return Reject(image, "decode", error.error_class, error.message)
+        return Reject(image, error.stage, error.error_class, error.message)
 
 
 def _rejected(copy: Copy, stage: str, error_class: str, message: str) -> Reject:

@@ -11,6 +11,7 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool, read_content
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.contrib.retrain_files.text_vectors import (
     TextName,
     backbone_of,
@@ -19,7 +20,6 @@ from beam_flowers.contrib.retrain_files.text_vectors import (
     parse_vector,
 )
 from beam_flowers.errors import InputError, PictureError
-from beam_flowers.images.decode import decode
 from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
@@ -253,8 +253,8 @@ class _Reading:
         if isinstance(content, Reject):
             return "read", content.error_class, f"{image.uri}: {content.message}"
         try:
-            picture = decode(content[1], _SMALL)
+            picture = decode_apart(content[1], _SMALL)
         except PictureError as error:
-            return "decode", error.error_class, f"{image.uri}: {error.message}"
+            return error.stage, error.error_class, f"{image.uri}: {error.message}"
         size = (picture.width, picture.height, picture.format)
         return Bottleneck(image, content[2], *size, vector)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from beam_flowers.errors import PictureError
-from beam_flowers.images.memory import Gate, memory_limit
+from beam_flowers.images.memory_gate import Gate, memory_limit
 
 MIB = 2**20
 HUGE = 9223372036854771712

@@ -7,7 +7,7 @@ from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import FORMATS
 from beam_flowers.images.recipe import PixelRecipe
-from beam_flowers.images.rules import RULES, changed_rules, is_outdated
+from beam_flowers.images.rules import CRASHED, RULES, changed_rules, decoder_versions, is_outdated
 
 
 def test_what_was_recorded_before_there_were_versions_is_one(monkeypatch):
@@ -33,6 +33,11 @@ def test_what_was_recorded_before_there_were_versions_is_one(monkeypatch):
         ({"NotAnImage"}, "decode", "NotAnImage", "not an image", True),
         ({"Undecodable"}, "decode", "Undecodable", "GIF cannot be decoded: x", True),
         ({"Undecodable"}, "decode", "Timeout", "decoding took more than 1 seconds", False),
+        ({"PNG"}, "decode", CRASHED, f"PNG ends its decoder ({decoder_versions()})", True),
+        ({"PNG"}, "decode", CRASHED, f"JPEG ends its decoder ({decoder_versions()})", False),
+        ({}, "decode", CRASHED, f"JPEG ends its decoder ({decoder_versions()})", False),
+        ({}, "decode", CRASHED, "JPEG ends its decoder (Pillow 1.0, zlib 1.2)", True),
+        ({}, "read", "Killed", "JPEG: the process that decodes it was ended", False),
         ({"PNG"}, "embed", "NotFinite", "the network gives NaN", False),
         ({"PNG", "Truncated"}, "read", "Truncated", "PNG", False),
         ({"PNG"}, "find", "DanglingLink", "the link leads to nothing", False),

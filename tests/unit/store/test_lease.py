@@ -11,6 +11,7 @@ import pytest
 from writers import Table, image
 
 from beam_flowers.errors import StoreError
+from beam_flowers.records import RootListed
 from beam_flowers.store import lease
 from beam_flowers.store.commits import latest, publish
 from beam_flowers.store.lease import (
@@ -31,6 +32,10 @@ URI_A, URI_B = A.uri, B.uri
 
 class Killed(Exception):
     """Raised where a process would have ended."""
+
+
+def killed(*arguments, **named):
+    raise Killed
 
 
 @pytest.fixture
@@ -59,12 +64,8 @@ def beat(own, **other):
 def killed_while_committing(table):
     """A run that has put its lease, and no manifest."""
     own, plan, part = planned(table)
-
-    def die(*arguments, **named):
-        raise Killed
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lease, "commit_on_newest", die)
+        patch.setattr(lease, "commit_on_newest", killed)
         with pytest.raises(Killed):
             own.finish(plan, part)
     return own, plan, part
@@ -105,6 +106,21 @@ class TestCommitFirst:
         self.check(table, own)
         assert own.finish(plan, late) == done
         assert latest(table.root).version == 2
+
+    def test_though_only_rows_leave_then_the_next_run_finishes_it(self, table):
+        """Later it would take out a row whose file is back by then."""
+        table.append(B)
+        own = table.writer()
+        beat(own)
+        plan = own.plan(A, RootListed("/r", True))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lease, "commit_on_newest", killed)
+            with pytest.raises(Killed):
+                own.finish(plan)
+        assert not work_parts(own.place)
+        other = table.writer()
+        assert not adopt_work(other.place, latest(table.root))
+        assert table.uris() == [URI_A]
 
     def test_and_cannot_be_finished_then_its_work_is_free(self, table):
         own, plan, part = killed_while_committing(table)

@@ -1,0 +1,381 @@
+"""Decodes pictures in processes of their own, so that a crash in C costs one picture."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import io
+import json
+import os
+import queue
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any
+
+from beam_flowers.backbones.hardware import cores
+from beam_flowers.errors import PictureError, WorkerError
+from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES, options_of
+from beam_flowers.images.formats import sniff
+from beam_flowers.images.memory_gate import Gate, memory_limit
+from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
+from beam_flowers.images.rules import CRASHED, decoder_versions
+from beam_flowers.records import READ, Picture
+
+# With this process' own path: a notebook or a worker may have added to it. By `-c`, since a
+# module of multiprocessing would import the user's main script again, which may not expect it.
+_PROGRAM = (
+    "import sys; free, sys.path[:] = int(sys.argv[1]), sys.argv[2:]; "
+    "from beam_flowers.images.decoder_process import main; main(free)"
+)
+
+_TRIES_ALONE = 2
+_PAUSE = 0.5
+"""Seconds before the next try where a process was killed: memory may be free again by then."""
+
+_START_SECONDS = 0.2
+"""Of CPU time for one more process. As much has been decoded before another one is started, so
+that a few pictures start only one."""
+
+_END_SECONDS = 5.0
+
+_PIPE_BYTES = 2**20
+"""As large as Linux lets everyone make a pipe: most files and pixels go in one piece."""
+
+_CPU_FACTOR = 6
+"""Of `Limits.seconds`, which Pillow is held to between its reads. One call of C may take longer."""
+
+_TOO_SLOW = -signal.SIGXCPU
+"""Status of a process that was ended for that."""
+
+_FAULTS = {
+    -number
+    for number in (
+        signal.SIGSEGV,
+        signal.SIGBUS,
+        signal.SIGABRT,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+    )
+}
+
+
+class _EndedError(Exception):
+    """Says that a decoder process ended before its answer.
+
+    Attributes:
+        status: exit code, or the negative number of the signal that ended it.
+    """
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+    @property
+    def is_crash(self) -> bool:
+        """Tells a fault in the process itself from an end that came from outside.
+
+        A positive exit code is C's `exit`, by which some libraries report damage. Other signals
+        are sent: SIGKILL for lack of memory, SIGTERM at a shutdown. 0 also stands for
+        an unknown status.
+        """
+        return self.status > 0 or self.status in _FAULTS
+
+
+def decode_apart(
+    data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS, *, whole: bool = False
+) -> Picture:
+    """Decodes one picture in a decoder process, to the same pixels as in this one.
+
+    Args:
+        data: the whole file.
+        recipe: size, crop and filter.
+        limits: what it may cost.
+        whole: as `decode_whole` does it.
+
+    Raises:
+        PictureError: as `decode` does. Also `Crashed`: the picture ends its decoder's process, in
+            two new ones as well. `Killed`, of stage `read`: the process was ended from outside
+            each time, which says nothing of the picture.
+        WorkerError: no decoder process starts here.
+    """
+    options = options_of(recipe, limits, whole)
+    seconds = _CPU_FACTOR * limits.seconds
+    ends: list[_EndedError] = []
+    # What an earlier picture did to the memory of a process may end it: hence the tries alone.
+    for is_alone in (False, *[True] * _TRIES_ALONE):
+        try:
+            return _decoders.ask(options, data, seconds, alone=is_alone)
+        except _EndedError as ended:
+            if ended.status == _TOO_SLOW:
+                raise PictureError(
+                    "Timeout", f"decoding took more than {seconds:g} seconds of CPU time"
+                ) from ended
+            ends.append(ended)
+            if not ended.is_crash:
+                time.sleep(_PAUSE)
+    raise _verdict(data, ends)
+
+
+def warm_up() -> None:
+    """Starts the first decoder process, if there is none, without waiting for it."""
+    _decoders.warm_up()
+
+
+def _verdict(data: bytes, ends: Sequence[_EndedError]) -> PictureError:
+    format_, name = sniff(data) or "file", _name(ends[-1].status)
+    if all(ended.is_crash for ended in ends[-_TRIES_ALONE:]):
+        return PictureError(
+            CRASHED,
+            f"{format_} ends its decoder, also one of its own ({name}; {decoder_versions()}): "
+            "save it anew with another program",
+        )
+    return PictureError(
+        "Killed",
+        f"{format_}: the process that decodes it was ended each time, the last by {name}, as "
+        "happens where memory runs out: run this again, with more memory or fewer workers",
+        stage=READ,
+    )
+
+
+def _name(status: int) -> str:
+    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
+
+
+@lru_cache(maxsize=1)
+def _gate() -> Gate:
+    """Returns the gate of all decoder processes of this one, which are as many as cores at most."""
+    return Gate(memory_limit(), cores())
+
+
+class _Decoder:
+    """Starts and asks one decoder process, for one thread at a time."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", _PROGRAM, str(_gate().free), *map(str, sys.path)]
+        # NumPy's BLAS, which is not used there, would start a thread for each core.
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, env=environment
+            )
+        except OSError as error:
+            raise WorkerError(f"no decoder process can be started: {error}") from error
+        assert self._process.stdin
+        assert isinstance(self._process.stdout, io.BufferedReader)
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        _enlarge(self._requests)
+        _enlarge(self._answers)
+        self._answered = select.poll()
+        self._answered.register(self._answers, select.POLLIN)
+        self._is_ready = False
+
+    def ask(self, options: bytes, data: bytes, seconds: float) -> Picture:
+        """Has a picture decoded, in `seconds` of CPU time at most.
+
+        Raises:
+            PictureError: the answer.
+            _EndedError: the process ended.
+            WorkerError: it does not start.
+        """
+        # Not at the top: a command starts the process before it imports such things itself.
+        import numpy as np
+
+        if not self._is_ready:
+            self._wait_until_ready()
+        try:
+            for part in (SIZES.pack(len(options), len(data)) + options, data):
+                self._write(part)
+            about, pixel_bytes = self._answer(seconds)
+            if "error_class" in about:
+                raise PictureError(about["error_class"], about["message"])
+            pixels = np.empty(about.pop("pixels"), np.uint8)
+            if pixels.nbytes != pixel_bytes or self._answers.readinto(pixels.data) != pixel_bytes:
+                raise EOFError
+        except (BrokenPipeError, EOFError, KeyError, ValueError) as error:
+            # The last two are of an answer that makes no sense: its memory is broken.
+            raise _EndedError(self.end()) from error
+        return Picture(pixels, **about)
+
+    def _answer(self, seconds: float) -> tuple[dict[str, Any], int]:
+        """Reads all of an answer but the pixels; grants memory as it is asked for."""
+        with contextlib.ExitStack() as memory:
+            while True:
+                self._wait_for_answer(seconds)
+                text_bytes, pixel_bytes = SIZES.unpack(self._read(SIZES.size))
+                about = json.loads(self._read(text_bytes))
+                if "needs" not in about:
+                    return about, pixel_bytes
+                # A picture that is looked at twice asks twice, and has let go of the first.
+                memory.close()
+                if type(about["needs"]) is not int or about["needs"] > _gate().most:
+                    raise ValueError
+                memory.enter_context(_gate().hold(about["needs"], "picture"))
+                self._write(GRANTED)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._requests.fileno(), rest) :]
+
+    def _wait_until_ready(self) -> None:
+        said = []
+        for line in self._answers:
+            if line == READY:
+                self._is_ready = True
+                return
+            said.append(line.decode(errors="replace").strip())
+        ended = _EndedError(self.end())
+        if ended.status < 0 and not ended.is_crash:
+            raise ended
+        raise WorkerError(
+            f"the decoder process {sys.executable} does not start ({_name(ended.status)}): "
+            f"{said[-1] if said else 'it says nothing'}"
+        )
+
+    def _wait_for_answer(self, seconds: float) -> None:
+        """Ends the process if it takes too long.
+
+        Nothing else stops a call of C that asks for no more of the file. A timer in the process
+        would, but made decoding a tenth slower (ITIMER_PROF, Linux 6.18).
+        """
+        begun = None
+        while not self._answered.poll(1000 * seconds):
+            now = _cpu_seconds(self._process.pid)
+            begun = now if begun is None else begun
+            if now - begun > seconds:
+                self.kill()
+                raise _EndedError(_TOO_SLOW)
+
+    def _read(self, size: int) -> bytes:
+        found = self._answers.read(size)
+        if len(found) < size:
+            raise EOFError
+        return found
+
+    def end(self) -> int:
+        """Lets an idle or a dying process end, and returns its exit status."""
+        self._requests.close()
+        try:
+            return self._process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+        finally:
+            self._answers.close()
+
+    def kill(self) -> int:
+        """Ends the process at once, and returns its exit status."""
+        self._process.kill()
+        self._requests.close()
+        self._answers.close()
+        return self._process.wait()
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a process; of systems that tell it in other ways, the time by the clock."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return time.monotonic()
+
+
+def _enlarge(pipe: IO[bytes]) -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # One user's pipes may be of limited size together.
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+class _Decoders:
+    """Lends decoder processes to threads: one at first, in the end as many as cores."""
+
+    def __init__(self) -> None:
+        # The last one used comes first, whose memory is still in the processor's caches: runs take
+        # 1.7 % longer than with decoding in this process, and 3.2 % in the order of a queue.
+        self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
+        self._idle.put(None)
+        self._count = 1
+        self._seconds = 0.0
+        self._lock = threading.Lock()
+
+    def ask(self, options: bytes, data: bytes, seconds: float, *, alone: bool) -> Picture:
+        """Has a picture decoded by the next process that is free, or if `alone` by a new one.
+
+        Raises:
+            PictureError: the answer.
+            _EndedError: the process ended.
+            WorkerError: it does not start.
+        """
+        with self._borrowed(alone) as decoder:
+            begun = time.perf_counter()
+            try:
+                return decoder.ask(options, data, seconds)
+            finally:
+                self._grow(time.perf_counter() - begun)
+
+    @contextlib.contextmanager
+    def _borrowed(self, alone: bool) -> Iterator[_Decoder]:
+        decoder = self._idle.get()
+        try:
+            if alone and decoder:
+                decoder.end()
+                decoder = None
+            decoder = decoder or _Decoder()
+            yield decoder
+        except PictureError:
+            raise
+        except BaseException:
+            # In the middle of an answer it is of no use any more.
+            if decoder:
+                decoder.kill()
+            decoder = None
+            raise
+        finally:
+            self._idle.put(decoder)
+
+    def _grow(self, seconds: float) -> None:
+        with self._lock:
+            self._seconds += seconds
+            if self._count < cores() and self._seconds > _START_SECONDS * self._count:
+                self._count += 1
+                self._idle.put(None)
+
+    def warm_up(self) -> None:
+        """Starts the first process, if there is none."""
+        with contextlib.suppress(queue.Empty):
+            decoder = self._idle.get_nowait()
+            try:
+                decoder = decoder or _Decoder()
+            finally:
+                self._idle.put(decoder)
+
+    def end(self) -> None:
+        """Ends the processes that are idle."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if decoder := self._idle.get_nowait():
+                    decoder.end()
+
+
+_decoders = _Decoders()
+
+
+def _forget() -> None:
+    global _decoders
+    _decoders = _Decoders()
+
+
+# A fork would share the pipes with this process, and take its answers.
+os.register_at_fork(after_in_child=_forget)
+# They would end by themselves; but as orphans, which some containers have nobody to bury.
+atexit.register(lambda: _decoders.end())

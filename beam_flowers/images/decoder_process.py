@@ -1,0 +1,89 @@
+"""Decodes pictures for another process, which outlives a crash of the decoders.
+
+`backbones.decoders` starts it; `decoder_protocol` has the form of requests and answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from beam_flowers.errors import PictureError
+from beam_flowers.images.decode import decode, decode_whole
+from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES
+from beam_flowers.images.memory_gate import AskingGate, memory_limit, set_gate
+from beam_flowers.images.recipe import Limits, PixelRecipe
+
+_MOST_SECONDS = 600
+"""By the clock, for one picture. The asking process sees to slow ones; this is the end of a call
+of C that goes on after that process was killed."""
+
+_OOM_PENALTY = 300
+"""Thousandths of the memory by which Linux takes this process for larger than it is: where memory
+runs out, one picture is to be lost and not the run."""
+
+
+def main(free: int) -> None:
+    """Answers requests until there are no more, also where the asking process has died.
+
+    Args:
+        free: bytes of memory that a picture may take without a question to the asking process.
+    """
+    # Ctrl-C goes to all processes of a terminal. The one that asks decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A crash is expected here, and its memory of no use to anybody.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError):  # Only Linux has it.
+        score = Path("/proc/self/oom_score_adj")
+        score.write_text(str(min(1000, int(score.read_text()) + _OOM_PENALTY)))
+    answers = os.fdopen(os.dup(1), "wb")
+    # What libraries of C print would be taken for an answer.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+    def ask(needed: int) -> None:
+        text = json.dumps({"needs": needed}).encode()
+        answers.write(SIZES.pack(len(text), 0) + text)
+        answers.flush()
+        if not sys.stdin.buffer.read(len(GRANTED)):
+            sys.exit()
+        signal.alarm(_MOST_SECONDS)
+
+    set_gate(AskingGate(memory_limit(), free, ask))
+    answers.write(READY)
+    answers.flush()
+    with contextlib.suppress(BrokenPipeError):
+        while len(sizes := sys.stdin.buffer.read(SIZES.size)) == SIZES.size:
+            options, data = map(sys.stdin.buffer.read, SIZES.unpack(sizes))
+            about, pixels = _answer(options, data)
+            text = json.dumps(about).encode()
+            answers.write(SIZES.pack(len(text), memoryview(pixels).nbytes) + text)
+            answers.write(pixels)
+            answers.flush()
+
+
+def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
+    recipe, limits, is_whole = _read_options(options)
+    signal.alarm(_MOST_SECONDS)
+    try:
+        picture = (decode_whole if is_whole else decode)(data, recipe, limits)
+    except PictureError as error:
+        return {"error_class": error.error_class, "message": error.message}, b""
+    finally:
+        signal.alarm(0)
+    about = picture._asdict() | {"pixels": picture.pixels.shape}
+    return about, picture.pixels.data
+
+
+@lru_cache(maxsize=8)
+def _read_options(options: bytes) -> tuple[PixelRecipe, Limits, bool]:
+    found = json.loads(options)
+    return PixelRecipe(**found["recipe"]), Limits(**found["limits"]), found["whole"]
