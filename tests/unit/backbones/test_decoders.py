@@ -60,14 +60,14 @@ class NotingGate(Gate):
 
     def __init__(self, limit, processes):
         super().__init__(limit, processes)
-        self.held, self.lock, self.most = [], threading.Lock(), (0, 0)
+        self.held, self.lock, self.peak = [], threading.Lock(), (0, 0)
 
     @contextlib.contextmanager
     def hold(self, needed, what):
         with super().hold(needed, what):
             with self.lock:
                 self.held.append(needed)
-                self.most = max(self.most, (sum(self.held), len(self.held)))
+                self.peak = max(self.peak, (sum(self.held), len(self.held)))
             yield
             with self.lock:
                 self.held.remove(needed)
@@ -86,7 +86,7 @@ def test_large_pictures_share_the_memory_of_all_processes(monkeypatch, mib, at_o
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: decode_apart(large, RECIPE), range(12)))
     assert all((picture.pixels == expected).all() for picture in found)
-    needed, together = gate.most
+    needed, together = gate.peak
     assert together in at_once
     assert together == 1 or needed <= gate.budget
     assert (gate.held, gate._used) == ([], 0)
@@ -97,7 +97,7 @@ def test_small_pictures_cost_no_question(monkeypatch):
     gate = NotingGate(2**30, 2)
     monkeypatch.setattr(decoders, "_gate", lambda: gate)
     assert decode_apart(SOUND["JPEG"], RECIPE).width
-    assert gate.most == (0, 0)
+    assert gate.peak == (0, 0)
 
 
 def children():
