@@ -76,12 +76,12 @@ class Limits:
         max_pixels: width times height of what is decoded. That is what the header declares,
             but a plain JPEG may be decoded at a fraction of it: one of 200 megapixels takes
             some 60 MiB. The default lets 102-megapixel cameras through in every format. What
-            a picture takes in memory is bounded apart from that, by `memory.Gate`.
+            a picture takes in memory is bounded apart from that, by `memory_gate.Gate`.
         seconds: CPU time of the decoding thread, so that a busy machine rejects no more
             than an idle one. Asked whenever the decoder wants more of the file: that
             covers headers and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A
-            WebP or compressed TIFF is decoded in one call of C that cannot be stopped;
-            `max_pixels` is what bounds it.
+            WebP or compressed TIFF is decoded in one call of C, which commands stop after six
+            times as much.
         salvage: share of the rows of a JPEG that may be missing at its end. `Picture.format` says
             how many are. libjpeg shows them as grey.
     """
