@@ -70,7 +70,7 @@ def embed_scored(
     rules = Rules(verify=options.verify, retry=options.retry_rejects, relabel=False)
     run = backbone_run(place, backbone, encoding, rules, options.shards, warn, progress)
     # `--verify` trusts no stored row, those of the collection neither.
-    run = replace(run, others=(store,), leaves_out=not options.verify)
+    run = replace(run, others=(store,), leaves_out=not options.verify, made=options.made)
 
     def carry_out(plan: Plan) -> None:
         _require_newest_layout(store)

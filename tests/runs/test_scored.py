@@ -66,10 +66,12 @@ def scores(base):
 
 def test_the_collection_is_as_it_was(collection, capsys):
     before = latest(str(collection / "store"))
-    assert str(score(collection, collection / "more")) == (
+    made = {"command": "score"}
+    assert str(score(collection, collection / "more", made=made)) == (
         "embedded 6, reused 0, rejected 0, hidden 0, of 6"
     )
     assert latest(str(collection / "store")) == before
+    assert latest(str(collection / "store" / "__scored")).made["command"] == "score"
     assert len(rows(collection / "store")) == 20
     assert len(pd.read_parquet(collection / "store")) == 20
     assert ds.dataset(collection / "store").count_rows() == 20
