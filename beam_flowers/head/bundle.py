@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +33,31 @@ _OF_THE_HEAD = ("temperature", "multi_label")
 _IN_FILES = ("head", "held_out")
 _LATER = ("augmentation",)
 """Fields that older models lack: left out where they are None, so that these keep their ids."""
+
+
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    """Types of the fields in `model.json`, which may come from anybody; see `Bundle`."""
+
+    format: str
+    model_id: str
+    files: dict[str, str]
+    labels: list[str]
+    backbone: str
+    fingerprint: str
+    pixels: dict[str, Any]
+    recipe: dict[str, Any]
+    split: dict[str, Any]
+    seed: int
+    dataset_hash: str
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    temperature: float
+    multi_label: bool = False
+    calibration: dict[str, Any] | None = None
+    sweep: list[dict[str, Any]] = []
+    thresholds: list[float] = []
+    label_separator: str | None = None
+    augmentation: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +193,7 @@ def read_bundle(folder: str) -> Bundle:
     head = {key: described[key] for key in _OF_THE_HEAD if key in described}
     other = ("format", "files", "model_id", *_OF_THE_HEAD)
     fields = {key: value for key, value in described.items() if key not in other}
-    fields["labels"] = tuple(fields["labels"])
+    fields["labels"] = tuple(described["labels"])
     if _HELD_OUT in hashes:
         fields["held_out"] = _read_array(folder, _HELD_OUT, hashes)
     try:
@@ -263,26 +289,23 @@ def check_model_folder(folder: str, writing: Writing | None = None) -> None:
 
 
 def _is_bundle(folder: str) -> bool:
-    return files.exists(files.join(folder, _UNFINISHED)) or bool(_read_older(folder))
+    return files.exists(files.join(folder, _UNFINISHED)) or bool(_read_description(folder))
 
 
 def _names_of_older(folder: str) -> set[str]:
     """Names of the arrays of the bundle that is in a folder, if one is."""
     try:
-        return set(_NAMES).intersection(_read_older(folder)["files"])
+        return set(_NAMES).intersection(_read_description(folder)["files"])
     except (ModelError, OSError):
         return set()
 
 
-def _read_older(folder: str) -> dict[str, Any]:
-    if files.stat(files.join(folder, MODEL_FILE)).bytes > _LARGEST:
-        raise ModelError(f"{files.join(folder, MODEL_FILE)!r} is too large for a model of ours")
-    return _read_description(folder)
-
-
-def _read(folder: str, name: str) -> bytes:
+def _read(folder: str, name: str, most: int | None = None) -> bytes:
+    uri = files.join(folder, name)
     try:
-        return files.read_bytes(files.join(folder, name))
+        if most is not None and files.stat(uri).bytes > most:
+            raise ModelError(f"{uri!r} is too large for a model of ours")
+        return files.read_bytes(uri)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(
@@ -294,8 +317,8 @@ def _read(folder: str, name: str) -> bytes:
 def _read_description(folder: str) -> dict[str, Any]:
     where = files.join(folder, MODEL_FILE)
     try:
-        described = json.loads(_read(folder, MODEL_FILE))
-    except ValueError as error:
+        described = json.loads(_read(folder, MODEL_FILE, _LARGEST))
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{where!r} is no JSON: {error}") from error
     found = described.get("format") if isinstance(described, dict) else None
     form, _, number = str(found).rpartition(" ")
@@ -312,6 +335,10 @@ def _read_description(folder: str) -> dict[str, Any]:
             f"{where!r} was changed: its content has the id {identity},"
             f" it says {described.get('model_id')!r}"
         )
+    try:
+        msgspec.convert(described, _Fields)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ModelError(f"{where!r} is no model of ours: {error}") from error
     return described
 
 
@@ -326,10 +353,11 @@ def _read_checked(folder: str, name: str, hashes: Mapping[str, str]) -> bytes:
 
 
 def _read_array(folder: str, name: str, hashes: Mapping[str, str]) -> npt.NDArray[Any]:
+    data = _read_checked(folder, name, hashes)
     try:
-        array: npt.NDArray[Any] = np.load(
-            io.BytesIO(_read_checked(folder, name, hashes)), allow_pickle=False
-        )
-    except ValueError as error:
+        array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # A header is parsed as Python, by parsers with errors of their own.
         raise ModelError(f"{files.join(folder, name)!r} is no array: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ModelError(f"{files.join(folder, name)!r} is no array, but an archive")
     return array
