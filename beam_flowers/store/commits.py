@@ -232,6 +232,8 @@ def _foreign_fields(manifest: Manifest) -> Iterator[tuple[str, Any]]:
             yield f"{where}.fingerprint", section.fingerprint
         if not isinstance(section.about, dict):
             yield f"{where}.about", section.about
+        elif not isinstance(section.about.get("name", ""), str):
+            yield f"{where}.about.name", section.about.get("name")
         for root in section.roots:
             if not isinstance(root, str):
                 yield f"{where}.roots", root

@@ -56,6 +56,7 @@ HOSTILE = {
     "version is text": (lambda document: document.update(version="../7"), "version"),
     "version of another file": (lambda document: document.update(version=7), "version"),
     "rows are text": (lambda document: section(document)["parts"][0].update(rows="1"), "parts[0]"),
+    "name is a number": (lambda document: section(document)["about"].update(name=7), "about.name"),
     "sections are a list": (lambda document: document.update(sections=[]), "damaged"),
     "document is a list": (None, "damaged"),
 }
