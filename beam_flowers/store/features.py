@@ -100,7 +100,8 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
     """The section to read: the one named, or the only one.
 
     Raises:
-        StoreError: if it is absent or if several would do; they are listed.
+        StoreError: if it is absent, if several would do, which are listed, or if the manifest does
+            not say of which backbone it is.
     """
     require_images(root, manifest)
     names = {key: str(s.about.get("name", "")) for key, s in manifest.sections.items()}
@@ -112,7 +113,13 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
         raise StoreError(f"{root} has no vectors of {backbone!r}; it holds: {held}")
     if len(fitting) > 1:
         raise StoreError(f"{root} holds several backbones; choose one with --backbone: {held}")
-    return fitting[0], manifest.sections[fitting[0]]
+    section = manifest.sections[fitting[0]]
+    if "name" not in section.about:
+        raise StoreError(
+            f"{root}: version {manifest.version} names no backbone for {fitting[0]}, as this "
+            "program always does; embed the images again, or restore an older version"
+        )
+    return fitting[0], section
 
 
 def read_features(

@@ -102,6 +102,15 @@ def test_a_hostile_manifest_is_named_and_nothing_is_touched(store, tmp_path, cas
     assert tree(tmp_path) == before
 
 
+def test_a_section_without_its_backbone_is_named(store, tmp_path, capsys):
+    path = store / "__commits" / "00000002.json"
+    document = json.loads(path.read_text())
+    del section(document)["about"]["name"]
+    path.write_text(json.dumps(document))
+    assert cli("train", store, "--model", tmp_path / "model") == 1
+    assert f"names no backbone for {KEY}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:1]))
 def test_every_command_refuses_it(store, tmp_path, capsys, command):
     path = store / "__commits" / "00000002.json"
