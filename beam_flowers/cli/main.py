@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen.write_by(screen.plain)
     _quieten(_log_flags(arguments).verbose)
     try:
-        return _run(arguments)
+        with contextlib.redirect_stdout(screen.Escaped(sys.stdout)):
+            return _run(arguments)
     except BeamFlowersError as error:
         return _refuse(error)
     except KeyboardInterrupt as interrupt:

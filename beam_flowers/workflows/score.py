@@ -90,7 +90,7 @@ def score_images(
         if progress:
             progress.begin("writing")
         if suffix(job.output):
-            _write_files(files.absolute(job.output), job.table, kind)
+            _write_files(job, kind)
         return summary, _copy(job, kind, warn) if job.copy_to else None
 
     summary, copied = _until_written(job, attempt) if suffix(job.output) else attempt()
@@ -197,14 +197,16 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
             yield Labelled(row["uri"], row["sha256"], tuple(names))
 
 
-def _write_files(output: str, table: str, kind: ScoreRows) -> None:
+def _write_files(job: Job, kind: ScoreRows) -> None:
     """The committed parts as one file, and the rejects as another."""
-    place, section = _own_section(table, kind)
+    output = files.absolute(job.output)
+    place, section = _own_section(job.table, kind)
     rows = [read_part(place, p.name) for p in section.rows]
     rejects = [read_part(place, p.name) for p in section.rejects]
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
-    write_table(output, scores_of(scores))
-    write_table(rejects_name(output), pa.concat_tables([RejectRows().table([]), *rejects]))
+    rejected = pa.concat_tables([RejectRows().table([]), *rejects])
+    write_table(output, scores_of(scores), job.exact_csv)
+    write_table(rejects_name(output), rejected, job.exact_csv)
 
 
 def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:

@@ -40,6 +40,7 @@ class Job:
         partition_by_label: see `Layout`; for a folder.
         copy_to: folder into which the pictures are copied, below one folder for each label.
         writing: the terms on which the table is written; `images` and `store` are inputs anyway.
+        exact_csv: cells of CSV as they are, also those that a spreadsheet runs as formulas.
     """
 
     images: tuple[str, ...]
@@ -51,6 +52,7 @@ class Job:
     partition_by_label: bool = False
     copy_to: str | None = None
     writing: Writing = field(default_factory=Writing)
+    exact_csv: bool = False
 
     def __post_init__(self) -> None:
         require_kind(self.output)
