@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from beam_flowers.files.text import visible as visible
+from beam_flowers.files.text import without_secrets
 
 Writer = Callable[[str, str], None]
 
@@ -46,7 +47,7 @@ def write_by(writer: Writer) -> None:
 
 def say(kind: str, message: str) -> None:
     """A line for the user, about a `warning` or an `error`."""
-    _writer(kind, message)
+    _writer(kind, without_secrets(message))
 
 
 def plain_output(text: str) -> None:
@@ -69,13 +70,13 @@ def tell(text: str) -> None:
 
 
 class Escaped(io.TextIOBase):
-    """Standard output for text that may come from anywhere: all but its lines and tabs escaped."""
+    """Standard output without secrets, and escaped but for its lines and tabs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(visible(text, kept="\n\t"))
+        self._stream.write(visible(without_secrets(text), kept="\n\t"))
         return len(text)
 
     def flush(self) -> None:

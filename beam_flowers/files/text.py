@@ -1,4 +1,4 @@
-"""Text from elsewhere, as terminals and spreadsheets may have it."""
+"""Text from elsewhere, as terminals, logs and spreadsheets may have it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_NAMES = (
+    r"secret|token|passw|pwd|credential|signature|api_?key|account_?key|access_?key|shared_?access"
+    r"|connection_?string"
+)
+_HIDDEN = re.compile(
+    # https://user:password@host/
+    r"(?P<before>://)[^/?#\s'\"\\]*(?=@)"
+    # ?sig=..., AccountKey=...;, --s3_session_token=..., 's3_secret_access_key': '...'
+    rf"|(?P<name>(?:[\w.-]*(?:{_NAMES})[\w.-]*|\bsig)(?:['\"]?\s*=\s*['\"]?|['\"]\s*:\s*['\"]))"
+    r"[^&;,\s'\"\\]+"
+    r"|(?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=-]{16,}"
+    # As services write their tokens: Hugging Face, GitHub, Slack, AWS, JSON web tokens.
+    r"|\b(?:hf_|gh[pousr]_|github_pat_|xox[abp]-|AKIA|ASIA)[\w-]{12,}"
+    r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",
+    re.IGNORECASE,
+)
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
@@ -25,6 +41,13 @@ def visible(text: str, kept: str = "") -> str:
         if unicodedata.category(c) in _INVISIBLE and c not in kept
         else c
         for c in text
+    )
+
+
+def without_secrets(text: str) -> str:
+    """`text` with `...` for passwords, keys, signatures and tokens in addresses and settings."""
+    return _HIDDEN.sub(
+        lambda m: f"{m['before'] or ''}{m['name'] or ''}{m['scheme'] or ''}...", text
     )
 
 

@@ -32,7 +32,7 @@ from beam_flowers.store.table import TRIES
 from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
-from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted
+from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted, make_unfinished
 from beam_flowers.workflows.score_stored import is_store, score_stored
 
 T = TypeVar("T")
@@ -109,6 +109,7 @@ def _until_written(job: Job, attempt: Callable[[], T]) -> T:
     it under this one's hands: then all is made again.
     """
     for _ in range(TRIES):
+        make_unfinished(job.table)
         with present(job.table) as presence:
             try:
                 result = attempt()
