@@ -17,35 +17,32 @@ ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python3 -m venv /opt/venv
 
-# PyPI's `tensorflow` carries CUDA kernels that a CPU never calls. `tensorflow-cpu` is the same
-# module without them, a third smaller; the empty distribution beside it answers whoever asks for
-# `tensorflow` by name. `--build-arg TENSORFLOW=tensorflow` takes the big one.
-ARG TENSORFLOW=tensorflow-cpu
-# `aws` is for s3://. Others for the asking: --build-arg EXTRAS=aws,gcp,azure,hdfs
-ARG EXTRAS=aws
-# CONSTRAINTS=/dev/null takes the newest of everything, to renew the file.
-ARG CONSTRAINTS=deploy/constraints.txt
+# All that we depend on, by the digests of its files and without looking for more: who takes over a
+# package or a mirror gets nothing in. `deploy/lock.sh` writes the lists, also those for other extras
+# than `aws`, which is for s3://; --build-arg REQUIREMENTS=deploy/requirements-... takes another.
+ARG REQUIREMENTS=
 ARG BEAM_VERSION
-COPY deploy/constraints.txt deploy/
-COPY pyproject.toml setup.py README.md LICENSE ./
-# All that we depend on, before our own code: a layer that most builds find ready. At its end goes
-# what only compilers read. Bytecode stays: workers cannot write it, and each would compile
-# TensorFlow at its start.
-RUN pip install -c "$CONSTRAINTS" "$TENSORFLOW" \
- && if [ "$TENSORFLOW" != tensorflow ]; then \
-      version=$(pip show "$TENSORFLOW" | sed -n 's/^Version: //p') \
-   && mkdir alias \
-   && printf '[project]\nname = "tensorflow"\nversion = "%s"\ndependencies = ["%s==%s"]\n[tool.setuptools]\npy-modules = []\n' \
-        "$version" "$TENSORFLOW" "$version" > alias/pyproject.toml \
-   && pip install ./alias; \
+COPY deploy/requirements-*.txt deploy/
+# Before our own code: a layer that most builds find ready. At its end goes what only compilers read.
+# Bytecode stays: workers cannot write it, and each would compile TensorFlow at its start.
+# `tensorflow-cpu` is `tensorflow` without CUDA kernels, a third smaller: the empty distribution
+# answers whoever asks for `tensorflow` by name.
+RUN pip install --require-hashes --no-deps --only-binary :all: \
+      -r "${REQUIREMENTS:-deploy/requirements-$(uname -m).txt}" \
+ && test "$(pip show apache-beam | sed -n 's/^Version: //p')" = "$BEAM_VERSION" \
+ && version=$(pip list --format freeze | sed -n 's/^tensorflow[-_]cpu==//p') \
+ && if [ -n "$version" ]; then \
+      mkdir alias \
+   && printf '[project]\nname = "tensorflow"\nversion = "%s"\ndependencies = ["tensorflow-cpu==%s"]\n[tool.setuptools]\npy-modules = []\n' \
+        "$version" "$version" > alias/pyproject.toml \
+   && pip install --no-deps --no-build-isolation ./alias; \
     fi \
- && mkdir beam_flowers \
- && pip install -c "$CONSTRAINTS" "apache-beam==$BEAM_VERSION" ".[$EXTRAS]" \
  && cd /opt/venv/lib/python3.11/site-packages \
  && rm -rf tensorflow/include pyarrow/include clang/native
 
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY beam_flowers beam_flowers
-RUN pip install --no-deps --force-reinstall . && pip check
+RUN pip install --no-deps --no-build-isolation . && pip check
 
 
 FROM docker.io/library/python:3.11-slim${PYTHON_DIGEST}

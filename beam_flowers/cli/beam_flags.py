@@ -9,7 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from beam_flowers.errors import InputError
+from beam_flowers.files.text import without_secrets
 
+_SECRET = ("secret", "token", "passw", "key", "credential", "connection_string", "sas")
 _NEGATIVE = re.compile(r"-[\d.]")
 
 
@@ -67,7 +69,7 @@ def _beam_flag(name: str, value: str, rest: list[str], own: Iterable[str]) -> st
         _refuse_misspelt(name, own, 0.8)
         if not value and rest and not rest[0].startswith("-"):
             raise InputError(
-                f"unknown flag {name!r}: to hand it to Beam's runner, write {name}={rest[0]}"
+                f"unknown flag {name!r}: to hand it to Beam's runner, write {name}=VALUE"
             )
         return name + value
     flag = underscored if underscored in known else name
@@ -85,14 +87,16 @@ def require_no_pipeline(command: str, beams: Sequence[str]) -> None:
     known = file_system_actions()
     wrong = [flag for flag in beams if flag.partition("=")[0] not in known]
     if wrong:
-        raise InputError(f"{command} runs no pipeline; leave out {' '.join(wrong)}")
+        raise InputError(
+            f"{command} runs no pipeline; leave out {' '.join(map(without_secret, wrong))}"
+        )
 
 
 def without_secret(flag: str) -> str:
-    """A flag as it may be shown: values of secrets, tokens and passwords are left out."""
+    """A flag as it may be shown: values of secrets, tokens, keys and passwords are left out."""
     name, equals, _ = flag.partition("=")
-    hidden = any(word in name for word in ("secret", "token", "password", "key_id"))
-    return f"{name}=..." if equals and hidden else flag
+    hidden = any(word in name for word in _SECRET)
+    return f"{name}=..." if equals and hidden else without_secrets(flag)
 
 
 def _refuse_misspelt(name: str, known: Iterable[str], cutoff: float) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from beam_flowers.cli.beam_flags import require_no_pipeline
 from beam_flowers.cli.progress import add_progress, print_object, shown
-from beam_flowers.cli.shared_flags import add_overwrite, warn, writing
+from beam_flowers.cli.screen import visible
+from beam_flowers.cli.shared_flags import add_csv, add_overwrite, warn, writing
 
 if TYPE_CHECKING:
     from beam_flowers.workflows.evaluate import Evaluated
@@ -36,6 +37,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", default=OUTPUT, help=f"folder to write to (default ./{OUTPUT})"
     )
     add_overwrite(parser)
+    add_csv(parser)
     parser.add_argument(
         "--split",
         default="testing",
@@ -89,6 +91,7 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress) -> Evaluated:
         arguments.neighbours,
         arguments.folds,
         writing=writing(arguments),
+        exact_csv=arguments.csv == "exact",
     )
     return evaluate_model(job, progress)
 
@@ -112,6 +115,9 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
             f"suspected label errors: {len(suspects['rows'])} of {suspects['measured_on']}"
         )
     if near is not None:
-        lines.append(f"nearest to {near['uri']} (label: {near['label']}):")
-        lines += [f"  {n['similarity']:.4f}  {n['label']}  {n['uri']}" for n in near["rows"]]
+        lines.append(f"nearest to {visible(near['uri'])} (label: {visible(str(near['label']))}):")
+        lines += [
+            f"  {n['similarity']:.4f}  {visible(str(n['label']))}  {visible(n['uri'])}"
+            for n in near["rows"]
+        ]
     return lines

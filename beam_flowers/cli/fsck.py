@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared_flags import BEAM, warn
 
 _EXIT_DAMAGED = 1
@@ -33,10 +34,10 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     found = fsck(files.absolute(arguments.table), repair=arguments.repair)
     for name in ("damaged", "missing", "lost"):
         for uri, rows in getattr(found, name).items():
-            print(f"{name}: {uri} ({counted(rows, 'row')})")
+            print(f"{name}: {visible(uri)} ({counted(rows, 'row')})")
     for name in ("left_over", "foreign"):
         for uri in getattr(found, name):
-            print(f"{name.replace('_', ' ')}: {uri}")
+            print(f"{name.replace('_', ' ')}: {visible(uri)}")
     gone = sum(sum(getattr(found, name).values()) for name in ("damaged", "missing", "lost"))
     size = f"{found.bytes / 1e6:,.1f} MB"
     print(

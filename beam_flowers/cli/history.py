@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared_flags import BEAM
 
 
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         notes += ["its parts are gone"] * (not version.readable)
         print(
             f"{version.number:>7}  {when if version.time else 'unknown':<19}  {version.rows:>9}  "
-            f"{version.rejects:>7}  {counts}  {by}{' (' + ', '.join(notes) + ')' if notes else ''}"
+            f"{version.rejects:>7}  {counts}  "
+            f"{visible(by)}{' (' + ', '.join(notes) + ')' if notes else ''}"
         )
     if len(found) >= MOST_VERSIONS:
         print(f"older ones went, though they were younger than 7 days: {MOST_VERSIONS:,} are kept")

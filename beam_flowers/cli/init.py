@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -58,7 +59,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     # It is edited by hand: also one that this command wrote is replaced with the flag only.
     writing(arguments).check_file(path, "a new configuration file")
     text = template({name: parsers[name] for name in chosen}, path)
-    files.write_atomic(files.absolute(path), text.encode())
+    target = files.absolute(path)
+    files.write_atomic(target, text.encode())
+    if files.is_local(target):
+        # Who sets Beam's flags in it may write passwords there.
+        os.chmod(target, 0o600)
     print(f"written: {path} ({', '.join(chosen)})")
     print(f"next: edit it, then beam-flowers {chosen[0]} --config {path}")
     return 0

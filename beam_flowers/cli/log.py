@@ -12,9 +12,11 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from beam_flowers.errors import InputError, OutputError
 from beam_flowers.files.private import private_folder
+from beam_flowers.files.text import without_secrets
 
 DEBUG = "BEAM_FLOWERS_DEBUG"
 _MOST_BYTES = 8 * 2**20
@@ -102,6 +104,8 @@ def _open(path: Path) -> int:
                 f"--log-file {path} is there and no log of this program, which --overwrite does "
                 "not replace either; give another name"
             )
+        # It may be one of an earlier version, or made by hand.
+        os.fchmod(target, 0o600)
         os.ftruncate(target, 0)
         os.write(target, f"{_HEADER}, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
     except OSError as error:
@@ -137,6 +141,16 @@ def _bound() -> None:
             os.write(2, f"{_HEADER}, begun anew at {_MOST_BYTES} bytes\n".encode())
 
 
-def handler() -> logging.Handler:
-    """Python's own log lines, to descriptor 2."""
-    return logging.StreamHandler(os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace"))
+class _Formatter(logging.Formatter):
+    """Lines as `logging.basicConfig` has them, tracebacks included, without secrets."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+def handler(stream: TextIO | None = None) -> logging.Handler:
+    """Python's own log lines, to a stream; without one to descriptor 2."""
+    stream = stream or os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    found = logging.StreamHandler(stream)
+    found.setFormatter(_Formatter(logging.BASIC_FORMAT))
+    return found

@@ -19,6 +19,7 @@ from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.config import command_parser, command_parsers
 from beam_flowers.cli.parser import COMMANDS, make_parser
 from beam_flowers.errors import BeamFlowersError, OutputError
+from beam_flowers.files.text import without_secrets
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     screen.write_by(screen.plain)
     _quieten(_log_flags(arguments).verbose)
     try:
-        return _run(arguments)
+        with contextlib.redirect_stdout(screen.Escaped(sys.stdout)):
+            return _run(arguments)
     except BeamFlowersError as error:
         return _refuse(error)
     except KeyboardInterrupt as interrupt:
@@ -122,7 +124,7 @@ def _run(arguments: list[str]) -> int:
     try:
         ours, beams = split_flags(arguments[1:], command)
     except BeamFlowersError as error:
-        command.error(str(error))
+        command.error(without_secrets(str(error)))
     if path := configs.config_named_in(ours):
         beams = _configure(path, parser, arguments[0], ours, beams)
     # For the commands that write about all commands.
@@ -201,7 +203,7 @@ def _telling(lines: Sequence[str]) -> str:
 def _quieten(verbose: bool) -> None:
     """Keeps the libraries' own notes off the screen; in the log, if there is one, they are."""
     if verbose:
-        logging.basicConfig(level=logging.DEBUG)
+        logging.basicConfig(level=logging.DEBUG, handlers=[log.handler(sys.stderr)])
         return
     logs = log.name() is not None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if logs else "3")

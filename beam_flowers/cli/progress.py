@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from beam_flowers.cli import screen
+from beam_flowers.files.text import without_secrets
 
 if TYPE_CHECKING:
     from beam_flowers.workflows.progress import Progress, State
@@ -123,7 +124,7 @@ class Objects:
 
 def print_object(**values: Any) -> None:
     """A line of JSON on standard error."""
-    print(json.dumps(values), file=sys.stderr, flush=True)
+    print(without_secrets(json.dumps(values)), file=sys.stderr, flush=True)
 
 
 class Bar:

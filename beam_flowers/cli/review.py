@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
 from beam_flowers.cli.beam_flags import require_no_pipeline
 
@@ -31,6 +34,28 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
 
+@contextlib.contextmanager
+def opened(url: str) -> Iterator[None]:
+    """Opens a page in the browser by a file that leads there, and deletes that behind the body.
+
+    All users of a machine see the command line of a browser, and the address holds the secret.
+    """
+    import html
+    import tempfile
+    import webbrowser
+
+    # A folder of the user's own, 0700.
+    with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
+        page = Path(folder, "review.html")
+        address = html.escape(url)
+        page.write_text(
+            f'<!doctype html><title>review</title><meta name="referrer" content="no-referrer">'
+            f'<meta http-equiv="refresh" content="0;url={address}"><a href="{address}">review</a>'
+        )
+        webbrowser.open(page.as_uri())
+        yield
+
+
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """`beam-flowers review`."""
     from beam_flowers.review.serve import ReviewJob, reviewing
@@ -39,12 +64,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     job = ReviewJob(arguments.scores, arguments.output, arguments.port, arguments.model_id)
     with reviewing(job) as found:
         print(f"review: {found.url}\nCtrl-C ends it", flush=True)
-        if arguments.open:
-            import webbrowser
-
-            webbrowser.open(found.url)
-        # It returns after Ctrl-C, which here is no failure.
-        found.server.serve_forever()
+        with opened(found.url) if arguments.open else contextlib.nullcontext():
+            # It returns after Ctrl-C, which here is no failure.
+            found.server.serve_forever()
         print(f"\n{len(found.decisions)} corrections in {arguments.output}")
     print(f"next: beam-flowers train STORE --model MODEL --labels {arguments.output}")
     return 0

@@ -11,6 +11,7 @@ from beam_flowers.cli.progress import conclude, shown
 from beam_flowers.cli.shared_flags import (
     BEAM,
     IMAGES,
+    add_csv,
     add_images,
     add_overwrite,
     add_run,
@@ -59,6 +60,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_layout(parser: argparse.ArgumentParser) -> None:
+    add_csv(parser)
     parser.add_argument(
         "--separate-columns",
         action="store_true",
@@ -120,4 +122,5 @@ def _job(arguments: argparse.Namespace) -> Job:
         bool(arguments.partition_by),
         arguments.copy_to,
         writing(arguments, *arguments.model),
+        arguments.csv == "exact",
     )

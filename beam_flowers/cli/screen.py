@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import unicodedata
 from collections.abc import Callable
+from typing import TextIO
+
+from beam_flowers.files.text import visible as visible
+from beam_flowers.files.text import without_secrets
 
 Writer = Callable[[str, str], None]
-_INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def visible(text: str) -> str:
-    r"""`text` as one line that moves no cursor: control characters become `\n`, `\x1b`, ..."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        c.encode("unicode_escape").decode() if unicodedata.category(c) in _INVISIBLE else c
-        for c in text
-    )
 
 
 def cells(text: str) -> int:
@@ -53,7 +47,7 @@ def write_by(writer: Writer) -> None:
 
 def say(kind: str, message: str) -> None:
     """A line for the user, about a `warning` or an `error`."""
-    _writer(kind, message)
+    _writer(kind, without_secrets(message))
 
 
 def plain_output(text: str) -> None:
@@ -73,6 +67,26 @@ def print_by(printer: Callable[[str], None]) -> None:
 def tell(text: str) -> None:
     """Lines of a run's output, while its progress is shown."""
     _printer(text)
+
+
+class Escaped(io.TextIOBase):
+    """Standard output without secrets, and escaped but for its lines and tabs."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(visible(without_secrets(text), kept="\n\t"))
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
 _LEVELS = {"beam_flowers": logging.WARNING, "apache_beam": logging.CRITICAL}

@@ -100,6 +100,19 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_csv(parser: argparse.ArgumentParser) -> None:
+    """`--csv`."""
+    parser.add_argument(
+        "--csv",
+        choices=("safe", "exact"),
+        default="safe",
+        help="safe (default): in .csv a ' stands before text that a spreadsheet would run as a "
+        "formula (what begins with = + - @, tab or carriage return and is no number), and before "
+        "a ' that stands there already; commands that read the table take it off. exact: cells as "
+        "they are",
+    )
+
+
 def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
     """The terms of writing, from `add_overwrite`'s flag.
 

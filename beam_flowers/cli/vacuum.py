@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
+from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared_flags import BEAM
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -47,10 +48,10 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     found = vacuum(files.absolute(store), dry_run=arguments.dry_run, **ages)
     if arguments.dry_run:
         for uri in found.deleted:
-            print(f"would delete {uri}")
+            print(f"would delete {visible(uri)}")
     named = found.foreign if arguments.dry_run else found.foreign[:_MOST_LINES]
     for uri in named:
-        print(f"not written by beam-flowers, left alone: {uri}")
+        print(f"not written by beam-flowers, left alone: {visible(uri)}")
     if rest := len(found.foreign) - len(named):
         print(f"and {rest:,} more, which --dry-run names")
     verb = "would delete" if arguments.dry_run else "deleted"

@@ -13,6 +13,7 @@ from PIL import Image as Pillow
 from beam_flowers.backbones.compute import read_content
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import PictureError
+from beam_flowers.files.text import guarded, visible
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
@@ -82,7 +83,7 @@ def _across(count: int) -> int:
 
 
 def _cell(value: object) -> str:
-    return " ".join(str("" if value is None else value).split())
+    return str(guarded(visible(" ".join(str("" if value is None else value).split()))))
 
 
 def _sprite(uris: Sequence[str], threads: Executor) -> tuple[Pillow.Image, int]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from beam_flowers.files.text import visible
+
 
 def percent(share: float | None) -> str:
     """`0.931` as `93.1 %`; a dash where there is nothing."""
@@ -19,7 +21,7 @@ def interval(share: Mapping[str, Any], low: str = "low", high: str = "high") -> 
 
 def cell(value: Any) -> str:
     """Any text as itself: nothing in it is Markdown, nothing ends a table's line."""
-    text = " ".join(str(value).split())
+    text = visible(" ".join(str(value).split()))
     # An underscore inside a word is one already; escaped, no path could be copied.
     return re.sub(r"([\\`*|<>\[\]]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 

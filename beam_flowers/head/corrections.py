@@ -15,6 +15,7 @@ import pyarrow.parquet
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, TrainingError
+from beam_flowers.files.text import unguarded_table
 from beam_flowers.head.examples import Examples
 
 _KEYS = ("sha256", "uri")
@@ -40,7 +41,8 @@ def read_corrections(manifest: str) -> Corrections:
     """Reads a table with the columns `label` and `sha256` or `uri`, other columns passed over.
 
     `.csv` and `.tsv` with a header, `.parquet`, `.jsonl`. Relative uris start at the manifest's
-    folder. Where there are both columns, `sha256` counts. An empty label takes a picture out.
+    folder. In `.csv` and `.tsv` a `'` before `=`, `+`, `-`, `@` is taken off, which our own tables
+    put there. Where there are both columns, `sha256` counts. An empty label takes a picture out.
 
     Raises:
         InputError: if it cannot be read as such.
@@ -119,10 +121,11 @@ def _read_as(suffix: str, source: BinaryIO) -> pa.Table:
         table = pa.json.read_json(source, parse_options=options)
         # A column of the schema that no line has is there, and empty.
         return table.select([n for n in table.column_names if table[n].null_count < len(table)])
-    return pa.csv.read_csv(
+    table = pa.csv.read_csv(
         source,
         parse_options=pa.csv.ParseOptions(
             delimiter="\t" if suffix == "tsv" else ",", newlines_in_values=True
         ),
         convert_options=pa.csv.ConvertOptions(column_types=_COLUMNS, strings_can_be_null=False),
     )
+    return unguarded_table(table)

@@ -192,7 +192,7 @@ def _admitted(data: bytes, limits: Limits) -> str:
             "UnsupportedFormat",
             f"{other} is not read: convert it to JPEG or PNG ({', '.join(FORMATS)} are read)",
         )
-    raise PictureError(NOT_AN_IMAGE, f"not an image: the file begins with {data[:16]!r}")
+    raise PictureError(NOT_AN_IMAGE, "not an image: it begins as no format of pictures does")
 
 
 def _decode(
@@ -345,6 +345,10 @@ def _ends_early(data: bytes, format_: str) -> bool:
 
 
 def _clean(error: Exception) -> str:
-    """One line without memory addresses, so that equal failures read equal."""
+    """One line without memory addresses, so that equal failures read equal.
+
+    What Pillow quotes of the file is cut off: any file may begin as a PPM, one with passwords too.
+    """
     text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "file", str(error))
+    text = re.sub(r"(?is)((?:token|literal|could not convert)[^:]*): .*", r"\1", text)
     return f"{type(error).__name__}: {' '.join(text.split())[:200]}".rstrip(": ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -111,12 +112,17 @@ def _add_actions(app: Flask, session: Session) -> None:
     @app.post("/<token>/<any(decide, skip, undo):action>")
     def act(action: str) -> Any:
         # JSON alone: a form of another page cannot send it without being asked first.
-        body = request.get_json()
-        number, label = body.get("number"), body.get("label")
+        body: Any = None
+        with contextlib.suppress(RecursionError):  # Of lists in lists in lists.
+            body = request.get_json()
+        if not isinstance(body, dict):
+            return {"error": "not saved: the request is no JSON object"}, 400
+        number: Any = body.get("number")
+        label: Any = body.get("label")
         try:
             if action == "undo":
                 session.undo()
-            elif not isinstance(number, int) or (action == "decide" and not isinstance(label, str)):
+            elif type(number) is not int or (action == "decide" and not isinstance(label, str)):
                 raise InputError("a decision names a picture's number and a label")
             elif action == "skip":
                 session.skip(number)

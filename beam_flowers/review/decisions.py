@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from beam_flowers import files
 from beam_flowers.errors import OutputError
+from beam_flowers.files.text import guarded, unguarded
 from beam_flowers.images.outputs import HEAD, require_ending
 
 _COLUMNS = ["sha256", "uri", "label"]
@@ -68,7 +69,7 @@ class Decisions:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)
-        writer.writerows(rows.values())
+        writer.writerows(map(guarded, row) for row in rows.values())
         files.write_atomic(self._uri, text.getvalue().encode())
         self._rows = rows
 
@@ -84,7 +85,7 @@ class Decisions:
             if header == _COLUMNS:
                 text = files.read_bytes(self._uri).decode()
                 rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-                return [Decision(*row) for row in rows[1:]]
+                return [Decision(*map(unguarded, row)) for row in rows[1:]]
         except (OSError, ValueError, TypeError, csv.Error) as error:
             raise OutputError(
                 f"{self._uri!r} cannot be read as corrections: {error}; name another --output"

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, StoreError
+from beam_flowers.files.text import unguarded_table
 from beam_flowers.scoring.decision import UNKNOWN
 from beam_flowers.scoring.table import LABEL_TEXT
 from beam_flowers.scoring.write_table import SUFFIXES, rejects_name, suffix
@@ -156,13 +157,14 @@ def _read_csv(source: BinaryIO) -> pa.Table:
     data = source.read()
     header = next(csv.reader([data.partition(b"\n")[0].decode("utf-8", "replace")]), [])
     texts = [name for name in header if _TEXTS.fullmatch(name)]
-    return pa.csv.read_csv(
+    table = pa.csv.read_csv(
         pa.BufferReader(data),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
             column_types=dict.fromkeys(texts, pa.string()), strings_can_be_null=False
         ),
     )
+    return unguarded_table(table)
 
 
 def _read_json(source: BinaryIO) -> pa.Table:

@@ -7,6 +7,7 @@ import io
 import json
 import mimetypes
 import re
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import OutputError
+from beam_flowers.files.text import guarded
 from beam_flowers.images.outputs import HEAD
 from beam_flowers.store.schema import REJECT_SCHEMA
 
@@ -60,14 +62,20 @@ def rejects_name(output: str) -> str:
     return output[: len(output) - len(kind)] + ".rejects" + kind
 
 
-def write_table(output: str, rows: pa.Table) -> None:
-    """Writes `rows`, by uri and model, to `output` as its suffix says, whole or not at all."""
+def write_table(output: str, rows: pa.Table, exact_csv: bool = False) -> None:
+    """Writes `rows`, by uri and model, to `output` as its suffix says, whole or not at all.
+
+    In CSV, text that a spreadsheet would run as a formula is `guarded`, unless `exact_csv`.
+    """
     order = [name for name in ("uri", "model_id") if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order])
     kind = _REJECTS if rows.schema.names == REJECT_SCHEMA.names else _SCORES
     rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), MARK: kind})
     files.make_folder(files.parent(output))
-    files.write_atomic(output, _ENCODERS[suffix(output) or ""](rows))
+    encode = (
+        _exact_csv if exact_csv and suffix(output) == ".csv" else _ENCODERS[suffix(output) or ""]
+    )
+    files.write_atomic(output, encode(rows))
 
 
 def is_score_file(output: str) -> bool:
@@ -134,12 +142,16 @@ def _arrow(rows: pa.Table) -> bytes:
 
 
 def _csv(rows: pa.Table) -> bytes:
+    return _exact_csv(rows, guarded)
+
+
+def _exact_csv(rows: pa.Table, as_cell: Callable[[Any], Any] = lambda value: value) -> bytes:
     # Text is always quoted, so that a name with a comma, quote or line break stays one field.
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(rows.schema.names)
     for row in _rows(rows):
-        writer.writerow([_cell(row[name]) for name in rows.schema.names])
+        writer.writerow([as_cell(_cell(row[name])) for name in rows.schema.names])
     return text.getvalue().encode()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_flowers.errors import StoreError
+from beam_flowers.files.text import without_secrets
 from beam_flowers.images.labels import normalize
 from beam_flowers.images.rules import RULES
 from beam_flowers.records import Bottleneck, Image, Reject
@@ -265,7 +266,10 @@ def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
     """Arrow table of `rejects` in `REJECT_SCHEMA`."""
-    rows = [{**r.image._asdict(), **r._asdict()} for r in rejects]
+    # Messages of file systems and their servers may repeat the address with its password.
+    rows = [
+        {**r.image._asdict(), **r._asdict(), "message": without_secrets(r.message)} for r in rejects
+    ]
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in REJECT_SCHEMA]
     table = pa.table(columns, REJECT_SCHEMA.with_metadata(rules_record()))
     return with_etags(table, {r.image.uri: r.image.etag for r in rejects})

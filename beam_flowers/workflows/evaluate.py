@@ -53,6 +53,7 @@ class EvaluationJob:
         folds: of the search for wrong labels; 0 leaves it out.
         seed: of these folds.
         writing: the terms on which the folder is written.
+        exact_csv: cells of CSV as they are, also those that a spreadsheet runs as formulas.
     """
 
     store: str
@@ -65,6 +66,7 @@ class EvaluationJob:
     folds: int = FOLDS
     seed: int = 0
     writing: Writing = field(default_factory=Writing)
+    exact_csv: bool = False
 
     def __post_init__(self) -> None:
         if self.split not in SIDES:
@@ -119,8 +121,8 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     pages = {
         _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "evaluation.md": to_markdown(report),
-        "confusion.csv": confusion_csv(report),
-        "misclassified.csv": misclassified_csv(report),
+        "confusion.csv": confusion_csv(report, job.exact_csv),
+        "misclassified.csv": misclassified_csv(report, job.exact_csv),
     }
     output = files.absolute(job.output)
     for name, text in pages.items():

@@ -32,7 +32,7 @@ from beam_flowers.store.table import TRIES
 from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
-from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted
+from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted, make_unfinished
 from beam_flowers.workflows.score_stored import is_store, score_stored
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ def score_images(
         if progress:
             progress.begin("writing")
         if suffix(job.output):
-            _write_files(files.absolute(job.output), job.table, kind)
+            _write_files(job, kind)
         return summary, _copy(job, kind, warn) if job.copy_to else None
 
     summary, copied = _until_written(job, attempt) if suffix(job.output) else attempt()
@@ -109,6 +109,7 @@ def _until_written(job: Job, attempt: Callable[[], T]) -> T:
     it under this one's hands: then all is made again.
     """
     for _ in range(TRIES):
+        make_unfinished(job.table)
         with present(job.table) as presence:
             try:
                 result = attempt()
@@ -197,14 +198,16 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
             yield Labelled(row["uri"], row["sha256"], tuple(names))
 
 
-def _write_files(output: str, table: str, kind: ScoreRows) -> None:
+def _write_files(job: Job, kind: ScoreRows) -> None:
     """The committed parts as one file, and the rejects as another."""
-    place, section = _own_section(table, kind)
+    output = files.absolute(job.output)
+    place, section = _own_section(job.table, kind)
     rows = [read_part(place, p.name) for p in section.rows]
     rejects = [read_part(place, p.name) for p in section.rejects]
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
-    write_table(output, scores_of(scores))
-    write_table(rejects_name(output), pa.concat_tables([RejectRows().table([]), *rejects]))
+    rejected = pa.concat_tables([RejectRows().table([]), *rejects])
+    write_table(output, scores_of(scores), job.exact_csv)
+    write_table(rejects_name(output), rejected, job.exact_csv)
 
 
 def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -40,6 +42,7 @@ class Job:
         partition_by_label: see `Layout`; for a folder.
         copy_to: folder into which the pictures are copied, below one folder for each label.
         writing: the terms on which the table is written; `images` and `store` are inputs anyway.
+        exact_csv: cells of CSV as they are, also those that a spreadsheet runs as formulas.
     """
 
     images: tuple[str, ...]
@@ -51,6 +54,7 @@ class Job:
     partition_by_label: bool = False
     copy_to: str | None = None
     writing: Writing = field(default_factory=Writing)
+    exact_csv: bool = False
 
     def __post_init__(self) -> None:
         require_kind(self.output)
@@ -98,6 +102,41 @@ def _check_unfinished(folder: str) -> None:
             f"{folder!r} is where the unfinished table goes, and holds other things, which "
             "--overwrite does not replace; name another output, or move them away"
         )
+    if files.is_local(folder) and os.lstat(folder).st_uid != os.geteuid():
+        raise _not_ours(folder, "belongs to another user")
+
+
+def make_unfinished(folder: str) -> None:
+    """Makes the folder of `_check_unfinished`, or takes it as it is; nobody else may enter it.
+
+    Raises:
+        OutputError: a link or another user's folder is there.
+    """
+    if not files.is_local(folder):
+        return
+    files.make_folder(files.parent(folder))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+        raise _not_ours(folder, "is a link or a file") from error
+    try:
+        if os.fstat(descriptor).st_uid != os.geteuid():
+            raise _not_ours(folder, "belongs to another user")
+        # One of an earlier version may be open to all.
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
+
+
+def _not_ours(folder: str, what: str) -> OutputError:
+    return OutputError(
+        f"{folder!r} is where the unfinished table goes, and {what}, who could change the labels: "
+        "move it away, or name an output in a folder that only you can write to"
+    )
 
 
 def clear_deleted(folder: str) -> None:

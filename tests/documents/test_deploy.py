@@ -77,6 +77,94 @@ def test_a_pool_for_each_engine_worker(recipe: str) -> None:
     assert all(sorted(kinds) == ["engine", "pool"] for kinds in networks.values())
 
 
+@pytest.mark.parametrize("recipe", COMPOSE)
+def test_containers_have_few_rights_and_no_way_out(recipe: str) -> None:
+    """Who reaches a pool's port runs programs; a hostile picture may take over its worker."""
+    networks = yaml.safe_load((DEPLOY / recipe).read_text())["networks"]
+    assert networks["inner"] == {"internal": True}
+    for name, service in services(recipe).items():
+        assert service["cap_drop"] == ["ALL"], name
+        # The runtime's own seccomp filter stays.
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not service.get("privileged")
+        assert service.get("network_mode", "service:").startswith("service:"), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        published = ["inner", "pages"] if "ports" in service else ["inner"]
+        assert "network_mode" in service or service["networks"] == published, name
+        if "beam-flowers" in service["image"]:
+            assert service["read_only"], name
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    """The pods of the Kubernetes recipe by name; Flink's has what its template adds to all."""
+    flink, *others = yaml.safe_load_all((DEPLOY / RECIPES[2]).read_text())
+    found = {
+        "flink": flink["spec"]["podTemplate"]["spec"],
+        "taskmanager": flink["spec"]["taskManager"]["podTemplate"]["spec"],
+    }
+    for one in others:
+        if one["kind"] in ("Job", "Deployment"):
+            found[one["metadata"]["name"]] = one["spec"]["template"]["spec"]
+    return found
+
+
+@pytest.mark.parametrize("name", ["flink", "taskmanager", "jobserver", "embed"])
+def test_pods_have_few_rights(name: str) -> None:
+    """A worker that is taken over would ask Kubernetes for more, or see the host's network."""
+    pod = pods()[name]
+    assert pod["automountServiceAccountToken"] is False
+    assert not pod.get("hostNetwork")
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    # Flink's own container has its rights from the template for all its pods.
+    main = [c for c in pod["containers"] if name == "flink" or c["name"] != "flink-main-container"]
+    for container in main + pod.get("initContainers", []):
+        rights = container["securityContext"]
+        assert rights["allowPrivilegeEscalation"] is False
+        assert rights["capabilities"] == {"drop": ["ALL"]}
+        assert not rights.get("privileged")
+        if name != "flink":
+            assert rights["readOnlyRootFilesystem"]
+        if container["image"].startswith("beam-flowers") if name != "flink" else True:
+            assert rights["runAsNonRoot"]
+
+
+def test_pods_reach_each_other_names_and_storage_alone() -> None:
+    """What takes over a worker could send the pictures away, or load more."""
+    loaded = yaml.safe_load_all((DEPLOY / RECIPES[2]).read_text())
+    policies = [one["spec"] for one in loaded if one["kind"] == "NetworkPolicy"]
+    assert all(policy["podSelector"] == {} for policy in policies)
+    assert {kind for policy in policies for kind in policy["policyTypes"]} == {"Ingress", "Egress"}
+    outward = [rule for policy in policies for rule in policy.get("egress", [])]
+    assert all(rule["to"] for rule in outward)
+    blocks = [to["ipBlock"]["cidr"] for rule in outward for to in rule["to"] if "ipBlock" in to]
+    # Of RFC 5737: an example, to be replaced.
+    assert blocks == ["192.0.2.1/32"]
+
+
+def test_the_image_installs_by_digest_alone() -> None:
+    """Who takes over a package or a mirror would run programs in every worker."""
+    lines = re.findall(r"pip install ([^&;]*)", DOCKERFILE.replace("\\\n", " "))
+    assert "--require-hashes --no-deps" in lines[0]
+    assert len(lines) == 3
+    assert all(line.startswith("--no-deps --no-build-isolation .") for line in lines[1:])
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_list_of_digests_has_the_versions_of_the_constraints(machine: str) -> None:
+    def versions(text: str) -> dict[str, str]:
+        found = re.findall(r"^([\w.-]+)==([^ \n]+)", text, re.M)
+        return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+    text = (DEPLOY / f"requirements-{machine}.txt").read_text()
+    locked, named = versions(text), versions((DEPLOY / "constraints.txt").read_text())
+    assert locked.items() <= named.items()
+    missing = {"x86_64": "tensorflow", "aarch64": "tensorflow-cpu"}[machine]
+    assert named.keys() - locked.keys() == {missing}
+    entries = re.split(r"\n(?=\S)", text.partition("\nabsl")[2])
+    assert all("--hash=sha256:" in entry for entry in entries)
+    assert not re.search(r"https?://|^-", text, re.M)
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

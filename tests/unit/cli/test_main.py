@@ -60,7 +60,7 @@ def test_a_misspelt_flag_is_not_handed_on(flag, message):
 
 
 def test_an_unknown_flag_must_say_whose_the_next_word_is():
-    with pytest.raises(InputError, match="write --faster_copy=p"):
+    with pytest.raises(InputError, match="write --faster_copy=VALUE"):
         split("--faster_copy", "p")
 
 

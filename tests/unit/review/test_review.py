@@ -4,6 +4,8 @@ import hashlib
 import http.client
 import socket
 import threading
+import webbrowser
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -13,6 +15,7 @@ from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, p
 from stores import cli
 
 from beam_flowers import files
+from beam_flowers.cli.review import opened
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.corrections import read_corrections
@@ -270,3 +273,39 @@ def test_a_taken_port_is_told(scored, tmp_path):
         job = ReviewJob(str(scored / "scores.csv"), str(tmp_path / "fix.csv"), port)
         with pytest.raises(InputError, match=f"port {port} cannot be used"), reviewing(job):
             pass
+
+
+NO_OBJECTS = ["[]", "null", "1", '"text"', "true", "[" * 30_000]
+
+
+@pytest.mark.parametrize(
+    ("action", "data"),
+    [
+        *((action, data) for action in ("decide", "skip", "undo") for data in NO_OBJECTS),
+        *((action, '{"number": true, "label": "bee"}') for action in ("decide", "skip")),
+    ],
+)
+def test_what_is_no_decision_changes_nothing(client, session, action, data):
+    """It would end the thread, and `true` label picture 1."""
+    before = session.state()
+    answer = client.post(f"/{TOKEN}/{action}", data=data, content_type="application/json")
+    assert answer.status_code == 400
+    assert session.state() == before
+
+
+def test_the_secret_is_on_no_command_line(monkeypatch):
+    """Every user of the machine sees the arguments of a browser, and could label with them."""
+    commands = []
+
+    def open_(address):
+        path = Path(urlsplit(address).path)
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        commands.append((address, path.read_text()))
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", open_)
+    with opened(f"http://127.0.0.1:1/{TOKEN}/"):
+        ((address, page),) = commands
+        assert TOKEN not in address
+        assert f"url=http://127.0.0.1:1/{TOKEN}/" in page
+    assert not Path(urlsplit(address).path).exists()
