@@ -58,7 +58,7 @@ def _head(report: Mapping[str, Any]) -> str:
     model, measured = report["model"], report["measured"]
     lines = [
         "# Evaluation",
-        f"Model `{model['model_id'][:12]}`: recipe {model['recipe'].get('name')}, "
+        f"Model `{model['model_id'][:12]}`: recipe {cell(model['recipe'].get('name'))}, "
         f"{len(model['labels'])} labels, on vectors of {cell(model['backbone'])}.",
         f"**Measured on:** {measured['sentence']}",
     ]

@@ -8,6 +8,7 @@ import pytest
 from stores import cli
 from vectors import make_store, train_run
 
+from beam_flowers.evaluation.card import model_card
 from beam_flowers.evaluation.tables import confusion_csv
 from beam_flowers.evaluation.text import table
 from beam_flowers.files.text import guarded, unguarded
@@ -121,6 +122,13 @@ def test_terminals_get_no_control_characters(base, model, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "\\x1b[2J" in out
     assert not {"\x1b", "\x07"} & set(out + err)
+
+
+def test_a_models_card_has_no_control_characters(model):
+    """Whoever reads the card of a stranger's model on a terminal would have it obeyed."""
+    card = model_card(replace(model, labels=("\x1b[2J", *LABELS[1:]), recipe={"name": "\x1b[2J"}))
+    assert "\\x1b" in card.replace("\\\\", "\\")
+    assert "\x1b" not in card
 
 
 def test_markdown_has_no_control_characters():
