@@ -7,6 +7,15 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 _BLOCK = 512
+_LARGEST_HEADER = 1 << 20
+"""Of names and attributes that do not fit into a block; tarfile reads them in one piece."""
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
@@ -37,6 +46,16 @@ class Member(NamedTuple):
     link: str | None = None
 
 
+class _Header(tarfile.TarInfo):
+    """Refuses sizes that no header has; tarfile reads all of the file for a negative one."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in _EXTENDED and self.size > _LARGEST_HEADER):
+            raise Damaged(f"it is damaged: {self.name!r} says that it has {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
 def refuse_compressed(file: BinaryIO) -> None:
     """Raises Damaged for a compressed file; the file stands at its beginning again."""
     start = file.read(8)
@@ -61,9 +80,12 @@ def scan(file: BinaryIO, size: int) -> Iterator[Member]:
     """
     refuse_compressed(file)
     try:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as archive:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", tarinfo=_Header) as archive:
             while (found := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
+                # Attributes behind a header may give it another size.
+                if found.size < 0 or archive.offset <= found.offset:
+                    raise Damaged(f"it is damaged: {found.name!r} ends before it begins")
                 if found.offset_data + _stored(found) > size:
                     raise Damaged(f"it is cut short within {found.name!r}")
                 if not found.isdir():
@@ -83,7 +105,9 @@ def _member(found: tarfile.TarInfo) -> Member:
         link = _plain(found.linkname)
     elif not found.isreg() or found.issparse():
         link = "?"
-    modified = max(0, int(found.mtime * 1_000_000))
+    modified = int(found.mtime * 1_000_000)
+    # One that no file can have is unknown; then the tar's own counts.
+    modified = modified if 0 <= modified < 2**63 else 0
     return Member(_plain(found.name), found.offset_data, found.size, modified, link)
 
 
