@@ -177,6 +177,13 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     """What every run over pictures takes: see `RunOptions`."""
     add_progress(parser)
     add_limits(parser)
+    parser.add_argument(
+        "--manifest-schemes",
+        metavar="S3,GS",
+        default="",
+        help="let rows of lists and manifests name files of these schemes, besides local files and "
+        "those of the manifest's own scheme: all are read with your rights",
+    )
     parser.add_argument("--shards", type=int, help="units of work (default: by number of files)")
     parser.add_argument(
         "--retry-rejects",
@@ -255,6 +262,7 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
         arguments.verify,
         made={"command": arguments.command, "options": told},
         limits=limits_of(arguments),
+        manifest_schemes=[s for s in arguments.manifest_schemes.split(",") if s],
     )
     # Of `embed` alone.
     most = getattr(arguments, "max_removed_fraction", options.max_removed_fraction)

@@ -23,7 +23,7 @@ _WILDCARDS = frozenset("*?[")
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
-def find_images(sources: Sequence[str]) -> Iterator[Found]:
+def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> Iterator[Found]:
     """Everything that the sources hold, folder by folder; each ends with a `RootListed`.
 
     A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
@@ -34,17 +34,21 @@ def find_images(sources: Sequence[str]) -> Iterator[Found]:
     exists under a source's own name is never taken for a pattern. A file that two sources hold
     comes twice. Pictures are not opened: whether a file is one is for its content to say.
 
+    Args:
+        sources: see above.
+        schemes: that rows of manifests and lists may name; see `read_manifest`.
+
     Raises:
         InputError: a source is not there, or a pattern matches nothing; the sources' names are
             checked before the first record comes.
     """
-    for listing in [_open_source(source) for source in sources]:
+    for listing in [_open_source(source, schemes) for source in sources]:
         yield from listing
 
 
-def _open_source(source: str) -> Iterator[Found]:
+def _open_source(source: str, schemes: Sequence[str] | None) -> Iterator[Found]:
     if source.startswith(FILES_FROM):
-        return _find_listed(source.removeprefix(FILES_FROM))
+        return _find_listed(source.removeprefix(FILES_FROM), schemes)
     uri = files.absolute(source)
     if not source or not files.is_text(uri):
         raise InputError(f"{source!r} cannot be used as a path: empty, or not UTF-8; rename it")
@@ -52,7 +56,7 @@ def _open_source(source: str) -> Iterator[Found]:
         if files.is_folder(uri):
             return _find_in_tree(uri)
         if files.exists(uri):
-            return _find_in_file(uri)
+            return _find_in_file(uri, schemes)
         root, pattern = _split_pattern(uri)
         if _WILDCARDS & set("".join(pattern)) and files.is_folder(root):
             return _find_by_pattern(root, pattern)
@@ -64,14 +68,17 @@ def _open_source(source: str) -> Iterator[Found]:
     )
 
 
-def _find_in_file(uri: str) -> Iterator[Found]:
+def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+    # Whoever opens a pipe waits for its writer, and some devices have no end.
+    if files.stat(uri).kind != "file":
+        return _find_one(uri)
     if is_manifest(uri):
-        return _find_in_manifest(uri)
+        return _find_in_manifest(uri, schemes)
     return find_in_shard(uri) if is_shard(uri) else _find_one(uri)
 
 
-def _find_listed(path: str) -> Iterator[Found]:
-    for found in read_paths(path):
+def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+    for found in read_paths(path, schemes):
         yield from _gone_through(found)
     yield RootListed(files.absolute("."), complete=False)
 
@@ -94,8 +101,8 @@ def _find_one(uri: str) -> Iterator[Found]:
     yield RootListed(root, complete=False)
 
 
-def _find_in_manifest(uri: str) -> Iterator[Found]:
-    yield from read_manifest(uri)
+def _find_in_manifest(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+    yield from read_manifest(uri, schemes)
     yield RootListed(uri, complete=True)
 
 

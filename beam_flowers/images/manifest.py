@@ -8,7 +8,8 @@ import itertools
 import json
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_flowers import files
-from beam_flowers.errors import InputError
+from beam_flowers.errors import BeamFlowersError, InputError
+from beam_flowers.files.paths import scheme
 from beam_flowers.files.text import unguarded
 from beam_flowers.images.labels import parse_split
 from beam_flowers.records import Image, Reject
@@ -39,7 +41,7 @@ def is_manifest(uri: str) -> bool:
     return _suffix(uri) in _READERS
 
 
-def read_manifest(uri: str) -> Iterator[Image | Reject]:
+def read_manifest(uri: str, schemes: Sequence[str] | None = ()) -> Iterator[Image | Reject]:
     """The pictures that a file names, in its order, with the sizes of those that are there.
 
     CSV and TSV (`uri[,label[,split]]` with a header, in which `file_name` or `path` may stand for
@@ -49,24 +51,30 @@ def read_manifest(uri: str) -> Iterator[Image | Reject]:
 
     Args:
         uri: absolute; it becomes `Image.root`.
+        schemes: those that rows may name besides local files and the scheme of the manifest, such
+            as `s3`; None for any. Else whoever writes a list would use this machine's rights.
 
     Raises:
         InputError: the file cannot be read as what its name says; with the line.
     """
-    return _located(_READERS[_suffix(uri)](uri), uri)
+    return _located(_READERS[_suffix(uri)](uri), uri, schemes)
 
 
-def read_paths(path: str) -> Iterator[Image | Reject]:
+def read_paths(path: str, schemes: Sequence[str] | None = ()) -> Iterator[Image | Reject]:
     """The files that a list names: one path a line, or with a NUL behind each as `find -print0`.
 
     Paths are taken as they are, bytes that are not UTF-8 as well, relative ones from the working
     folder, which becomes `Image.root`. They have no labels.
 
+    Args:
+        path: of the list.
+        schemes: see `read_manifest`.
+
     Raises:
         InputError: the list cannot be read.
     """
     root = files.absolute(".")
-    for found in _located(_paths(path, root), files.join(root, path)):
+    for found in _located(_paths(path, root), files.join(root, path), schemes):
         image = found.image if isinstance(found, Reject) else found
         image = image._replace(root=root, relative_path=files.relative(image.uri, root))
         yield found._replace(image=image) if isinstance(found, Reject) else image
@@ -97,12 +105,16 @@ def _split(source: BinaryIO, mark: bytes) -> Iterator[bytes]:
     yield rest
 
 
-def _located(rows: Iterator[_Row], uri: str) -> Iterator[Image | Reject]:
+def _located(
+    rows: Iterator[_Row], uri: str, schemes: Sequence[str] | None
+) -> Iterator[Image | Reject]:
+    allowed = None if schemes is None else frozenset(("", scheme(uri), *schemes))
     with ThreadPoolExecutor(_THREADS) as pool:
         # Asking an object store for a size takes long, but little of this machine.
         while batch := list(itertools.islice(rows, _THREADS * _ROWS_A_TASK)):
             tasks = [batch[i : i + _ROWS_A_TASK] for i in range(0, len(batch), _ROWS_A_TASK)]
-            for found in pool.map(partial(_locate_all, manifest=uri), tasks):
+            locate = partial(_locate_all, manifest=uri, allowed=allowed)
+            for found in pool.map(locate, tasks):
                 yield from found
 
 
@@ -110,23 +122,38 @@ def _suffix(uri: str) -> str:
     return posixpath.splitext(uri)[1].lower()
 
 
-def _locate_all(rows: list[_Row], manifest: str) -> list[Image | Reject]:
-    return [_locate(row, manifest) for row in rows]
+def _locate_all(
+    rows: list[_Row], manifest: str, allowed: frozenset[str] | None
+) -> list[Image | Reject]:
+    return [_locate(row, manifest, allowed) for row in rows]
 
 
-def _locate(row: _Row, manifest: str) -> Image | Reject:
+def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> Image | Reject:
     address, written = _address(row.uri, manifest), files.printable(row.uri)
-    image = Image(files.printable(address), manifest, written, row.label, row.split)
+    label = files.printable(row.label) if row.label else row.label
+    image = Image(files.printable(address), manifest, written, label, row.split)
     if not files.is_text(address):
         return Reject(image, "find", "BadName", "the name is not valid UTF-8")
     if not _is_absolute(row.uri) and ".." in row.uri.split("/"):
         return Reject(image, "find", "UnsafePath", "a relative path that leaves its folder by ..")
+    # Of a member, the scheme of its container.
+    other = re.sub(r"^(?:(?:tar|tfrecord)(?:\+|$))+", "", scheme(address))
+    if allowed is not None and other not in allowed:
+        return Reject(
+            image,
+            "find",
+            "SchemeNotAllowed",
+            "a list or manifest may name local files and files of its own scheme; "
+            f"--manifest-schemes {other} allows others, if you trust who wrote it",
+        )
     try:
         found = files.stat(address)
     except (FileNotFoundError, NotADirectoryError):
         return Reject(image, "find", "NotFound", "there is no such file")
     except OSError:  # It is there, and reading it will say what is wrong.
         return image
+    except (BeamFlowersError, ValueError) as error:
+        return Reject(image, "find", "UnknownAddress", f"nothing here reads it: {error}")
     if found.kind != "file":
         return Reject(image, "find", "NotARegularFile", f"this is no file ({found.kind})")
     return image._replace(bytes=found.bytes, modified=found.modified)

@@ -239,7 +239,7 @@ def _is_below(uri: str, folder: str) -> bool:
 
 
 def _listed(images: Sequence[str]) -> Iterator[str]:
-    for found in find_images(images):
+    for found in find_images(images, schemes=None):
         if isinstance(found, Image):
             yield found.uri
         elif isinstance(found, Reject):

@@ -51,6 +51,8 @@ class FindImages(beam.PTransform):
 
     Attributes:
         sources: folders, globs, list files, manifests or images; None where they are elements.
+        manifest_schemes: that rows of manifests and lists may name besides local files and the
+            scheme of the manifest; rows of others are rejects.
 
     Raises:
         InputError: both, or neither, are given. When the pipeline runs: a source is missing, or
@@ -58,6 +60,7 @@ class FindImages(beam.PTransform):
     """
 
     sources: Sequence[str | PathLike[str]] | str | PathLike[str] | None = None
+    manifest_schemes: Sequence[str] = ()
 
     def expand(self, start: PBegin | PCollection[str]) -> Found:
         found = self._listed(start)
@@ -75,13 +78,14 @@ class FindImages(beam.PTransform):
                 "FindImages(['photos'])` or `sources | FindImages()`"
             )
         if self.sources is None:
-            return start | "Spread" >> Spread(str) | "List" >> beam.FlatMap(_list_one)
+            listed = beam.FlatMap(_list_one, schemes=self.manifest_schemes)
+            return start | "Spread" >> Spread(str) | "List" >> listed
         named = self.sources
         sources = [fspath(s) for s in ([named] if isinstance(named, str | PathLike) else named)]
         return (
             start
             | "Sources" >> beam.Create([sources], reshuffle=False)
-            | "List" >> beam.FlatMap(_list)
+            | "List" >> beam.FlatMap(_list, schemes=self.manifest_schemes)
         )
 
 
@@ -156,15 +160,16 @@ _Listed = tuple[str, tuple[str, int, Image | Reject]]
 """Uri; then the source, the position in its listing, and what was listed."""
 
 
-def _list(sources: Sequence[str], name: str = "") -> Iterator[_Listed]:
-    listed = (found for found in find_images(sources) if isinstance(found, Image | Reject))
+def _list(sources: Sequence[str], name: str = "", schemes: Sequence[str] = ()) -> Iterator[_Listed]:
+    every = find_images(sources, schemes)
+    listed = (found for found in every if isinstance(found, Image | Reject))
     for position, found in enumerate(listed):
         image = found if isinstance(found, Image) else found.image
         yield image.uri, (name, position, found)
 
 
-def _list_one(source: str) -> Iterator[_Listed]:
-    return _list([source], source)
+def _list_one(source: str, schemes: Sequence[str] = ()) -> Iterator[_Listed]:
+    return _list([source], source, schemes)
 
 
 def _found(uri: str, listed: tuple[str, int, Image | Reject]) -> Image | Reject:

@@ -62,6 +62,8 @@ class RunOptions:
             stay so; `retry_rejects` looks at the rejected ones again.
         max_removed_fraction: of the stored rows that a listing covers. If the files of more are
             gone, and of more than 100, `embed` takes none out: a disk may not be mounted.
+        manifest_schemes: that rows of manifests and lists may name besides local files and the
+            scheme of the manifest, `["s3"]`; rows of others are rejects.
     """
 
     pipeline: Sequence[str] = ()
@@ -71,6 +73,7 @@ class RunOptions:
     made: Mapping[str, Any] = field(default_factory=dict)
     max_removed_fraction: float = 0.25
     limits: Limits = DEFAULT_LIMITS
+    manifest_schemes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_removed_fraction <= 1:
@@ -512,7 +515,7 @@ def embed_images(
     )
 
     def list_into(ledger: Ledger) -> None:
-        ledger.list_found(list_images(images, store, progress))
+        ledger.list_found(list_images(images, store, progress, options.manifest_schemes))
         if prune and (gap := ledger.gap()):
             raise InputError(
                 f"{gap[0]}: {gap[1]}; so nobody can say which images are no longer listed. Make it "
@@ -567,9 +570,18 @@ def read_result(place: Place) -> dict[str, Any]:
 
 
 def list_images(
-    images: Sequence[str], table: str, progress: Progress | None = None
+    images: Sequence[str],
+    table: str,
+    progress: Progress | None = None,
+    schemes: Sequence[str] = (),
 ) -> Iterator[Found]:
     """`find_images` without the files of the table that is written.
+
+    Args:
+        images: see `find_images`.
+        table: folder of the table.
+        progress: counts what is listed.
+        schemes: see `RunOptions.manifest_schemes`.
 
     Raises:
         InputError: as `find_images` does, or if the table lies in a folder to be listed where
@@ -581,7 +593,7 @@ def list_images(
             raise InputError(
                 f"{table} lies in {source}, whose files are to be read; put it elsewhere"
             )
-    listed = (found for found in find_images(images) if not _uri(found).startswith(own))
+    listed = (found for found in find_images(images, schemes) if not _uri(found).startswith(own))
     return progress.counted(listed) if progress else listed
 
 

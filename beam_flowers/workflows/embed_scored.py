@@ -77,7 +77,10 @@ def embed_scored(
         run_plan(plan, run.kind, [backbone], options, progress)
 
     return run.bring_up_to_date(
-        lambda ledger: ledger.list_found(list_images(images, store, progress)), carry_out
+        lambda ledger: ledger.list_found(
+            list_images(images, store, progress, options.manifest_schemes)
+        ),
+        carry_out,
     )
 
 

@@ -155,7 +155,9 @@ def _score(
         computed = min(max(run.embedded for run in runs), scored.rows)
         return replace(scored, embedded=computed, reused=scored.rows - computed)
     return table.bring_up_to_date(
-        lambda ledger: ledger.list_found(list_images(job.images, table.root, table.progress)),
+        lambda ledger: ledger.list_found(
+            list_images(job.images, table.root, table.progress, options.manifest_schemes)
+        ),
         lambda plan: run_plan(plan, table.kind, networks, options, table.progress),
     )
 

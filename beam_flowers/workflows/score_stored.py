@@ -93,7 +93,8 @@ def score_stored(
     def list_into(ledger: Ledger) -> None:
         look()
         places = [place for tables in sources for place, _ in tables]
-        listed = list_images(images, table.root) if images else _stored(sources)
+        schemes = options.manifest_schemes
+        listed = list_images(images, table.root, None, schemes) if images else _stored(sources)
         ledger.list_found(table.progress.counted(listed) if table.progress else listed)
         for number, tables in enumerate(sources):
             for place, section in tables:

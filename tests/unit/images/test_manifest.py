@@ -23,7 +23,7 @@ def folder(tmp_path):
 def read(folder, name, text):
     path = folder / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(read_manifest(str(path)))
+    return list(read_manifest(str(path), ["mem"]))
 
 
 def named(found):

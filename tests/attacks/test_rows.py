@@ -1,0 +1,172 @@
+"""Rows of lists and manifests from anyone: each costs itself, and uses no rights but its own.
+
+What whoever writes a list would gain: objects that only this machine may read, a run that hangs or
+ends, memory for what a header claims.
+"""
+
+import json
+import os
+import struct
+import tarfile
+
+import pictures
+import pytest
+from stores import cli, embed, rejects, rows
+
+from beam_flowers.errors import InputError
+from beam_flowers.images.find import find_images
+from beam_flowers.records import Image, Reject, RootListed
+
+SOUND = "a.jpg"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / SOUND).write_bytes(pictures.jpeg(seed=1))
+    return tmp_path / "images"
+
+
+def manifest(folder, *names, suffix="csv"):
+    path = folder / f"names.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps({"uri": name}) + "\n" for name in names))
+    else:
+        path.write_text("\n".join(["uri"] * (suffix == "csv") + list(names)) + "\n")
+    return path
+
+
+def listed(source, schemes=()):
+    found = list(find_images([str(source)], schemes))
+    assert isinstance(found.pop(), RootListed)
+    return found
+
+
+class TestSchemes:
+    @pytest.mark.parametrize("suffix", ["csv", "txt", "jsonl"])
+    @pytest.mark.parametrize(
+        "name", ["s3://secret/a.jpg", "S3://secret/a.jpg", "http://10.0.0.1/a", "gs://b/a.jpg"]
+    )
+    def test_others_than_the_manifests_own_are_rejects(self, folder, name, suffix):
+        first, second = listed(manifest(folder, SOUND, name, suffix=suffix))
+        assert isinstance(first, Image)
+        assert isinstance(second, Reject)
+        assert (second.stage, second.error_class) == ("find", "SchemeNotAllowed")
+        assert f"--manifest-schemes {name.partition(':')[0]}" in second.message
+
+    @pytest.mark.parametrize("name", ["tar+s3://b/x.tar!/a", "tar+tar+s3://b/x.tar!/a!/b"])
+    def test_so_are_members_of_archives_there(self, folder, name):
+        (found,) = listed(manifest(folder, name))
+        assert found.error_class == "SchemeNotAllowed"
+
+    def test_a_list_of_paths_is_held_to_it_too(self, folder):
+        path = manifest(folder, "s3://secret/a.jpg", suffix="list")
+        (found,) = listed(f"files-from:{path}")
+        assert found.error_class == "SchemeNotAllowed"
+
+    def test_they_can_be_allowed(self, folder):
+        (found,) = listed(manifest(folder, "nothing://b/a.jpg"), ["nothing"])
+        assert (found.stage, found.error_class) == ("find", "UnknownAddress")
+
+    def test_a_run_says_so_and_goes_on(self, folder, tmp_path):
+        summary = embed(manifest(folder, SOUND, "s3://secret/a.jpg"), tmp_path / "store")
+        assert (summary.rows, summary.rejected, summary.total) == (1, 1, 2)
+        assert rejects(tmp_path / "store") == {"s3://secret/a.jpg": "SchemeNotAllowed"}
+
+    def test_the_flag_is_taken(self, folder, tmp_path):
+        path = manifest(folder, SOUND, "other://b/a.jpg")
+        flags = ["--manifest-schemes", "s3,other"]
+        assert cli("embed", path, "--store", tmp_path / "store", *flags) == 0
+        assert rejects(tmp_path / "store") == {"other://b/a.jpg": "UnknownAddress"}
+
+
+class TestPipes:
+    """Whoever opens one waits for ever."""
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("name", ["x.jpg", "x.csv", "x.tar", "x.tfrecord"])
+    def test_as_a_source(self, tmp_path, name):
+        os.mkfifo(tmp_path / name)
+        (found,) = listed(tmp_path / name)
+        assert found.error_class == "NotARegularFile"
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("name", ["x.jpg", "x.tar"])
+    def test_as_a_row_of_a_list_and_in_a_pattern(self, folder, name):
+        os.mkfifo(folder / name)
+        (folder / "link.jpg").symlink_to(folder / name)
+        for found in (listed(manifest(folder, name, "link.jpg")), listed(folder / "*")):
+            kinds = [f.error_class for f in found if isinstance(f, Reject)]
+            assert "NotARegularFile" in kinds
+
+    @pytest.mark.timeout(60)
+    def test_a_device_is_not_read(self, folder, tmp_path):
+        (found,) = listed(manifest(folder, "/dev/zero"))
+        assert found.error_class == "NotARegularFile"
+
+
+class TestText:
+    @pytest.mark.parametrize("field", ["uri", "label"])
+    def test_lone_surrogates(self, folder, tmp_path, field):
+        row = {"uri": "b.jpg", "label": "daisy", field: "\ud800"}
+        path = folder / "names.jsonl"
+        path.write_text(json.dumps({"uri": SOUND, "label": "rose"}) + "\n" + json.dumps(row) + "\n")
+        (folder / "b.jpg").write_bytes(pictures.jpeg(seed=2))
+        summary = embed(path, tmp_path / "store")
+        assert summary.rows + summary.rejected == summary.total == 2
+
+
+def header(name, size, time=0):
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime = 0, 0
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = number(size)
+    block[136:148] = number(time)
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    return bytes(block)
+
+
+def number(value):
+    """GNU's form for what does not fit into octal digits."""
+    if 0 <= value < 8**11:
+        return f"{value:011o}\0".encode()
+    return (b"\x80" if value >= 0 else b"\xff") + (value % 256**11).to_bytes(11, "big")
+
+
+def padded(data):
+    return data + b"\0" * (-len(data) % 512)
+
+
+class TestTars:
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize(
+        ("size", "time"),
+        [(-1, 0), (-512, 0), (-1024, 0), (2**62, 0), (2**80, 0), (100, 2**70), (100, -(2**70))],
+    )
+    def test_sizes_and_times_that_no_file_has(self, tmp_path, size, time):
+        image = pictures.jpeg(seed=3)
+        data = header(SOUND, len(image)) + padded(image) + header("b.jpg", size, time)
+        (tmp_path / "x.tar").write_bytes(data + padded(b"x" * 100) + b"\0" * 1024)
+        summary = embed(tmp_path / "x.tar", tmp_path / "store")
+        assert summary.rows == 1
+        assert summary.rows + summary.rejected == summary.total
+        assert [row["relative_path"] for row in rows(tmp_path / "store")] == [SOUND]
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("times", [2, 3])
+    def test_members_of_members(self, folder, tmp_path, times):
+        name = f"{'tar+' * (times - 1)}tar://{folder}/x.tar!/y.tar!/a.jpg"
+        path = manifest(folder, SOUND, name)
+        summary = embed(path, tmp_path / "store")
+        assert (summary.rows, summary.rejected) == (1, 1)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("length", [2**63, 2**40, 2**64 - 1])
+def test_a_tfrecord_that_claims_more_than_there_is(tmp_path, length):
+    path = tmp_path / "x.tfrecord"
+    path.write_bytes(struct.pack("<Q", length) + b"\0" * 100)
+    with pytest.raises(InputError, match="usable picture"):
+        embed(path, tmp_path / "store")
+    assert len(rejects(tmp_path / "store")) == 1
