@@ -93,8 +93,8 @@ def test_a_run_that_fails_by_itself_is_not_repeated(base, tmp_path, monkeypatch)
 
 
 def test_who_is_robbed_each_time_gives_up(base, tmp_path, monkeypatch):
-    def rob(output, table, kind):
-        files.delete_tree(table)
+    def rob(job, kind):
+        files.delete_tree(job.table)
         raise OSError(2, "No such file")
 
     monkeypatch.setattr(score_run, "_write_files", rob)
