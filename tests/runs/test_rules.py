@@ -258,7 +258,7 @@ def test_a_store_of_version_0_2_that_is_updated_equals_a_fresh_one(tmp_path, mon
         (folder / "rose" / name).write_bytes(data)
     (folder / "rose" / "sound.gif").write_bytes(pictures.each_format()["GIF"])
     with monkeypatch.context() as patch:
-        patch.setattr(compute, "decode", by_the_rules_of_0_2)
+        patch.setattr(compute, "decode_apart", by_the_rules_of_0_2)
         for name in RULES:
             patch.setitem(RULES, name, 1)
         embed(folder, tmp_path / "store")
