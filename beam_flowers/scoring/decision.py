@@ -19,7 +19,7 @@ UNKNOWN = "unknown"
 """Stands for a label that is not given. A class of that name keeps its own number."""
 
 
-class Reached(NamedTuple):
+class ThresholdResult(NamedTuple):
     """What a threshold does on some held-out pictures.
 
     Attributes:
@@ -37,7 +37,7 @@ class Reached(NamedTuple):
         return f"{right}, {self.unknown:.1%} unknown, of {self.pictures}"
 
 
-class Choice(NamedTuple):
+class OperatingPoint(NamedTuple):
     """A threshold chosen for a target precision.
 
     Attributes:
@@ -49,8 +49,8 @@ class Choice(NamedTuple):
 
     threshold: float
     split: str
-    chosen: Reached
-    testing: Reached | None
+    chosen: ThresholdResult
+    testing: ThresholdResult | None
 
     def __str__(self) -> str:
         text = f"threshold {self.threshold:.4f}, chosen on {self.split} pictures: {self.chosen}"
@@ -58,21 +58,21 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bar:
+class Thresholds:
     """What the scores of one model have to reach.
 
     Attributes:
         thresholds: by class, the score from which the label is given; 0 for any.
         min_margin: by how much the best score has to exceed the second; 0 for any.
         multi_label: each label is decided by itself, whatever the others score.
-        choice: how the threshold was chosen, where it was.
+        operating_point: how the threshold was chosen, where it was.
         rule: what the user asked for, in words; empty for nothing.
     """
 
     thresholds: tuple[float, ...]
     min_margin: float = 0.0
     multi_label: bool = False
-    choice: Choice | None = None
+    operating_point: OperatingPoint | None = None
     rule: str = ""
 
     @property
@@ -99,7 +99,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Rule:
+class AcceptanceRule:
     """What the user asks of a label, beside being the best.
 
     Attributes:
@@ -125,7 +125,7 @@ class Rule:
         if target is not None and self.threshold is not None:
             raise InputError("a target precision chooses the threshold: give one of the two")
 
-    def bar(self, bundle: Bundle) -> Bar:
+    def thresholds_for(self, bundle: Bundle) -> Thresholds:
         """What the rule comes to for a model.
 
         Raises:
@@ -144,14 +144,16 @@ class Rule:
             threshold = choice.threshold
         own = tuple(bundle.thresholds) or (DEFAULT if multi_label else 0.0,) * classes
         thresholds = own if threshold is None else (threshold,) * classes
-        return Bar(thresholds, self.min_margin or 0.0, multi_label, choice, self._words(threshold))
+        return Thresholds(
+            thresholds, self.min_margin or 0.0, multi_label, choice, self._words(threshold)
+        )
 
     def _words(self, threshold: float | None) -> str:
         asked = (("score", threshold), ("margin", self.min_margin))
         return " and ".join(f"{name} >= {v:.9g}" for name, v in asked if v is not None)
 
 
-def choose_threshold(bundle: Bundle, target_precision: float) -> Choice:
+def choose_threshold(bundle: Bundle, target_precision: float) -> OperatingPoint:
     """The threshold of a target precision, on the model's validation pictures.
 
     On its testing pictures where it has no others. What is reached on the pictures it was chosen
@@ -177,10 +179,10 @@ def choose_threshold(bundle: Bundle, target_precision: float) -> Choice:
     scores, correct = chosen_on["score"], chosen_on["correct"]
     threshold = threshold_for_precision(scores, correct, target_precision)
     check = _reach(testing, threshold) if split == "validation" and len(testing) else None
-    return Choice(threshold, split, _reach(chosen_on, threshold), check)
+    return OperatingPoint(threshold, split, _reach(chosen_on, threshold), check)
 
 
-def _reach(rows: HeldOut, threshold: float) -> Reached:
+def _reach(rows: HeldOut, threshold: float) -> ThresholdResult:
     given = rows["score"] >= np.float32(threshold)
     precision = float(rows["correct"][given].mean()) if given.any() else None
-    return Reached(len(rows), float(1 - given.mean()), precision)
+    return ThresholdResult(len(rows), float(1 - given.mean()), precision)

@@ -13,7 +13,7 @@ from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Floats, Head, Indices
 from beam_flowers.records import Bottleneck, Ranked, Score
-from beam_flowers.scoring.decision import UNKNOWN, Bar, Rule
+from beam_flowers.scoring.decision import UNKNOWN, AcceptanceRule, Thresholds
 
 TOP_K = 5
 """Labels a row by default, as label_image printed."""
@@ -55,12 +55,12 @@ class Labeller:
     head: Head
     labels: tuple[str, ...]
     model_id: str
-    bar: Bar
+    bar: Thresholds
 
     @classmethod
-    def of(cls, bundle: Bundle, rule: Rule) -> Labeller:
-        """A model bundle under a rule; see `Rule.bar` for errors."""
-        return cls(bundle.head, bundle.labels, model_id(bundle), rule.bar(bundle))
+    def of(cls, bundle: Bundle, rule: AcceptanceRule) -> Labeller:
+        """A model bundle under a rule; see `AcceptanceRule.thresholds_for` for errors."""
+        return cls(bundle.head, bundle.labels, model_id(bundle), rule.thresholds_for(bundle))
 
     def rank(self, vectors: Floats) -> Ranking:
         """The classes of vectors, float32 [N, D]."""
@@ -103,15 +103,15 @@ def best_first(scores: Floats) -> Indices:
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-def make_labellers(models: Models, rule: Rule | None = None) -> tuple[Labeller, ...]:
+def make_labellers(models: Models, rule: AcceptanceRule | None = None) -> tuple[Labeller, ...]:
     """The models under a rule, in the order of their ids.
 
     Raises:
         ModelError: if they do not take the vectors of one backbone.
-        InputError: if one is named twice; and see `Rule.bar`.
+        InputError: if one is named twice; and see `AcceptanceRule.thresholds_for`.
     """
     bundles = bundles_of(models)
-    labellers = [Labeller.of(bundle, rule or Rule()) for bundle in bundles]
+    labellers = [Labeller.of(bundle, rule or AcceptanceRule()) for bundle in bundles]
     for index, labeller in enumerate(labellers):
         if labeller.model_id in [other.model_id for other in labellers[:index]]:
             raise InputError(f"the model {labeller.model_id} is named twice")

@@ -24,7 +24,7 @@ from beam_flowers.scoring.columns import (
     label_column,
     ranked_column,
 )
-from beam_flowers.scoring.decision import UNKNOWN, Rule
+from beam_flowers.scoring.decision import UNKNOWN, AcceptanceRule
 from beam_flowers.scoring.folders import partition_folder
 from beam_flowers.scoring.ranking import TOP_K, Labeller, Models, Ranking, make_labellers
 from beam_flowers.store.schema import add_digests, images_table, rules_record, with_etags
@@ -70,7 +70,7 @@ class ScoreRows:
 
     @classmethod
     def of(
-        cls, models: Models, rule: Rule | None = None, layout: Layout | None = None
+        cls, models: Models, rule: AcceptanceRule | None = None, layout: Layout | None = None
     ) -> ScoreRows:
         """The rows that models give.
 
@@ -328,7 +328,7 @@ def _follows(score: Score, labeller: Labeller) -> bool:
     thresholds = dict(zip(names, np.array(bar.thresholds, np.float32), strict=True))
     if any(ranked.label not in thresholds for ranked in score.top_k):
         return False
-    # In float32, as `Bar.given` compares.
+    # In float32, as `Thresholds.given` compares.
     passed = {r.label: np.float32(r.score) >= thresholds[r.label] for r in score.top_k}
     if bar.multi_label:
         held = {name for name in score.labels if name in passed}
