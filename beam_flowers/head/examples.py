@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from beam_flowers.errors import TrainingError
 from beam_flowers.head.groups import picture_groups
-from beam_flowers.head.settings import whole
+from beam_flowers.head.settings import is_whole_number
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions, split_codes
 from beam_flowers.images.labels import collisions
@@ -110,7 +110,7 @@ def prepare(
     Raises:
         TrainingError: if they cannot be trained on; says why, with the numbers.
     """
-    if not whole(seed, 0):
+    if not is_whole_number(seed, 0):
         raise TrainingError(f"seed must be a whole number >= 0, got {seed!r}")
     rows = [row for row, label in enumerate(examples.labels) if label is not None]
     rows.sort(key=lambda row: (examples.sha256[row], examples.labels[row]))

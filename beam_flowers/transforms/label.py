@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from beam_flowers.backbones.joined import Backbones, several
-from beam_flowers.head.networks import networks_of, require_networks
+from beam_flowers.head.backbones import backbones_of, require_backbones
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
@@ -69,8 +69,8 @@ class ScoreImages(beam.PTransform):
 
     def expand(self, images: PCollection[Source]) -> Scored:
         bundle = bundles_of(self.models)[0]
-        networks = several(self.backbone) if self.backbone else networks_of(bundle)
-        require_networks(networks, bundle)
+        networks = several(self.backbone) if self.backbone else backbones_of(bundle)
+        require_backbones(networks, bundle)
         computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
         scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
         scores = computed.bottlenecks | "Label" >> scoring

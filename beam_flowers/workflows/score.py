@@ -14,7 +14,7 @@ from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.bundle import Bundle
-from beam_flowers.head.networks import require_networks
+from beam_flowers.head.backbones import require_backbones
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
@@ -150,7 +150,7 @@ def _score(
         return score_stored(table, job.images[0], None, bundle, options)
     if not networks:
         raise InputError("pictures can only be scored with the backbone of the model")
-    require_networks(networks, bundle)
+    require_backbones(networks, bundle)
     if job.store:
         runs = [
             embed_scored(job.images, job.store, network, options, table.warn, table.progress)
