@@ -13,8 +13,8 @@ from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
-from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.backbones import require_backbones
+from beam_flowers.head.bundle import Bundle
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows

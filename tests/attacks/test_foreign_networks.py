@@ -20,8 +20,8 @@ from beam_flowers import transforms
 from beam_flowers.backbones import engine
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError
-from beam_flowers.head.bundle import read_bundle, write_bundle
 from beam_flowers.head.backbones import backbones_of
+from beam_flowers.head.bundle import read_bundle, write_bundle
 from beam_flowers.transforms import beam_yaml
 from beam_flowers.transforms.run_inference import ScoreModelHandler
 
