@@ -58,7 +58,7 @@ def test_projector(original, scores, tmp_path):
 
 
 def test_fiftyone(original, scores, tmp_path):
-    """By the documented form; see `beam_flowers.contrib.fiftyone`."""
+    """By the documented form; see `export_store._write_fiftyone`."""
     out = tmp_path / "out"
     assert export(original / "store", "fiftyone", out, "--scores", scores) == 0
     data, labels, predictions = (
