@@ -134,10 +134,9 @@ class Augmentation:
 
 def in_words(distortions: Mapping[str, Any]) -> str:
     """Formats the ranges of `Distortions.as_dict` that are not 0."""
+    found = {name: value for name, value in distortions.items() if name != "rules" and value}
     return ", ".join(
-        name if value is True else f"{name} {value:g}"
-        for name, value in distortions.items()
-        if name != "rules" and value
+        name if value is True else f"{name} {value:g}" for name, value in found.items()
     )
 
 
