@@ -82,7 +82,7 @@ def _read(place: Place, section: Section, sha256: Sequence[str]) -> CopyFeatures
     content = pc.index_in(rows["sha256"], value_set=contents).fill_null(-1).to_numpy()
     k = rows["k"].to_numpy()
     known = np.full((int(section.about["copies"]), len(contents)), -1, np.intp)
-    # Files of one content have equal copies: any of them will do.
+    # Of equal ones, under several names, any will do.
     used = (content >= 0) & (k <= len(known))
     known[k[used] - 1, content[used]] = np.flatnonzero(used)
     of_picture = pc.index_in(pa.array(sha256, pa.string()), value_set=contents).to_numpy()
