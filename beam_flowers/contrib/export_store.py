@@ -41,6 +41,7 @@ def export_store(
     store: str,
     format: str,
     output: str,
+    *,
     backbone: str | None = None,
     scores: str | None = None,
     warn: Callable[[str], None] = print,

@@ -96,7 +96,7 @@ class Prepared:
 
 
 def prepare(
-    examples: Examples, split: SplitOptions, seed: int = 0, required: Collection[str] = ()
+    examples: Examples, split: SplitOptions, *, seed: int = 0, required: Collection[str] = ()
 ) -> Prepared:
     """Checks the examples, numbers their classes and splits them.
 
@@ -124,7 +124,7 @@ def prepare(
     uris, sha256 = ([values[row] for row in rows] for values in (examples.uris, examples.sha256))
     groups = picture_groups(uris, sha256)
     given = [examples.splits[row] for row in rows]
-    codes = split_codes(split, uris, groups, class_ids, seed, given)
+    codes = split_codes(split, uris, groups, class_ids, seed=seed, given=given)
 
     def count(ids: Indices) -> Counts:
         # Images of each label: [C].

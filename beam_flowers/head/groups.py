@@ -37,7 +37,7 @@ def picture_groups(uris: Sequence[str], sha256: Sequence[str]) -> list[str]:
     return [key(content) for content in sha256]
 
 
-def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, seed: int = 0) -> Indices:
+def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, *, seed: int = 0) -> Indices:
     """Deals groups into stratified folds, which do not depend on the order of the rows.
 
     The groups of each class are dealt in the order of a hash; the next class goes on at the fold

@@ -31,10 +31,10 @@ def measure_held_out(head: Head, validation: Sample, testing: Sample) -> HeldOut
 
 
 def _best_scores(head: Head, sample: Sample) -> list[tuple[float, bool]]:
-    found: list[tuple[float, bool]] = []
+    answers: list[tuple[float, bool]] = []
     for vectors, class_ids in sample.chunks():
         scores = head.scores(vectors)
         best = scores.argmax(axis=1)
         correct = sample.is_right(best, class_ids)
-        found += zip(scores.max(axis=1).tolist(), correct.tolist(), strict=True)
-    return found
+        answers += zip(scores.max(axis=1).tolist(), correct.tolist(), strict=True)
+    return answers

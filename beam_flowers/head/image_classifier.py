@@ -84,7 +84,12 @@ def train_image_classifier(
     """
     options = options or ImageClassifierOptions()
     first, order, drops = np.random.default_rng(seed).spawn(3)
-    targets = targets_for(training, classes, options.label_smoothing, options.class_weights)
+    targets = targets_for(
+        training,
+        classes,
+        smoothing=options.label_smoothing,
+        class_weights=options.class_weights,
+    )
     features = training.vectors.shape[1]
     head = start or new_head(glorot_uniform, features, targets, options.hidden, first)
     epoch_steps = math.ceil(len(training) / options.batch_size)

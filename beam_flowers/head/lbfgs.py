@@ -112,7 +112,7 @@ def train_lbfgs(
 
 
 def _starting_point(
-    start: Head | None, scaling: Scaling, shape: tuple[int, int], split: bool
+    start: Head | None, scaling: Scaling, shape: tuple[int, int], *, split: bool
 ) -> Doubles:
     """Returns the first point of the search, laid out as `_unpack` reads it."""
     weights, bias = scaling.unfold(start) if start else (np.zeros(shape), np.zeros(shape[1]))

@@ -68,7 +68,7 @@ def leakage_warnings(examples: Examples, codes: Codes, rows: Indices) -> list[st
 
 @one_blas_thread()
 def near_identical(
-    vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, least: float = SAME
+    vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, *, least: float = SAME
 ) -> list[Pair]:
     """Finds pairs of rows in different splits whose vectors have a cosine of `least` or more.
 

@@ -155,7 +155,7 @@ class Targets:
 
 
 def targets_for(
-    sample: Sample, classes: int, smoothing: float = 0.0, class_weights: str | None = None
+    sample: Sample, classes: int, *, smoothing: float = 0.0, class_weights: str | None = None
 ) -> Targets:
     """Makes the targets of a sample's rows.
 

@@ -101,7 +101,7 @@ def train_head(
 
 
 def warm_start(
-    old: Head, old_labels: tuple[str, ...], labels: tuple[str, ...], hidden: int | None
+    old: Head, old_labels: tuple[str, ...], labels: tuple[str, ...], *, hidden: int | None
 ) -> Head:
     """Returns an older head with its classes in the order of `labels`; new ones start at zero.
 

@@ -99,7 +99,7 @@ def train_retrain(
     """
     options = options or RetrainOptions()
     first, draws, drops, checks = np.random.default_rng(seed).spawn(4)
-    targets = targets_for(training, classes, options.label_smoothing)
+    targets = targets_for(training, classes, smoothing=options.label_smoothing)
     features = training.vectors.shape[1]
     head = start or new_head(truncated_normal, features, targets, options.hidden, first)
     held_back = _validation_draws(validation, options.validation_batch_size, checks)

@@ -54,6 +54,7 @@ def split_codes(
     uris: Sequence[str],
     sha256: Sequence[str],
     class_ids: npt.NDArray[np.intp],
+    *,
     seed: int = 0,
     given: Sequence[str | None] | None = None,
 ) -> Codes:
@@ -69,6 +70,7 @@ def hash_split(
     class_ids: npt.NDArray[np.intp],
     validation_percentage: int,
     testing_percentage: int,
+    *,
     seed: int = 0,
     given: Sequence[str | None] | None = None,
 ) -> Codes:

@@ -140,7 +140,7 @@ def _examples(
     )
 
 
-def _join(blocks: Sequence[tuple[Section, Features]], scale: bool = True) -> Stored:
+def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> Stored:
     sections = [section for section, _ in blocks]
     names = JOIN.join(str(section.about["name"]) for section in sections)
     rows = _common_rows([features for _, features in blocks])
@@ -148,7 +148,7 @@ def _join(blocks: Sequence[tuple[Section, Features]], scale: bool = True) -> Sto
         raise StoreError(f"no picture has the vectors of all of {names}; embed it with each")
     first = blocks[0][1]
     order = np.argsort([first.sha256[row] for row in rows[0].tolist()], kind="stable")
-    vectors, factor = _side_by_side([f.vectors for _, f in blocks], rows, order, scale)
+    vectors, factor = _side_by_side([f.vectors for _, f in blocks], rows, order, scale=scale)
     examples = _examples(first, rows[0].tolist(), vectors)
     everywhere = set().union(*(features.uris for _, features in blocks))
     hashes = JOIN.join(section.dataset_hash for section in sections)
@@ -174,7 +174,7 @@ def _common_rows(blocks: Sequence[Features]) -> list[Indices]:
 
 
 def _side_by_side(
-    blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, scale: bool
+    blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, *, scale: bool
 ) -> tuple[Vectors, Floats | None]:
     """Returns the joined vectors, float32 [N, D], and the factor that scaled them."""
     factors = []

@@ -133,11 +133,11 @@ def cross_validate(
             f"with {folds} folds there is none to stop early by beside the one trained on and the"
             " one held out; name 3 or more, or leave out early stopping"
         )
-    prepared = prepare(examples, split or SplitOptions(), seed, required)
+    prepared = prepare(examples, split or SplitOptions(), seed=seed, required=required)
     inside = np.flatnonzero(np.isin(prepared.codes, [SPLITS.index(name) for name in splits]))
     groups = [prepared.groups[place] for place in inside.tolist()]
     codes = np.full(len(prepared.codes), -1)
-    codes[inside] = fold_codes(groups, prepared.class_ids[inside], folds, seed)
+    codes[inside] = fold_codes(groups, prepared.class_ids[inside], folds, seed=seed)
     measured = []
     for fold in range(folds):
         held_out = codes == fold
@@ -149,7 +149,7 @@ def cross_validate(
     return CrossValidation(len(inside), tuple(measured))
 
 
-def grid(options: Recipe, l1: bool = False) -> list[Recipe]:
+def grid(options: Recipe, *, l1: bool = False) -> list[Recipe]:
     """Returns the recipe with each penalty of the grid; its other settings stay."""
     is_lbfgs = isinstance(options, LbfgsOptions)
     l1s, l2s = (_L1, _L2) if is_lbfgs else (_BATCH_L1, _BATCH_L2)
@@ -179,7 +179,7 @@ def run_sweep(
         report: takes the trials as they come.
     """
     for name, examples in backbones:
-        for setting in grid(options, sweep.l1):
+        for setting in grid(options, l1=sweep.l1):
             result = cross_validate(
                 examples, setting, split, folds=sweep.folds, seed=seed, required=required
             )

@@ -55,6 +55,6 @@ def fit_temperature(head: Head, validation: Sample) -> Calibration | None:
         return float(cross_entropies(scaled, validation.class_ids).mean())
 
     low, high = map(math.log, BOUNDS)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    logarithm = min((0.0, float(found.x)), key=loss)
+    fitted = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    logarithm = min((0.0, float(fitted.x)), key=loss)
     return Calibration(math.exp(logarithm), len(validation), loss(0.0), loss(logarithm))

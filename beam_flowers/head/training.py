@@ -72,9 +72,9 @@ def train(
         ModelError: if `start` does not fit.
     """
     options = options or LbfgsOptions()
-    prepared = prepare(examples, split or SplitOptions(), seed, required)
+    prepared = prepare(examples, split or SplitOptions(), seed=seed, required=required)
     samples = {name: prepared.sample(examples.vectors, name) for name in SPLITS}
-    first = warm_start(*start, prepared.labels, hidden_of(options)) if start else None
+    first = warm_start(*start, prepared.labels, hidden=hidden_of(options)) if start else None
     head = train_head(
         prepared.training(examples, prepared.codes == SPLITS.index("training")),
         len(prepared.labels),

@@ -68,6 +68,7 @@ def augment_store(
     backbone: ResolvedBackbone,
     augmentation: Augmentation,
     options: RunOptions | None = None,
+    *,
     warn: Warn = print,
     progress: Progress | None = None,
 ) -> AugmentSummary:

@@ -72,7 +72,7 @@ def augmented_root(store: str) -> str:
 
 
 def forget_everywhere(
-    store: str, root: str | None, dry_run: bool = False, now: bool = False
+    store: str, root: str | None, *, dry_run: bool = False, now: bool = False
 ) -> Forgotten:
     """Takes images and their distorted copies out of a store, see `forget`."""
     inner = {**IMAGES_ONLY_SCORED, AUGMENTED: AugmentedRows}

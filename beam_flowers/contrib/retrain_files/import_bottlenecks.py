@@ -99,7 +99,7 @@ def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> Impo
     progress.begin("reading", listed[module] + strays)
     name, fingerprint = backbone_of(module), fingerprint_of(module)
     place, kind = store_place(job.store, name, fingerprint)
-    reading = _Reading(images, has_splits(images), _stored_length(place, images))
+    reading = _Reading(images, _stored_length(place, images))
     parts = list(reading.parts(place, kind, _chosen_texts(source, module), progress))
     progress.begin("committing")
     about = {"imported": {"tool": "retrain.py", "module": module}}
@@ -182,9 +182,9 @@ def _stored_length(place: Place, images: str) -> int | None:
 class _Reading:
     """Reads text files and images; counts the rejects by reason."""
 
-    def __init__(self, images: str, splits: bool, length: int | None) -> None:
+    def __init__(self, images: str, length: int | None) -> None:
         self.reasons: Counter[str] = Counter()
-        self._images, self._splits, self._length = images, splits, length
+        self._images, self._splits, self._length = images, has_splits(images), length
 
     def parts(
         self,
