@@ -267,6 +267,7 @@ def _side_files(bundle: Bundle) -> dict[str, bytes]:
 
 def _npy(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
+    # The same bytes on every machine: the model's id is their digest.
     little_endian = array.dtype.newbyteorder("<")
     np.save(buffer, np.ascontiguousarray(array, dtype=little_endian), allow_pickle=False)
     return buffer.getvalue()

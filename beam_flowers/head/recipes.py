@@ -33,18 +33,14 @@ def recipe(name: str, **settings: Any) -> Recipe:
     if name not in RECIPES:
         raise TrainingError(f"unknown recipe {name!r}; choose one of {sorted(RECIPES)}")
     chosen = {key: value for key, value in settings.items() if value is not None}
+    settings_of = {r: {field.name for field in fields(RECIPES[r])} for r in sorted(RECIPES)}
     for key in chosen:
-        takers = sorted(r for r, recipe in RECIPES.items() if key in settings_of(recipe))
+        takers = [r for r, names in settings_of.items() if key in names]
         if name not in takers:
             raise TrainingError(
                 f"the recipe {name!r} does not take {key!r}; those that do: {takers or 'none'}"
             )
     return RECIPES[name](**chosen)
-
-
-def settings_of(recipe: RecipeType) -> set[str]:
-    """Returns the names of the settings that a recipe takes."""
-    return {field.name for field in fields(recipe)}
 
 
 def describe_recipe(options: Recipe) -> dict[str, Any]:

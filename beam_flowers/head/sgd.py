@@ -18,7 +18,7 @@ Batch = tuple[Floats, Indices]
 
 
 class DescentOptions(Protocol):
-    """Settings that all batch recipes have.
+    """Settings of the descent, which all batch recipes have.
 
     Attributes:
         learning_rate: > 0.
@@ -27,8 +27,6 @@ class DescentOptions(Protocol):
         l1: weight of a proximal step (soft threshold) after each gradient step, which can make
             weights exactly 0.
         l2_gradient: factor of the weights that are added to the gradient.
-        hidden: width of a hidden layer, or None.
-        early_stopping: reports without a lower validation cross entropy before the end, or None.
     """
 
     @property
@@ -41,10 +39,6 @@ class DescentOptions(Protocol):
     def l1(self) -> float: ...
     @property
     def l2_gradient(self) -> float: ...
-    @property
-    def hidden(self) -> int | None: ...
-    @property
-    def early_stopping(self) -> int | None: ...
 
 
 @dataclass

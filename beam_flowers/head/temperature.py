@@ -56,5 +56,6 @@ def fit_temperature(head: Head, validation: Sample) -> Calibration | None:
 
     low, high = map(math.log, BOUNDS)
     fitted = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    # The search ends near the minimum only, where temperature 1 may be as good.
     logarithm = min((0.0, float(fitted.x)), key=loss)
     return Calibration(math.exp(logarithm), len(validation), loss(0.0), loss(logarithm))

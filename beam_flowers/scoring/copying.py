@@ -72,6 +72,7 @@ def _copy(picture: Labelled, folder: str) -> bool:
     stem, dot, ending = name.rpartition(".")
     named_apart = f"{stem or name}-{picture.sha256[:8]}{dot}{ending if dot else ''}"
     for target in (files.join(folder, name), files.join(folder, named_apart)):
+        # `exists` saves an upload; only `put_if_absent` is safe beside another run.
         if not files.exists(target) and files.put_if_absent(target, data):
             return True
         if hashlib.sha256(files.read_bytes(target)).hexdigest() == picture.sha256:

@@ -21,7 +21,7 @@ def classify_images(
     rule: AcceptanceRule | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[tuple[Score, ...] | Reject]:
-    """For each picture, in their order, a `Score` of each model, or why it has none.
+    """Returns for each image, in their order, a `Score` of each model, or its reject.
 
     Args:
         pictures: paths or addresses.

@@ -29,7 +29,7 @@ from beam_flowers.workflows.score_stored import is_store, store_roots
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """Names the images to score and the table to write.
+    """Options of one scoring run.
 
     Attributes:
         images: folders, globs, list files, manifests or pictures; or one store.

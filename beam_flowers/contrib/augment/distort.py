@@ -186,6 +186,7 @@ class Draw:
     def share(self, name: str) -> float:
         """Draws a number in [0, 1)."""
         digest = hashlib.sha256(f"{self.sha256}:{self.k}:{name}".encode()).digest()
+        # 53 bits: a double holds them exactly.
         return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
     def between(self, name: str, most: float) -> float:

@@ -94,6 +94,7 @@ def augment_store(
     run = _Run(files.absolute(store), backbone, augmentation, options, warn, progress)
     require_table_place(run.table)
     counts, earlier = run_until_committed(run.table, run.attempt)
+    # What earlier attempts of this run computed, the last one found as reused.
     earlier = min(earlier, counts["reused"])
     made = counts["embedded"] + counts["reused"] + counts["rejected"]
     if made != counts["listed"]:
@@ -171,6 +172,7 @@ class _Run:
         heart.start()
         distortions: Distortions = self.augmentation.distortions
         with watched(plan, self.progress):
+            # Beam takes seconds to import, which a run without work need not pay.
             from beam_flowers.contrib.augment.transforms import AugmentPlan
             from beam_flowers.transforms.runner import run_pipeline
 

@@ -53,6 +53,10 @@ CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT,
                     sha256, k INT);
 """
 
+# `states` judges each stored row: gone, changed in its file's columns, or kept. A part of a killed
+# run may repeat rows that were committed since: of equal ones the committed row counts. `whole`
+# parts stay as they are. `made` lists all other rows, with a part that has the vector of their
+# content and copy, or NULL if it must be computed.
 _JOIN = """
 CREATE TABLE states AS
 WITH judged AS (

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -124,17 +125,13 @@ def fill_copies(
     for name in dict.fromkeys([*known, *unfinished]):
         try:
             stale = any(encoded_otherwise(place, [name], kind.encoding))
-            rows = _stored_copies(place, name)
-            ledger.add_part(name, rows, committed=name in known, stale=stale)
+            blocks = map(copies_of, iterate_part(place, name, _COPY_SCHEMA.names))
+            copies = chain.from_iterable(blocks)
+            ledger.add_part(name, copies, committed=name in known, stale=stale)
         except PartLostError:
             # The writer of an unfinished part may have published and replaced it by now.
             lost += [name] if name in known else []
     return lost
-
-
-def _stored_copies(place: Place, name: str) -> Iterator[Copy]:
-    for rows in iterate_part(place, name, _COPY_SCHEMA.names):
-        yield from copies_of(rows)
 
 
 def copies_of(table: pa.Table) -> list[Copy]:
