@@ -120,7 +120,7 @@ def _read_as(suffix: str, source: BinaryIO) -> pa.Table:
         schema = pa.schema(_COLUMNS)
         options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
         table = pa.json.read_json(source, parse_options=options)
-        # pyarrow adds columns of the schema that no line has: they are all null.
+        # A column of the schema that no line has is there, and empty.
         return table.select([n for n in table.column_names if table[n].null_count < len(table)])
     table = pa.csv.read_csv(
         source,

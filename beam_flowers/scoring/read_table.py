@@ -174,7 +174,7 @@ def _read_json(source: BinaryIO) -> pa.Table:
 
 
 def _rankings(rows: pa.Table) -> list[list[tuple[str, float]]]:
-    """Reads the ranked labels of each row from a list, JSON text or separate columns."""
+    """The ranked labels of each row, from a list, from JSON text or from columns of their own."""
     if "top_k" in rows.schema.names:
         return [_ranking(value) for value in rows["top_k"].to_pylist()]
     ranks = sum(bool(re.fullmatch(r"score_\d+", name)) for name in rows.schema.names)
@@ -195,7 +195,7 @@ def _ranking(value: Any) -> list[tuple[str, float]]:
 
 
 def _names(schema: pa.Schema) -> tuple[str, ...]:
-    """Reads the model's labels from the metadata for Hugging Face datasets."""
+    """The model's labels, from what Hugging Face datasets reads."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(features["label_id"]["names"])
