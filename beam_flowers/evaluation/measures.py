@@ -82,7 +82,7 @@ class ClassMetrics(NamedTuple):
     predicted: int
 
 
-@one_blas_thread()
+@one_blas_thread
 def log_scores(head: Head, sample: Sample) -> Doubles:
     """Logarithms of the softmax scores, float64 [n, C], in chunks.
 

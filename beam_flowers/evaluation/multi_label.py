@@ -104,7 +104,7 @@ class Decision(NamedTuple):
     threshold: float
 
 
-@one_blas_thread()
+@one_blas_thread
 def sigmoid_scores(head: Head, sample: Sample) -> Doubles:
     """Scores of a multi-label head, float64 [n, C], in chunks."""
     rows = [sigmoid(head.logits(v) / head.temperature) for v, _ in sample.chunks()]

@@ -175,7 +175,7 @@ def _labelled_rows(
     if side == "all":
         rows = [row for row, label in enumerate(examples.labels) if label is not None]
         return sorted(rows, key=lambda row: (examples.sha256[row], examples.uris[row])), {}
-    prepared = prepare(examples, SplitOptions(**bundle.split), seed=bundle.seed)
+    prepared = prepare(examples, SplitOptions(**bundle.split), bundle.seed)
     counts = np.bincount(prepared.codes, minlength=len(SPLITS)).tolist()
     chosen: list[int] = prepared.rows[prepared.codes == SPLITS.index(side)].tolist()
     return chosen, dict(zip(SPLITS, counts, strict=True))

@@ -96,7 +96,7 @@ class Prepared:
 
 
 def prepare(
-    examples: Examples, split: SplitOptions, *, seed: int = 0, required: Collection[str] = ()
+    examples: Examples, split: SplitOptions, seed: int = 0, *, required: Collection[str] = ()
 ) -> Prepared:
     """Checks the examples, numbers their classes and splits them.
 

@@ -60,7 +60,7 @@ class ImageClassifierOptions:
         return 2 * self.l2
 
 
-@one_blas_thread()
+@one_blas_thread
 def train_image_classifier(
     training: Sample,
     classes: int,

@@ -52,7 +52,7 @@ class LbfgsOptions:
         check_settings(self)
 
 
-@one_blas_thread()
+@one_blas_thread
 def train_lbfgs(
     training: Sample,
     classes: int,

@@ -66,7 +66,7 @@ def leakage_warnings(examples: Examples, codes: Codes, rows: Indices) -> list[st
     return lines
 
 
-@one_blas_thread()
+@one_blas_thread
 def near_identical(
     vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, *, least: float = SAME
 ) -> list[Pair]:

@@ -72,7 +72,7 @@ def balanced_batches(sample: Sample, size: int, random: np.random.Generator) -> 
         yield sample.take(places), sample.class_ids[places]
 
 
-@one_blas_thread()
+@one_blas_thread
 def train_retrain(
     training: Sample,
     classes: int,

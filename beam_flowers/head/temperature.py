@@ -37,7 +37,7 @@ class Calibration:
     cross_entropy_after: float
 
 
-@one_blas_thread()
+@one_blas_thread
 def fit_temperature(head: Head, validation: Sample) -> Calibration | None:
     """Minimises the validation rows' cross entropy over the temperature (Guo et al., 2017).
 

@@ -45,7 +45,7 @@ class TrainResult:
     held_out: HeldOut | None = None
 
 
-@one_blas_thread()
+@one_blas_thread
 def train(
     examples: Examples,
     options: Recipe | None = None,

@@ -17,7 +17,7 @@ def sample_rows(count: int, most: int, seed: int = 0) -> Indices:
     return np.sort(chosen).astype(np.intp)
 
 
-@one_blas_thread()
+@one_blas_thread
 def principal_plane(vectors: Floats) -> tuple[Doubles, float]:
     """Principal component analysis to two dimensions.
 

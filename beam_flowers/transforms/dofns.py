@@ -385,7 +385,7 @@ class ScoreUnits(Overlapping):
         return started.result()
 
 
-@one_blas_thread()
+@one_blas_thread
 def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorKind) -> Outcome:
     """Writes rows of kind `kind` from vectors of another table's sections, side by side.
 

@@ -19,12 +19,12 @@ def blas_threads():
 before = blas_threads()
 first_began, first_may_end = threading.Event(), threading.Event()
 
-@one_blas_thread()
+@one_blas_thread
 def first():
     first_began.set()
     first_may_end.wait(10)
 
-@one_blas_thread()
+@one_blas_thread
 def second():
     first_may_end.set()
     thread.join()
