@@ -111,22 +111,18 @@ def test_a_single_class_has_no_second_to_exceed():
     assert (found.label, found.score) == ("ant", 1.0)
 
 
-def test_a_bar_asks_nothing_by_default():
-    bar = Thresholds((0.0,) * 3)
-    assert (bar.min_margin, bar.multi_label, bar.operating_point, bar.rule) == (
-        0.0,
-        False,
-        None,
-        "",
-    )
-    assert AcceptanceRule().thresholds_for(model()) == bar
-    assert not bar.may_be_unknown
+def test_thresholds_ask_nothing_by_default():
+    thresholds = Thresholds((0.0,) * 3)
+    assert (thresholds.min_margin, thresholds.multi_label) == (0.0, False)
+    assert (thresholds.operating_point, thresholds.rule) == (None, "")
+    assert AcceptanceRule().thresholds_for(model()) == thresholds
+    assert not thresholds.may_be_unknown
 
 
 def test_what_is_asked_is_said():
-    bar = AcceptanceRule(threshold=0.4, min_margin=0.25).thresholds_for(model())
-    assert bar.rule == "score >= 0.4 and margin >= 0.25"
-    assert bar.may_be_unknown
+    thresholds = AcceptanceRule(threshold=0.4, min_margin=0.25).thresholds_for(model())
+    assert thresholds.rule == "score >= 0.4 and margin >= 0.25"
+    assert thresholds.may_be_unknown
 
 
 def test_a_table_has_the_five_best_by_default():
@@ -167,27 +163,29 @@ VALIDATION = [(NOT_TESTING, s / 10, s > 4) for s in range(1, 10)]
 
 def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
     rows = [*VALIDATION, (TESTING, 0.2, False), (TESTING, 0.7, True), (TESTING, 0.8, False)]
-    choice = choose_threshold(model(held_out=held_out(*rows)), 1.0)
-    assert choice.threshold == pytest.approx(0.5)
-    assert choice.chosen == (9, pytest.approx(4 / 9), 1.0)
-    assert choice.testing == (3, pytest.approx(1 / 3), 0.5)
-    assert str(choice) == (
+    point = choose_threshold(model(held_out=held_out(*rows)), 1.0)
+    assert point.threshold == pytest.approx(0.5)
+    assert point.chosen == (9, pytest.approx(4 / 9), 1.0)
+    assert point.testing == (3, pytest.approx(1 / 3), 0.5)
+    assert str(point) == (
         "threshold 0.5000, chosen on validation pictures: 100.0% right, 44.4% unknown, of 9; "
         "on testing pictures: 50.0% right, 33.3% unknown, of 3"
     )
-    bar = AcceptanceRule(target_precision=1.0).thresholds_for(model(held_out=held_out(*rows)))
-    assert (bar.thresholds, bar.rule) == ((choice.threshold,) * 3, "score >= 0.5")
+    thresholds = AcceptanceRule(target_precision=1.0).thresholds_for(
+        model(held_out=held_out(*rows))
+    )
+    assert (thresholds.thresholds, thresholds.rule) == ((point.threshold,) * 3, "score >= 0.5")
 
 
 def test_testing_pictures_serve_where_there_are_no_others():
-    choice = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
-    assert (choice.split, choice.threshold, choice.testing) == ("testing", 0.5, None)
+    point = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
+    assert (point.split, point.threshold, point.testing) == ("testing", 0.5, None)
 
 
 def test_a_threshold_without_testing_pictures_is_not_checked():
-    choice = choose_threshold(model(held_out=held_out(*VALIDATION)), 1.0)
-    assert choice.testing is None
-    assert str(choice).endswith("chosen on validation pictures: 100.0% right, 44.4% unknown, of 9")
+    point = choose_threshold(model(held_out=held_out(*VALIDATION)), 1.0)
+    assert point.testing is None
+    assert str(point).endswith("chosen on validation pictures: 100.0% right, 44.4% unknown, of 9")
     assert str(ThresholdResult(4, 1.0, None)) == "no label given, 100.0% unknown, of 4"
 
 
