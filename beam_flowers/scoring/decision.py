@@ -43,7 +43,7 @@ class OperatingPoint(NamedTuple):
         threshold: least score of a given label, see `threshold_for_precision`.
         split: `validation` or `testing`, the split it was chosen on.
         chosen: measures on that split; optimistic, as the threshold was chosen there.
-        testing: measures on the testing split; None if it was chosen there.
+        testing: measures on the testing split; None if it was chosen there or has no images.
     """
 
     threshold: float
