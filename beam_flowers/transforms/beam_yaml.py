@@ -1,4 +1,4 @@
-"""Our transforms as pipelines in Beam YAML use them: from rows to rows, settings as plain values.
+"""Gives Beam YAML our transforms: from rows to rows, with settings as plain values.
 
 A pipeline names those it uses below `providers:`, with `type: python`. `error_handling` is that of
 Beam YAML: with `{output: NAME}` the files that give no row come out as NAME, see `RejectRow`;
@@ -199,14 +199,14 @@ class ScoreImages(_Labelling):
 
 
 def resolved(backbone: str | Mapping[str, Any]) -> ResolvedBackbone:
-    """The backbone that a setting names."""
+    """Returns the backbone that a setting names."""
     return resolve(backbone) if isinstance(backbone, str) else resolve(**backbone)
 
 
 def with_errors(
     rows: PCollection[Any], rejects: PCollection[Reject], error_handling: ErrorHandling
 ) -> Any:
-    """Rows and rejects as Beam YAML wants them; without `error_handling` a reject is an error.
+    """Returns rows and rejects as Beam YAML wants them; without `error_handling` a reject raises.
 
     Raises:
         InputError: `error_handling` has another setting than `output`.

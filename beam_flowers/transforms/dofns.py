@@ -65,7 +65,7 @@ from beam_flowers.transforms.start_ahead import StartAhead
 
 
 class VectorKind(RowKind, Protocol):
-    """Rows that follow from the vectors of a store."""
+    """Makes rows from the vectors of a store."""
 
     def stored(self, images: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table: ...
 
@@ -123,7 +123,7 @@ class Step(beam.DoFn):
 def attempted(
     setup: Setup, function: Callable[..., Iterable[Any]], *arguments: Any, **named: Any
 ) -> Iterator[Any]:
-    """What `function` gives; or, where the worker is at fault, an `Outcome` that says so."""
+    """Returns the result of `function`, or an `Outcome` that names a fault of the worker."""
     problem = setup.problem()
     try:
         if not problem:
@@ -142,7 +142,7 @@ def attempted(
 
 
 def read_images(unit: Unit | bytes) -> list[Image]:
-    """The files of a unit.
+    """Returns the files of a unit.
 
     Raises:
         WorkerError: this worker does not see them.
@@ -186,7 +186,7 @@ def write_results(
 def keep_rows(
     place: Place, kind: RowKind, uris: Sequence[str]
 ) -> tuple[list[str], list[Part], Counter[str]]:
-    """Write the rows and rejects again that files have which the plan calls unchanged.
+    """Writes the stored rows and rejects of unchanged files again.
 
     Args:
         place: the section.
@@ -309,7 +309,7 @@ def hash_unit(
 def settle_partition(
     keyed: tuple[int, Iterable[bytes]], place: Place, unit_rows: int
 ) -> Iterator[bytes | TaggedOutput]:
-    """Hashed files → files still to embed, copies together; (part, files) of known content.
+    """Yields the files still to embed, copies together, and (part, files) of known content.
 
     What the manifest says of a part travels with its files.
     """
@@ -336,7 +336,7 @@ def settle_partition(
 def copy_rows(
     keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind, others: Sequence[Place] = ()
 ) -> Iterator[Outcome]:
-    """Write rows of moved or copied files with the vectors that a part has.
+    """Writes rows of moved or copied files with the vectors of a part.
 
     Args:
         keyed: the part as `<place>/<name>`, and the files.
@@ -399,7 +399,7 @@ def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorK
 def _pieces(
     unit: Unit, sources: Sequence[Place]
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.float32]]]:
-    """Rows and vectors of a unit, a few at a time where it is all of a part."""
+    """Yields rows and vectors of a unit, a few at a time if it is all of a part."""
     named = [located(source, sources) for source in unit.source.split("+")]
     if not unit.file:
         for some in iterate_part(*named[0], _SCORED, _SCORED_ROWS):

@@ -35,7 +35,7 @@ Rows: TypeAlias = StoreRows | ScoreRows
 
 
 class StoredPart(NamedTuple):
-    """A part of a store to read."""
+    """Names a part of a store to read."""
 
     place: Place
     name: str
@@ -155,7 +155,7 @@ class WriteScores(beam.PTransform):
 
 
 class _Target(NamedTuple):
-    """The table as the pipeline's first step found it."""
+    """Holds the table as the first step of the pipeline found it."""
 
     place: Place
     encoding: str
