@@ -287,7 +287,7 @@ def _standing_parts(
     section: Section,
     described: Mapping[str, Part],
 ) -> tuple[list[Part], list[str]]:
-    """Return the parts that stay, with all rejects known now, and names of those to write again."""
+    """Returns the parts that stay, with all known rejects, and names of those to write again."""
     whole, partly = ledger.part_names()
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
@@ -297,7 +297,7 @@ def _standing_parts(
 
 
 def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
-    """Let ghosts leave, and all others stay if they are too many.
+    """Lets ghosts leave, and all others stay if they are too many.
 
     Returns:
         The counts of what stays therefore, and `Plan.undecided`.

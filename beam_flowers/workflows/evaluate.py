@@ -1,4 +1,4 @@
-"""`evaluate`: a store's labelled vectors and a model → a report."""
+"""Measures a model on a store's labelled images and writes a report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _NAMES = (_JSON, "evaluation.md", "confusion.csv", "misclassified.csv", _PNG)
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What to measure.
+    """Names the model, the store and the rows to measure.
 
     Attributes:
         store: folder of the feature store.
@@ -84,7 +84,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A finished evaluation.
+    """Holds a finished evaluation.
 
     Attributes:
         report: what `evaluation.json` holds.
@@ -132,13 +132,13 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
 
 
 def is_evaluation(folder: str) -> bool:
-    """True for a folder of `evaluate_model`, in this version or an earlier one."""
+    """Tells if `evaluate_model` wrote a folder, in this version or an earlier one."""
     head = files.read_bytes(files.join(folder, _JSON), HEAD)
     return head.startswith(f'{{\n "format": "{FORMAT}"'.encode())
 
 
 def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored:
-    """The store's rows of the model's backbone, with corrected labels.
+    """Returns the store's rows of the model's backbone, with corrected labels.
 
     Raises:
         ModelError: if the store has no such vectors, or the model is of another backbone.

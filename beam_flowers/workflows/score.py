@@ -1,4 +1,4 @@
-"""`score`: pictures or stored vectors → a table of labels."""
+"""Labels images or a store into a score table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ScoreSummary(Summary):
-    """What a run did, in pictures; the table has a row of each for every model.
+    """Counts the images of a run; the table has a row of each for every model.
 
     Attributes:
         copied: what `Job.copy_to` came to.
@@ -201,7 +201,7 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
 
 
 def _write_files(job: Job, kind: ScoreRows) -> None:
-    """The committed parts as one file, and the rejects as another."""
+    """Writes the committed parts as one file, and the rejects as another."""
     output = files.absolute(job.output)
     place, section = _own_section(job.table, kind)
     rows = [read_part(place, p.name) for p in section.rows]
@@ -213,7 +213,7 @@ def _write_files(job: Job, kind: ScoreRows) -> None:
 
 
 def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:
-    """Return the rows that were committed, unless another run has put others in their place."""
+    """Returns the rows that were committed, unless another run has put others in their place."""
     section = latest(table).sections.get("")
     if section is None or section.fingerprint != kind.fingerprint:
         raise StoreError(
