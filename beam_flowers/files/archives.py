@@ -48,9 +48,8 @@ def address(container: str, kind: str, name: str) -> str:
 def read_bytes(uri: str, limit: int | None) -> bytes:
     """The member, or its first `limit` bytes."""
     kind, container, span = _find(uri)
-    size = span.size if limit is None else min(span.size, limit)
     with backend(container).open_read(container) as file:
-        data: bytes = _READERS[kind].read(file, span.offset, size)
+        data: bytes = _READERS[kind].read(file, span.offset, span.size, limit)
     return data
 
 

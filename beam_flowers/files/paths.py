@@ -45,6 +45,18 @@ class Entry(NamedTuple):
     etag: str | None = None
 
 
+class MemberError(OSError):
+    """A member of an archive that can be reached and not used; reading it again does not help.
+
+    Attributes:
+        error_class: of the `Reject`, for example `BadChecksum`.
+    """
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
 def scheme(uri: str) -> str:
     """`s3` of `s3://bucket/name`; the empty string for the file system here."""
     found = _SCHEME.match(uri)

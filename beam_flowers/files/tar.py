@@ -156,7 +156,7 @@ def places(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
             yield member.name, member.offset, member.size
 
 
-def read(file: BinaryIO, offset: int, size: int) -> bytes:
-    """The first `size` bytes of the member at `offset`."""
+def read(file: BinaryIO, offset: int, size: int, limit: int | None) -> bytes:
+    """The member of `size` bytes at `offset`, or its first `limit` bytes."""
     file.seek(offset)
-    return file.read(size)
+    return file.read(size if limit is None else min(size, limit))

@@ -161,10 +161,9 @@ def _folder_rule(found: Mapping[str, Member]) -> Callable[[str], tuple[str | Non
 def _find_in_records(file: BinaryIO, uri: str, status: FileStat) -> Iterator[Listed]:
     for number, (offset, length) in enumerate(tfrecord.records(file, status.bytes)):
         bare = Image(address(uri, "tfrecord", str(number)), uri, str(number))
-        file.seek(offset)
         try:
-            picture, label = tfrecord.parse(file.read(length))
-        except Damaged as damage:
-            yield Reject(bare, "find", "BadRecord", str(damage))
+            picture, label = tfrecord.read_example(file, offset, length)
+        except files.MemberError as error:
+            yield Reject(bare, "find", error.error_class, str(error))
             continue
         yield bare._replace(label=label, bytes=len(picture), modified=status.modified)
