@@ -1,8 +1,9 @@
-"""Tars and TFRecords made on the spot."""
+"""Tars, zips and TFRecords made on the spot."""
 
 import io
 import struct
 import tarfile
+import zipfile
 from functools import lru_cache
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
@@ -39,6 +40,14 @@ def write_tar(path, contents, **options):
     with tarfile.open(path, "w", **options) as archive:
         for name, data in contents:
             add(archive, name, data)
+    return path
+
+
+def write_zip(path, contents, method=zipfile.ZIP_DEFLATED):
+    """A zip of (name, bytes); a `ZipInfo` may stand for the name."""
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in contents:
+            archive.writestr(name, data)
     return path
 
 

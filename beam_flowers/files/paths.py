@@ -7,6 +7,9 @@ import re
 import uuid
 from typing import NamedTuple
 
+KINDS = ("tar", "zip", "tfrecord")
+"""Of files that have members; the schemes of these."""
+
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 
 
@@ -65,7 +68,7 @@ def scheme(uri: str) -> str:
 
 def is_member(uri: str) -> bool:
     """Tells if `uri` names a member of an archive; see `files.archives`."""
-    return scheme(uri).partition("+")[0] in ("tar", "tfrecord")
+    return scheme(uri).partition("+")[0] in KINDS
 
 
 def join(folder: str, *names: str) -> str:

@@ -40,11 +40,11 @@ class Example(NamedTuple):
     label: str | None
 
 
-def places(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
-    """Number, offset and size of each record; what is behind damage is not there."""
+def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Number and span of each record; what is behind damage is not there."""
     try:
-        for number, (offset, length) in enumerate(records(file, size)):
-            yield str(number), offset, length
+        for number, span in enumerate(records(file, size)):
+            yield str(number), span
     except Damaged:
         return
 
@@ -75,13 +75,13 @@ def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
         number += 1
 
 
-def read(file: BinaryIO, offset: int, size: int, limit: int | None) -> bytes:
-    """The picture in the record of `size` bytes at `offset`, or its first `limit` bytes.
+def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
+    """The picture in a record, or its first `limit` bytes.
 
     Raises:
         MemberError: there is none.
     """
-    return read_example(file, offset, size).picture[:limit]
+    return read_example(file, *span).picture[:limit]
 
 
 def read_example(file: BinaryIO, offset: int, size: int) -> Example:
