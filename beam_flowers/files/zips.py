@@ -232,7 +232,7 @@ def _entries(file: BinaryIO, where: _List) -> Iterator[Member]:
         # Only Unix and macOS have a mode there.
         mode = stat.S_IFMT(mode >> 16) if made >> 8 in (3, 19) else 0
         way = method
-        if offset + _LOCAL.size + name + packed > where.start:
+        if offset + _LOCAL.size + packed > where.start:
             # Its numbers may be larger than any file's.
             way, offset, size, packed = _OUTSIDE, 0, 0, 0
         elif flags & _IS_ENCRYPTED:

@@ -56,7 +56,9 @@ class TestSchemes:
         assert (second.stage, second.error_class) == ("find", "SchemeNotAllowed")
         assert f"--manifest-schemes {name.partition(':')[0]}" in second.message
 
-    @pytest.mark.parametrize("name", ["tar+s3://b/x.tar!/a", "tar+tar+s3://b/x.tar!/a!/b"])
+    @pytest.mark.parametrize(
+        "name", ["tar+s3://b/x.tar!/a", "zip+s3://b/x.zip!/a", "tar+zip+s3://b/x.tar!/a!/b"]
+    )
     def test_so_are_members_of_archives_there(self, folder, name):
         (found,) = listed(manifest(folder, name))
         assert found.error_class == "SchemeNotAllowed"
@@ -86,7 +88,7 @@ class TestPipes:
     """Whoever opens one waits for ever."""
 
     @pytest.mark.timeout(60)
-    @pytest.mark.parametrize("name", ["x.jpg", "x.csv", "x.tar", "x.tfrecord"])
+    @pytest.mark.parametrize("name", ["x.jpg", "x.csv", "x.tar", "x.zip", "x.tfrecord"])
     def test_as_a_source(self, tmp_path, name):
         os.mkfifo(tmp_path / name)
         (found,) = listed(tmp_path / name)
