@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Writes what the image installs with the digests of its files, a list for each kind of machine:
-# deploy/requirements-x86_64.txt and deploy/requirements-aarch64.txt.
+# deploy/requirements-x86_64.txt and deploy/requirements-aarch64.txt. And what developers had when
+# all tests passed, on Linux and Python 3.11: deploy/requirements-dev.txt.
 #   deploy/lock.sh                                   needs uv and the network
 #   EXTRAS="aws gcp" deploy/lock.sh                  for other extras than `aws`
 #   CONSTRAINTS=/dev/null deploy/lock.sh             the newest of everything
@@ -25,3 +26,6 @@ echo tensorflow-cpu >"$cpu"
 lock x86_64 "$cpu" --no-emit-package tensorflow
 # For other processors than Intel's there is `tensorflow` alone, and that without CUDA.
 lock aarch64
+
+uv pip compile pyproject.toml --extra dev --extra aws --extra plots --python-version 3.11 \
+  --no-annotate --quiet --custom-compile-command deploy/lock.sh --output-file deploy/requirements-dev.txt

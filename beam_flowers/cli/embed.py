@@ -1,4 +1,4 @@
-"""`embed`: pictures → the store."""
+"""Computes embeddings of images into a store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERRUPTED = "the same command goes on from what is finished"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers embed`."""
+    """Adds the flags of `beam-flowers embed`."""
     parser.epilog = (
         f"{IMAGES}\n\nReads IMAGES, writes STORE: a folder of Parquet parts, one row a file, and "
         "STORE/__rejects.\nWhat the store has already is not computed again: not after a crash, "
@@ -89,7 +89,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers embed`."""
+    """Runs `beam-flowers embed`."""
     with shown(arguments.progress) as progress:
         summary, augmented = _embed(arguments, beams, progress)
     store = arguments.store
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 def _embed(
     arguments: argparse.Namespace, beams: list[str], progress: Progress
 ) -> tuple[Summary, str]:
-    """The pictures' vectors, then those of their copies, if any are wanted; what came of each."""
+    """Computes the images, then their distorted copies if any are asked for."""
     from beam_flowers import files
     from beam_flowers.store.names import AUGMENTED
     from beam_flowers.workflows.embed import embed_images

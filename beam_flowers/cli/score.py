@@ -1,4 +1,4 @@
-"""`score`: pictures or a store → a labelled table."""
+"""Labels images or a store into a score table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ INTERRUPTED = "the same command goes on from what is finished"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers score`."""
+    """Adds the flags of `beam-flowers score`."""
     parser.epilog = (
         f"{IMAGES}\nIMAGES may be a feature store: then no picture is read and no network runs."
         "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv, .jsonl or .arrow (or .feather), "
@@ -80,7 +80,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers score`."""
+    """Runs `beam-flowers score`."""
     with shown(arguments.progress) as progress:
         summary = _score(arguments, beams, progress)
     output = arguments.output

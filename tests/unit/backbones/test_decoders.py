@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,10 +199,19 @@ def test_an_answer_that_nobody_waited_for_is_not_the_next_ones(monkeypatch):
     assert decode_apart(small, RECIPE).width == 10
 
 
-def test_an_interpreter_that_does_not_start_ends_the_run_with_its_reason(own, monkeypatch):
-    monkeypatch.setattr(sys, "path", ["/nowhere"])
-    with pytest.raises(WorkerError, match=r"does not start \(exit code 1\): .*No module named"):
-        decode_apart(SOUND["JPEG"], RECIPE)
+def test_a_path_without_this_package_ends_the_run_with_its_reason(tmp_path):
+    # In a process of its own: other threads of this one may import meanwhile.
+    (tmp_path / "one.jpg").write_bytes(SOUND["JPEG"])
+    code = _NO_GUARD.replace("print", "import numpy, sys; sys.path[:] = ['/nowhere']\nprint")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert re.search(r"WorkerError: .*does not start \(exit code 1\): .*No module", done.stderr)
+
+
+@pytest.mark.usefixtures("own")
+def test_an_interpreter_that_is_not_there_ends_the_run_with_its_reason(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(WorkerError, match="no decoder process can be started"):
         decode_apart(SOUND["JPEG"], RECIPE)

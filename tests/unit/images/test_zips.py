@@ -13,6 +13,7 @@ from shards import write_zip
 from beam_flowers import files
 from beam_flowers.files import zips
 from beam_flowers.images.find import find_images
+from beam_flowers.pages.thumbnails import read_thumbnail
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
@@ -249,3 +250,12 @@ def test_only_the_list_and_the_member_are_read(tmp_path):
     before = file.taken
     assert zips.read(file, listed["r/3.jpg"].span, None) == noise[3][1]
     assert file.taken - before < (1 << 20) + 100
+
+
+def test_thumbnails_of_reports_and_reviews(tmp_path):
+    data = bytearray(write_zip(tmp_path / "x.zip", [("a.jpg", A), ("b.png", B)]).read_bytes())
+    data[data.rindex(LIST) + 16] ^= 1
+    (tmp_path / "x.zip").write_bytes(data)
+    sound, damaged = (read_thumbnail(f"zip://{tmp_path}/x.zip!/{n}", 8) for n in ("a.jpg", "b.png"))
+    assert sound.data
+    assert damaged.problem == "cannot be read: it does not unpack to what was packed"
