@@ -4,7 +4,7 @@ import io
 import os
 
 from shards import example, record, write_tar, write_zip
-from stores import cli, embed, labels, photos, rejects, rows
+from stores import cli, embed, photos, rejects, rows
 
 
 def test_shards_through_the_pipeline(tmp_path, monkeypatch, capsys):
@@ -27,7 +27,9 @@ def test_shards_through_the_pipeline(tmp_path, monkeypatch, capsys):
     assert (summary.rows, summary.embedded, summary.rejected) == (15, 5, 3)
     assert set(rejects(store).values()) == {"NotAnImage", "DamagedShard"}
     assert f"{shards}/2.tar" in rejects(store)
-    assert sorted(labels(store).values()) == sorted(p.parent.name for p in paths for _ in range(3))
+    assert sorted(row["label"] for row in rows(store)) == sorted(
+        p.parent.name for p in paths for _ in range(3)
+    )
     vectors = {row["sha256"]: row["vector"] for row in rows(store)}
     embed(folder, tmp_path / "plain")
     assert vectors == {row["sha256"]: row["vector"] for row in rows(tmp_path / "plain")}
