@@ -49,12 +49,12 @@ class Member(NamedTuple):
 
     @property
     def span(self) -> tuple[int, ...]:
-        """All that `read` needs."""
+        """Returns all that `read` needs."""
         return self.offset, self.size
 
     @property
     def refusal(self) -> tuple[str, str] | None:
-        """Class and message of the reject that the member is, or None."""
+        """Returns class and message of the reject that the member is, or None."""
         if self.link is None:
             return None
         return "NotARegularFile", "a link, a device or a file with holes"
@@ -131,7 +131,7 @@ def _member(found: tarfile.TarInfo) -> Member:
 
 
 def plain_name(name: str) -> str:
-    """A member's name without `./` or `/` before it."""
+    """Takes `./` and `/` off the beginning of a member's name."""
     while name.startswith("./"):
         name = name[2:].lstrip("/")
     return name.lstrip("/")
@@ -170,19 +170,19 @@ def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
 
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and span of each member that has content."""
+    """Yields name and span of each member that has content."""
     for member in members(file, size)[0].values():
         if member.link is None:
             yield member.name, member.span
 
 
 def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
-    """The member, or its first `limit` bytes."""
+    """Reads a member, or its first `limit` bytes."""
     offset, size = span
     file.seek(offset)
     return file.read(size if limit is None else min(size, limit))
 
 
 def size_of(span: tuple[int, ...]) -> int:
-    """The size of a member's content."""
+    """Returns the size of a member's content."""
     return span[1]

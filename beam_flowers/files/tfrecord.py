@@ -41,7 +41,7 @@ class Example(NamedTuple):
 
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Number and span of each record; what is behind damage is not there."""
+    """Yields number and span of each record; what is behind damage is not there."""
     try:
         for number, span in enumerate(records(file, size)):
             yield str(number), span
@@ -76,7 +76,7 @@ def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
 
 
 def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
-    """The picture in a record, or its first `limit` bytes.
+    """Reads the picture in a record, or its first `limit` bytes.
 
     Raises:
         MemberError: there is none.
@@ -85,7 +85,7 @@ def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
 
 
 def read_example(file: BinaryIO, offset: int, size: int) -> Example:
-    """The example in the record of `size` bytes at `offset`.
+    """Reads the example in the record of `size` bytes at `offset`.
 
     Raises:
         MemberError: the record is damaged, or none that has a picture.
@@ -101,7 +101,7 @@ def read_example(file: BinaryIO, offset: int, size: int) -> Example:
 
 
 def parse(data: bytes) -> Example:
-    """The picture and the label of a serialised tf.train.Example.
+    """Returns the picture and the label of a serialised tf.train.Example.
 
     Raises:
         MemberError: it is none, or has no picture.
@@ -129,7 +129,7 @@ def _label(features: dict[bytes, memoryview]) -> str | None:
 
 
 def _features(example: memoryview) -> dict[bytes, memoryview]:
-    """Each tf.train.Feature by its name; of two of one name the later counts, as in protobuf."""
+    """Returns each tf.train.Feature by its name, of two of one name the later, as protobuf does."""
     found = {}
     # A map is a repeated pair of key and value.
     for features in _messages(example, 1, most=100):
@@ -143,7 +143,7 @@ def _features(example: memoryview) -> dict[bytes, memoryview]:
 
 
 def _first(feature: memoryview) -> tuple[memoryview | None, int | None]:
-    """The first text of a feature, and its first integer; None for what it has not."""
+    """Returns the first text of a feature, and its first integer; None for what it has not."""
     text = integer = None
     for number, values in _fields(feature):
         if not isinstance(values, memoryview):
@@ -164,7 +164,7 @@ def _messages(data: memoryview, wanted: int, most: int = _MOST_FIELDS) -> Iterat
 
 
 def _fields(data: memoryview, most: int = _MOST_FIELDS) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a message of protobuf; nothing is copied.
+    """Yields number and value of each field of a message of protobuf; copies nothing.
 
     Protobuf itself takes thirty times the memory of a message that is nothing but empty fields.
 
@@ -193,7 +193,7 @@ def _fields(data: memoryview, most: int = _MOST_FIELDS) -> Iterator[tuple[int, i
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """An integer of seven bits a byte, the lowest first, and where it ends."""
+    """Returns an integer of seven bits a byte, the lowest first, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

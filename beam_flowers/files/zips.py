@@ -1,4 +1,4 @@
-"""Members of a zip file, found by the list at its end and unpacked one by one.
+"""Finds the members of a zip by the list at its end, and unpacks them one by one.
 
 Python's zipfile keeps a kilobyte for each member, takes members that lie in each other and reads
 what is packed by libraries whose memory has no bound; so the list is read here
@@ -80,22 +80,22 @@ class Member(NamedTuple):
 
     @property
     def modified(self) -> int:
-        """0: times in zips are of an unknown zone; the time of the zip itself counts."""
+        """Returns 0: times in zips are of an unknown zone, so that of the zip itself counts."""
         return 0
 
     @property
     def span(self) -> tuple[int, ...]:
-        """All that `read` needs."""
+        """Returns all that `read` needs."""
         return self[1:]
 
     @property
     def refusal(self) -> tuple[str, str] | None:
-        """Class and message of the reject that the member is, or None."""
+        """Returns class and message of the reject that the member is, or None."""
         return _refusal(self.way)
 
 
 class _List(NamedTuple):
-    """Where the list of members lies, and how many it should have.
+    """Says where the list of members lies, and how many it should have.
 
     `shift` is what stands before the first member: zips that unpack themselves begin as programs.
     """
@@ -113,7 +113,7 @@ def is_one(data: bytes) -> bool:
 
 
 def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
-    """By name, and why there may be more; of two members of one name the later counts."""
+    """Returns the members by name, of two of one name the later, and why there may be more."""
     found: dict[str, Member] = {}
     problem = None
     try:
@@ -125,7 +125,7 @@ def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
 
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and span of each member; those that `read` refuses as well."""
+    """Yields name and span of each member, also of those that `read` refuses."""
     try:
         for member in scan(file, size):
             yield member.name, member.span
@@ -134,7 +134,7 @@ def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def scan(file: BinaryIO, size: int) -> Iterator[Member]:
-    """The members in the order of the list, without folders.
+    """Yields the members in the order of the list, without folders.
 
     Those that begin within another one come a second time at the end, refused.
 
@@ -166,7 +166,7 @@ def scan(file: BinaryIO, size: int) -> Iterator[Member]:
 
 
 def _overlapping(starts: array[int], ends: array[int]) -> set[int]:
-    """The numbers of the entries that begin before another one, which begins earlier, ends."""
+    """Returns the numbers of the entries that begin before another, earlier one ends."""
     order = np.argsort(np.asarray(starts), kind="stable")
     reach = np.maximum.accumulate(np.asarray(ends)[order])
     return set(order[1:][np.asarray(starts)[order[1:]] < reach[:-1]].tolist())
@@ -203,7 +203,7 @@ def _find_list(file: BinaryIO, size: int) -> _List:
 
 
 def _entries(file: BinaryIO, where: _List) -> Iterator[Member]:
-    """Each entry of the list."""
+    """Yields each entry of the list."""
     file.seek(where.start)
     data, at, left, count = b"", 0, where.size, 0
     while left or at < len(data):
@@ -250,7 +250,7 @@ def _entries(file: BinaryIO, where: _List) -> Iterator[Member]:
 
 
 def _in_64_bits(extra: bytes, *numbers: int) -> list[int]:
-    """The numbers of an entry, those that did not fit in 32 bits from its extra fields."""
+    """Returns the numbers of an entry, those beyond 32 bits from its extra fields."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
@@ -285,7 +285,7 @@ def _refusal(way: int) -> tuple[str, str] | None:
 
 
 def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
-    """A member, or its first `limit` bytes; of a whole one the checksum is compared.
+    """Reads a member, or its first `limit` bytes; compares the checksum of a whole one.
 
     Args:
         file: the zip.
@@ -317,7 +317,7 @@ def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
 
 
 def size_of(span: tuple[int, ...]) -> int:
-    """The size of a member's content.
+    """Returns the size of a member's content.
 
     Raises:
         MemberError: it is not read.
