@@ -144,6 +144,8 @@ def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Rej
     try:
         # One byte more than is allowed tells a file that is too large from one that just fits.
         data = files.read_bytes(image.uri, limits.max_bytes + 1)
+    except files.MemberError as error:
+        return Reject(image, "decode", error.error_class, str(error))
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         return Reject(image, READ, type(error).__name__, reason)

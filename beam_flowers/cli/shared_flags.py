@@ -38,9 +38,9 @@ IMAGES = """\
 IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
 all of train, val or validation, test are splits, with the labels one level deeper; files directly
 in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
-(.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar) or TFRecord file, by name or by
-glob (a folder's first name is the label, or what a WebDataset sibling says), a picture. Files are
-told by content, never by extension. What cannot be used is written to a reject table with the
+(.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar), a zip or a TFRecord file, by name
+or by glob (a folder's first name is the label, or what a WebDataset sibling says), a picture. Files
+are told by content, never by extension. What cannot be used is written to a reject table with the
 reason. Names that start with a dot are hidden: counted and passed over."""
 
 BEAM = """\

@@ -20,6 +20,7 @@ from beam_flowers.errors import BeamFlowersError
 from beam_flowers.files.backends import backend
 from beam_flowers.files.paths import Entry as Entry
 from beam_flowers.files.paths import FileStat as FileStat
+from beam_flowers.files.paths import MemberError as MemberError
 from beam_flowers.files.paths import is_member as is_member
 from beam_flowers.files.paths import join as join
 from beam_flowers.files.paths import parent as parent

@@ -27,12 +27,13 @@ def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> I
     """Everything that the sources hold, folder by folder; each ends with a `RootListed`.
 
     A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
-    a manifest (see `read_manifest`), a tar or TFRecord file (see `find_in_shard`), `files-from:`
-    with the name of a list (see `read_paths`) or one picture. Tars and TFRecord files that a
-    pattern matches, or a list names, are gone through; those in a folder are not. Of a pattern the
-    root is its longest part without wildcards, and a folder that matches is gone through. What
-    exists under a source's own name is never taken for a pattern. A file that two sources hold
-    comes twice. Pictures are not opened: whether a file is one is for its content to say.
+    a manifest (see `read_manifest`), a tar, zip or TFRecord file (see `find_in_shard`),
+    `files-from:` with the name of a list (see `read_paths`) or one picture. Tars, zips and TFRecord
+    files that a pattern matches, or a list names, are gone through; those in a folder are not. Of a
+    pattern the root is its longest part without wildcards, and a folder that matches is gone
+    through. What exists under a source's own name is never taken for a pattern. A file that two
+    sources hold comes twice. Pictures are not opened: whether a file is one is for its content to
+    say.
 
     Args:
         sources: see above.
@@ -74,7 +75,8 @@ def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
         return _find_one(uri)
     if is_manifest(uri):
         return _find_in_manifest(uri, schemes)
-    return find_in_shard(uri) if is_shard(uri) else _find_one(uri)
+    is_whole = is_shard(uri) and not files.is_member(uri)
+    return find_in_shard(uri) if is_whole else _find_one(uri)
 
 
 def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Found]:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError, InputError
-from beam_flowers.files.paths import scheme
+from beam_flowers.files.paths import KINDS, scheme
 from beam_flowers.files.text import unguarded
 from beam_flowers.images.labels import parse_split
 from beam_flowers.records import Image, Reject
@@ -137,7 +137,7 @@ def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> Image |
     if not _is_absolute(row.uri) and ".." in row.uri.split("/"):
         return Reject(image, "find", "UnsafePath", "a relative path that leaves its folder by ..")
     # Of a member, the scheme of its container.
-    other = re.sub(r"^(?:(?:tar|tfrecord)(?:\+|$))+", "", scheme(address))
+    other = re.sub(rf"^(?:(?:{'|'.join(KINDS)})(?:\+|$))+", "", scheme(address))
     if allowed is not None and other not in allowed:
         return Reject(
             image,

@@ -8,12 +8,14 @@ import json
 import os
 import struct
 import tarfile
+import tracemalloc
 
 import pictures
 import pytest
 from stores import cli, embed, rejects, rows
 
 from beam_flowers.errors import InputError
+from beam_flowers.files import MemberError, tfrecord
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image, Reject, RootListed
 
@@ -54,7 +56,9 @@ class TestSchemes:
         assert (second.stage, second.error_class) == ("find", "SchemeNotAllowed")
         assert f"--manifest-schemes {name.partition(':')[0]}" in second.message
 
-    @pytest.mark.parametrize("name", ["tar+s3://b/x.tar!/a", "tar+tar+s3://b/x.tar!/a!/b"])
+    @pytest.mark.parametrize(
+        "name", ["tar+s3://b/x.tar!/a", "zip+s3://b/x.zip!/a", "tar+zip+s3://b/x.tar!/a!/b"]
+    )
     def test_so_are_members_of_archives_there(self, folder, name):
         (found,) = listed(manifest(folder, name))
         assert found.error_class == "SchemeNotAllowed"
@@ -84,7 +88,7 @@ class TestPipes:
     """Whoever opens one waits for ever."""
 
     @pytest.mark.timeout(60)
-    @pytest.mark.parametrize("name", ["x.jpg", "x.csv", "x.tar", "x.tfrecord"])
+    @pytest.mark.parametrize("name", ["x.jpg", "x.csv", "x.tar", "x.zip", "x.tfrecord"])
     def test_as_a_source(self, tmp_path, name):
         os.mkfifo(tmp_path / name)
         (found,) = listed(tmp_path / name)
@@ -170,3 +174,22 @@ def test_a_tfrecord_that_claims_more_than_there_is(tmp_path, length):
     with pytest.raises(InputError, match="usable picture"):
         embed(path, tmp_path / "store")
     assert len(rejects(tmp_path / "store")) == 1
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_a_record_of_nothing_but_empty_fields(depth):
+    """For protobuf each is an object: a gigabyte of them takes thirty."""
+    data = b"\x0a\x00" * 2_000_000
+    for _ in range(depth - 1):
+        data = b"\x0a" + varint(len(data)) + data
+    tracemalloc.start()
+    with pytest.raises(MemberError, match=r"above|no image/encoded"):
+        tfrecord.parse(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 24
+
+
+def varint(value):
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
