@@ -64,20 +64,54 @@ class TestSchemes:
         (found,) = listed(f"files-from:{path}")
         assert found.error_class == "SchemeNotAllowed"
 
-    def test_they_can_be_allowed(self, folder):
-        (found,) = listed(manifest(folder, "nothing://b/a.jpg"), ["nothing"])
-        assert (found.stage, found.error_class) == ("find", "UnknownAddress")
+    def test_a_row_costs_itself_where_another_of_its_scheme_can_be_looked_at(self, folder):
+        OBJECTS.clear()
+        OBJECTS["mem://b/a.jpg"] = pictures.jpeg(seed=1)
+        path = manifest(folder, SOUND, "mem://b/a.jpg", "mem://closed/a.jpg", "mem://b/none.jpg")
+        with closed("mem://closed/"):
+            first, second, third, last = listed(path, ["mem"])
+        assert (first.bytes, second.bytes) == (os.stat(folder / SOUND).st_size, 659)
+        assert (third.stage, third.error_class) == ("find", "UnknownAddress")
+        assert last.error_class == "NotFound"
+
+    @pytest.mark.parametrize("error", [InputError("no library"), PermissionError(13, "no right")])
+    def test_if_no_row_of_a_scheme_can_be_looked_at_the_listing_ends(self, folder, error):
+        path = manifest(folder, SOUND, "mem://b/a.jpg", SOUND, "mem://b/b.jpg")
+        with closed("mem://", error), pytest.raises(InputError) as ended:
+            listed(path, ["mem"])
+        assert f"{str(path)!r}: no file that it names by mem:// can be read (2 rows)" in str(
+            ended.value
+        )
+        assert str(error.args[-1]) in str(ended.value)
+
+    def test_a_server_that_does_not_answer_is_no_fault_of_a_row(self, folder):
+        path = manifest(folder, SOUND, "mem://b/a.jpg", "mem://b/b.jpg")
+        with closed("mem://b/a", UnreachableError("no answer")), pytest.raises(UnreachableError):
+            listed(path, ["mem"])
 
     def test_a_run_says_so_and_goes_on(self, folder, tmp_path):
         summary = embed(manifest(folder, SOUND, "s3://secret/a.jpg"), tmp_path / "store")
         assert (summary.rows, summary.rejected, summary.total) == (1, 1, 2)
         assert rejects(tmp_path / "store") == {"s3://secret/a.jpg": "SchemeNotAllowed"}
 
-    def test_the_flag_is_taken(self, folder, tmp_path):
+    def test_the_flag_is_taken(self, folder, tmp_path, capsys):
         path = manifest(folder, SOUND, "other://b/a.jpg")
         flags = ["--manifest-schemes", "s3,other"]
-        assert cli("embed", path, "--store", tmp_path / "store", *flags) == 0
-        assert rejects(tmp_path / "store") == {"other://b/a.jpg": "UnknownAddress"}
+        assert cli("embed", path, "--store", tmp_path / "store", *flags) == 1
+        said = capsys.readouterr().err
+        assert "no file that it names by other:// can be read (1 rows)" in said
+        assert "no file system for other://" in said
+        assert not (tmp_path / "store" / "__commits").exists()
+
+    def test_and_by_score(self, folder, tmp_path, capsys):
+        path = manifest(folder, SOUND, "other://b/a.jpg")
+        train_on_few(folder, tmp_path)
+        flags = ["--model", tmp_path / "model", "--output", tmp_path / "labels.csv"]
+        assert cli("score", path, *flags) == 0
+        (reject,) = csv.DictReader((tmp_path / "labels.rejects.csv").open())
+        assert reject["error_class"] == "SchemeNotAllowed"
+        assert cli("score", path, *flags, "--manifest-schemes", "other") == 1
+        assert "no file that it names by other:// can be read" in capsys.readouterr().err
 
 
 class TestPipes:
