@@ -21,7 +21,7 @@ from beam_flowers.errors import BeamFlowersError, InputError, UnreachableError
 from beam_flowers.files.paths import scheme
 from beam_flowers.files.text import unguarded
 from beam_flowers.images.labels import parse_split
-from beam_flowers.images.manifest_limits import MOST_CHARACTERS, MOST_LINE_BYTES
+from beam_flowers.images.manifest_limits import MOST_CHARACTERS, MOST_LINE_BYTES, too_long
 from beam_flowers.images.parquet_rows import parquet_rows
 from beam_flowers.records import Image, Reject
 
@@ -381,10 +381,7 @@ def _text(cells: Mapping[str, Any], column: str) -> str:
 
 def _short(what: str, text: str) -> str:
     if len(text) > MOST_CHARACTERS:
-        raise InputError(
-            f"{what} of {len(text):,} characters, more than {MOST_CHARACTERS:,}; no image is named "
-            "so: delete that row"
-        )
+        raise InputError(too_long(what, text))
     return text
 
 

@@ -11,6 +11,15 @@ some 8,000. A thousand rows are in memory at a time."""
 MOST_LINE_BYTES = 1 << 20
 """Of a line, with all its columns; of CSV, of a row that goes on over several lines."""
 
+
+def too_long(what: str, text: str) -> str:
+    """What is wrong with a text of more than `MOST_CHARACTERS`."""
+    return (
+        f"{what} of {len(text):,} characters, more than {MOST_CHARACTERS:,}; no image is named so: "
+        "delete that row"
+    )
+
+
 _SMALL, _ROWS_A_BYTE = 1_000_000, 10
 """Rows that any Parquet file may have, and how many more for each of its bytes. Names that differ
 take a third of a byte each at the very least."""

@@ -14,16 +14,15 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_flowers.errors import InputError
-from beam_flowers.images.manifest_limits import MOST_CHARACTERS, require_plausible
+from beam_flowers.images.manifest_limits import MOST_CHARACTERS, require_plausible, too_long
 from beam_flowers.images.parquet_rows import ASK, COUNT, END, FAILED, HEADER, ROWS
 
 _ROWS_AT_A_TIME = 256
@@ -124,10 +123,11 @@ def _batches(
         batches = table.iter_batches(_ROWS_AT_A_TIME, columns=columns, use_threads=False)
         for batch in batches:
             _limit_seconds()
-            _require_short(batch, seen)
+            cells = dict(zip(batch.schema.names, (c.to_pylist() for c in batch), strict=True))
+            _require_short(cells, seen)
             seen += batch.num_rows
             require_plausible(seen, size)
-            yield dict(zip(batch.schema.names, (c.to_pylist() for c in batch), strict=True))
+            yield cells
 
 
 def _columns(schema: pa.Schema, addresses: Sequence[str], others: Sequence[str]) -> list[str]:
@@ -151,20 +151,12 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
 
 
-def _require_short(batch: pa.RecordBatch, before: int) -> None:
-    """Raises InputError for a text that no name is as long as, before it becomes many objects."""
-    for name, column in zip(batch.schema.names, batch, strict=True):
-        texts = column.dictionary if pa.types.is_dictionary(column.type) else column
-        if pa.types.is_integer(texts.type) or pa.types.is_null(texts.type):
-            continue
-        if pa.types.is_string_view(texts.type):
-            texts = texts.cast(pa.large_string())
-        longest = pc.max(pc.binary_length(texts)).as_py() or 0
-        if longest > 4 * MOST_CHARACTERS:  # UTF-8 takes up to four bytes each.
-            raise InputError(
-                f"among rows {before + 1:,} to {before + batch.num_rows:,} is a {name} of "
-                f"{longest:,} bytes, far longer than any name; delete that row"
-            )
+def _require_short(cells: Mapping[str, Sequence[Any]], before: int) -> None:
+    """Raises InputError for a text that no name is as long as, so that no message is."""
+    for name, column in cells.items():
+        for number, cell in enumerate(column, start=before + 1):
+            if isinstance(cell, str) and len(cell) > MOST_CHARACTERS:
+                raise InputError(f"row {number:,}: {too_long(name, cell)}")
 
 
 def _limit_memory(memory: int) -> None:
