@@ -205,9 +205,11 @@ def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> _Locate
         return _Located(image, other, f"{address!r}: {error.strerror or error}")
     except UnreachableError:
         raise
-    except (BeamFlowersError, ValueError) as error:
+    except BeamFlowersError as error:
         unknown = _reject(image, "UnknownAddress", f"nothing here reads it: {error}", other)
         return unknown._replace(reason=str(error))
+    except ValueError as error:  # The address itself makes no sense.
+        return _reject(image, "UnknownAddress", f"nothing here reads it: {error}")
     if found.kind != "file":
         return _reject(image, "NotARegularFile", f"this is no file ({found.kind})", other)
     return _Located(image._replace(bytes=found.bytes, modified=found.modified), other)

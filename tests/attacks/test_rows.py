@@ -14,8 +14,9 @@ import pytest
 from memory_files import OBJECTS, MemoryFileSystem
 from stores import cli, embed, rejects, rows
 
-from beam_flowers.errors import InputError, UnreachableError
+from beam_flowers.errors import InputError, OutputError, UnreachableError
 from beam_flowers.images.find import find_images
+from beam_flowers.images.outputs import Writing
 from beam_flowers.records import Image, Reject, RootListed
 
 SOUND = "a.jpg"
@@ -122,6 +123,13 @@ class TestSchemes:
         assert "no file that it names by other:// can be read (1 rows)" in said
         assert "no file system for other://" in said
         assert not (tmp_path / "store" / "__commits").exists()
+
+    def test_the_check_of_outputs_looks_at_none_either(self, folder, closed):
+        path = manifest(folder, SOUND, "mem://b/a.jpg")
+        closed("mem://", AssertionError("was looked at"))
+        terms = Writing(overwrite=True).listing([str(path)])
+        with pytest.raises(OutputError, match="is one of the images to read"):
+            terms.refuse_listed("mem://b/a.jpg")
 
 
 class TestPipes:
