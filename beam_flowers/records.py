@@ -154,6 +154,7 @@ class Score(NamedTuple):
         labels: all that are given, best first: at most one, of a multi-label model any number.
         bytes: of the image's file, see `Image`.
         modified: likewise.
+        format: see `Picture`.
     """
 
     uri: str
@@ -165,6 +166,7 @@ class Score(NamedTuple):
     labels: tuple[str, ...] = ()
     bytes: int | None = None
     modified: int | None = None
+    format: str | None = None
 
 
 def added(several: Iterable[Seconds]) -> Seconds:

@@ -15,6 +15,7 @@ from beam_flowers.cli.shared_flags import (
     add_images,
     add_overwrite,
     add_run,
+    add_salvage,
     add_top_k,
     add_weights,
     run_options,
@@ -55,6 +56,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add_top_k(parser)
     _add_layout(parser)
+    add_salvage(
+        parser,
+        "a column `format` then says how much is, also of rows that a store has. Of pictures that "
+        "were rejected before, with --retry-rejects",
+    )
     add_weights(parser)
     add_run(parser)
 

@@ -87,6 +87,7 @@ class Labeller:
                 held,
                 bottleneck.image.bytes,
                 bottleneck.image.modified,
+                bottleneck.format,
             )
 
 

@@ -29,7 +29,7 @@ from beam_flowers.store.parts import Place, read_part
 
 _COLUMNS = ("uri", "sha256", "score", "model_id")
 _REJECT_COLUMNS = ("uri", "error_class", "message")
-_TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|error_class|message")
+_TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|format|error_class|message")
 
 
 @dataclass(frozen=True)

@@ -52,16 +52,21 @@ class FindImages(beam.PTransform):
     Args:
         sources: folders, quoted globs, lists, manifests or pictures.
         error_handling: where files go that the listing rejects.
+        manifest_schemes: such as `s3`, that rows of manifests and lists may name besides local
+            files and the scheme of the manifest.
     """
 
     sources: Sequence[str]
     error_handling: ErrorHandling = None
+    manifest_schemes: Sequence[str] = ()
 
     _yaml_requires_inputs = False
 
     def expand(self, pbegin: PBegin) -> Any:
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
-        found = pbegin | transforms.FindImages(sources)
+        schemes = self.manifest_schemes
+        schemes = [schemes] if isinstance(schemes, str) else schemes
+        found = pbegin | transforms.FindImages(sources, schemes)
         rows = found.images | "Rows" >> beam.Map(image_row).with_output_types(ImageRow)
         return with_errors(rows, found.rejects, self.error_handling)
 

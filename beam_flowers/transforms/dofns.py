@@ -67,12 +67,13 @@ from beam_flowers.transforms.start_ahead import StartAhead
 class VectorKind(RowKind, Protocol):
     """Makes rows from the vectors of a store."""
 
+    @property
+    def image_columns(self) -> tuple[str, ...]: ...
     def stored(self, images: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table: ...
 
 
 _MOST_AHEAD = 4
 
-_SCORED = ["uri", "sha256", "bytes", "modified", "vector"]
 _SCORED_ROWS = 1024
 """Of a part of 10,000 at once: half the memory, as fast."""
 
@@ -392,21 +393,22 @@ def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorK
     Raises:
         StoreError: the sections differ by now.
     """
-    rows = pa.concat_tables(kind.stored(*piece) for piece in _pieces(unit, sources))
+    rows = pa.concat_tables(kind.stored(*piece) for piece in _pieces(unit, sources, kind))
     return Outcome(write_parts(place, kind, rows), reused=len(rows) // kind.rows_each)
 
 
 def _pieces(
-    unit: Unit, sources: Sequence[Place]
+    unit: Unit, sources: Sequence[Place], kind: VectorKind
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.float32]]]:
     """Yields rows and vectors of a unit, a few at a time if it is all of a part."""
+    columns = [*kind.image_columns, "vector"]
     named = [located(source, sources) for source in unit.source.split("+")]
     if not unit.file:
-        for some in iterate_part(*named[0], _SCORED, _SCORED_ROWS):
+        for some in iterate_part(*named[0], columns, _SCORED_ROWS):
             yield some, vectors_of(some)
         return
     uris = read_unit(unit)["uri"]
-    parts = [read_part(*part, _SCORED) for part in named]
+    parts = [read_part(*part, columns) for part in named]
     tables = [part.take(find_rows(part, uris, "uri")) for part in parts]
     images, vectors = tables[0], [vectors_of(table) for table in tables]
     if any(not table["sha256"].equals(images["sha256"]) for table in tables):

@@ -79,7 +79,8 @@ def score_images(
     options = options or RunOptions()
     warn = functools.cache(warn)  # `--store` makes two runs over the same files.
     options.apply()
-    kind = ScoreRows.of(models, job.rule, job.layout)
+    layout = replace(job.layout, formats=options.limits.salvage > 0)
+    kind = ScoreRows.of(models, job.rule, layout)
     _check(job, kind)
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
