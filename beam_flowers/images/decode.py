@@ -51,7 +51,8 @@ from beam_flowers.errors import PictureError
 from beam_flowers.images.bmp import open_bmp
 from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
 from beam_flowers.images.fax import check_fax
-from beam_flowers.images.formats import FORMATS, sniff, sniff_other
+from beam_flowers.images.formats import FORMATS, NOT_HERE, sniff, sniff_other
+from beam_flowers.images.heif import cure, ends_early, open_avif, open_heic
 from beam_flowers.images.jpeg import (
     Jpeg,
     can_be_scaled,
@@ -61,6 +62,7 @@ from beam_flowers.images.jpeg import (
     opened_to_compare,
     with_end,
 )
+from beam_flowers.images.jpeg2000 import open_jpeg2000, stretched
 from beam_flowers.images.memory import declared, needed_by, needed_to_compare, needed_to_resize
 from beam_flowers.images.memory_gate import gate
 from beam_flowers.images.modes import over_white, plain
@@ -87,7 +89,15 @@ _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "GIF": GifImageFile,
     "TIFF": TiffImageFile,
     "PPM": PpmImageFile,
+    "AVIF": open_avif,
+    "HEIC": open_heic,
+    "JPEG2000": open_jpeg2000,
 }
+
+_BOUNDED = ("AVIF", "HEIC", "JPEG2000")
+"""Formats with a second header in their data, which may speak of a larger picture than the first.
+So what decoding takes is not only estimated."""
+_OPENING_BYTES = 2**24
 
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -180,6 +190,8 @@ def _admitted(data: bytes, limits: Limits) -> str:
     if not data:
         raise PictureError("EmptyFile", "file has no bytes: fetch or export it again")
     if format_ := sniff(data):
+        if needed := cure(format_):
+            raise PictureError("UnsupportedFormat", f"{format_} {NOT_HERE}: {needed}")
         if len(data) > limits.max_bytes:
             raise PictureError(
                 "TooLarge",
@@ -208,7 +220,10 @@ def _decode(
             what = _named(format_, said.width, said.height)
             needed = said.needed + needed_to_resize(recipe, said.width, said.height)
             held.enter_context(gate().hold(needed, what))
-        im = _opened(data, format_, limits)
+        with contextlib.ExitStack() as bound:
+            if format_ in _BOUNDED:
+                bound.enter_context(gate().bounded(_OPENING_BYTES, format_))
+            im = _opened(data, format_, limits)
         width, height = im.size
         # Where pixels are taken from a whole picture, another reduction is still to come.
         extent = _draft(im, data, recipe, spare=1 if whole else 2)
@@ -220,6 +235,8 @@ def _decode(
             held.enter_context(gate().hold(needed, what))
         if isinstance(im, TiffImageFile):
             check_fax(im, data)
+        if format_ in _BOUNDED:
+            held.enter_context(gate().bounded(needed, what))
         im.load()
         if extent is None:
             # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
@@ -230,7 +247,8 @@ def _decode(
         box = crop_box(extent, out, recipe.crop)
         if whole:
             out, box = _around(box, out, extent), (0, 0, *extent)
-        small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
+        levelled = stretched(im, data) if format_ == "JPEG2000" else im
+        small = plain(levelled).resize(out, Image.Resampling[recipe.resample.upper()], box)
         pixels = np.array(over_white(_upright(small, orientation)))
     return Picture(pixels, *((height, width) if turned else (width, height)), format_)
 
@@ -337,6 +355,8 @@ def _failure(error: Exception, data: bytes, format_: str) -> PictureError:
 
 def _ends_early(data: bytes, format_: str) -> bool:
     """Whether the header says that the file is longer; some decoders only report damage."""
+    if format_ in ("AVIF", "HEIC"):
+        return ends_early(data)
     if format_ == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if format_ == "TIFF" and data[2:3] != b"+" and data[3:4] != b"+":

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL.TiffImagePlugin import TiffImageFile
 
+from beam_flowers.images.heif import plane_bytes
 from beam_flowers.images.jpeg import Jpeg, coefficients
+from beam_flowers.images.jpeg2000 import codestream
 from beam_flowers.images.recipe import PixelRecipe
 
 if TYPE_CHECKING:
@@ -28,6 +30,12 @@ _MODES = {"1": 2.2, "L": 2.2, "RGB": 4.4, "P": 9.5, "I": 13.5, "F": 13.5, "I;16"
 """By Pillow's mode, of the formats that are opened first. All others are four bytes twice."""
 _OTHER_MODES = 8.7
 _GIF = 10.5
+_AVIF, _AVIF_PLANES = 10.0, 2.0
+_HEIC, _HEIC_PLANES = 10.0, 2.0
+"""For the RGB that is made, and for each byte of the planes that it is made of."""
+_JPEG2000 = 8.7
+_TILE_SAMPLE, _BLOCK, _TILE = 8.0, 1000, 8_000
+"""For each sample of a tile, each code block, and each tile."""
 _PPM_IN_PYTHON = 16.0
 """Plain numbers and odd maxima, which Pillow decodes itself."""
 _TIFF_COPIES = 4.2
@@ -119,9 +127,24 @@ def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
     elif isinstance(im, Jpeg):
         # The coefficients are those of the whole picture, however small it is made of them.
         return int(pixels * each + size[0] * size[1] * coefficients(data))
+    elif im.format == "AVIF":
+        return int(pixels * (_AVIF + _AVIF_PLANES * plane_bytes(data)))
+    elif im.format == "HEIF":
+        return int(pixels * (_HEIC + _HEIC_PLANES * plane_bytes(data)))
+    elif im.format == "JPEG2000":
+        return int(pixels * _JPEG2000) + _tile_bytes(data)
     elif isinstance(im, TiffImageFile):
         return int(pixels * (each + _TIFF_COPIES)) + _strip_bytes(im)
     return int(pixels * each)
+
+
+def _tile_bytes(data: bytes) -> int:
+    """Bytes of a tile of JPEG 2000, and what is held of each."""
+    found = codestream(data)
+    if not found:
+        return 0
+    each = len(found.bits) * (_TILE_SAMPLE + _BLOCK * found.blocks)
+    return int(found.tile * each) + found.tiles * _TILE
 
 
 def _strip_bytes(im: TiffImageFile) -> int:
