@@ -19,7 +19,7 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = _THREADS
 
 _CONFIGURATION = re.compile(rb"av1C..(.)|hvcC.{16}(.{3})", re.DOTALL)
 """What AV1 and HEVC say of chroma and depth."""
-_HEAD_BYTES = 2**18
+_HEAD_BYTES, _MOST_BOXES = 2**18, 1_000
 
 
 @lru_cache(maxsize=1)
@@ -59,48 +59,49 @@ def open_heic(file: io.BytesIO) -> ImageFile:
     """Opens a HEIC by libheif, which turns its primary picture upright itself.
 
     Raises:
-        PictureError: `Undecodable`, the primary picture is of another codec.
+        PictureError: `Undecodable`, only other pictures of the file can be read.
     """
     heif = _heif()
     assert heif
     im = heif(file)
     if not im.info.get("primary"):
-        raise PictureError("Undecodable", "HEIC cannot be decoded: its primary picture is no HEVC")
+        raise PictureError("Undecodable", "HEIC cannot be decoded: its primary picture is broken")
     for name in ("exif", "xmp"):
         im.info.pop(name, None)
     return im
 
 
-def plane_bytes(data: bytes) -> float:
-    """Returns the bytes of a pixel as it is coded: by depth and chroma, with alpha.
+def plane_bytes(data: bytes, *, has_alpha: bool) -> float:
+    """Returns the bytes of a pixel as it is coded, by depth and chroma.
 
-    Files that do not say it at their beginning, as all do that libraries write, count in full.
+    Files that do not say it at their beginning, as those of all libraries do, count in full.
     """
     found = 0.0
     for av1, hevc in _CONFIGURATION.findall(data, 0, _HEAD_BYTES):
         if av1:
-            deep, chroma = av1[0] & 0x40, 3 - (av1[0] >> 2 & 3) if not av1[0] & 0x10 else -1
-            samples = {3: 3.0, 2: 2.0, 1: 2.0, 0: 1.5, -1: 1.0}[chroma]
+            is_deep, is_grey = av1[0] & 0x40, av1[0] & 0x10
+            # Whether chroma has half the columns, and half the rows.
+            samples = 1.0 if is_grey else (3.0, 2.0, 2.0, 1.5)[av1[0] >> 2 & 3]
         else:
+            is_deep = (hevc[1] | hevc[2]) & 7
             samples = (1.0, 1.5, 2.0, 3.0)[hevc[0] & 3]
-            deep = (hevc[1] | hevc[2]) & 7
-        found = max(found, samples * (2 if deep else 1))
-    return found or 6.0
+        found = max(found, (samples + has_alpha) * (2 if is_deep else 1))
+    return found or 8.0
 
 
-def ends_early(data: bytes) -> bool:
+def boxes_end_early(data: bytes) -> bool:
     """Tells if a box of the file is longer than what is there of it."""
     at = 0
-    while at < len(data):
+    for _ in range(_MOST_BOXES):
+        if at == len(data):
+            return False
         try:
             (size,) = struct.unpack_from(">I", data, at)
             if size == 1:
                 (size,) = struct.unpack_from(">Q", data, at + 8)
         except struct.error:
             return True
-        if size == 0:  # Up to the end.
-            return False
-        if size < 8:
+        if size < 8:  # 0 is up to the end of the file, others are damage.
             return False
         at += size
-    return at > len(data)
+    return False

@@ -16,7 +16,12 @@ _START = b"\xff\x4f\xff\x51"
 """Of a codestream: the markers SOC and SIZ."""
 
 _CODING_STYLE, _STYLE_OF_COMPONENT, _START_OF_TILE = 0xFF52, 0xFF53, 0xFF90
+_END = 0xFFD9
+_LONE_MARKERS = (0xFF4F, *range(0xFF30, 0xFF40))
+"""Those without a length."""
 _MOST_LEVELS = 32
+_MOST_SEGMENTS = 100_000
+"""Boxes, segments of a header or parts of tiles that are looked at."""
 
 _LEVELS = ("L", "LA", "RGB", "RGBA")
 """Modes whose numbers are brightness."""
@@ -65,7 +70,7 @@ def codestream(data: bytes) -> Codestream | None:
 def _place(data: bytes) -> int:
     """Returns where the codestream of a JP2 file begins."""
     at = 0
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         size, name = struct.unpack_from(">I4s", data, at)
         head = 8
         if size == 1:
@@ -73,19 +78,22 @@ def _place(data: bytes) -> int:
         if name == b"jp2c":
             return at + head
         at += max(size, head) if size else len(data)
+    return len(data)
 
 
 def _blocks(data: bytes, at: int) -> Iterator[float]:
     """Yields the code blocks a sample by each coding style of the main header."""
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         marker, length = struct.unpack_from(">HH", data, at)
         if marker == _START_OF_TILE:
             return
-        if marker == _CODING_STYLE:
+        if marker in _LONE_MARKERS:
+            length = 0
+        elif marker == _CODING_STYLE:
             yield _by_style(data, at + 9, has_precincts=bool(data[at + 4] & 1))
         elif marker == _STYLE_OF_COMPONENT:
             yield _by_style(data, at + 6, has_precincts=bool(data[at + 5] & 1))
-        at += 2 + max(2, length)
+        at += 2 + length
 
 
 def _by_style(data: bytes, at: int, *, has_precincts: bool) -> float:
@@ -101,6 +109,24 @@ def _by_style(data: bytes, at: int, *, has_precincts: bool) -> float:
         blocks += here / 2.0 ** max(0, across + down)
         share -= here
     return blocks
+
+
+def stream_ends_early(data: bytes) -> bool:
+    """Tells if the file ends before its codestream does, by the lengths of the parts of tiles."""
+    try:
+        at = 0 if data.startswith(_START) else _place(data)
+        for _ in range(_MOST_SEGMENTS):
+            marker, length = struct.unpack_from(">HH", data, at)
+            if marker == _END:
+                return False
+            if marker == _START_OF_TILE:
+                # A length of 0 says that this part is the last.
+                at += struct.unpack_from(">I", data, at + 6)[0] or len(data)
+            else:
+                at += 2 if marker in _LONE_MARKERS else 2 + length
+    except struct.error:
+        return True
+    return False
 
 
 def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:

@@ -41,6 +41,9 @@ BLANK = {
     "JPEG progressive": blank("JPEG", progressive=True, subsampling=0),
     "BMP": blank("BMP"),
     "PPM": blank("PPM"),
+    "AVIF": blank("AVIF", speed=10),
+    "HEIC": pictures.heic(Image.new("RGB", (600, 600))),
+    "JPEG2000": blank("JPEG2000"),
 }
 
 
@@ -118,6 +121,8 @@ PEAK = """if True:
         ("WEBP", {"lossless": True, "method": 0}, 14),
         ("PNG", {"transparency": (9, 9, 9)}, 10),
         ("JPEG", {"progressive": True, "subsampling": 0}, 5),
+        ("JPEG2000", {}, 15),
+        ("AVIF", {"speed": 10, "subsampling": "4:4:4"}, 8),
     ],
 )
 def test_the_estimate_is_above_what_is_taken_but_not_far(tmp_path, format_, options, least) -> None:
