@@ -82,7 +82,7 @@ def turned() -> bytes:
 
 
 def heic(mode: str, side: int, **options: Any) -> bytes:
-    """A HEIC; of deep ones the bits are those of any numbers."""
+    """A HEIC; of `RGB;10` and its like each number has that many bits."""
     import pillow_heif  # The extra `heic`.
 
     kind, _, deep = mode.partition(";")
@@ -91,8 +91,9 @@ def heic(mode: str, side: int, **options: Any) -> bytes:
     options["enc_params"] = {"preset": "ultrafast", **options.get("enc_params", {})}
     pixels = np.asarray(colour(side, kind))
     if deep:
-        values = (pixels.astype(np.uint16) << (int(deep) - 8)).tobytes()
-        file = pillow_heif.from_bytes(f"{kind};{deep}", (side, side), values)
+        values = (pixels.astype(np.uint16) * 257).tobytes()
+        file = pillow_heif.from_bytes(f"{kind};16", (side, side), values)
+        file[0].info["bit_depth"] = int(deep)
     else:
         file = pillow_heif.from_pillow(Image.fromarray(pixels))
     written = io.BytesIO()

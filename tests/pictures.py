@@ -125,8 +125,9 @@ def heic(
     import pillow_heif
 
     if bits > 8:
-        deep = (np.asarray(image).astype(np.uint16) * (2**bits - 1) // 255).tobytes()
-        written = pillow_heif.from_bytes(f"{image.mode};{bits}", image.size, deep)
+        deep = (np.asarray(image).astype(np.uint16) * 257).tobytes()
+        written = pillow_heif.from_bytes(f"{image.mode};16", image.size, deep)
+        written[0].info["bit_depth"] = bits
     else:
         written = pillow_heif.from_pillow(image)
     written[0].info |= {"exif": exif or None, "xmp": xmp or None}

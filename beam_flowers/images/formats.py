@@ -80,7 +80,7 @@ def sniff_other(data: bytes) -> str | None:
     if _first(_OURS, data) == "TIFF":
         kind = camera_raw(data)
         return f"camera raw ({kind})" if kind else None
-    return _first(_OTHERS, data)
+    return None if _boxed(data) else _first(_OTHERS, data)
 
 
 def _boxed(data: bytes) -> str | None:

@@ -24,6 +24,9 @@ CRASHED = "Crashed"
 """Class of the rejects that end the process of their decoder. It has no version here: the message
 names the decoders' versions, see `decoder_versions`."""
 
+BY_INSTALLATION = frozenset({CRASHED, "UnsupportedFormat"})
+"""Classes of which a reject may be none where other packages are installed, see `is_outdated`."""
+
 _LIBRARIES = ("libjpeg_turbo", "jpg", "zlib", "libtiff", "webp", "jpg_2000", "avif")
 """By Pillow's names: what it decodes with, as far as it is built with them."""
 

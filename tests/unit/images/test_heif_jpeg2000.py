@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
 from collections.abc import Iterator
@@ -68,15 +69,16 @@ def test_other_codecs_and_videos_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("format_", ["AVIF", "HEIC"])
-@pytest.mark.parametrize("exif", [b"", pictures.exif(1), pictures.exif(6)])
+@pytest.mark.parametrize("exif", [b"", pictures.exif(1), pictures.exif(6)], ids=["no", "1", "6"])
 def test_only_the_container_turns(format_: str, exif: bytes) -> None:
     """Programs that turn pixels often leave the old number in XMP."""
-    xmp = b'<x tiff:Orientation="6"/>'
+    xmp = b'<x tiff:Orientation="1"/>'
     image = pictures.quadrants(64, 48)
     if format_ == "AVIF":
         data = pictures.saved(image, "AVIF", quality=95, xmp=xmp, exif=exif)
     else:
         data = pictures.heic(image, exif=exif, xmp=xmp, quality=95)
+    data = data.replace(xmp, xmp.replace(b"1", b"6"))
     assert (b"irot" in data) == (exif == pictures.exif(6))
     picture = decode(data, RECIPE)
     assert (picture.width, picture.height) == ((48, 64) if b"irot" in data else (64, 48))
@@ -91,7 +93,7 @@ def test_deep_heic_is_scaled(mode: str, bits: int) -> None:
     image = pictures.scene(64, 48).convert(mode)
     picture = decode(pictures.heic(image, bits=bits, quality=100), RECIPE)
     expected = np.asarray(image.convert("RGB"), int)
-    assert np.abs(picture.pixels.astype(int) - expected).mean() < 3
+    assert np.abs(picture.pixels.astype(int) - expected).mean() < 6  # Half of the chroma is gone.
 
 
 @pytest.mark.parametrize("format_", ["AVIF", "HEIC", "JPEG2000"])
@@ -106,8 +108,6 @@ def test_alpha_is_laid_over_white(format_: str) -> None:
 
 
 def test_the_primary_picture_of_a_heic_is_taken() -> None:
-    import io
-
     import pillow_heif
 
     file = pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red"))
