@@ -176,6 +176,7 @@ def wrong_decisions(decided: Decided) -> list[Decision]:
 def closest_decisions(decided: Decided, count: int = LOWEST_MARGINS) -> list[Decision]:
     """Lists the decisions, right or wrong, whose scores are nearest to the threshold."""
     distance = np.abs(decided.scores - decided.thresholds)
+    # A store has images x labels decisions: only those that can be listed are made and sorted.
     limit = np.partition(distance.ravel(), min(count, distance.size) - 1)[:count][-1]
     return _decisions(decided, distance <= limit)[:count]
 

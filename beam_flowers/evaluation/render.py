@@ -88,6 +88,7 @@ def confusion_csv(report: Mapping[str, Any], *, exact: bool = False) -> str:
 
 def misclassified_csv(report: Mapping[str, Any], *, exact: bool = False) -> str:
     """Returns one line a mistake, the most confident first; several labels as a JSON list."""
+    # The header must be there without mistakes too, so it comes from the type, not from a row.
     row_type = Decision if report["model"]["multi_label"] else Mistake
     return _rows_csv(report["misclassified"]["rows"], row_type._fields, exact=exact)
 

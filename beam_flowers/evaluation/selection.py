@@ -119,6 +119,7 @@ def choose_rows(bundle: Bundle, stored: Stored, side: str) -> tuple[Measured, Sa
     sides: dict[str, int] = {}
     if side == "all":
         labelled = [row for row, label in enumerate(examples.labels) if label is not None]
+        # By content, as `prepare` does: sums in float must not depend on where images lie.
         labelled.sort(key=lambda row: (examples.sha256[row], examples.uris[row]))
     else:
         prepared = prepare(examples, SplitOptions(**bundle.split), bundle.seed)

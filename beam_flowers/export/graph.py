@@ -44,13 +44,13 @@ def scores_of(vectors: Any, head: Head) -> Any:
 def classifier(bundle: Bundle, backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
     """Returns a concrete function of `pixels` [1, height, width, 3] → float32 [1, C] scores."""
     tf = tensorflow()
-    network = constant_graph(backbone, dtype)
+    graph = constant_graph(backbone, dtype)
 
     def scores(pixels: Any) -> Any:
-        (vectors,) = tf.nest.flatten(network(pixels))
+        (vectors,) = tf.nest.flatten(graph(pixels))
         return scores_of(vectors, bundle.head)
 
-    signature = tf.TensorSpec(network.inputs[0].shape, dtype, "pixels")
+    signature = tf.TensorSpec(graph.inputs[0].shape, dtype, "pixels")
     return tf.function(scores, autograph=False).get_concrete_function(signature)
 
 
@@ -64,12 +64,12 @@ def write_saved_model(
     `vectors`: `pixels`, uint8 [N, height, width, 3] → `vectors` float32 [N, D].
     """
     tf = tensorflow()
-    network = constant_graph(backbone)
-    length = network.outputs[0].shape[-1]
+    graph = constant_graph(backbone)
+    length = graph.outputs[0].shape[-1]
     size = [recipe.height, recipe.width, 3]
 
     def vector(pixels: Any) -> Any:
-        (vectors,) = tf.nest.flatten(network(pixels[tf.newaxis]))
+        (vectors,) = tf.nest.flatten(graph(pixels[tf.newaxis]))
         return vectors[0]
 
     def each(function: Callable[[Any], Any], batch: Any) -> Any:

@@ -41,11 +41,11 @@ def vectors_model(backbone: ResolvedBackbone, recipe: PixelRecipe) -> Any:
     low, high = backbone.row.pixel_range
     pixels = keras.Input((recipe.height, recipe.width, 3), name="pixels")
     scaled = keras.layers.Rescaling((high - low) / 255, low, name="pixel_range")(pixels)
-    vectors = keras.layers.Flatten(name="vectors")(_network(scaled, backbone))
+    vectors = keras.layers.Flatten(name="vectors")(_backbone(scaled, backbone))
     return keras.Model(pixels, vectors, name=backbone.row.name.replace("/", "_"))
 
 
-def _network(x: Any, backbone: ResolvedBackbone) -> Any:
+def _backbone(x: Any, backbone: ResolvedBackbone) -> Any:
     if backbone.kind == "saved-model":
         raise ModelError(
             f"the backbone {backbone.row.name!r} is a SavedModel, which has no Keras layers: "

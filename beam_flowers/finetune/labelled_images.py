@@ -50,7 +50,11 @@ def uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
 def labelled_pictures(
     examples: Examples, start: TrainResult, uris: Mapping[str, str], warn: Say
 ) -> dict[str, list[Item]]:
-    """Returns the images of each split, one of each content, sorted by content."""
+    """Returns the images of each split, one of each content, sorted by content.
+
+    Raises:
+        InputError: if a label has no training image in `uris`.
+    """
     number = {label: class_id for class_id, label in enumerate(start.labels)}
     rows = {sha: row for row, sha in enumerate(examples.sha256) if start.codes[row] >= 0}
     sides: dict[str, list[Item]] = {name: [] for name in SPLITS}

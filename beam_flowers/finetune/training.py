@@ -77,10 +77,10 @@ class Tuner:
         size = load(backbone).input_size
         self.recipe = Backbone("fine-tuned", None, None).recipe(*size)
         self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
-        self._vectors = _network(backbone)
+        self._vectors = _backbone(backbone)
         self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
-        network = _trainable(self._vectors, (*size, 3), backbone.row.name)
-        self._variables = [*network, self._kernel, self._bias]
+        trainable = _trainable(self._vectors, (*size, 3), backbone.row.name)
+        self._variables = [*trainable, self._kernel, self._bias]
         self._speeds = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
         self._descent, self._random = descent, np.random.default_rng(seed)
         pixels = tf.TensorSpec(self._spec.shape, tf.uint8)
@@ -144,7 +144,7 @@ class Tuner:
         return loss, tf.reduce_sum(hits)
 
 
-def _network(backbone: ResolvedBackbone) -> _Call:
+def _backbone(backbone: ResolvedBackbone) -> _Call:
     """Returns the backbone as a call: float32 [N, height, width, 3], -1..1, → [N, D]."""
     low, high = backbone.row.pixel_range
     with weights.local_copy(backbone.place, backbone.kind) as local:

@@ -48,12 +48,12 @@ _CONFIG = {
 
 
 def lines(
-    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str, *, percent: bool
+    steps: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str, *, percent: bool
 ) -> str:
     """Draws lines over `step`.
 
     Args:
-        rows: with `step` and the series' columns.
+        steps: with `step` and the series' columns.
         series: name by column; the last one stands out.
         title: of the vertical axis.
         percent: True if the values are shares.
@@ -61,10 +61,10 @@ def lines(
     names = list(series.values())
     colour = {"domain": names, "range": ["var(--soft)", "var(--accent)"][-len(names) :]}
     values = [
-        {"step": row["step"], "value": row[column], "series": name}
+        {"step": step["step"], "value": step[column], "series": name}
         for column, name in series.items()
-        for row in rows
-        if row[column] is not None
+        for step in steps
+        if step[column] is not None
     ]
     encoding = {
         "x": {"field": "step", "type": "quantitative", "axis": {"grid": False, "format": "d"}},
@@ -80,7 +80,7 @@ def lines(
             "legend": {"title": None, "orient": "top", "labelColor": "var(--soft)"},
         },
     }
-    mark = {"type": "line", "strokeWidth": 1.8, "point": len(rows) == 1}
+    mark = {"type": "line", "strokeWidth": 1.8, "point": len(steps) == 1}
     return _svg({"data": {"values": values}, "mark": mark, "encoding": encoding})
 
 

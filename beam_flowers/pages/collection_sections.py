@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from beam_flowers.doctor.facts import Facts as FileFacts
-from beam_flowers.doctor.findings import SEVERITIES, Finding
+from beam_flowers.doctor.findings import SEVERITIES, Finding, Severity
 from beam_flowers.pages.format import counted, listed, shown
 from beam_flowers.pages.sections import Card, Column, Gallery, Page, Section, Table, Tile
 from beam_flowers.pages.sections import Facts as FactList
@@ -18,6 +18,11 @@ MOST_CARDS = 120
 _GROUP_CARDS = 12
 """Most images of one group: a few of a thousand copies are enough."""
 
+_CONSEQUENCES = {
+    "error": "training would fail or lose a class",
+    "warning": "results suffer",
+    "note": "dealt with by itself",
+}
 _UNUSABLE = "Unusable files"
 _STRAY = "Not pictures"
 _TITLES = {
@@ -68,11 +73,25 @@ def diagnosis_page(
         _labels(counts),
         FactList("facts", "What was done", "", done),
     ]
+    severities = Counter(finding.severity for finding in findings)
+    usable, total = sum(not fact.error_class for fact in files), counted(len(files), "file")
+    labels = sum(bool(name) and images > 0 for name, images, _, _ in counts)
+    tiles = [
+        Tile(f"{usable:,}", "pictures", f"of {total}", "labels"),
+        Tile(f"{labels:,}", "labels", "", "labels"),
+    ]
+    for severity in SEVERITIES:
+        count = severities[severity]
+        attention = severity != "note" and count > 0
+        tiles.append(
+            Tile(f"{count:,}", f"{severity}s", _CONSEQUENCES[severity], "findings", attention)
+        )
+    lead = f"{usable:,} of {total} can be used as pictures. {_advice(severities)}"
     roots = sorted({fact.image.root.rstrip("/").rpartition("/")[2] for fact in files} - {""})
     return Page(
         f"Collection {listed(roots, 3)}".strip(),
-        _lead(findings, files),
-        _tiles(findings, files, counts),
+        lead,
+        tiles,
         [],
         sections,
         {uri: fact.sha256 for uri, fact in facts.items() if fact.sha256},
@@ -87,40 +106,16 @@ def title_of(finding: Finding) -> str:
     return _TITLES.get(finding.kind, finding.kind)
 
 
+def _advice(severities: Counter[Severity]) -> str:
+    if severities["error"]:
+        return "Training would fail or lose a class: see to the errors first."
+    if severities["warning"]:
+        return "Nothing stands in the way of a training; the warnings are worth a look."
+    return "Nothing to see to."
+
+
 def _id(title: str) -> str:
     return re.sub(r"\W+", "-", title).strip("-").lower()
-
-
-def _lead(findings: Sequence[Finding], files: Sequence[FileFacts]) -> str:
-    severities = Counter(str(finding.severity) for finding in findings)
-    usable = sum(fact.error_class is None for fact in files)
-    advice = "Nothing to see to."
-    if severities["error"]:
-        advice = "Training would fail or lose a class: see to the errors first."
-    elif severities["warning"]:
-        advice = "Nothing stands in the way of a training; the warnings are worth a look."
-    return f"{usable:,} of {counted(len(files), 'file')} can be used as pictures. {advice}"
-
-
-def _tiles(
-    findings: Sequence[Finding],
-    files: Sequence[FileFacts],
-    counts: Sequence[tuple[str, int, int, int]],
-) -> list[Tile]:
-    severities = Counter(str(finding.severity) for finding in findings)
-    usable = sum(fact.error_class is None for fact in files)
-    labels = sum(bool(name) and pictures > 0 for name, pictures, _, _ in counts)
-    about = ("training would fail or lose a class", "results suffer", "dealt with by itself")
-    return [
-        Tile(f"{usable:,}", "pictures", f"of {counted(len(files), 'file')}", "labels"),
-        Tile(f"{labels:,}", "labels", "", "labels"),
-        *(
-            Tile(
-                f"{severities[s]:,}", f"{s}s", detail, "findings", s != "note" and severities[s] > 0
-            )
-            for s, detail in zip(SEVERITIES, about, strict=True)
-        ),
-    ]
 
 
 def _summary(findings: Sequence[Finding]) -> Table:

@@ -118,6 +118,7 @@ def render(page: Page, most: int) -> Rendered:
     uris = list(dict.fromkeys(card.uri for s in page.sections for card in cards_of(s)))
     number = {uri: i for i, uri in enumerate(uris)}
     script = asset("report.js")
+    # Keyed by size, as the footer counts large and small ones apart.
     made = Counter(side for uri, side in sides.items() if thumbnails[uri].data is not None)
     pictures = [_picture(uri, thumbnails.get(uri), page.problems.get(uri), most) for uri in uris]
     template = environment("beam_flowers.pages").get_template("report.html")

@@ -114,6 +114,7 @@ def _add_actions(app: Flask, session: Session) -> None:
         try:
             if action == "undo":
                 session.undo()
+            # `isinstance` would take True for the image 1.
             elif type(number) is not int or (action == "decide" and not isinstance(label, str)):
                 raise InputError("a decision names a picture's number and a label")
             elif action == "skip":

@@ -118,9 +118,14 @@ class Session:
         """Returns the JSON value that the page shows."""
         with self._lock:
             left = self._queue
+            picture: dict[str, Any] | None = None
+            if left:
+                uri, _, ranking = self._candidates[left[0]]
+                scores = [{"label": label, "score": score} for label, score in ranking]
+                picture = {"number": left[0], "uri": uri, "ranking": scores}
             keyed = zip_longest(_KEYS[: len(self._labels)], self._labels, fillvalue="")
             return {
-                "picture": self._describe(left[0]) if left else None,
+                "picture": picture,
                 "next": left[1] if len(left) > 1 else None,
                 "done": len(self._candidates) - len(left),
                 "total": len(self._candidates),
@@ -128,11 +133,3 @@ class Session:
                 "undo": bool(self._actions),
                 "labels": [{"key": key, "label": label} for key, label in keyed],
             }
-
-    def _describe(self, number: int) -> dict[str, Any]:
-        candidate = self._candidates[number]
-        return {
-            "number": number,
-            "uri": candidate.uri,
-            "ranking": [{"label": label, "score": score} for label, score in candidate.ranking],
-        }
