@@ -13,17 +13,21 @@ from beam_flowers import files
 from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
 from beam_flowers.evaluation.document import FORMAT, build_report, build_sections, rounded
-from beam_flowers.evaluation.markdown import to_markdown
 from beam_flowers.evaluation.measures import Scored, log_scores
 from beam_flowers.evaluation.multi_label import (
     Decided,
     sigmoid_scores,
 )
-from beam_flowers.evaluation.plots import SOFTWARE, confusion_png
+from beam_flowers.evaluation.render import (
+    SOFTWARE,
+    confusion_csv,
+    confusion_png,
+    misclassified_csv,
+    to_markdown,
+)
 from beam_flowers.evaluation.search import find_suspects, neighbours
 from beam_flowers.evaluation.selection import SIDES, choose_rows
 from beam_flowers.evaluation.suspects import FOLDS
-from beam_flowers.evaluation.tables import confusion_csv, misclassified_csv
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
 from beam_flowers.head.metrics import evaluate
@@ -121,8 +125,8 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     pages = {
         _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "evaluation.md": to_markdown(report),
-        "confusion.csv": confusion_csv(report, job.exact_csv),
-        "misclassified.csv": misclassified_csv(report, job.exact_csv),
+        "confusion.csv": confusion_csv(report, exact=job.exact_csv),
+        "misclassified.csv": misclassified_csv(report, exact=job.exact_csv),
     }
     output = files.absolute(job.output)
     for name, text in pages.items():

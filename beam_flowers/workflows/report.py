@@ -22,8 +22,8 @@ from beam_flowers.images.outputs import Writing, require_ending
 from beam_flowers.pages import model_sections, score_sections, store_sections
 from beam_flowers.pages.format import counted, listed, percent, settings
 from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render, require_packages
-from beam_flowers.pages.projection import sample_rows
 from beam_flowers.pages.sections import Facts, Page, Section, Tile
+from beam_flowers.pages.store_sections import sample_rows
 from beam_flowers.scoring.read_table import ScoreTable, is_score_folder, read_scores
 from beam_flowers.scoring.write_table import SUFFIXES
 from beam_flowers.store.commits import latest
