@@ -123,6 +123,6 @@ def _embed(
     if not copies:
         return summary, ""
     augmented = contrib("augment.job").augment_store(
-        store, backbone, copies, options, warn, progress
+        store, backbone, copies, options, warn=warn, progress=progress
     )
     return summary, f"{augmented} (store: {files.join(store, AUGMENTED)})"

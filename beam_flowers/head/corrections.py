@@ -1,4 +1,4 @@
-"""Labels from a manifest for pictures that are in the store already."""
+"""Reads corrected labels of stored images from a manifest, and applies them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _COLUMNS = {name: pa.string() for name in (*_KEYS, "label")}
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a manifest says about stored pictures.
+    """Corrected labels of stored images.
 
     Attributes:
-        manifest: where it lies.
-        column: `sha256` or `uri`, what the pictures are named by.
-        labels: the label of each picture named; None takes the picture out of the training.
+        manifest: path of the manifest.
+        column: `sha256` or `uri`, the column that names the images.
+        labels: label of each named image; None takes the image out of the training.
     """
 
     manifest: str
@@ -38,15 +38,16 @@ class Corrections:
 
 
 def read_corrections(manifest: str) -> Corrections:
-    """Reads a table with the columns `label` and `sha256` or `uri`, other columns passed over.
+    """Reads a table with the columns `label` and `sha256` or `uri`; other columns are ignored.
 
-    `.csv` and `.tsv` with a header, `.parquet`, `.jsonl`. Relative uris start at the manifest's
-    folder. In `.csv` and `.tsv` a `'` before `=`, `+`, `-`, `@` is taken off, which our own tables
-    put there. Where there are both columns, `sha256` counts. An empty label takes a picture out.
+    Formats are `.csv` and `.tsv` with a header, `.parquet` and `.jsonl`. Relative uris start at
+    the manifest's folder. In `.csv` and `.tsv` a `'` before `=`, `+`, `-`, `@` is removed, which
+    our own tables put there. `sha256` takes precedence over `uri`. An empty label takes an image
+    out of the training.
 
     Raises:
-        InputError: if it cannot be read as such.
-        TrainingError: if it gives one picture two labels.
+        InputError: if it cannot be read.
+        TrainingError: if it gives one image two labels.
     """
     where = files.absolute(manifest)
     table = _read_table(where)
@@ -71,10 +72,10 @@ def read_corrections(manifest: str) -> Corrections:
 
 
 def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
-    """The examples with the labels that the manifest gives; by sha256, copies all change.
+    """Returns the examples with corrected labels; by sha256, all copies change.
 
     Raises:
-        TrainingError: if it names a picture that is not among them.
+        TrainingError: if a named image is not among the examples.
     """
     keys = examples.sha256 if corrections.column == "sha256" else examples.uris
     unknown = sorted(set(corrections.labels) - set(keys))
@@ -90,7 +91,7 @@ def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
 
 
 def corrected_hash(dataset_hash: str, corrections: Corrections) -> str:
-    """The hash of a dataset with corrections: hex sha256 of its own and of them."""
+    """Returns the hash of a corrected dataset: hex sha256 of its own hash and the corrections."""
     text = json.dumps([dataset_hash, corrections.column, sorted(corrections.labels.items())])
     return hashlib.sha256(text.encode()).hexdigest()
 

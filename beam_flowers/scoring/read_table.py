@@ -1,4 +1,4 @@
-"""Score tables read again, whatever kind of file they were written to."""
+"""Reads score tables of all formats."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|format|e
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """The rows of a score table.
+    """Rows of a score table.
 
     Attributes:
-        where: the table.
-        uris: n pictures.
-        sha256: of their contents, hex.
-        given: the label of each; `unknown` where the rule gives none.
-        scores: float64 [n], of these labels, 0..1; the best one's where it is unknown.
+        where: path of the table.
+        uris: addresses of n images.
+        sha256: digests of their contents, hex.
+        given: label of each; `unknown` where the rule gives none.
+        scores: float64 [n], scores of these labels, 0..1; the best score for `unknown`.
         top_k: labels with scores, best first.
-        model_id: of the model that gave them.
-        names: labels of the model, all where the table says so, else those in it.
+        model_id: id of the model.
+        names: all labels of the model if the table has them, else those that occur.
         rejects: uri, error class and message of files without a row.
     """
 
@@ -60,20 +60,20 @@ class ScoreTable:
 
     @property
     def margins(self) -> npt.NDArray[np.float64]:
-        """Float64 [n], the best score less the second; the best where there is no second."""
+        """Best score minus the second, float64 [n]; the best score if there is no second."""
         best = [[score for _, score in ranked[:2]] + [0.0] * 2 for ranked in self.top_k]
         return np.array([two[0] - two[1] for two in best], dtype=np.float64)
 
 
 def read_scores(path: str, model: str | None = None) -> ScoreTable:
-    """Reads one of the file kinds of `SUFFIXES`, or a folder of parts, and the rejects beside it.
+    """Reads a file of one of `SUFFIXES`, or a folder of parts, and the rejects beside it.
 
     Args:
-        path: the table.
-        model: the beginning of a model's id, where the table has the scores of several.
+        path: path of the table.
+        model: beginning of a model's id, for a table of several models.
 
     Raises:
-        InputError: if there is no such table, it lacks a column or holds several models.
+        InputError: if the table is missing, lacks a column or holds several models.
     """
     where = files.absolute(path)
     rows, rejected = _read_folder(where) if suffix(where) is None else _read_files(where)
@@ -97,7 +97,7 @@ def read_scores(path: str, model: str | None = None) -> ScoreTable:
         np.array(rows["score"].to_pylist(), dtype=np.float64),
         top_k,
         model_id,
-        # A model may have a class of that name; else it is what the rule calls no class.
+        # A model may have a class of that name; else it stands for labels that are not given.
         tuple(n for n in _names(rows.schema) or sorted(ranked) if n != UNKNOWN or n in ranked),
         [] if rejected is None else rejected.select(_REJECT_COLUMNS).to_pylist(),
     )
@@ -116,7 +116,7 @@ def _choose_model(path: str, held: Sequence[str], model: str | None) -> str:
 
 
 def is_score_folder(path: str) -> bool:
-    """True for a folder of parts that `score` wrote."""
+    """Tells if a folder holds parts that `score` wrote."""
     return "" in latest(files.absolute(path)).sections
 
 
@@ -153,7 +153,7 @@ def _read_arrow(source: BinaryIO) -> pa.Table:
 
 
 def _read_csv(source: BinaryIO) -> pa.Table:
-    # Without being told, a column of labels such as 007 would become numbers.
+    # Without given types, pyarrow would turn labels such as 007 into numbers.
     data = source.read()
     header = next(csv.reader([data.partition(b"\n")[0].decode("utf-8", "replace")]), [])
     texts = [name for name in header if _TEXTS.fullmatch(name)]
@@ -168,7 +168,7 @@ def _read_csv(source: BinaryIO) -> pa.Table:
 
 
 def _read_json(source: BinaryIO) -> pa.Table:
-    # A file of no lines is no JSON to pyarrow, and a reject table without rows is one.
+    # pyarrow refuses files without lines, and a reject table without rows is one.
     data = source.read()
     return pa.json.read_json(pa.BufferReader(data)) if data.strip() else pa.table({})
 
@@ -182,7 +182,7 @@ def _rankings(rows: pa.Table) -> list[list[tuple[str, float]]]:
         zip(rows[f"label_{rank}"].to_pylist(), rows[f"score_{rank}"].to_pylist(), strict=True)
         for rank in range(1, ranks + 1)
     ]
-    # A model of fewer labels than another one of the table leaves the last columns empty.
+    # The last columns are empty for a model of fewer labels than another one of the table.
     return [
         [(label, float(score)) for label, score in ranking if label and score is not None]
         for ranking in zip(*columns, strict=True)

@@ -19,7 +19,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.records import Reject
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K
 from beam_flowers.store.parts import read_part
 from beam_flowers.store.schema import bottlenecks_of
@@ -159,8 +159,8 @@ class _Labelling(beam.PTransform):
         folders = [self.model] if isinstance(self.model, str) else self.model
         return [read_bundle(files.absolute(folder)) for folder in folders]
 
-    def rule(self) -> Rule:
-        return Rule(self.threshold, self.min_margin, self.target_precision)
+    def rule(self) -> AcceptanceRule:
+        return AcceptanceRule(self.threshold, self.min_margin, self.target_precision)
 
 
 @dataclass

@@ -10,10 +10,10 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from beam_flowers.backbones.joined import Backbones, several
-from beam_flowers.head.networks import networks_of, require_networks
+from beam_flowers.head.backbones import backbones_of, require_backbones
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Reject, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.transforms.compute import ComputeBottlenecks
@@ -32,7 +32,7 @@ class ScoreBottlenecks(beam.PTransform):
 
     models: Models
     top_k: int = TOP_K
-    rule: Rule | None = None
+    rule: AcceptanceRule | None = None
 
     def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
         kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
@@ -64,13 +64,13 @@ class ScoreImages(beam.PTransform):
     models: Models
     backbone: Backbones | None = None
     top_k: int = TOP_K
-    rule: Rule | None = None
+    rule: AcceptanceRule | None = None
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, images: PCollection[Source]) -> Scored:
         bundle = bundles_of(self.models)[0]
-        networks = several(self.backbone) if self.backbone else networks_of(bundle)
-        require_networks(networks, bundle)
+        networks = several(self.backbone) if self.backbone else backbones_of(bundle)
+        require_backbones(networks, bundle)
         computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
         scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
         scores = computed.bottlenecks | "Label" >> scoring

@@ -17,7 +17,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing
 from beam_flowers.records import Bottleneck, Reject, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.scoring.table_folder import check_table_folder
@@ -139,7 +139,7 @@ class WriteScores(beam.PTransform):
     output: str
     models: Models
     top_k: int = TOP_K
-    rule: Rule | None = None
+    rule: AcceptanceRule | None = None
     formats: bool = False
 
     def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:

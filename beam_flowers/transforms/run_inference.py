@@ -22,7 +22,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, BeamFlowersError, ModelError
 from beam_flowers.head.bundle import MODEL_FILE, read_bundle
 from beam_flowers.records import Bottleneck, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Labeller
 
 _PIXELS = {"min_batch_size": 1, "max_batch_size": 32}
@@ -98,12 +98,12 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
     """
 
     def __init__(
-        self, model: str, top_k: int = TOP_K, rule: Rule | None = None, **options: Any
+        self, model: str, top_k: int = TOP_K, rule: AcceptanceRule | None = None, **options: Any
     ) -> None:
         super().__init__(**(_VECTORS | options))
         self._model = files.absolute(model)
         self._top_k = top_k
-        self._rule = rule or Rule()
+        self._rule = rule or AcceptanceRule()
         self._fingerprint = read_bundle(self._model).fingerprint
 
     def load_model(self) -> Labeller:
@@ -208,7 +208,7 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         folder: str,
         interval: float = 60.0,
         top_k: int = TOP_K,
-        rule: Rule | None = None,
+        rule: AcceptanceRule | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**(_VECTORS | options))

@@ -1,11 +1,8 @@
 """Plain words: first sentences of docstrings are verb and object, and one thing has one word."""
 
 import ast
-import re
-from pathlib import Path
 from typing import NamedTuple
 
-import pytest
 from places import ROOT
 
 PACKAGE = sorted((ROOT / "beam_flowers").rglob("*.py"))

@@ -18,7 +18,7 @@ from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.workflows.embed import RunOptions
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 NETWORK = resolve("efficientnet-lite0")
 COLUMNS = ["uri", "sha256", "label", "score", "top_k", "model_id", "label_id"]
@@ -45,7 +45,7 @@ def model(base):
 
 
 def score(images, output, model, store=None, top_k=5, **options):
-    job = Job((str(images),), str(output), store and str(store), top_k)
+    job = ScoreOptions((str(images),), str(output), store and str(store), top_k)
     said = []
     summary = score_images(job, model, NETWORK, RunOptions(**options), said.append)
     assert not said
@@ -394,7 +394,7 @@ class TestTwoModels:
 
 
 def test_a_killed_run_by_label_goes_on(base, model, tmp_path):
-    job = Job((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
+    job = ScoreOptions((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="division"):

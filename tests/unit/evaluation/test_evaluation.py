@@ -37,7 +37,7 @@ from beam_flowers.evaluation.suspects import (
 from beam_flowers.evaluation.text import cell, table
 from beam_flowers.head.lbfgs import train_lbfgs
 from beam_flowers.head.softmax import Head, Sample, softmax
-from beam_flowers.scoring.thresholds import threshold_for_precision
+from beam_flowers.scoring.decision import threshold_for_precision
 
 
 def digest(value):
