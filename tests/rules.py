@@ -151,6 +151,11 @@ class Table:
             if row not in held:
                 held.append(row)
 
+    def forget(self, root: str) -> None:
+        """Takes a root out, also of what killed runs have begun to commit."""
+        self.rows = without(root, self.rows)
+        self.begun = [functools.partial(_without_after, root, change) for change in self.begun]
+
     def settle(
         self,
         states: Iterable[Rows],
@@ -192,6 +197,15 @@ class Table:
         others = (other._replace(root=row.root, label=row.label) for other in left)
         may = [row, *(other for other in others if other.seen == row.seen)]
         return next((each for each in may if shown(each) == found), None)
+
+
+def without(root: str, rows: Rows) -> Rows:
+    """Returns the rows of all other roots."""
+    return {uri: row for uri, row in rows.items() if row.root != root}
+
+
+def _without_after(root: str, change: Change, rows: Rows) -> Rows:
+    return without(root, change(rows))
 
 
 def distinct(states: Iterable[Rows]) -> list[Rows]:
