@@ -162,9 +162,15 @@ class Table:
         found: Mapping[str, tuple[str, ...]],
         shown: Callable[[Known], tuple[str, ...]],
         *,
-        trusts_left: bool = True,
+        trusts_left: bool,
     ) -> None:
         """Takes for true what is found, if it is one of the states that may be.
+
+        Args:
+            states: that may be.
+            found: what the table has of each file.
+            shown: tells what that should be of a row.
+            trusts_left: a row may also be of what killed runs have read, where it looks the same.
 
         Raises:
             AssertionError: it is none of them.

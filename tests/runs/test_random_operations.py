@@ -283,7 +283,8 @@ class World:
             states = table.starts()
             if name == LITE:
                 collections = passed(states, *changes)
-            table.settle(ended(states, *changes), self.vectors(self.store, name), shown)
+            found, trusts_left = self.vectors(self.store, name), bool(table.begun or any(mine))
+            table.settle(ended(states, *changes), found, shown, trusts_left=trusts_left)
             self.note(table, *mine, changes[1], looks, self.has_begun(self.store, name))
 
         mine = [
@@ -298,7 +299,8 @@ class World:
             ]
             ends += ended(self.beside.starts(), *changes)
             beside += passed(self.beside.starts(), *changes)
-        self.beside.settle(ends, self.vectors(self.scored, LITE), shown)
+        found, trusts_left = self.vectors(self.scored, LITE), bool(self.beside.begun or any(mine))
+        self.beside.settle(ends, found, shown, trusts_left=trusts_left)
         begun = self.has_begun(self.scored, LITE)
         self.note(self.beside, *mine, changes[1], looks, begun)
 
