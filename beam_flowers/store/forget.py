@@ -24,6 +24,7 @@ from beam_flowers.store.commits import (
     purge,
 )
 from beam_flowers.store.features import open_store
+from beam_flowers.store.lease import finish_begun
 from beam_flowers.store.missing import Missing
 from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
@@ -123,6 +124,10 @@ def forget(
     """
     open_store(store)
     folders = {name: files.join(store, name) for name in inner}
+    if not dry_run:
+        # The next run would finish them, and bring back what is forgotten now.
+        for table in (store, *folders.values()):
+            finish_begun(table, by="forget")
     leaving: Leaving | Backbone = Missing()
     if root is not None:
         named = _named_backbone(root, (store, *folders.values()))
