@@ -31,7 +31,7 @@ Fault = Callable[[str, str], str]
 LOST: a reset instead of the answer; CUT: half of the answer's body, or of its head where it has
 none, then a reset; SLOW: the answer comes after `Proxy.delay` seconds; FIRST_OF_TWO, LAST_OF_TWO:
 carried out twice and answered by the first or the last answer; AGAIN: answered at once, and carried
-out again before the third change that follows, or by `Proxy.repeat`."""
+out again before the last of `Proxy.after` changes that follow, or by `Proxy.repeat`."""
 
 Request = tuple[str, str, bytes, dict[str, str]]
 Answer = tuple[int, list[tuple[str, str]], bytes]
@@ -50,7 +50,7 @@ class Proxy(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.paths: list[tuple[str, str]] = []
         self.faults = 0
-        self.delay = 1.0
+        self.delay, self.after = 1.0, 3
         self.repeated: list[tuple[str, str, int]] = []
         self._kept: list[tuple[int, Request]] = []
         self._lock = threading.Lock()
@@ -68,16 +68,16 @@ class Proxy(ThreadingHTTPServer):
         return verdict
 
     def keep(self, request: Request) -> None:
-        """Carries a request out again before the third change from now on."""
+        """Carries a request out again later."""
         with self._lock:
-            self._kept.append((3, request))
+            self._kept.append((self.after, request))
 
-    def repeat(self, *, now: bool = True) -> None:
+    def repeat(self, *, now: bool = True, backwards: bool = False) -> None:
         """Carries out again what was kept, or only what is due with one more change."""
         with self._lock:
             kept = [(0 if now else left - 1, request) for left, request in self._kept]
             self._kept = [(left, request) for left, request in kept if left]
-        for left, request in kept:
+        for left, request in kept[:: -1 if backwards else 1]:
             if not left:
                 with closing(http.client.HTTPConnection("127.0.0.1", self.target)) as upstream:
                     status = carry_out(upstream, request)[0]

@@ -5,6 +5,7 @@
 
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -196,3 +197,38 @@ def test_a_store_in_a_bucket_is_the_old_or_the_new_one(
         assert not checked.foreign, number
         print(f"{name} {number}: {'ended well' if said is None else said[:60]}", flush=True)
     print(f"{name}: {changes} changes, {ended} runs ended well, {time.monotonic() - began:.0f} s")
+
+
+@pytest.mark.parametrize("backwards", [False, True], ids=["in order", "backwards"])
+def test_all_changes_of_a_run_are_made_again_after_the_next_one(
+    shared, originals, client, tmp_path, backwards
+):
+    client()
+    folder, (new, edited) = originals.folder, ("new.jpg", "0003.jpg")
+    store = upload(originals.store, files.join(shared.uri, f"again-{backwards}"))
+    shared.proxy.after = 1 << 30
+    shared.proxy.repeated.clear()
+    shared.proxy.fault = lambda method, path: proxy.AGAIN if method in proxy.CHANGES else proxy.PASS
+    embed(folder, store)
+    shared.proxy.fault = lambda method, path: proxy.PASS
+    for name in (new, edited):
+        shutil.copy2(folder / name, tmp_path)
+    try:
+        (folder / edited).write_bytes((folder / new).read_bytes())
+        (folder / new).unlink()
+        fresh = embed(folder, tmp_path / "fresh").dataset_hash
+        assert embed(folder, store).dataset_hash == fresh
+        shared.proxy.repeat(backwards=backwards)
+        assert len(shared.proxy.repeated) == originals.changes
+        now = state(tmp_path / "fresh")
+        assert state(store) == now
+        assert fsck(store).is_sound
+        assert embed(folder, store).dataset_hash == fresh
+        # Plain readers may have seen what came back until this run.
+        local = Path(shared.folder, f"again-{backwards}")
+        assert {row["uri"]: row["sha256"] for row in rows(local)} == now
+        assert list(rejects(local)) == [str(folder / "bad.jpg")]
+    finally:
+        shared.proxy.after = 3
+        for name in (new, edited):
+            shutil.copy2(tmp_path / name, folder)
