@@ -201,7 +201,8 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     """Writes a whole file unless one is there, in one atomic step; makes the folders above it.
 
     Returns:
-        True if this call made the file, False if another was there first.
+        True if this call made the file, False if another was there first. That may be its own: an
+        object store's answer may be lost, and the request is made again.
 
     Raises:
         StoreError: no such step is known for the scheme.
