@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.find import ReadImages as ReadImages
     from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
     from beam_flowers.transforms.label import ScoreImages as ScoreImages
+    from beam_flowers.transforms.ml_transform import ImageEmbeddings as ImageEmbeddings
     from beam_flowers.transforms.options import pipeline_options as pipeline_options
     from beam_flowers.transforms.read_write import ReadStore as ReadStore
     from beam_flowers.transforms.read_write import WriteScores as WriteScores
@@ -65,6 +66,7 @@ _HOMES = {
     "EvaluationJob": "workflows.evaluate",
     "FindImages": "transforms.find",
     "Image": "records",
+    "ImageEmbeddings": "transforms.ml_transform",
     "ImageClassifierOptions": "head.image_classifier",
     "LbfgsOptions": "head.lbfgs",
     "Limits": "images.recipe",

@@ -1,1 +1,1 @@
-"""The command line: a thin layer over `beam_flowers.workflows`."""
+"""Parses command lines and prints: a thin layer over `beam_flowers.workflows`."""

@@ -1,4 +1,4 @@
-"""`embed --augment`: its flags and what becomes of them."""
+"""Adds and reads the flags of `embed --augment`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RANGES = {
 
 
 def add_augment(parser: argparse.ArgumentParser) -> None:
-    """`--augment` and the distortions."""
+    """Adds `--augment` and the distortions."""
     parser.add_argument(
         "--augment", type=int, metavar="K", help="distorted copies of every labelled picture"
     )
@@ -44,7 +44,11 @@ def add_augment(parser: argparse.ArgumentParser) -> None:
 
 
 def augmentation(arguments: argparse.Namespace) -> Any:
-    """The `Augmentation` asked for, or None; InputError if there are distortions and no copies."""
+    """Returns the `Augmentation` asked for, or None.
+
+    Raises:
+        InputError: there are distortions and no copies.
+    """
     names = ["flip_left_right", *(name.replace("-", "_") for name in _RANGES)]
     values = {name: getattr(arguments, name) for name in names}
     # A 0 that was given is not the same as none: it takes the place of the defaults.

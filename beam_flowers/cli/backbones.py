@@ -1,4 +1,4 @@
-"""`backbones`: the networks known by name."""
+"""Lists the backbones that have a name, with sizes and licences."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers backbones`."""
+    """Adds the flags of `beam-flowers backbones`."""
     parser.epilog = "Lists the networks; reads no picture, measures no accuracy, writes nothing."
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers backbones`."""
+    """Runs `beam-flowers backbones`."""
     from beam_flowers.backbones.catalogue import CATALOGUE
     from beam_flowers.backbones.resolve import whereabouts
 

@@ -1,4 +1,4 @@
-"""Which flags are ours and which are Beam's."""
+"""Tells our flags from those of Beam."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEGATIVE = re.compile(r"-[\d.]")
 
 
 class Split(NamedTuple):
-    """A command line, sorted.
+    """Holds the two parts of a command line.
 
     Attributes:
         ours: arguments for our own parser, flags written with `-`.
@@ -93,7 +93,7 @@ def require_no_pipeline(command: str, beams: Sequence[str]) -> None:
 
 
 def without_secret(flag: str) -> str:
-    """A flag as it may be shown: values of secrets, tokens, keys and passwords are left out."""
+    """Returns a flag without the value of a secret, token, key or password."""
     name, equals, _ = flag.partition("=")
     hidden = any(word in name for word in _SECRET)
     return f"{name}=..." if equals and hidden else without_secrets(flag)

@@ -1,4 +1,4 @@
-"""`check`: do the workers have all that a run needs?"""
+"""Checks that the workers have all that a run needs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXIT_WRONG = 1
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers check`."""
+    """Adds the flags of `beam-flowers check`."""
     parser.epilog = (
         "Runs ten pictures over the workers and says for each what it is and whether it is set up "
         "as this\nmachine is: packages, weights, STORE, IMAGES. Exits with 1 if something is "
@@ -45,7 +45,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers check`."""
+    """Runs `beam-flowers check`."""
     from beam_flowers.workflows.check import check_workers
     from beam_flowers.workflows.embed import RunOptions
 

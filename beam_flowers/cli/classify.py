@@ -1,4 +1,4 @@
-"""`classify`: a few pictures → ranked labels on the screen."""
+"""Prints the labels of a few images, best first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers classify`."""
+    """Adds the flags of `beam-flowers classify`."""
     parser.epilog = (
         "Reads the pictures and MODEL, prints the labels best first, writes nothing. Where labels "
         "may be\n`unknown`, what is given stands in brackets before them. A score is the softmax\n"
@@ -35,7 +35,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers classify`."""
+    """Runs `beam-flowers classify`."""
     from beam_flowers.backbones.decoders import warm_up
 
     # It starts beside the imports below.

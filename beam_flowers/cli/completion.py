@@ -1,4 +1,4 @@
-"""`completion`: scripts with which a shell completes commands, flags, choices and files."""
+"""Prints scripts by which shells complete commands, flags, choices and files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ choices, names of backbones, and files. Reads nothing, measures no accuracy. Set
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers completion`."""
+    """Adds the flags of `beam-flowers completion`."""
     parser.epilog = _EPILOG
     parser.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=", ".join(_SHELLS))
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers completion`."""
+    """Runs `beam-flowers completion`."""
     from beam_flowers.cli.beam_flags import require_no_pipeline
 
     require_no_pipeline("completion", beams)
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def script(shell: str, parser: argparse.ArgumentParser) -> str:
-    """The script for one of bash, zsh and fish, as it follows from the parser of all commands.
+    """Returns the script for one of bash, zsh and fish, made from the parser of all commands.
 
     shtab writes it once, so that a press of the tabulator starts no Python.
     """
@@ -56,7 +56,7 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
 
 
 def _names_or_files(names: Sequence[str]) -> dict[str, Any]:
-    """What shtab takes as an action's `complete`: these names, and all files."""
+    """Returns what shtab takes as an action's `complete`: these names, and all files."""
     words, function = " ".join(names), "_beam_flowers_backbones"
     return {
         "bash": function,

@@ -1,6 +1,7 @@
-"""`--config FILE`: flags from a YAML file. Light: PyYAML is imported where there is such a file.
+"""Reads flags from the YAML file of `--config FILE`.
 
-What may stand in the file follows from the parser, so that there is no second list of flags.
+The parser says which keys the file may have, so that there is no second list of flags. PyYAML is
+imported only if there is a file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the commands by name."""
+    """Returns the parsers of the commands by name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
@@ -35,12 +36,12 @@ def command_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.Argum
 
 
 def command_parser(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser | None:
-    """The parser of one command."""
+    """Returns the parser of one command."""
     return command_parsers(parser).get(name)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    """`--config`."""
+    """Adds `--config`."""
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -50,7 +51,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 class Setting(NamedTuple):
-    """A value of the file, and the line that it stands in, from 1 on."""
+    """Holds a value of the file and its line number, from 1 on."""
 
     value: Any
     line: int
@@ -58,7 +59,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Config:
-    """A configuration file.
+    """Holds a configuration file.
 
     Attributes:
         path: as the user gave it.
@@ -71,12 +72,12 @@ class Config:
     lines: Mapping[str, int]
 
     def error(self, line: int, message: str) -> InputError:
-        """An error of that line."""
+        """Returns an error that names a line."""
         return InputError(f"{self.path}, line {line}: {message}")
 
 
 def config_named_in(arguments: Sequence[str]) -> str | None:
-    """The file that a command line names, before anything else in it is understood."""
+    """Returns the file that a command line names, before the rest of it is parsed."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?")
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
@@ -103,7 +104,7 @@ def read_config(path: str) -> Config:
 
 
 def parse_config(data: bytes, path: str = "config") -> Config:
-    """The settings in a file's content; raises as `read_config` does."""
+    """Returns the settings in a file's content; raises as `read_config` does."""
     import yaml
 
     try:
@@ -122,7 +123,7 @@ def parse_config(data: bytes, path: str = "config") -> Config:
 
 
 def _mapping(node: yaml.Node, loader: yaml.SafeLoader, config: Config, depth: int = 0) -> Any:
-    """A mapping's values by key: at the top sections, in these settings, `beam` once more."""
+    """Returns a mapping's values by key: sections at the top, settings in these."""
     import yaml
 
     line = node.start_mark.line + 1
@@ -145,7 +146,7 @@ def _mapping(node: yaml.Node, loader: yaml.SafeLoader, config: Config, depth: in
 
 
 def _content(node: yaml.Node, loader: yaml.SafeLoader, config: Config) -> Any:
-    """What a value says; YAML's own errors apart, PyYAML lets those of Python through."""
+    """Returns a value of YAML. PyYAML raises errors of Python, too, for values of a wrong form."""
     try:
         return loader.construct_object(node, deep=True)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -154,7 +155,7 @@ def _content(node: yaml.Node, loader: yaml.SafeLoader, config: Config) -> Any:
 
 
 def _refuse_twice(node: yaml.MappingNode, config: Config) -> None:
-    """Also refuses keys that are lists or mappings, such as `{{ name }}` of a template."""
+    """Refuses a key that occurs twice, or is a list or mapping as `{{ name }}` of a template."""
     seen: dict[str, int] = {}
     for key, _ in node.value:
         line = key.start_mark.line + 1
@@ -167,7 +168,7 @@ def _refuse_twice(node: yaml.MappingNode, config: Config) -> None:
 
 
 def keys_of(command: argparse.ArgumentParser) -> dict[str, argparse.Action]:
-    """What a section of that command may set: its flags without `--`, and its arguments."""
+    """Returns the keys that a section of a command may set: flags without `--`, and arguments."""
     found = {}
     for action in command._actions:
         names = [name[2:] for name in action.option_strings if name.startswith("--")]
@@ -188,7 +189,7 @@ def check_sections(config: Config, commands: Mapping[str, argparse.ArgumentParse
 def values_of(
     config: Config, name: str, command: argparse.ArgumentParser
 ) -> dict[str, tuple[argparse.Action, Any]]:
-    """The settings of one command, by key, as the parser would have them; null is left out.
+    """Returns the settings of one command by key, as the parser has them; null is left out.
 
     Raises:
         InputError: there is no such flag, or its value is of another type.
@@ -214,7 +215,7 @@ def _hint(name: str, known: Iterable[str]) -> str:
 
 
 def _fitted(action: argparse.Action, value: Any) -> Any:
-    """A value as argparse would hand it on; ValueError says what it must be."""
+    """Returns a value as argparse gives it; ValueError says the form that it must have."""
     if action.nargs == 0:
         return _of_kind(bool, value)
     several = action.nargs in ("*", "+") or isinstance(action, argparse._AppendAction)
@@ -247,7 +248,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def given_flags(arguments: Sequence[str]) -> set[str]:
-    """The flags, without values, of a command line."""
+    """Returns the flags of a command line, without values."""
     before = arguments[: arguments.index("--")] if "--" in arguments else arguments
     return {word.partition("=")[0] for word in before if word.startswith("--")}
 
@@ -267,7 +268,7 @@ def set_defaults(
 def beam_flags(
     config: Config, name: str, command: argparse.ArgumentParser, given: Sequence[str]
 ) -> list[str]:
-    """Beam's flags of a command's section, before those `given`, which win; all as `--name=value`.
+    """Returns Beam's flags as `--name=value`: those of the section, then those `given`, which win.
 
     Raises:
         InputError: one is a flag of ours, or like one of Beam's misspelt.

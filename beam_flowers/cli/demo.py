@@ -1,4 +1,4 @@
-"""`demo`: the whole way on the photographs that ship with the package."""
+"""Runs embed, train and score on the photos that ship with the package."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ The same with your own pictures, one folder a label:
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers demo`."""
+    """Adds the flags of `beam-flowers demo`."""
     parser.epilog = (
         "Reads the photographs in the package, writes FOLDER: store, model and labelled table.\n\n"
         f"{ACCURACY}"
@@ -49,7 +49,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers demo`."""
+    """Runs `beam-flowers demo`."""
     work = Path(arguments.folder).absolute()
     store, model, table = (str(work / name) for name in ("store", "model", "labels.parquet"))
     terms = writing(arguments)
@@ -84,7 +84,7 @@ def _run(
     progress: Progress,
     terms: Writing,
 ) -> None:
-    """The three commands, each with its headline."""
+    """Runs the three commands, each below its headline."""
     from beam_flowers.backbones.resolve import resolve
     from beam_flowers.cli.train import print_trained
     from beam_flowers.head.lbfgs import LbfgsOptions

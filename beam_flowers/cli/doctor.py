@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with the pictures, before any network runs."""
+"""Prints the faults of a collection, before any backbone runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXAMPLES = 3
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers doctor`."""
+    """Adds the flags of `beam-flowers doctor`."""
     parser.epilog = (
         f"{IMAGES}\n\nReads every file once and changes none. Severities: error (training would "
         "fail or lose a class),\nwarning (results suffer), note (good to know). Pictures that "
@@ -61,7 +61,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers doctor`."""
+    """Runs `beam-flowers doctor`."""
     require_no_pipeline("doctor", beams)
     from beam_flowers.doctor.findings import SEVERITIES
     from beam_flowers.pages.page import ENDINGS, require_packages

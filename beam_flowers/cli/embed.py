@@ -1,4 +1,4 @@
-"""`embed`: pictures → the store."""
+"""Computes embeddings of images into a store."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from beam_flowers.cli.shared_flags import (
     IMAGES,
     add_images,
     add_run,
+    add_salvage,
     add_weights,
     in_precision,
     resolve_backbone,
@@ -34,7 +35,7 @@ INTERRUPTED = "the same command goes on from what is finished"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers embed`."""
+    """Adds the flags of `beam-flowers embed`."""
     parser.epilog = (
         f"{IMAGES}\n\nReads IMAGES, writes STORE: a folder of Parquet parts, one row a file, and "
         "STORE/__rejects.\nWhat the store has already is not computed again: not after a crash, "
@@ -76,20 +77,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="if the files of more of the stored images than this are gone, and of more than 100, "
         "take none out of the store, add what is new and exit with 4 (default 0.25; 1 allows all)",
     )
-    parser.add_argument(
-        "--salvage",
-        type=float,
-        metavar="SHARE",
-        help="take JPEGs that end early, if no larger share of their rows is missing; the column "
-        "`format` then says how much is (default 0)",
-    )
+    add_salvage(parser, "the column `format` then says how much is")
     add_weights(parser)
     add_augment(parser)
     add_run(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers embed`."""
+    """Runs `beam-flowers embed`."""
     with shown(arguments.progress) as progress:
         summary, augmented = _embed(arguments, beams, progress)
     store = arguments.store
@@ -106,7 +101,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 def _embed(
     arguments: argparse.Namespace, beams: list[str], progress: Progress
 ) -> tuple[Summary, str]:
-    """The pictures' vectors, then those of their copies, if any are wanted; what came of each."""
+    """Computes the images, then their distorted copies if any are asked for."""
     from beam_flowers import files
     from beam_flowers.store.names import AUGMENTED
     from beam_flowers.workflows.embed import embed_images

@@ -1,4 +1,4 @@
-"""`evaluate`: its flags and what it prints. Light: the run is imported when it is called."""
+"""Measures a model and prints the result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ searched among all labelled pictures, each scored by a head trained without it."
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers evaluate`."""
+    """Adds the flags of `beam-flowers evaluate`."""
     parser.epilog = _EPILOG
     parser.add_argument("store", metavar="STORE", help="folder of the feature store")
     parser.add_argument("--model", required=True, help="folder of the model")
@@ -61,7 +61,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers evaluate`."""
+    """Runs `beam-flowers evaluate`."""
     require_no_pipeline("evaluate", beams)
     with shown(arguments.progress) as progress:
         done = _evaluate(arguments, progress)
@@ -97,7 +97,7 @@ def _evaluate(arguments: argparse.Namespace, progress: Progress) -> Evaluated:
 
 
 def summary_lines(report: Mapping[str, Any]) -> list[str]:
-    """The report in a few lines; the first says what was measured on."""
+    """Returns the report in a few lines; the first names the images that were measured."""
     accuracy = report["accuracy"]
     shares = ", ".join(f"top-{s['k']} {s['value']:.1%}" for s in report["top_k"]["shares"][1:])
     error = report["calibration"]["expected_calibration_error"]

@@ -1,4 +1,4 @@
-"""`export`: flags, and what is printed."""
+"""Writes a model or a store in other formats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "c
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers export`."""
+    """Adds the flags of `beam-flowers export`."""
     parser.epilog = (
         "Reads MODEL and some 100 pictures, writes OUTPUT, over nothing unless with --overwrite.\n"
         "Formats:\n"
@@ -53,7 +53,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers export`."""
+    """Runs `beam-flowers export`."""
     from beam_flowers import files
     from beam_flowers.head.bundle import read_bundle
     from beam_flowers.workflows.export import check_export, export_model

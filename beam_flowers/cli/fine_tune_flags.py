@@ -1,4 +1,4 @@
-"""`train --fine-tune`: its flags, and what becomes of them."""
+"""Adds the flags of `train --fine-tune`, and runs it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _OTHERS = (
 
 
 def add_fine_tune(parser: argparse.ArgumentParser) -> None:
-    """`--fine-tune` and what goes with it."""
+    """Adds `--fine-tune` and what goes with it."""
     parser.add_argument(
         "--fine-tune",
         metavar="IMAGES",
@@ -77,7 +77,7 @@ def add_fine_tune(parser: argparse.ArgumentParser) -> None:
 
 
 def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: Progress) -> int:
-    """`beam-flowers train --fine-tune`."""
+    """Runs `beam-flowers train --fine-tune`."""
     _check(arguments)
     progress.begin("fine-tuning")
     from beam_flowers import files
@@ -130,7 +130,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _next(arguments: argparse.Namespace, backbone: ResolvedBackbone) -> str:
-    """The commands that make use of the new backbone, with the same labels and split."""
+    """Returns the commands that use the new backbone, with the same labels and split."""
     flags = ("seed", "split", "validation_percentage", "testing_percentage", "labels")
     given = [(flag, getattr(arguments, flag)) for flag in flags]
     kept = [w for f, v in given if v is not None for w in (f"--{f.replace('_', '-')}", str(v))]

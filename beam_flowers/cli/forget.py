@@ -1,4 +1,4 @@
-"""`forget`: takes images of a folder, missing ones, or a backbone out of a store."""
+"""Takes the images of a folder, missing ones, or a backbone out of a store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beam_flowers.errors import InputError
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers forget`."""
+    """Adds the flags of `beam-flowers forget`."""
     parser.epilog = (
         "Deletes from STORE the rows, vectors and rejects of all images that were listed as ROOT "
         "or lie\nbelow it, for every backbone. The images themselves are not touched; ROOT need "
@@ -42,7 +42,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers forget`."""
+    """Runs `beam-flowers forget`."""
     from beam_flowers import files
     from beam_flowers.pages.format import counted
     from beam_flowers.store.forget import forget

@@ -1,4 +1,4 @@
-"""`fsck`: checks every file of a store or of a table of scores."""
+"""Checks every file of a store or a score table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EXIT_DAMAGED = 1
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers fsck`."""
+    """Adds the flags of `beam-flowers fsck`."""
     parser.epilog = (
         "Reads all parts of the newest version and compares each with the digest that was written "
         "down\nwith it; names what is damaged, missing, lost earlier, left over or foreign. Exit "
@@ -26,7 +26,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers fsck`."""
+    """Runs `beam-flowers fsck`."""
     from beam_flowers import files
     from beam_flowers.pages.format import counted
     from beam_flowers.store.fsck import fsck

@@ -1,4 +1,4 @@
-"""`history`: lists the versions of a store or of a table of scores."""
+"""Lists the versions of a store or a score table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from beam_flowers.cli.shared_flags import BEAM
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers history`."""
+    """Adds the flags of `beam-flowers history`."""
     parser.epilog = (
         "Lists the versions that can still be read or told, the newest first: when and by which "
         "command\neach was committed, its rows and rejects, and how many rows it added, removed "
@@ -21,7 +21,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers history`."""
+    """Runs `beam-flowers history`."""
     import time
 
     from beam_flowers import files

@@ -1,4 +1,4 @@
-"""`import-bottlenecks`: retrain.py's text files → the store."""
+"""Reads retrain.py's text files into a store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INTERRUPTED = "the store is as it was; the same command begins anew"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers import-bottlenecks`."""
+    """Adds the flags of `beam-flowers import-bottlenecks`."""
     parser.epilog = _EPILOG
     parser.add_argument("bottlenecks", metavar="DIR", help="folder of the text files")
     parser.add_argument("--images", required=True, metavar="FOLDER", help="of the pictures")
@@ -35,7 +35,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers import-bottlenecks`."""
+    """Runs `beam-flowers import-bottlenecks`."""
     require_no_pipeline("import-bottlenecks", beams)
     importing, store = contrib("retrain_files.import_bottlenecks"), arguments.store
     job = importing.ImportJob(arguments.bottlenecks, arguments.images, store, arguments.module)

@@ -1,4 +1,4 @@
-"""`init`: a configuration file with every flag, written from the parser itself."""
+"""Writes a configuration file with every flag, made from the parser."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_PIPELINE = {"init", "completion"}
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers init`."""
+    """Adds the flags of `beam-flowers init`."""
     parser.epilog = (
         "Writes FILE: a section for each command, with all flags as comments, their defaults and\n"
         "what `--help` says of them. Reads nothing, measures no accuracy. Replaces no\n"
@@ -44,7 +44,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers init`."""
+    """Runs `beam-flowers init`."""
     from beam_flowers import files
     from beam_flowers.cli.beam_flags import require_no_pipeline
     from beam_flowers.images.outputs import require_ending
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def template(commands: Mapping[str, argparse.ArgumentParser], path: str = _FILE) -> str:
-    """The file's text: nothing is set in it, and each setting is one `#` away."""
+    """Returns the file's text, in which each setting is a comment."""
     parts = [_HEADER.format(path=path)]
     parts += ["".join(_section(name, command)) for name, command in commands.items()]
     return "\n".join(parts)
@@ -98,7 +98,7 @@ def _help(action: argparse.Action, others: Iterable[str]) -> list[str]:
 
 
 def _as_yaml(action: argparse.Action) -> str:
-    """The default as it would stand in the file; nothing where there is none."""
+    """Returns the default in the form of the file, or an empty text."""
     import yaml
 
     default = False if action.nargs == 0 and action.default is None else action.default

@@ -1,4 +1,4 @@
-"""What libraries say, Beam's, TensorFlow's and those in C++, goes to a file, not to the screen."""
+"""Sends what Beam, TensorFlow and C++ libraries print to a file, not to the screen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HEADER = "# log of beam-flowers"
 
 
 def add_log(parser: argparse.ArgumentParser) -> None:
-    """`--verbose` and `--log-file`."""
+    """Adds `--verbose` and `--log-file`."""
     parser.add_argument(
         "--verbose",
         action="store_true",
@@ -42,7 +42,7 @@ def add_log(parser: argparse.ArgumentParser) -> None:
 
 
 class Wanted(argparse.Namespace):
-    """The flags of `add_log`, as far as they are needed before a command line is understood."""
+    """Holds the flags of `add_log` that are needed before a command line is parsed."""
 
     verbose: bool = False
     log_file: str | None = None
@@ -83,7 +83,7 @@ def keep_off_the_screen(path: str | None) -> None:
 
 
 def name() -> str | None:
-    """The file that descriptor 2 writes to; None where it is none of ours."""
+    """Returns the path of the file that descriptor 2 writes to, or None for a file of others."""
     return str(_file) if _file else None
 
 
@@ -149,7 +149,7 @@ class _Formatter(logging.Formatter):
 
 
 def handler(stream: TextIO | None = None) -> logging.Handler:
-    """Python's own log lines, to a stream; without one to descriptor 2."""
+    """Returns a handler of Python's log lines, to a stream or else to descriptor 2."""
     stream = stream or os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     found = logging.StreamHandler(stream)
     found.setFormatter(_Formatter(logging.BASIC_FORMAT))

@@ -1,4 +1,4 @@
-"""Entry point: parses, calls a command, turns errors into a line and an exit code."""
+"""Parses a command line, calls the command, and turns errors into a line and an exit code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PYTHON_ERROR = re.compile(r"(?!java\.|org\.)[\w.]*(?:Error|Exception): ")
 
 
 def entry(arguments: Sequence[str] | None = None) -> int:
-    """The console's entry point: `main`, with what native libraries print kept off the screen."""
+    """Runs `main`, and keeps what native libraries print off the screen."""
     gc.set_threshold(_OBJECTS_A_COLLECTION)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     wanted = _log_flags(arguments)
@@ -102,7 +102,7 @@ def _with_advice(number: int | None, message: str) -> str:
 
 
 def _log_flags(arguments: Sequence[str]) -> log.Wanted:
-    """The flags of the log, from the command line or else from the configuration file."""
+    """Returns the flags of the log, from the command line or else from the configuration file."""
     wanted, path = log.wanted(arguments), configs.config_named_in(arguments)
     if path and arguments:
         # What is wrong with the file is said by whoever reads all of it.
@@ -150,7 +150,7 @@ def _configure(
 
 
 def _interrupted(arguments: Sequence[str], about: str = "") -> int:
-    """`about`: what goes on elsewhere."""
+    """Prints that a command was interrupted; `about` names a job that goes on elsewhere."""
     module = COMMANDS[arguments[0]][1] if arguments and arguments[0] in COMMANDS else None
     left = getattr(module, "INTERRUPTED", "the same command begins anew")
     _complain(f"stopped; {left}" + (f"; {about}" if about else ""))
@@ -191,7 +191,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _telling(lines: Sequence[str]) -> str:
-    """The line of a runner's message that has the cause: Python's, Java's, or the first."""
+    """Returns the line of a runner's message that has the cause: Python's, Java's, or the first."""
     lines = [line.strip() for line in lines]
     python = [line for line in lines if _PYTHON_ERROR.match(line)]
     java = [line for line in lines if line.startswith("Caused by: ")]

@@ -1,4 +1,4 @@
-"""The commands by name. Light: `--help` imports neither Beam nor TensorFlow nor NumPy."""
+"""Makes the parser of all commands. It imports neither Beam nor TensorFlow nor NumPy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+    """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(
         "beam-flowers",
         description="Labels for folders of pictures: vectors are computed once, with Apache Beam, "

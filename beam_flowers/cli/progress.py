@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a bar, lines or JSON; and what it came to in the end."""
+"""Shows the progress of a run on standard error, as a bar, lines or JSON, and its summary."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _WITH_BAR = f"{{percentage:3.0f}}%|{{bar:{_BAR}}}| {{desc}}"
 
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
-    """`--progress`."""
+    """Adds `--progress`."""
     parser.add_argument(
         "--progress",
         choices=FORMS,
@@ -41,7 +41,7 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 
 def in_words(state: State) -> str:
-    """A state as a line."""
+    """Returns a state as a line."""
     done = f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
     words = [f"{state.stage}: {done}" if state.done or state.total else state.stage]
     words.append(f"{state.rate:,.1f}/s" if state.rate else f"{duration(state.seconds)} so far")
@@ -64,7 +64,7 @@ def duration(seconds: float) -> str:
 
 
 def as_dict(state: State) -> dict[str, Any]:
-    """A state as JSON values; rates in files a second, times in seconds."""
+    """Returns a state as JSON values; rates in files a second, times in seconds."""
     numbers = {"rate": state.rate, "remaining": state.remaining, "seconds": state.seconds}
     return {
         "event": "progress",
@@ -77,23 +77,23 @@ def as_dict(state: State) -> dict[str, Any]:
 
 
 class Form(Protocol):
-    """How progress is shown."""
+    """Shows progress in one form."""
 
     def show(self, state: State, seconds: float) -> None:
-        """Called often, `seconds` after the run's begin."""
+        """Shows a state, `seconds` after the start of the run. It is called often."""
 
     def close(self) -> None: ...
 
 
 class Nothing:
-    """No progress."""
+    """Shows no progress."""
 
     def show(self, state: State, seconds: float) -> None: ...
     def close(self) -> None: ...
 
 
 class Lines:
-    """A line after a second, then one every ten."""
+    """Prints a line after a second, then one every ten."""
 
     def __init__(self) -> None:
         self._next = _FIRST_LINE
@@ -107,7 +107,7 @@ class Lines:
 
 
 class Objects:
-    """A JSON object for each new stage, and one a second."""
+    """Prints a JSON object for each new stage, and one a second."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -123,12 +123,12 @@ class Objects:
 
 
 def print_object(**values: Any) -> None:
-    """A line of JSON on standard error."""
+    """Prints a line of JSON on standard error."""
     print(without_secrets(json.dumps(values)), file=sys.stderr, flush=True)
 
 
 class Bar:
-    """One line that changes, and leaves nothing behind."""
+    """Draws one line that changes, and clears it at the end."""
 
     def __init__(self) -> None:
         from tqdm import tqdm
@@ -179,7 +179,7 @@ def _form(name: str) -> Form:
 
 @contextlib.contextmanager
 def shown(name: str) -> Iterator[Progress]:
-    """What the body tells the progress that it gets is shown in the form of that name."""
+    """Gives the body a progress, which is shown in the form of a name."""
     from beam_flowers.workflows.progress import Progress
 
     progress, form, ended = Progress(), _form(name), threading.Event()

@@ -1,4 +1,4 @@
-"""`report`: its flags and what it prints. Light: the run is imported when it is called."""
+"""Writes an HTML page about a store, model, score table or collection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ with, by default."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers report`."""
+    """Adds the flags of `beam-flowers report`."""
     parser.epilog = _EPILOG
     parser.add_argument("source", metavar="SOURCE", help="a model, a store or a table of scores")
     parser.add_argument(
@@ -62,7 +62,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers report`."""
+    """Runs `beam-flowers report`."""
     from beam_flowers.workflows.report import ReportJob, write_report
 
     require_no_pipeline("report", beams)

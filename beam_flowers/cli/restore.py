@@ -1,4 +1,4 @@
-"""`restore`: makes an older version of a store or of a table of scores the newest again."""
+"""Makes an older version of a store or score table the newest again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from beam_flowers.cli.shared_flags import BEAM
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers restore`."""
+    """Adds the flags of `beam-flowers restore`."""
     parser.epilog = (
         "Commits the rows and rejects of version N as a new version; those between stay in the "
         "history,\nso that a restore can be taken back. `history` lists the versions. Computes "
@@ -19,7 +19,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers restore`."""
+    """Runs `beam-flowers restore`."""
     from beam_flowers import files
     from beam_flowers.store.history import restore
 

@@ -1,4 +1,4 @@
-"""`review`: its flags and what it prints. Light: the run is imported when it is called."""
+"""Serves a local page on which labels are corrected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL --labels corrections.csv. Pictures that are not in the store yet: embed th
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers review`."""
+    """Adds the flags of `beam-flowers review`."""
     parser.epilog = _EPILOG
     parser.add_argument("scores", metavar="SCORES", help="a table that `score` wrote")
     parser.add_argument(
@@ -57,7 +57,7 @@ def opened(url: str) -> Iterator[None]:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers review`."""
+    """Runs `beam-flowers review`."""
     from beam_flowers.review.serve import ReviewJob, reviewing
 
     require_no_pipeline("review", beams)

@@ -1,4 +1,4 @@
-"""`score`: pictures or a store → a labelled table."""
+"""Labels images or a store into a score table."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from beam_flowers.cli.shared_flags import (
     add_images,
     add_overwrite,
     add_run,
+    add_salvage,
     add_top_k,
     add_weights,
     run_options,
@@ -34,7 +35,7 @@ INTERRUPTED = "the same command goes on from what is finished"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers score`."""
+    """Adds the flags of `beam-flowers score`."""
     parser.epilog = (
         f"{IMAGES}\nIMAGES may be a feature store: then no picture is read and no network runs."
         "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv, .jsonl or .arrow (or .feather), "
@@ -55,6 +56,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add_top_k(parser)
     _add_layout(parser)
+    add_salvage(
+        parser,
+        "a column `format` then says how much is, also of rows that a store has. Of pictures that "
+        "were rejected before, with --retry-rejects",
+    )
     add_weights(parser)
     add_run(parser)
 
@@ -80,7 +86,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers score`."""
+    """Runs `beam-flowers score`."""
     with shown(arguments.progress) as progress:
         summary = _score(arguments, beams, progress)
     output = arguments.output

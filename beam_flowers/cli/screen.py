@@ -22,12 +22,12 @@ def cells(text: str) -> int:
 
 
 def padded(text: str, width: int) -> str:
-    """`text` with as many spaces as it lacks of `width` columns."""
+    """Returns `text` padded with spaces to `width` columns."""
     return text + " " * (width - cells(text))
 
 
 def line(kind: str, message: str) -> str:
-    """What stands on the screen for a message of that kind, `warning` or `error`."""
+    """Returns the line on the screen for a `warning` or an `error`."""
     return f"{'beam-flowers' if kind == 'error' else kind}: {visible(message)}"
 
 
@@ -46,7 +46,7 @@ def write_by(writer: Writer) -> None:
 
 
 def say(kind: str, message: str) -> None:
-    """A line for the user, about a `warning` or an `error`."""
+    """Prints a line for the user, a `warning` or an `error`."""
     _writer(kind, without_secrets(message))
 
 
@@ -70,7 +70,7 @@ def tell(text: str) -> None:
 
 
 class Escaped(io.TextIOBase):
-    """Standard output without secrets, and escaped but for its lines and tabs."""
+    """Writes to standard output; hides secrets and escapes control characters."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -93,7 +93,7 @@ _LEVELS = {"beam_flowers": logging.WARNING, "apache_beam": logging.CRITICAL}
 
 
 class Handler(logging.Handler):
-    """What is grave of what is logged, as warnings."""
+    """Prints grave log records as warnings."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return record.levelno >= _LEVELS.get(record.name.partition(".")[0], logging.ERROR)

@@ -38,9 +38,9 @@ IMAGES = """\
 IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
 all of train, val or validation, test are splits, with the labels one level deeper; files directly
 in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
-(.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar) or TFRecord file, by name or by
-glob (a folder's first name is the label, or what a WebDataset sibling says), a picture. Files are
-told by content, never by extension. What cannot be used is written to a reject table with the
+(.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar), a zip or a TFRecord file, by name
+or by glob (a folder's first name is the label, or what a WebDataset sibling says), a picture. Files
+are told by content, never by extension. What cannot be used is written to a reject table with the
 reason. Names that start with a dot are hidden: counted and passed over."""
 
 BEAM = """\
@@ -59,7 +59,7 @@ training; "test", printed at the end, on pictures that had no part in it: the on
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
-    """IMAGES."""
+    """Adds IMAGES."""
     parser.add_argument("images", metavar="IMAGES", nargs="*", help="what to read: see below")
     parser.add_argument(
         "--files-from",
@@ -70,7 +70,7 @@ def add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def sources(arguments: argparse.Namespace) -> list[str]:
-    """What `add_images`' flags say to read.
+    """Returns the sources that `add_images`' flags name.
 
     Standard input is copied to a temporary file, which goes with `arguments`: a run may have to
     list its files again.
@@ -91,7 +91,7 @@ def sources(arguments: argparse.Namespace) -> list[str]:
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
-    """`--overwrite`."""
+    """Adds `--overwrite`."""
     parser.add_argument(
         "--overwrite",
         action="store_true",
@@ -101,7 +101,7 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 
 def add_csv(parser: argparse.ArgumentParser) -> None:
-    """`--csv`."""
+    """Adds `--csv`."""
     parser.add_argument(
         "--csv",
         choices=("safe", "exact"),
@@ -114,7 +114,7 @@ def add_csv(parser: argparse.ArgumentParser) -> None:
 
 
 def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
-    """The terms of writing, from `add_overwrite`'s flag.
+    """Returns the terms of writing, from `add_overwrite`'s flag.
 
     `inputs` are those that the job itself does not name; files of flags and weights are added.
     """
@@ -125,12 +125,12 @@ def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
 
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:
-    """`--top-k`."""
+    """Adds `--top-k`."""
     parser.add_argument("--top-k", type=int, default=5, help="labels a picture (default 5)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
-    """Where weights lie and what they want."""
+    """Adds the flags for weights that a user has: where they are, which input they take."""
     parser.add_argument(
         "--backbone-path",
         help="where a named backbone's weights lie: a Keras "
@@ -157,7 +157,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine(parser: argparse.ArgumentParser) -> None:
-    """What computes the network, and how exactly."""
+    """Adds the flags for engine and precision."""
     parser.add_argument(
         "--engine",
         choices=("auto", "tensorflow", "openvino"),
@@ -174,7 +174,7 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """What every run over pictures takes: see `RunOptions`."""
+    """Adds the flags of every run over images: see `RunOptions`."""
     add_progress(parser)
     add_limits(parser)
     parser.add_argument(
@@ -206,7 +206,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def add_limits(parser: argparse.ArgumentParser) -> None:
-    """What one picture may cost: see `Limits`."""
+    """Adds the flags that bound the cost of one image: see `Limits`."""
     parser.add_argument(
         "--max-pixels",
         type=int,
@@ -222,11 +222,22 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_salvage(parser: argparse.ArgumentParser, told: str) -> None:
+    """`--salvage`; `told` says what rows tell of it."""
+    parser.add_argument(
+        "--salvage",
+        type=float,
+        metavar="SHARE",
+        help="take JPEGs that end early, if no larger share of their rows is missing; "
+        f"{told} (default 0)",
+    )
+
+
 _LIMITS = ("max_pixels", "max_bytes", "salvage")
 
 
 def limits_of(arguments: argparse.Namespace) -> Limits:
-    """What one picture may cost, from `add_limits`' flags."""
+    """Returns the bounds on the cost of one image, from `add_limits`' flags."""
     from beam_flowers.images.recipe import DEFAULT_LIMITS
 
     given = {name: getattr(arguments, name, None) for name in _LIMITS}
@@ -234,18 +245,18 @@ def limits_of(arguments: argparse.Namespace) -> Limits:
 
 
 def warn(message: str) -> None:
-    """A line for the user that ends nothing."""
+    """Prints a warning for the user."""
     say("warning", message)
 
 
 def table_line(name: str, ranking: Sequence[tuple[str, float]], width: int = 0) -> str:
-    """One picture's labels, best first."""
+    """Returns the labels of one image as a line, best first."""
     scores = (f"{visible(label)} {score:.4f}" for label, score in ranking)
     return f"{padded(visible(name), width)}  " + "  ".join(scores)
 
 
 def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
-    """The run's options, from `add_run`'s flags."""
+    """Returns the options of a run, from `add_run`'s flags."""
     from beam_flowers.workflows.embed import RunOptions
 
     if not 0 <= arguments.max_bad_fraction <= 1:
@@ -287,7 +298,7 @@ _TOLD = (
 
 
 def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbone:
-    """The backbone of that name, from `add_weights`' flags."""
+    """Returns the backbone of a name, from `add_weights`' flags."""
     from beam_flowers.backbones.resolve import resolve
 
     return resolve(
@@ -333,7 +344,7 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
 
 
 def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> ResolvedBackbone:
-    """The backbone in the precision asked for, if any is; says what another one would gain."""
+    """Returns the backbone in the precision asked for; says when another one is faster here."""
     from beam_flowers.backbones.resolve import parse_precision
 
     if arguments.precision:
@@ -350,7 +361,7 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
 
 
 def verdict(summary: Summary, most: float) -> int:
-    """The exit code of a run over pictures."""
+    """Returns the exit code of a run over images."""
     code = EXIT_TOO_MANY_GONE if summary.held else 0
     if summary.bad_fraction <= most:
         return code or (EXIT_LOST if summary.lost else 0)

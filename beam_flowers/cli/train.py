@@ -1,4 +1,4 @@
-"""`train`: the store → a model."""
+"""Trains a head from a store."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _RECIPE_FLAGS = (
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers train`."""
+    """Adds the flags of `beam-flowers train`."""
     parser.epilog = (
         "Reads STORE, writes the folder MODEL: model.json, weights.npy, bias.npy, labels.txt, and "
         "the arrays\nof a hidden layer.\n\n"
@@ -199,7 +199,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers train`."""
+    """Runs `beam-flowers train`."""
     with shown(arguments.progress) as progress:
         if arguments.fine_tune:
             return run_fine_tune(arguments, _split(arguments), progress)
@@ -254,7 +254,7 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
 
 
 def _percentages(arguments: argparse.Namespace) -> dict[str, int]:
-    """The percentages that are given, by their splits."""
+    """Returns the percentages that are given, by their splits."""
     names = ("validation", "testing")
     given = {name: getattr(arguments, f"{name}_percentage") for name in names}
     return {name: value for name, value in given.items() if value is not None}
@@ -268,7 +268,7 @@ def _split(arguments: argparse.Namespace) -> SplitOptions:
 
 
 def _copies_of(store: str) -> Callable[[Stored], Stored]:
-    """A function that puts the distorted copies of a store behind the rows of their pictures."""
+    """Returns a function that adds the distorted copies of a store to its rows."""
     from beam_flowers import files
 
     return partial(contrib("augment.training").with_copies, files.absolute(store))
@@ -287,7 +287,7 @@ def _note_copies(arguments: argparse.Namespace, trained: Trained) -> None:
 
 
 def print_trial(trial: Trial) -> None:
-    """A line of the sweep's table."""
+    """Prints a line of the sweep's table."""
     penalties = f"l1 {trial.recipe.l1:<7g} l2 {trial.recipe.l2:<7g}"
     found = trial.result
     tell(
@@ -324,7 +324,7 @@ class StepLog:
 
 
 def print_trained(trained: Trained, model: str) -> None:
-    """What was measured, and where the model lies."""
+    """Prints the measured accuracy and the folder of the model."""
     for line in trained.result.warnings:
         warn(line)
     if trained.bundle.sweep:

@@ -1,4 +1,4 @@
-"""`vacuum`: deletes what interrupted runs left in a store or a table of scores."""
+"""Deletes files that interrupted runs left in a store or a score table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_LINES = 20
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """The flags of `beam-flowers vacuum`."""
+    """Adds the flags of `beam-flowers vacuum`."""
     parser.epilog = (
         "Deletes what interrupted runs left in STORE, and versions with the parts that only they "
         "need, if\nthey were replaced more than 7 days ago; the newest two stay. Files that "
@@ -37,7 +37,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
-    """`beam-flowers vacuum`."""
+    """Runs `beam-flowers vacuum`."""
     from beam_flowers import files
     from beam_flowers.pages.format import counted
     from beam_flowers.store.vacuum import vacuum
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def parse_age(text: str) -> float:
-    """Return the seconds that a text such as `90m`, `24h` or `7d` stands for.
+    """Returns the seconds of a text such as `90m`, `24h` or `7d`.
 
     Raises:
         argparse.ArgumentTypeError: it is no such text.

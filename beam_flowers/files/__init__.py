@@ -20,6 +20,7 @@ from beam_flowers.errors import BeamFlowersError
 from beam_flowers.files.backends import backend
 from beam_flowers.files.paths import Entry as Entry
 from beam_flowers.files.paths import FileStat as FileStat
+from beam_flowers.files.paths import MemberError as MemberError
 from beam_flowers.files.paths import is_member as is_member
 from beam_flowers.files.paths import join as join
 from beam_flowers.files.paths import parent as parent
@@ -200,7 +201,8 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     """Writes a whole file unless one is there, in one atomic step; makes the folders above it.
 
     Returns:
-        True if this call made the file, False if another was there first.
+        True if this call made the file, False if another was there first. That may be its own: an
+        object store's answer may be lost, and the request is made again.
 
     Raises:
         StoreError: no such step is known for the scheme.

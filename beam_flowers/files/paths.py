@@ -7,6 +7,9 @@ import re
 import uuid
 from typing import NamedTuple
 
+KINDS = ("tar", "zip", "tfrecord")
+"""Of files that have members; the schemes of these."""
+
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 
 
@@ -45,6 +48,18 @@ class Entry(NamedTuple):
     etag: str | None = None
 
 
+class MemberError(OSError):
+    """A member of an archive that can be reached and not used; reading it again does not help.
+
+    Attributes:
+        error_class: of the `Reject`, for example `BadChecksum`.
+    """
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
 def scheme(uri: str) -> str:
     """`s3` of `s3://bucket/name`; the empty string for the file system here."""
     found = _SCHEME.match(uri)
@@ -53,7 +68,7 @@ def scheme(uri: str) -> str:
 
 def is_member(uri: str) -> bool:
     """Tells if `uri` names a member of an archive; see `files.archives`."""
-    return scheme(uri).partition("+")[0] in ("tar", "tfrecord")
+    return scheme(uri).partition("+")[0] in KINDS
 
 
 def join(folder: str, *names: str) -> str:

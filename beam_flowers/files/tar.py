@@ -21,6 +21,8 @@ _COMPRESSED = {
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
     b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x1f\x9d": "compress",
 }
 
 
@@ -45,6 +47,18 @@ class Member(NamedTuple):
     modified: int
     link: str | None = None
 
+    @property
+    def span(self) -> tuple[int, ...]:
+        """Returns all that `read` needs."""
+        return self.offset, self.size
+
+    @property
+    def refusal(self) -> tuple[str, str] | None:
+        """Returns class and message of the reject that the member is, or None."""
+        if self.link is None:
+            return None
+        return "NotARegularFile", "a link, a device or a file with holes"
+
 
 class _Header(tarfile.TarInfo):
     """Refuses sizes that no header has; tarfile reads all of the file for a negative one."""
@@ -56,6 +70,11 @@ class _Header(tarfile.TarInfo):
         return found
 
 
+def is_one(data: bytes) -> bool:
+    """Tells if a file that is called a tar begins as one, packed or not."""
+    return data[257:262] == b"ustar" or data.startswith(tuple(_COMPRESSED))
+
+
 def refuse_compressed(file: BinaryIO) -> None:
     """Raises Damaged for a compressed file; the file stands at its beginning again."""
     start = file.read(8)
@@ -64,7 +83,7 @@ def refuse_compressed(file: BinaryIO) -> None:
         if start.startswith(magic):
             raise Damaged(
                 f"it is compressed with {name}, so that no picture in it can be read by itself; "
-                "unpack it first"
+                "unpack it, or make it a plain .tar or a .zip"
             )
 
 
@@ -102,16 +121,17 @@ def _stored(found: tarfile.TarInfo) -> int:
 def _member(found: tarfile.TarInfo) -> Member:
     link = None
     if found.islnk():
-        link = _plain(found.linkname)
+        link = plain_name(found.linkname)
     elif not found.isreg() or found.issparse():
         link = "?"
     modified = int(found.mtime * 1_000_000)
     # One that no file can have is unknown; then the tar's own counts.
     modified = modified if 0 <= modified < 2**63 else 0
-    return Member(_plain(found.name), found.offset_data, found.size, modified, link)
+    return Member(plain_name(found.name), found.offset_data, found.size, modified, link)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Takes `./` and `/` off the beginning of a member's name."""
     while name.startswith("./"):
         name = name[2:].lstrip("/")
     return name.lstrip("/")
@@ -149,14 +169,20 @@ def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
     return found, problem
 
 
-def places(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each member that has content."""
+def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields name and span of each member that has content."""
     for member in members(file, size)[0].values():
         if member.link is None:
-            yield member.name, member.offset, member.size
+            yield member.name, member.span
 
 
-def read(file: BinaryIO, offset: int, size: int) -> bytes:
-    """The first `size` bytes of the member at `offset`."""
+def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
+    """Reads a member, or its first `limit` bytes."""
+    offset, size = span
     file.seek(offset)
-    return file.read(size)
+    return file.read(size if limit is None else min(size, limit))
+
+
+def size_of(span: tuple[int, ...]) -> int:
+    """Returns the size of a member's content."""
+    return span[1]

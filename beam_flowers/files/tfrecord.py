@@ -1,48 +1,31 @@
 """Pictures in TFRecord files of tf.train.Example, read without TensorFlow.
 
 The framing is a page long (https://www.tensorflow.org/tutorials/load_data/tfrecord): a record is
-its length, that length's checksum, the data and the data's checksum. The examples are parsed by
-protobuf, which Beam brings. The data's checksum is not looked at: in Python that would take longer
-than decoding the picture, which finds most damage, too.
+its length, that length's checksum, the data and the data's checksum. Of the example, a message of
+protobuf (https://protobuf.dev/programming-guides/encoding), two features are looked for.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
+import google_crc32c
+
+from beam_flowers.files.paths import MemberError
 from beam_flowers.files.tar import Damaged, refuse_compressed
 
 _PICTURES = (b"image/encoded", b"image", b"image_raw", b"jpg", b"png")
 _LABELS = (b"image/class/text", b"label", b"image/class/label", b"class")
 _HEADER = struct.Struct("<QI")
-_FOOTER = 4
+_FOOTER = struct.Struct("<I")
+_LARGEST_RECORD = 1 << 29
+"""A file with holes may claim any size; twice this is more than protobuf takes."""
 
-# The wire form of tf.train.Example: a map is a repeated pair of key and value.
-_SCHEMA = """
-name: "beam_flowers/example.proto" package: "beam_flowers" syntax: "proto2"
-message_type { name: "Bytes"
-  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
-message_type { name: "Integers"
-  field { name: "value" number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
-message_type { name: "Feature"
-  field { name: "bytes" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".beam_flowers.Bytes" }
-  field { name: "integers" number: 3 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".beam_flowers.Integers" } }
-message_type { name: "Pair"
-  field { name: "key" number: 1 label: LABEL_OPTIONAL type: TYPE_BYTES }
-  field { name: "value" number: 2 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".beam_flowers.Feature" } }
-message_type { name: "Features"
-  field { name: "pairs" number: 1 label: LABEL_REPEATED type: TYPE_MESSAGE
-          type_name: ".beam_flowers.Pair" } }
-message_type { name: "Example"
-  field { name: "features" number: 1 label: LABEL_OPTIONAL type: TYPE_MESSAGE
-          type_name: ".beam_flowers.Features" } }
-"""
+
+_NOTHING = memoryview(b"")
+_MOST_FIELDS = 10_000
 
 
 class Example(NamedTuple):
@@ -57,11 +40,11 @@ class Example(NamedTuple):
     label: str | None
 
 
-def places(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
-    """Number, offset and size of each record; what is behind damage is not there."""
+def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yields number and span of each record; what is behind damage is not there."""
     try:
-        for number, (offset, length) in enumerate(records(file, size)):
-            yield str(number), offset, length
+        for number, span in enumerate(records(file, size)):
+            yield str(number), span
     except Damaged:
         return
 
@@ -72,7 +55,6 @@ def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
     Raises:
         Damaged: after the last one, if there is something else behind it.
     """
-    refuse_compressed(file)
     at = number = 0
     while at < size:
         file.seek(at)
@@ -81,70 +63,148 @@ def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
             raise Damaged(f"it is cut short within record {number}")
         length, checksum = _HEADER.unpack(header)
         if checksum != _masked_crc32c(header[:8]):
+            if number == 0:
+                # Not before: a length may begin as a compressed file does.
+                file.seek(0)
+                refuse_compressed(file)
             raise Damaged(f"it is no TFRecord file, or damaged, at byte {at} (record {number})")
-        data, at = at + _HEADER.size, at + _HEADER.size + length + _FOOTER
+        data, at = at + _HEADER.size, at + _HEADER.size + length + _FOOTER.size
         if at > size:
             raise Damaged(f"it is cut short within record {number}")
         yield data, length
         number += 1
 
 
-def read(file: BinaryIO, offset: int, size: int) -> bytes:
-    """At most `size` bytes of the picture in the record whose data lie at `offset`."""
-    file.seek(offset - _HEADER.size)
-    (length,) = struct.unpack("<Q", file.read(8))
+def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
+    """Reads the picture in a record, or its first `limit` bytes.
+
+    Raises:
+        MemberError: there is none.
+    """
+    return read_example(file, *span).picture[:limit]
+
+
+def read_example(file: BinaryIO, offset: int, size: int) -> Example:
+    """Reads the example in the record of `size` bytes at `offset`.
+
+    Raises:
+        MemberError: the record is damaged, or none that has a picture.
+    """
+    if size > _LARGEST_RECORD:
+        raise MemberError("BadRecord", f"the record has {size} bytes, above {_LARGEST_RECORD}")
     file.seek(offset)
-    try:
-        return parse(file.read(length)).picture[:size]
-    except Damaged as error:
-        raise OSError(str(error)) from error
+    data = file.read(size)
+    (checksum,) = _FOOTER.unpack(file.read(_FOOTER.size).ljust(_FOOTER.size, b"\0"))
+    if len(data) < size or checksum != _masked_crc32c(data):
+        raise MemberError("BadChecksum", "the record's bytes are not those that were written")
+    return parse(data)
 
 
 def parse(data: bytes) -> Example:
-    """The picture and the label of a serialised tf.train.Example.
+    """Returns the picture and the label of a serialised tf.train.Example.
 
     Raises:
-        Damaged: it is none, or has no picture.
+        MemberError: it is none, or has no picture.
     """
-    from google.protobuf.message import DecodeError
-
-    example = _example_class()()
     try:
-        example.ParseFromString(data)
-    except DecodeError as error:
-        raise Damaged("the record is no tf.train.Example") from error
-    features = {pair.key: pair.value for pair in example.features.pairs}
-    for name in _PICTURES:
-        if name in features and features[name].bytes.value:
-            return Example(features[name].bytes.value[0], _label(features))
+        features = _features(memoryview(data))
+        for name in _PICTURES:
+            picture = _first(features.get(name, _NOTHING))[0]
+            if picture is not None:
+                return Example(bytes(picture), _label(features))
+    except ValueError as error:
+        raise MemberError("BadRecord", f"the record is no tf.train.Example: {error}") from error
     held = ", ".join(sorted(name.decode("utf-8", "replace") for name in features)) or "nothing"
-    raise Damaged(f"the record has no image/encoded; it has {held[:200]}")
+    raise MemberError("BadRecord", f"the record has no image/encoded; it has {held[:200]}")
 
 
-def _label(features: dict[bytes, Any]) -> str | None:
+def _label(features: dict[bytes, memoryview]) -> str | None:
     for name in _LABELS:
-        feature = features.get(name)
-        values = [*feature.bytes.value, *feature.integers.value] if feature else []
-        if values:
-            first = values[0]
-            return first.decode("utf-8", "replace") if isinstance(first, bytes) else str(first)
+        text, number = _first(features.get(name, _NOTHING))
+        if text is not None:
+            return bytes(text).decode("utf-8", "replace")
+        if number is not None:
+            return str(number - (1 << 64) if number >> 63 else number)
     return None
 
 
-@lru_cache(maxsize=1)
-def _example_class() -> Any:
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+def _features(example: memoryview) -> dict[bytes, memoryview]:
+    """Returns each tf.train.Feature by its name, of two of one name the later, as protobuf does."""
+    found = {}
+    # A map is a repeated pair of key and value.
+    for features in _messages(example, 1, most=100):
+        for pair in _messages(features, 1):
+            key = value = _NOTHING
+            for number, field in _fields(pair):
+                if isinstance(field, memoryview):
+                    key, value = (field, value) if number == 1 else (key, field)
+            found[bytes(key)] = value
+    return found
 
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(text_format.Parse(_SCHEMA, descriptor_pb2.FileDescriptorProto()))
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("beam_flowers.Example"))
+
+def _first(feature: memoryview) -> tuple[memoryview | None, int | None]:
+    """Returns the first text of a feature, and its first integer; None for what it has not."""
+    text = integer = None
+    for number, values in _fields(feature):
+        if not isinstance(values, memoryview):
+            continue
+        _, value = next(_fields(values), (0, None))
+        if number == 1 and text is None and isinstance(value, memoryview):
+            text = value
+        elif number == 3 and integer is None and value is not None:
+            # A list of integers is one field with all of them.
+            integer = value if isinstance(value, int) else _varint(value, 0)[0]
+    return text, integer
+
+
+def _messages(data: memoryview, wanted: int, most: int = _MOST_FIELDS) -> Iterator[memoryview]:
+    for number, value in _fields(data, most):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
+
+
+def _fields(data: memoryview, most: int = _MOST_FIELDS) -> Iterator[tuple[int, int | memoryview]]:
+    """Yields number and value of each field of a message of protobuf; copies nothing.
+
+    Protobuf itself takes thirty times the memory of a message that is nothing but empty fields.
+
+    Raises:
+        ValueError: it is no such message, or has more fields.
+    """
+    at = count = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        kind = tag & 7
+        value: int | memoryview
+        if kind == 0:
+            value, at = _varint(data, at)
+        else:
+            if kind == 2:
+                length, at = _varint(data, at)
+            elif kind in (1, 5):
+                length = 8 if kind == 1 else 4
+            else:
+                raise ValueError(f"a field of kind {kind}")
+            value, at = data[at : at + length], at + length
+        count += 1
+        if at > len(data) or count > most:
+            raise ValueError("it is cut short" if at > len(data) else f"above {most} fields")
+        yield tag >> 3, value
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Returns an integer of seven bits a byte, the lowest first, and where it ends."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            break
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value & (1 << 64) - 1, at
+    raise ValueError("an integer has no end")
 
 
 def _masked_crc32c(data: bytes) -> int:
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ (0x82F63B78 & -(crc & 1))
-    crc ^= 0xFFFFFFFF
+    crc: int = google_crc32c.value(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
 from beam_flowers.images.manifest import is_manifest, read_manifest, read_paths
-from beam_flowers.images.shards import find_in_shard, is_shard
+from beam_flowers.images.shards import DAMAGED, find_in_shard, is_shard
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 Found = Image | Reject | Hidden | RootListed
@@ -27,12 +28,13 @@ def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> I
     """Everything that the sources hold, folder by folder; each ends with a `RootListed`.
 
     A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
-    a manifest (see `read_manifest`), a tar or TFRecord file (see `find_in_shard`), `files-from:`
-    with the name of a list (see `read_paths`) or one picture. Tars and TFRecord files that a
-    pattern matches, or a list names, are gone through; those in a folder are not. Of a pattern the
-    root is its longest part without wildcards, and a folder that matches is gone through. What
-    exists under a source's own name is never taken for a pattern. A file that two sources hold
-    comes twice. Pictures are not opened: whether a file is one is for its content to say.
+    a manifest (see `read_manifest`), a tar, zip or TFRecord file (see `find_in_shard`),
+    `files-from:` with the name of a list (see `read_paths`) or one picture. Tars, zips and TFRecord
+    files that a pattern matches, or a list names, are gone through; those in a folder are not. Of a
+    pattern the root is its longest part without wildcards, and a folder that matches is gone
+    through. What exists under a source's own name is never taken for a pattern. A file that two
+    sources hold comes twice. Pictures are not opened: whether a file is one is for its content to
+    say.
 
     Args:
         sources: see above.
@@ -40,7 +42,8 @@ def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> I
 
     Raises:
         InputError: a source is not there, or a pattern matches nothing; the sources' names are
-            checked before the first record comes.
+            checked before the first record comes. Or a source, other than a picture, cannot be
+            read at all; what cannot be read below it, or behind its beginning, is a reject.
     """
     for listing in [_open_source(source, schemes) for source in sources]:
         yield from listing
@@ -74,7 +77,17 @@ def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
         return _find_one(uri)
     if is_manifest(uri):
         return _find_in_manifest(uri, schemes)
-    return find_in_shard(uri) if is_shard(uri) else _find_one(uri)
+    is_whole = is_shard(uri) and not files.is_member(uri)
+    return _find_in_shard(uri) if is_whole else _find_one(uri)
+
+
+def _find_in_shard(uri: str) -> Iterator[Found]:
+    listing = find_in_shard(uri)
+    for found in itertools.islice(listing, 1):
+        if isinstance(found, Reject) and found.image.uri == uri and found.error_class != DAMAGED:
+            raise InputError(f"{uri!r} cannot be read: {found.message}")
+        yield found
+    yield from listing
 
 
 def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Found]:
@@ -108,12 +121,26 @@ def _find_in_manifest(uri: str, schemes: Sequence[str] | None) -> Iterator[Found
 
 def _find_in_tree(root: str) -> Iterator[Found]:
     splits, complete = has_splits(root), True
-    for entry in files.walk(root):
+    for entry in _walk(root):
         found = _judge(entry, root, splits)
         if found is not None:
             yield found
             complete = complete and not _is_gap(found)
     yield RootListed(root, complete, is_tree=True)
+
+
+def _walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[files.Entry]:
+    """Walks through a folder that was named.
+
+    Raises:
+        InputError: nothing in it can be listed.
+    """
+    entries = files.walk(root, enter)
+    for first in itertools.islice(entries, 1):
+        if first.kind == "unreadable" and first.uri == root:
+            raise InputError(f"{root!r} cannot be listed: {first.error}")
+        yield first
+    yield from entries
 
 
 def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
@@ -122,7 +149,7 @@ def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
     def enter(folder: str) -> bool:
         return _may_hold(files.relative(folder, root).split("/"), pattern)
 
-    for entry in files.walk(root, enter):
+    for entry in _walk(root, enter):
         parts = files.relative(entry.uri, root).split("/")
         if entry.kind == "unreadable" or _matches(parts, pattern):
             found = _judge(entry, root, splits)

@@ -1,17 +1,18 @@
-"""Pictures in tars, WebDataset shards and TFRecord files, listed without unpacking."""
+"""Pictures in tars, WebDataset shards, zips and TFRecord files, listed without unpacking."""
 
 from __future__ import annotations
 
 import json
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import Any, BinaryIO
 
 from beam_flowers import files
-from beam_flowers.files import tfrecord
+from beam_flowers.files import tar, tfrecord, zips
 from beam_flowers.files.archives import address, kind_of
 from beam_flowers.files.paths import FileStat
-from beam_flowers.files.tar import Damaged, Member, members
+from beam_flowers.files.tar import Damaged
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
@@ -20,19 +21,24 @@ _SIDECARS = ("cls", "json", "txt")
 _LARGEST_SIDECAR = 1 << 20
 _LABEL_KEYS = ("label", "class", "class_name", "cls")
 
+Member = tar.Member | zips.Member
+
+DAMAGED = "DamagedShard"
+"""`Reject.error_class` of a file that was read and is not whole."""
+
 Listed = Image | Reject | Hidden | RootListed
 
 
 def is_shard(uri: str) -> bool:
-    """Whether a file's name says that it is a tar or a TFRecord file."""
+    """Whether a file's name says that it is a tar, a zip or a TFRecord file."""
     return kind_of(uri) is not None
 
 
 def find_in_shard(uri: str) -> Iterator[Listed]:
     """The pictures in a file; whatever is wrong with it is one reject, under its own name.
 
-    In a tar the label is what a sibling says (`1.cls`, `1.json` with `label`, or `1.txt` of one
-    line, beside `1.jpg`: WebDataset's convention), else the first folder; where all lies in one
+    In a tar or zip the label is what a sibling says (`1.cls`, `1.json` with `label`, or `1.txt` of
+    one line, beside `1.jpg`: WebDataset's convention), else the first folder; where all lies in one
     folder that holds others, the first folder below that. In a TFRecord file it is
     `image/class/text`, `label` or `image/class/label` of the tf.train.Example whose
     `image/encoded` or `image` is the picture. `modified` is the later one of the member's time
@@ -41,25 +47,30 @@ def find_in_shard(uri: str) -> Iterator[Listed]:
     Args:
         uri: absolute; it becomes `Image.root`.
     """
-    listing = {"tar": _find_in_tar, "tfrecord": _find_in_records}[kind_of(uri) or "tar"]
+    kind = kind_of(uri) or "tar"
     itself = Image(uri, uri, posixpath.basename(uri))
     complete = False
     try:
         status = files.stat(uri)
         itself = itself._replace(bytes=status.bytes, modified=status.modified)
         with files.open_read(uri) as file:
-            yield from listing(file, uri, status)
+            if kind == "tfrecord":
+                yield from _find_in_records(file, uri, status)
+            else:
+                yield from _find_in_archive(file, uri, status, kind)
         complete = True
     except Damaged as damage:
-        yield Reject(itself, "find", "DamagedShard", f"of this file not all is used: {damage}")
+        yield Reject(itself, "find", DAMAGED, f"of this file not all is used: {damage}")
     except OSError as error:
         yield Reject(itself, "find", type(error).__name__, error.strerror or str(error))
     yield RootListed(uri, complete)
 
 
-def _find_in_tar(file: BinaryIO, uri: str, status: FileStat) -> Iterator[Listed]:
-    found, problem = members(file, status.bytes)
-    labels = _sibling_labels(found, file)
+def _find_in_archive(file: BinaryIO, uri: str, status: FileStat, kind: str) -> Iterator[Listed]:
+    reader: ModuleType = {"tar": tar, "zip": zips}[kind]
+    found: dict[str, Member]
+    found, problem = reader.members(file, status.bytes)
+    labels = _sibling_labels(found, file, reader)
     by_folder = _folder_rule(found)
     for name, member in found.items():
         if _sample(name) in labels and _extension(name) in _SIDECARS:
@@ -67,7 +78,7 @@ def _find_in_tar(file: BinaryIO, uri: str, status: FileStat) -> Iterator[Listed]
         label, split = by_folder(name)
         modified = max(member.modified, status.modified)
         image = Image(
-            files.printable(address(uri, "tar", name)),
+            files.printable(address(uri, kind, name)),
             uri,
             files.printable(name),
             labels.get(_sample(name)) or label,
@@ -85,9 +96,8 @@ def _judge(image: Image, name: str, member: Member) -> Listed:
         return Hidden(image.uri)
     if not files.is_text(name):
         return Reject(image, "find", "BadName", "the name is not valid UTF-8")
-    if member.link is not None:
-        bare = image._replace(bytes=None, modified=None)
-        return Reject(bare, "find", "NotARegularFile", "a link, a device or a file with holes")
+    if member.refusal:
+        return Reject(image._replace(bytes=None, modified=None), "find", *member.refusal)
     return image
 
 
@@ -101,26 +111,38 @@ def _extension(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[2].lower()
 
 
-def _sibling_labels(found: Mapping[str, Member], file: BinaryIO) -> dict[str, str | None]:
+def _sibling_labels(
+    found: Mapping[str, Member], file: BinaryIO, reader: ModuleType
+) -> dict[str, str | None]:
     """Sample → label, of those samples that have a sidecar and something beside it."""
     sidecars: dict[str, dict[str, Member]] = {}
-    others = set()
     for name, member in found.items():
-        if is_hidden(name):
-            continue
-        if _extension(name) in _SIDECARS and member.link is None:
+        if _is_sidecar(name, member):
             sidecars.setdefault(_sample(name), {})[_extension(name)] = member
-        else:
-            others.add(_sample(name))
-    return {key: _first_label(sidecars[key], file) for key in sidecars if key in others}
+    # Of a large archive the names are most of the memory.
+    others = {
+        key
+        for name, member in found.items()
+        if sidecars
+        and (key := _sample(name)) in sidecars
+        and not is_hidden(name)
+        and not _is_sidecar(name, member)
+    }
+    return {key: _first_label(sidecars[key], file, reader) for key in sidecars if key in others}
 
 
-def _first_label(sidecars: Mapping[str, Member], file: BinaryIO) -> str | None:
+def _is_sidecar(name: str, member: Member) -> bool:
+    return _extension(name) in _SIDECARS and not member.refusal and not is_hidden(name)
+
+
+def _first_label(sidecars: Mapping[str, Member], file: BinaryIO, reader: ModuleType) -> str | None:
     for extension in _SIDECARS:
         member = sidecars.get(extension)
         if member and member.size <= _LARGEST_SIDECAR:
-            file.seek(member.offset)
-            label = _label_in(extension, file.read(member.size))
+            try:
+                label = _label_in(extension, reader.read(file, member.span, None))
+            except files.MemberError:
+                continue
             if label and "\0" not in label:
                 return label
     return None
@@ -145,14 +167,21 @@ def _is_label(value: Any) -> bool:
 def _folder_rule(found: Mapping[str, Member]) -> Callable[[str], tuple[str | None, str | None]]:
     """Label and split by folder. A tar made of one folder (`tar -cf x.tar flowers`) is that
     folder."""
-    paths = [name.split("/") for name in found if not is_hidden(name)]
-    firsts = {path[0] for path in paths}
-    nested = any(len(path) > 2 for path in paths) and all(len(path) > 1 for path in paths)
-    root = 1 if len(firsts) == 1 and nested else 0
-    splits = are_splits({path[root] for path in paths if len(path) > root + 1})
+    firsts, depths, splits = set(), set(), set()
+    for name in found:
+        if not is_hidden(name):
+            path = name.split("/")
+            firsts.add(path[0])
+            depths.add(len(path))
+    root = 1 if len(firsts) == 1 and max(depths) > 2 and min(depths) > 1 else 0
+    for name in found:
+        path = name.split("/", root + 1)
+        if len(path) > root + 1 and not is_hidden(name):
+            splits.add(path[root])
+    has_splits = are_splits(splits)
 
     def rule(name: str) -> tuple[str | None, str | None]:
-        label, split = label_and_split("/".join(name.split("/")[root:]) or name, splits)
+        label, split = label_and_split("/".join(name.split("/")[root:]) or name, has_splits)
         return (files.printable(label) if label else None), split
 
     return rule
@@ -161,10 +190,9 @@ def _folder_rule(found: Mapping[str, Member]) -> Callable[[str], tuple[str | Non
 def _find_in_records(file: BinaryIO, uri: str, status: FileStat) -> Iterator[Listed]:
     for number, (offset, length) in enumerate(tfrecord.records(file, status.bytes)):
         bare = Image(address(uri, "tfrecord", str(number)), uri, str(number))
-        file.seek(offset)
         try:
-            picture, label = tfrecord.parse(file.read(length))
-        except Damaged as damage:
-            yield Reject(bare, "find", "BadRecord", str(damage))
+            picture, label = tfrecord.read_example(file, offset, length)
+        except files.MemberError as error:
+            yield Reject(bare, "find", error.error_class, str(error))
             continue
         yield bare._replace(label=label, bytes=len(picture), modified=status.modified)

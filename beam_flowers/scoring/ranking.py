@@ -87,6 +87,7 @@ class Labeller:
                 labels,
                 bottleneck.image.bytes,
                 bottleneck.image.modified,
+                bottleneck.format,
             )
 
 

@@ -24,12 +24,12 @@ from beam_flowers.files.text import unguarded_table
 from beam_flowers.scoring.decision import UNKNOWN
 from beam_flowers.scoring.table import LABEL_TEXT
 from beam_flowers.scoring.write_table import SUFFIXES, rejects_name, suffix
-from beam_flowers.store.commits import latest
+from beam_flowers.store.commits import Manifest, finish_publishing, latest
 from beam_flowers.store.parts import Place, read_part
 
 _COLUMNS = ("uri", "sha256", "score", "model_id")
 _REJECT_COLUMNS = ("uri", "error_class", "message")
-_TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|error_class|message")
+_TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|format|error_class|message")
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,11 @@ def is_score_folder(path: str) -> bool:
 
 
 def _read_folder(where: str) -> tuple[pa.Table, pa.Table | None]:
-    section = latest(where).sections.get("") if files.is_folder(where) else None
+    manifest = latest(where) if files.is_folder(where) else Manifest()
+    section = manifest.sections.get("")
     if section is None:
         raise InputError(f"there is no table of scores at {where!r}; beam-flowers score writes one")
+    finish_publishing(where, manifest.version)
     place = Place(where, "", section.fingerprint)
     try:
         rows = [read_part(place, part.name) for part in section.rows]

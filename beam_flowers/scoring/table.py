@@ -43,11 +43,14 @@ class Layout:
         top_k: number of labels a row.
         separate_columns: True for `label_1, score_1, label_2, ...` in place of the list `top_k`.
         partition_by_label: a folder `label=<label>` for each label, as Hive has it.
+        formats: a column `format`, which says of a picture that was cut how much is missing; see
+            `Picture.format`.
     """
 
     top_k: int = TOP_K
     separate_columns: bool = False
     partition_by_label: bool = False
+    formats: bool = False
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -127,7 +130,7 @@ class ScoreRows:
             bar = labeller.bar
             if bar.may_be_unknown:
                 texts.append(repr((bar.thresholds, bar.min_margin, bar.rule)))
-        chosen = ("separate_columns", "partition_by_label")
+        chosen = ("separate_columns", "partition_by_label", "formats")
         texts += [name for name in chosen if getattr(self.layout, name)]
         return hashlib.sha256(" ".join(texts).encode()).hexdigest()
 
@@ -155,8 +158,9 @@ class ScoreRows:
     def schema(self) -> pa.Schema:
         """Columns of the contract, then those of the case, then the two a rerun knows its files by.
 
-        `labels` is there with a multi-label model, `rule` where the user gave one. Hugging Face
-        `datasets` reads class names from the metadata: they are fixed by the models.
+        `labels` is there with a multi-label model, `rule` where the user gave one, `format` where
+        pictures that were cut are taken. Hugging Face `datasets` reads class names from the
+        metadata: they are fixed by the models.
         """
         fields = [
             pa.field("uri", pa.string()),
@@ -171,8 +175,15 @@ class ScoreRows:
             fields.append(pa.field("labels", pa.list_(pa.string())))
         if any(labeller.bar.rule for labeller in self.labellers):
             fields.append(pa.field("rule", pa.string()))
+        if self.layout.formats:
+            fields.append(pa.field("format", pa.string()))
         own = [pa.field("bytes", pa.int64()), pa.field("modified", pa.timestamp("us", tz="UTC"))]
         return pa.schema([*fields, *own], self._metadata())
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """The columns of stored pictures that go into a row."""
+        return ("uri", "sha256", "bytes", "modified", *["format"] * self.layout.formats)
 
     def _ranking_fields(self) -> Iterator[pa.Field]:
         if not self.layout.separate_columns:
@@ -201,6 +212,7 @@ class ScoreRows:
         """The rows of `bottlenecks` (at least one), in their order."""
         vectors = np.stack([b.vector for b in bottlenecks])
         images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
+        images = images.append_column("format", pa.array([b.format for b in bottlenecks]))
         etags = {b.image.uri: b.image.etag for b in bottlenecks}
         return with_etags(self.stored(images, vectors), etags)
 
@@ -229,6 +241,7 @@ class ScoreRows:
             "label_id": pc.index_in(labels, pa.array(self.class_names)).to_pylist(),
             "labels": [list(score.labels) for score in scores],
             "rule": [labellers[score.model_id].bar.rule for score in scores],
+            "format": [score.format for score in scores],
             "bytes": [score.bytes for score in scores],
             "modified": [score.modified for score in scores],
         }
@@ -258,10 +271,10 @@ class ScoreRows:
         """The rows of stored pictures, in their order; those of one picture stand together.
 
         Args:
-            images: columns `uri, sha256, bytes, modified`, N rows; others are ignored.
+            images: `image_columns`, N rows; others are ignored.
             vectors: float32 [N, D].
         """
-        columns = {name: images[name] for name in ("uri", "sha256", "bytes", "modified")}
+        columns = {name: images[name] for name in self.image_columns}
         tables = [self._labelled(columns, own, own.rank(vectors)) for own in self.labellers]
         rows = np.arange(len(tables) * len(vectors)).reshape(len(tables), -1).T.ravel()
         return pa.concat_tables(tables).take(rows) if len(tables) > 1 else tables[0]

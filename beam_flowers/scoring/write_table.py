@@ -31,7 +31,7 @@ MARK = b"beam_flowers"
 """Key in the metadata of Parquet and Arrow files. Its value is `scores` or `rejects`."""
 _COLUMNS = re.compile(
     r"uri sha256 label score (top_k|label_1 score_1( label_\d+ score_\d+)*) model_id label_id"
-    r"( labels)?( rule)?"
+    r"( labels)?( rule)?( format)?"
 )
 """Of a table of scores, of any version so far."""
 _LONGEST_LINE = 4 * 2**20

@@ -104,7 +104,7 @@ def append_window(
 
 
 def _commit_of(place: Place, *others: Place) -> Manifest | None:
-    """Find what one of the runs committed, whoever committed since."""
+    """Finds what one of the runs committed, whoever committed since."""
     runs = {place.run, *(other.run for other in others)}
     known = (read_manifest(place.root, version) for version in reversed(versions(place.root)))
     return next((manifest for manifest in known if manifest.run in runs), None)

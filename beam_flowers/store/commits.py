@@ -78,7 +78,7 @@ class Section:
 
     @property
     def dataset_hash(self) -> str:
-        """Hash of all rows and rejects, whatever parts they lie in; hex."""
+        """Hashes of all rows and rejects, whatever parts they lie in; hex."""
         rows = sum(int(p.digest, 16) for p in self.rows) % 2**256
         rejects = sum(int(p.digest, 16) for p in self.rejects) % 2**256
         return hashlib.sha256(f"{rows:064x}{rejects:064x}".encode()).hexdigest()
@@ -168,7 +168,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def decode_manifest(data: bytes, uri: str) -> Manifest:
-    """Read a manifest, of which nothing becomes a path that has not the form of our own names.
+    """Reads a manifest, of which nothing becomes a path that has not the form of our own names.
 
     Args:
         data: content of the file.
@@ -215,7 +215,7 @@ def decode_manifest(data: bytes, uri: str) -> Manifest:
 
 
 def _foreign_fields(manifest: Manifest) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that become paths or numbers and are not of our own form."""
+    """Yields the fields that become paths or numbers and are not of our own form."""
     if not _is_number(manifest.version) or manifest.version < 1:
         yield "version", manifest.version
     if not isinstance(manifest.run, str):
@@ -275,7 +275,7 @@ def versions(root: str) -> list[int]:
 
 
 def refuse_links(folders: Iterable[str]) -> None:
-    """Check that none of some folders is a link, which could lead into somebody's other files.
+    """Checks that none of some folders is a link, which could lead into somebody's other files.
 
     Raises:
         StoreError: one is; it is named.
@@ -342,7 +342,7 @@ def open_table(root: str) -> Manifest:
 
 
 def require_outer_table(root: str) -> None:
-    """Refuse a name that stores use for their own folders.
+    """Refuses a name that stores use for their own folders.
 
     Raises:
         StoreError: the last component of `root` is such a name.
@@ -504,7 +504,7 @@ def expired(
 
 
 def read_those_there(root: str, numbers: Iterable[int]) -> Iterator[Manifest]:
-    """Yield the manifests of old versions, without those that `vacuum` deleted meanwhile."""
+    """Yields the manifests of old versions, without those that `vacuum` deleted meanwhile."""
     for version in numbers:
         with contextlib.suppress(FileNotFoundError):
             yield read_manifest(root, version)
@@ -577,7 +577,7 @@ def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
 
 
 def commit_uri(root: str, version: int) -> str:
-    """Return the address of a version's manifest."""
+    """Returns the address of a version's manifest."""
     return files.join(root, COMMITS, commit_name(version))
 
 

@@ -51,7 +51,7 @@ class Features:
 
 
 def section_name(backbone: str, fingerprint: str) -> str:
-    """Return the folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`.
+    """Returns the folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`.
 
     Raises:
         StoreError: if the name cannot be part of a folder's name.
@@ -66,7 +66,7 @@ def section_name(backbone: str, fingerprint: str) -> str:
 
 
 def scored_root(store: str) -> str:
-    """Return the folder of the table of images that were only scored with a store."""
+    """Returns the folder of the table of images that were only scored with a store."""
     return files.join(store, SCORED)
 
 
@@ -84,7 +84,7 @@ def open_store(root: str) -> Manifest:
 
 
 def require_images(root: str, manifest: Manifest) -> None:
-    """Check that a store has a collection, and not only images that were scored with it.
+    """Checks that a store has a collection, and not only images that were scored with it.
 
     Raises:
         StoreError: it has none.

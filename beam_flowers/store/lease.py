@@ -138,6 +138,24 @@ def withdraw(root: str, run: str, by: str) -> Manifest | None:
     return manifest
 
 
+def finish_begun(root: str, by: str) -> None:
+    """Finishes the commits that killed runs of a table have begun.
+
+    Args:
+        root: folder of the table.
+        by: see `Withdrawn`.
+
+    Raises:
+        StoreError: a lease is damaged, or others committed first each time.
+    """
+    work = files.join(root, WORK)
+    for entry in list(files.list_folder(work)) if files.is_folder(work) else ():
+        run = entry.name.removeprefix("run-")
+        # A run that has ended well has no folder any more.
+        if run != entry.name and is_run(run) and files.exists(lease_uri(root, run)):
+            withdraw(root, run, by)
+
+
 def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
     intent = lease[1]
     return commit_on_newest(

@@ -171,7 +171,7 @@ class Place:
 
 
 def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
-    """Return the place and the name of a part given as `<index in places>/<name>`."""
+    """Returns the place and the name of a part given as `<index in places>/<name>`."""
     index, _, name = source.partition("/")
     return places[int(index)], name
 

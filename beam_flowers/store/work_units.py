@@ -186,7 +186,7 @@ def write_sources(
 def write_unchanged(
     place: Place, rows: Iterable[tuple[StoredRow, str]], described: Mapping[str, Part]
 ) -> None:
-    """Write the rows that stay if their files cannot be read, with the parts that have them.
+    """Writes the rows that stay if their files cannot be read, with the parts that have them.
 
     Args:
         place: of the run.
@@ -205,7 +205,7 @@ def write_unchanged(
 
 
 def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
-    """Find the rows of some files that `write_unchanged` wrote.
+    """Finds the rows of some files that `write_unchanged` wrote.
 
     Returns:
         By part, in `IMAGE_SCHEMA`.

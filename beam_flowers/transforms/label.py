@@ -22,7 +22,7 @@ from beam_flowers.transforms.find import Source
 
 @dataclass
 class ScoreBottlenecks(beam.PTransform):
-    """Labels vectors: gives a `Score` for each model.
+    """Gives each vector a `Score` by each model.
 
     Attributes:
         models: the model, or several of one backbone.
@@ -40,7 +40,7 @@ class ScoreBottlenecks(beam.PTransform):
 
 
 class Scored(NamedTuple):
-    """The outputs of `ScoreImages`."""
+    """Holds the outputs of `ScoreImages`."""
 
     scores: PCollection[Score]
     rejects: PCollection[Reject]
@@ -48,7 +48,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class ScoreImages(beam.PTransform):
-    """Labels images: gives a `Score` for each model; one that gives none comes out as a `Reject`.
+    """Gives each image a `Score` by each model, or a `Reject`.
 
     Takes what `ComputeBottlenecks` takes.
 

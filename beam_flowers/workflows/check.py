@@ -1,4 +1,4 @@
-"""`check`: do the workers of a runner have all that a run needs?"""
+"""Checks that the workers of a runner have all that a run needs."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check_workers(
 
 
 def _pictures(images: Sequence[str], count: int) -> list[Image | None]:
-    """`count` pictures, some of each source; the same ones again where there are fewer."""
+    """Returns `count` images, some of each source, repeated if there are fewer."""
     if not images:
         return [None] * count
     found: list[Image | None] = []

@@ -1,4 +1,4 @@
-"""`score`: pictures or stored vectors → a table of labels."""
+"""Labels images or a store into a score table."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ScoreSummary(Summary):
-    """What a run did, in pictures; the table has a row of each for every model.
+    """Counts the images of a run; the table has a row of each for every model.
 
     Attributes:
         copied: what `ScoreOptions.copy_to` came to.
@@ -84,7 +84,8 @@ def score_images(
     options = options or RunOptions()
     warn = functools.cache(warn)  # `--store` makes two runs over the same files.
     options.apply()
-    kind = ScoreRows.of(models, job.rule, job.layout)
+    layout = replace(job.layout, formats=options.limits.salvage > 0)
+    kind = ScoreRows.of(models, job.rule, layout)
     _check(job, kind)
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
@@ -206,7 +207,7 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
 
 
 def _write_files(job: ScoreOptions, kind: ScoreRows) -> None:
-    """The committed parts as one file, and the rejects as another."""
+    """Writes the committed parts as one file, and the rejects as another."""
     output = files.absolute(job.output)
     place, section = _own_section(job.table, kind)
     rows = [read_part(place, p.name) for p in section.rows]
@@ -218,7 +219,7 @@ def _write_files(job: ScoreOptions, kind: ScoreRows) -> None:
 
 
 def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:
-    """Return the rows that were committed, unless another run has put others in their place."""
+    """Returns the rows that were committed, unless another run has put others in their place."""
     section = latest(table).sections.get("")
     if section is None or section.fingerprint != kind.fingerprint:
         raise StoreError(

@@ -148,10 +148,11 @@ class TestKilled:
         assert embed(folder, tmp_path / "store").embedded == 4
         assert (tmp_path / "mark").exists()
 
-    def test_killed_each_time_it_is_tried_again_by_the_next_run(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("what", ["kill", "memory"])
+    def test_killed_each_time_it_is_tried_again_by_the_next_run(self, tmp_path, monkeypatch, what):
         folder = scenes(tmp_path / "pictures", 3)
         for name in ("large.jpg", "copy.jpg"):
-            (folder / name).write_bytes(deadly("kill"))
+            (folder / name).write_bytes(deadly(what))
         assert embed(folder, tmp_path / "store").reasons == {"Killed": 2}
         monkeypatch.delenv("PYTHONPATH")
         monkeypatch.setattr(decoders, "_decoders", decoders._Decoders())

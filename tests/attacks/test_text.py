@@ -9,7 +9,7 @@ from stores import cli
 from vectors import make_store, train_run
 
 from beam_flowers.evaluation.card import model_card
-from beam_flowers.evaluation.tables import confusion_csv
+from beam_flowers.evaluation.render import confusion_csv
 from beam_flowers.evaluation.text import table
 from beam_flowers.files.text import guarded, unguarded
 from beam_flowers.head.bundle import write_bundle

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from shards import example, record, write_tar
+from shards import example, record, write_tar, write_zip
 from stores import cli, embed, labels, photos, rejects, rows
 
 from beam_flowers import files
@@ -19,7 +19,7 @@ def put(bucket, name, data):
 
 @pytest.fixture
 def shards(bucket, tmp_path):
-    """Five photographs in a tar, in a WebDataset shard and as records; their folder here."""
+    """Five photographs in a tar, a WebDataset shard, a zip and as records; their folder here."""
     folder = photos(tmp_path / "pictures", 1)
     paths = sorted(folder.rglob("*.jpg"))
     plain = [(f"{p.parent.name}/{p.name}", p.read_bytes()) for p in paths]
@@ -28,6 +28,8 @@ def shards(bucket, tmp_path):
     for name, contents in (("plain", plain), ("web", sorted(web))):
         archive = write_tar(tmp_path / f"{name}.tar", contents)
         put(bucket, f"shards/{name}.tar", archive.read_bytes())
+    archive = write_zip(tmp_path / "x.zip", plain)
+    put(bucket, "shards/x.zip", archive.read_bytes())
     examples = [example(image=p.read_bytes(), label=p.parent.name.encode()) for p in paths]
     put(bucket, "shards/x.tfrecord", b"".join(map(record, examples)))
     return folder
@@ -37,15 +39,17 @@ def test_shards_on_an_object_store_give_the_vectors_of_their_files(bucket, shard
     store = f"{bucket.uri}/store"
     assert cli("embed", f"{bucket.uri}/shards/*", "--store", store, *bucket.flags) == 0
     found = rows(bucket.folder / "store")
-    assert len(found) == 15
-    assert {row["uri"].partition("://")[0] for row in found} == {"tar+s3", "tfrecord+s3"}
+    assert len(found) == 20
+    assert {row["uri"].partition("://")[0] for row in found} == {
+        "tar+s3", "zip+s3", "tfrecord+s3",
+    }  # fmt: skip
     assert files.read_bytes(found[0]["uri"], 3) == b"\xff\xd8\xff"
     embed(shards, tmp_path / "plain")
     own = {row["sha256"]: (row["label"], tuple(row["vector"])) for row in rows(tmp_path / "plain")}
     assert {row["sha256"]: (row["label"], tuple(row["vector"])) for row in found} == own
     bucket.proxy.paths.clear()
     assert cli("embed", f"{bucket.uri}/shards/*", "--store", store, *bucket.flags) == 0
-    assert len(rows(bucket.folder / "store")) == 15
+    assert len(rows(bucket.folder / "store")) == 20
 
 
 def test_a_shard_that_cannot_be_read_costs_its_pictures_alone(bucket, shards, capsys):
@@ -64,10 +68,10 @@ def test_pages_about_what_lies_on_an_object_store(bucket, shards, tmp_path):
     at = bucket.uri
     assert cli("doctor", f"{at}/shards/*", "--output", f"{at}/d.html", *bucket.flags) == 0
     page = (bucket.folder / "d.html").read_text("utf-8")
-    # Each photograph thrice, in three shards: one group of copies for each.
+    # Each photograph four times, in four shards: one group of copies for each.
     assert "The same bytes more than once" in page
-    assert page.count("data:image/webp") == 15
-    assert cli("embed", f"{at}/shards/plain.tar", "--store", f"{at}/store", *bucket.flags) == 0
+    assert page.count("data:image/webp") == 20
+    assert cli("embed", f"{at}/shards/x.zip", "--store", f"{at}/store", *bucket.flags) == 0
     assert cli("report", f"{at}/store", "--output", f"{at}/r.html", *bucket.flags) == 0
     page = (bucket.folder / "r.html").read_text("utf-8")
     assert re.search(r'"href": null, "name": "\w+/[\w.]+", "problem": null, "thumb": "data:', page)

@@ -319,6 +319,20 @@ def test_nothing_usable_is_an_error_after_the_reasons_are_written(model, tmp_pat
     assert _read(tmp_path / "labels.csv") == []
 
 
+def test_a_row_of_another_scheme_costs_itself_and_all_of_an_allowed_one_the_run(
+    base, tmp_path, capsys
+):
+    photo = min((base / "pictures" / "roses").iterdir())
+    (tmp_path / "list.csv").write_text(f"uri\n{photo}\nother://b/a.jpg\n")
+    command = ("score", tmp_path / "list.csv", "--model", base / "model")
+    assert cli(*command, "--output", tmp_path / "a.csv") == 0
+    with (tmp_path / "a.rejects.csv").open() as file:
+        assert [row["error_class"] for row in csv.DictReader(file)] == ["SchemeNotAllowed"]
+    assert cli(*command, "--output", tmp_path / "b.csv", "--manifest-schemes", "other") == 1
+    assert "no file that it names by other:// can be read (1 rows)" in capsys.readouterr().err
+    assert not (tmp_path / "b.csv").exists()
+
+
 def test_too_many_failures_end_in_exit_code_3(base, tmp_path, capsys):
     command = ("score", base / "store", "--model", base / "model", "--output", tmp_path / "l.csv")
     assert cli(*command, "--max-bad-fraction", "0.05") == 3

@@ -13,7 +13,7 @@ from shards import add, example, record, write_tar
 from stores import cli
 
 from beam_flowers import files
-from beam_flowers.files import archives
+from beam_flowers.files import archives, tfrecord
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
@@ -156,16 +156,6 @@ class TestTar:
         assert len(images(path)) == whole
         assert re.search(message, reject.message), reject.message
 
-    def test_mutated_tars_never_cost_the_run(self, tmp_path):
-        data = write_tar(
-            tmp_path / "x.tar", [(f"r/{i}.jpg", A[:300]) for i in range(4)]
-        ).read_bytes()[:4608]
-        for seed in range(150):
-            path = tmp_path / f"{seed}.tar"
-            path.write_bytes(pictures.mutated(data, seed))
-            for image in images(path):
-                assert len(files.read_bytes(image.uri)) == image.bytes
-
     def test_globs_go_through_shards_and_folders_do_not(self, tmp_path):
         for name in ("a-0.tar", "a-1.tar"):
             write_tar(tmp_path / name, [(f"r/{name}.jpg", A)])
@@ -214,6 +204,28 @@ class TestTFRecord:
         )
         assert [(i.label, files.read_bytes(i.uri)) for i in images(path)] == [("0", A), ("x", B)]
 
+    @pytest.mark.parametrize(
+        ("features", "label"),
+        [
+            ({"label": -1}, "-1"),
+            ({"label": 2**63 - 1}, "9223372036854775807"),
+            ({"label": b"", "image__class__text": b"\xff"}, "\ufffd"),
+            ({"label": b""}, ""),
+            ({}, None),
+        ],
+    )
+    def test_labels_are_those_of_protobuf(self, features, label):
+        data = example(image=A, **features)
+        assert tfrecord.parse(data) == (A, label)
+
+    def test_messages_as_protobuf_takes_them(self):
+        data = example(image=A, label=3)
+        # Of two of one name the later counts; messages that are given twice are one.
+        assert tfrecord.parse(data + example(image=B)) == (B, "3")
+        # Integers one by one, as old programs wrote them.
+        apart = b"\x0a\x10\x0a\x0e\x0a\x05label\x12\x05\x1a\x03\x08\xac\x02"
+        assert tfrecord.parse(data + apart) == (A, "300")
+
     def test_bad_records_and_a_cut_file(self, tmp_path):
         path = tmp_path / "x.tfrecord"
         whole = [example(image=A), b"\xff" * 20, example(label=3), example(image=B)]
@@ -225,6 +237,46 @@ class TestTFRecord:
             ("x.tfrecord", "DamagedShard"),
         ]
         assert "it has label" in bad(path)[1].message
+
+    def test_a_wrong_checksum_of_data_costs_its_record(self, tmp_path):
+        whole = [record(example(image=picture)) for picture in (A, B, A)]
+        at = len(whole[0]) + 60
+        data = bytearray(b"".join(whole))
+        data[at] ^= 1
+        path = tmp_path / "x.tfrecord"
+        path.write_bytes(data)
+        assert [i.relative_path for i in images(path)] == ["0", "2"]
+        (reject,) = bad(path)
+        assert (reject.image.uri, reject.error_class) == (f"tfrecord://{path}!/1", "BadChecksum")
+        with pytest.raises(files.MemberError, match="not those that were written"):
+            files.read_bytes(reject.image.uri)
+        assert found(path)[-1] == RootListed(str(path), True)
+
+    def test_a_wrong_checksum_of_a_length_costs_the_rest(self, tmp_path):
+        first = record(example(image=A))
+        data = bytearray(first + record(example(image=B)) * 2)
+        data[len(first) + 9] ^= 1
+        path = tmp_path / "x.tfrecord"
+        path.write_bytes(data)
+        assert [i.relative_path for i in images(path)] == ["0"]
+        (reject,) = bad(path)
+        assert (reject.image.uri, reject.error_class) == (str(path), "DamagedShard")
+        assert f"at byte {len(first)} (record 1)" in reject.message
+        assert found(path)[-1] == RootListed(str(path), False)
+
+    def test_a_length_that_begins_as_a_gzip_does(self, tmp_path):
+        first = example(image=A, label=b"")
+        filled = example(image=A, label=b"." * (0x18B1F - len(first) - 9))
+        path = tmp_path / "x.tfrecord"
+        path.write_bytes(record(filled))
+        assert path.read_bytes()[:2] == b"\x1f\x8b"
+        assert len(images(path)) == 1
+
+    def test_the_checksum_is_that_of_the_standard(self):
+        """The check value of CRC-32C (iSCSI), masked."""
+        crc = 0xE3069283
+        masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+        assert tfrecord._masked_crc32c(b"123456789") == masked
 
     @pytest.mark.parametrize("data", [b"hello world, no record", b"\0" * 40, b"\x1f\x8bzip"])
     def test_no_records(self, tmp_path, data):

@@ -20,9 +20,8 @@ from stores import cli
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.pages.charts import histogram
 from beam_flowers.pages.model_sections import MOST_LABELS, confusion
-from beam_flowers.pages.projection import principal_plane, sample_rows
 from beam_flowers.pages.score_sections import threshold
-from beam_flowers.pages.store_sections import thinned
+from beam_flowers.pages.store_sections import principal_plane, sample_rows, thinned
 from beam_flowers.pages.thumbnails import read_thumbnail, shrink
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
@@ -225,7 +224,7 @@ def test_many_labels_become_a_list_of_confusions(folder):
         "confusion": {"most_frequent": cells, "measured_on": "5 pictures"},
         "model": {"labels": labels, "multi_label": False},
     }
-    (section,) = confusion(found, scored="unused")
+    section = confusion(found, scored="unused")
     assert section.rows == [["l1", "l2", 3]]
 
 
