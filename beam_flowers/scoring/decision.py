@@ -61,14 +61,14 @@ class Thresholds:
     """Least scores and margin at which a model's labels are given.
 
     Attributes:
-        thresholds: least score of each class; 0 for any.
+        by_class: least score of each class; 0 for any.
         min_margin: least difference of the best and the second score; 0 for any.
         multi_label: True if each label is decided by its own score alone.
         operating_point: origin of a threshold that was chosen for a target precision, or None.
         rule: the user's rule in words; empty without one.
     """
 
-    thresholds: tuple[float, ...]
+    by_class: tuple[float, ...]
     min_margin: float = 0.0
     multi_label: bool = False
     operating_point: OperatingPoint | None = None
@@ -87,7 +87,7 @@ class Thresholds:
             order: intp [N, C], the classes of each row, best first.
         """
         # In float32, the type of the column `score`: filters on the table then agree.
-        passed = scores >= np.array(self.thresholds, np.float32)
+        passed = scores >= np.array(self.by_class, np.float32)
         if self.multi_label:
             return passed
         ranked = np.take_along_axis(scores, order[:, :2], axis=1)

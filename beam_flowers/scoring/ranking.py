@@ -49,13 +49,13 @@ class Labeller:
         head: the trained layers.
         labels: labels in class order.
         model_id: id of the model bundle.
-        bar: thresholds that a score has to reach.
+        thresholds: least scores of its labels.
     """
 
     head: Head
     labels: tuple[str, ...]
     model_id: str
-    bar: Thresholds
+    thresholds: Thresholds
 
     @classmethod
     def of(cls, bundle: Bundle, rule: AcceptanceRule) -> Labeller:
@@ -66,7 +66,7 @@ class Labeller:
         """Ranks the classes of vectors, float32 [N, D]."""
         scores: Floats = self.head.scores(vectors)
         order = best_first(scores)
-        given = np.take_along_axis(self.bar.given(scores, order), order, axis=1)
+        given = np.take_along_axis(self.thresholds.given(scores, order), order, axis=1)
         return Ranking(order, np.take_along_axis(scores, order, axis=1), given)
 
     def scores(self, bottlenecks: Sequence[Bottleneck], top_k: int) -> Iterator[Score]:

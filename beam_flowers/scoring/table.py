@@ -118,7 +118,7 @@ class ScoreRows:
     def class_names(self) -> tuple[str, ...]:
         """Names of the numbers in `label_id`: the models' labels, then maybe `unknown`."""
         names = [label for labeller in self.labellers for label in labeller.labels]
-        if any(labeller.bar.may_be_unknown for labeller in self.labellers):
+        if any(labeller.thresholds.may_be_unknown for labeller in self.labellers):
             names.append(UNKNOWN)
         return tuple(dict.fromkeys(names))
 
@@ -127,9 +127,9 @@ class ScoreRows:
         """Hex sha256 of all that the rows depend on, except the images."""
         texts = [*(own.model_id for own in self.labellers), str(self.layout.top_k)]
         for labeller in self.labellers:
-            bar = labeller.bar
-            if bar.may_be_unknown:
-                texts.append(repr((bar.thresholds, bar.min_margin, bar.rule)))
+            asked = labeller.thresholds
+            if asked.may_be_unknown:
+                texts.append(repr((asked.by_class, asked.min_margin, asked.rule)))
         chosen = ("separate_columns", "partition_by_label", "formats")
         texts += [name for name in chosen if getattr(self.layout, name)]
         return hashlib.sha256(" ".join(texts).encode()).hexdigest()
@@ -137,7 +137,7 @@ class ScoreRows:
     def about(self) -> dict[str, Any]:
         """Describes the models and rules of the table, JSON."""
         models = [
-            {"model_id": own.model_id, "rule": own.bar.rule, "thresholds": _thresholds(own)}
+            {"model_id": own.model_id, "rule": own.thresholds.rule, "thresholds": _thresholds(own)}
             for own in self.labellers
         ]
         return {"model_id": self._model_ids, "top_k": self.layout.top_k, "models": models}
@@ -171,9 +171,9 @@ class ScoreRows:
             pa.field("model_id", pa.string()),
             pa.field("label_id", pa.int64()),
         ]
-        if any(labeller.bar.multi_label for labeller in self.labellers):
+        if any(labeller.thresholds.multi_label for labeller in self.labellers):
             fields.append(pa.field("labels", pa.list_(pa.string())))
-        if any(labeller.bar.rule for labeller in self.labellers):
+        if any(labeller.thresholds.rule for labeller in self.labellers):
             fields.append(pa.field("rule", pa.string()))
         if self.layout.formats:
             fields.append(pa.field("format", pa.string()))
@@ -240,7 +240,7 @@ class ScoreRows:
             "model_id": [score.model_id for score in scores],
             "label_id": pc.index_in(labels, pa.array(self.class_names)).to_pylist(),
             "labels": [list(score.labels) for score in scores],
-            "rule": [labellers[score.model_id].bar.rule for score in scores],
+            "rule": [labellers[score.model_id].thresholds.rule for score in scores],
             "format": [score.format for score in scores],
             "bytes": [score.bytes for score in scores],
             "modified": [score.modified for score in scores],
@@ -261,7 +261,7 @@ class ScoreRows:
                 f"{self.layout.top_k}: give the top_k that the scores were made with"
             )
         if not _follows(score, own):
-            asked = own.bar.rule or "no rule"
+            asked = own.thresholds.rule or "no rule"
             raise InputError(
                 f"the label {score.label!r} of {score.uri} does not follow from the table's rule "
                 f"({asked}): give the rule that the scores were made with"
@@ -290,7 +290,7 @@ class ScoreRows:
             "label_id": pc.index_in(names, pa.array(self.class_names)),
             "model_id": pa.repeat(labeller.model_id, n),
             "labels": given_column(labeller, ranking),
-            "rule": pa.repeat(labeller.bar.rule, n),
+            "rule": pa.repeat(labeller.thresholds.rule, n),
         }
         return pa.table([columns[name] for name in schema.names], schema.names).cast(schema)
 
@@ -330,30 +330,30 @@ class ScoreRows:
 
 def _thresholds(labeller: Labeller) -> dict[str, float] | None:
     """Returns a multi-label model's thresholds by label; those of others follow from the rule."""
-    if not labeller.bar.multi_label:
+    if not labeller.thresholds.multi_label:
         return None
-    return dict(zip(labeller.labels, labeller.bar.thresholds, strict=True))
+    return dict(zip(labeller.labels, labeller.thresholds.by_class, strict=True))
 
 
 def _follows(score: Score, labeller: Labeller) -> bool:
     """Tells if a score's labels agree with the model's rule; top-k may hide the second score."""
-    bar, names = labeller.bar, labeller.labels
-    thresholds = dict(zip(names, np.array(bar.thresholds, np.float32), strict=True))
+    asked, names = labeller.thresholds, labeller.labels
+    thresholds = dict(zip(names, np.array(asked.by_class, np.float32), strict=True))
     if any(ranked.label not in thresholds for ranked in score.top_k):
         return False
     # In float32, as `Thresholds.given` compares.
     passed = {r.label: np.float32(r.score) >= thresholds[r.label] for r in score.top_k}
-    if bar.multi_label:
+    if asked.multi_label:
         held = {name for name in score.labels if name in passed}
         first = score.labels[0] if score.labels else UNKNOWN
         return score.label == first and held == {name for name, is_so in passed.items() if is_so}
     best = score.top_k[0]
     is_given, hides_margin = bool(passed[best.label]), False
-    if bar.min_margin and len(names) > 1:
+    if asked.min_margin and len(names) > 1:
         hides_margin = len(score.top_k) < 2
         if not hides_margin:
             margin = np.float32(best.score) - np.float32(score.top_k[1].score)
-            is_given = is_given and bool(margin >= np.float32(bar.min_margin))
+            is_given = is_given and bool(margin >= np.float32(asked.min_margin))
     if is_given and hides_margin:
         return score.label in (best.label, UNKNOWN)
     return score.label == (best.label if is_given else UNKNOWN)

@@ -188,7 +188,7 @@ def _check(job: ScoreOptions, kind: ScoreRows) -> None:
 def _copy(job: ScoreOptions, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
     label = LABEL_TEXT if job.partition_by_label else "label"
     columns = ["uri", "sha256", label]
-    if any(labeller.bar.multi_label for labeller in kind.labellers):
+    if any(labeller.thresholds.multi_label for labeller in kind.labellers):
         columns.append("labels")
     place, section = _own_section(job.table, kind)
     parts = [read_part(place, part.name, columns) for part in section.rows]

@@ -174,7 +174,7 @@ def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
     thresholds = AcceptanceRule(target_precision=1.0).thresholds_for(
         model(held_out=held_out(*rows))
     )
-    assert (thresholds.thresholds, thresholds.rule) == ((point.threshold,) * 3, "score >= 0.5")
+    assert (thresholds.by_class, thresholds.rule) == ((point.threshold,) * 3, "score >= 0.5")
 
 
 def test_testing_pictures_serve_where_there_are_no_others():
