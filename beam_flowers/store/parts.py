@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Protocol, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,9 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
-from beam_flowers.errors import PartDamagedError, PartLostError, StoreError
+from beam_flowers.errors import PartDamagedError, PartLostError, StoreError, StoreFieldError
+from beam_flowers.files.typed import Count
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_part, writer_of
+from beam_flowers.store.names import (
+    DAMAGED,
+    REJECTS,
+    RETIRED,
+    WORK,
+    is_digest,
+    is_part,
+    writer_of,
+)
 from beam_flowers.store.schema import (
     encoding_of,
     etags_of,
@@ -29,6 +39,8 @@ from beam_flowers.store.schema import (
 
 _REJECTS_PREFIX = "rejects-"
 _BLOCK = 1 << 20
+_TOLD = 200
+"""Characters of a foreign value that an error shows."""
 
 
 def holds_rejects(name: str) -> bool:
@@ -104,6 +116,50 @@ class Part:
 
     def as_dict(self) -> dict[str, Any]:
         return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+class PartFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Types of the fields of a `Part` in a file that may come from anybody."""
+
+    name: str
+    rows: Count
+    digest: str
+    failures: Count = 0
+    bytes: Count | None = None
+    sha256: str | None = None
+
+
+def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[Part, ...]:
+    """Check parts from a file: a name becomes a path, a digest a number.
+
+    Args:
+        found: the parts.
+        file: address, for errors.
+        where: place of the list in the file.
+
+    Raises:
+        StoreFieldError: one has not the form of our own.
+    """
+    for index, part in enumerate(found):
+        if not is_part(part.name):
+            raise foreign(file, f"{where}[{index}].name", part.name)
+        if not is_digest(part.digest):
+            raise foreign(file, f"{where}[{index}].digest", part.digest)
+        if part.sha256 is not None and not is_digest(part.sha256):
+            raise foreign(file, f"{where}[{index}].sha256", part.sha256)
+    return tuple(Part(p.name, p.rows, p.digest, p.failures, p.bytes, p.sha256) for p in found)
+
+
+def foreign(file: str, field: str, value: object) -> StoreFieldError:
+    """Make the error about a field that no version of this program has written so."""
+    told = repr(value)
+    told = told if len(told) <= _TOLD else f"{told[:_TOLD]}..."
+    return StoreFieldError(
+        f"{file}: {field} is {told}, which this program never writes. Nothing was touched. Use "
+        "this table only if you know who made it; otherwise delete it",
+        file,
+        field,
+    )
 
 
 @dataclass(frozen=True)
