@@ -206,6 +206,10 @@ class _About(msgspec.Struct):
 
     name: str = ""
     encoding: str | None = None
+    backbone: str | None = None
+    pixels: dict[str, Any] = {}
+    copies: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = 1
+    distortions: dict[str, Any] = {}
 
 
 _ADVICE = "delete it to fall back on the commit before it"
