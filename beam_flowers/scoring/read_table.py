@@ -126,8 +126,8 @@ def _read_folder(where: str) -> tuple[pa.Table, pa.Table | None]:
         raise InputError(f"there is no table of scores at {where!r}; beam-flowers score writes one")
     place = Place(where, "", section.fingerprint)
     try:
-        rows = [read_part(place, part.name) for part in section.rows]
-        rejected = [read_part(place, part.name) for part in section.rejects]
+        rows = [read_part(place, part) for part in section.rows]
+        rejected = [read_part(place, part) for part in section.rejects]
     except StoreError as error:
         raise InputError(f"the table {where!r} is not whole: {error}") from error
     whole = pa.concat_tables(rows) if rows else pa.table({n: [] for n in (*_COLUMNS, "label")})

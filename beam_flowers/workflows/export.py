@@ -177,7 +177,7 @@ def _stored_uris(bundle: Bundle, store: str) -> list[str]:
     """Of one file a content, in the order of the contents' digests, which is by chance."""
     place, section = model_sections(files.absolute(store), bundle)[0]
     columns = ["uri", "sha256"]
-    rows = pa.concat_tables([read_part(place, part.name, columns) for part in section.rows])
+    rows = pa.concat_tables([read_part(place, part, columns) for part in section.rows])
     first = {sha: uri for uri, sha in zip(*(rows[c].to_pylist() for c in columns), strict=True)}
     return [first[sha] for sha in sorted(first)]
 

@@ -314,7 +314,7 @@ def _rejects(store: str, fingerprints: Sequence[str]) -> list[dict[str, Any]]:
     for key, section in latest(store).sections.items():
         place = Place(store, key, section.fingerprint)
         for part in section.rejects if section.fingerprint in fingerprints else ():
-            rows = read_part(place, part.name, ["uri", "error_class", "message"])
+            rows = read_part(place, part, ["uri", "error_class", "message"])
             found |= {row["uri"]: row for row in rows.to_pylist()}
     return [found[uri] for uri in sorted(found)]
 

@@ -82,7 +82,7 @@ def read_copies(root: str, plain: Section, sha256: Sequence[str]) -> CopyFeature
 
 
 def _read(place: Place, section: Section, sha256: Sequence[str]) -> CopyFeatures:
-    keys = [read_part(place, part.name, ["sha256", "k"]) for part in section.rows]
+    keys = [read_part(place, part, ["sha256", "k"]) for part in section.rows]
     rows = pa.concat_tables(keys)
     # In the order in which they train, so that from a file they are read on and on.
     order = pc.sort_indices(rows, [("k", "ascending"), ("sha256", "ascending")]).to_numpy()
