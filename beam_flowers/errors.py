@@ -49,6 +49,10 @@ class StoreFieldError(FieldError, StoreError):
     """A file of a store or table that holds something else than this program writes."""
 
 
+class BackboneFieldError(FieldError, BackboneError):
+    """A file of a backbone that holds something else than a network can be built from."""
+
+
 class InputFieldError(FieldError, InputError):
     """A file given by the user that holds something else than can be used."""
 

@@ -57,6 +57,23 @@ def unpacked_too_far(file: pq.ParquetFile, source: Any, size: int) -> str:
     return f"its {size} bytes would unpack into {total}, more than {most}"
 
 
+def cast_within(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Gives a column another type, if its values are of that one too.
+
+    Raises:
+        pa.ArrowException: they are not, a text is not UTF-8, or it would take too much memory.
+    """
+    if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
+        # Each row could be as long as the longest.
+        lengths = (pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in column.chunks)
+        longest = max(lengths, default=0)
+        if longest * len(column) > MOST_BYTES:
+            raise pa.ArrowInvalid(f"{len(column)} rows, and texts of {longest} bytes")
+    column = column.cast(kind)
+    column.validate(full=True)
+    return column
+
+
 def _repeats(column: Any) -> bool:
     return column.has_dictionary_page or "DELTA_BYTE_ARRAY" in column.encodings
 

@@ -6,9 +6,11 @@ What is wrong raises one kind of error, a `FieldError`, which names the file and
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
+import numpy as np
 
 from beam_flowers.errors import FieldError
 
@@ -24,6 +26,7 @@ MOST_FREE_BYTES = 8 << 20
 from a command line, which Linux bounds by 6 MB. As Python's objects it may be 50 times as large."""
 MOST_DEPTH = 32
 """Of lists and objects inside of each other, in a value of any type. Ours have 4 at most."""
+_TEXT = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"')
 _MOST_NUMBER = 1 << 53
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=_MOST_NUMBER)]
@@ -119,3 +122,16 @@ def _without_nan(data: bytes) -> bytes:
         return msgspec.json.encode(json.loads(data, parse_constant=lambda _: None))
     except (ValueError, RecursionError):
         return data
+
+
+def require_shallow(data: bytes, error: type[FieldError], file: str) -> None:
+    """Check JSON lines for Arrow, whose parser overflows the stack where they are nested deeply.
+
+    Raises:
+        FieldError: they have more than `MOST_DEPTH` levels.
+    """
+    signs = np.frombuffer(_TEXT.sub(b"", data), np.uint8)
+    steps = np.isin(signs, np.frombuffer(b"[{", np.uint8)).astype(np.int8)
+    steps -= np.isin(signs, np.frombuffer(b"]}", np.uint8))
+    if steps.cumsum(dtype=np.int64).max(initial=0) > MOST_DEPTH:
+        raise error(f"{file}: more than {MOST_DEPTH} levels of lists and objects", file)

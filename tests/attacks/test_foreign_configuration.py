@@ -14,9 +14,7 @@ from beam_flowers.errors import InputError, InputFieldError
 def nested(first, of_ten):
     """Eleven anchors, each of which names the one before it ten times: 10^11 values."""
     lines = [f"x-0: &a0 {first}"]
-    lines += [
-        f"x-{n}: &a{n} {of_ten.format(','.join([f'*a{n - 1}'] * 10))}" for n in range(1, 12)
-    ]
+    lines += [f"x-{n}: &a{n} {of_ten.format(','.join([f'*a{n - 1}'] * 10))}" for n in range(1, 12)]
     return "\n".join(lines) + "\n"
 
 
