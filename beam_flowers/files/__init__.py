@@ -111,9 +111,9 @@ def read_document(uri: str, form: Form[Any]) -> bytes:
         found = stat(uri)
         if found.kind != "file":
             raise form.wrong(uri, "", f"this is no file ({found.kind})")
-        most = min(most, found.bytes)
+        most = min(most, found.bytes) if found.bytes <= most else -1
     data = read_bytes(uri, most + 1)
-    if len(data) > form.most:
+    if most < 0 or len(data) > form.most:
         raise form.wrong(uri, "", f"more than {form.most} bytes")
     return data
 

@@ -228,7 +228,7 @@ def _read_json_lines(uri: str) -> Iterator[_Row]:
 def _json_object(line: str) -> dict[str, Any]:
     try:
         cells = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"not JSON: {error}") from error
     if not isinstance(cells, dict):
         raise InputError(f"expected an object {{...}}, got {line.strip()[:80]!r}")
