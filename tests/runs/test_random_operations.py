@@ -55,7 +55,7 @@ from beam_flowers.store.lease import read_lease
 from beam_flowers.store.parts import Place
 from beam_flowers.workflows.embed import RunOptions, embed_images
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 OPERATIONS, SEED = (int(os.environ.get(n, d)) for n, d in (("OPERATIONS", 300), ("SEED", 0)))
 LABELS = ("roses", "tulips", "dandelion")
@@ -243,7 +243,7 @@ class World:
                 )
             images = self.store if job.way == "store" else job.root
             store = str(self.store) if job.way == "with" else None
-            whole = Job((str(images),), str(self.outputs[job.output].path), store)
+            whole = ScoreOptions((str(images),), str(self.outputs[job.output].path), store)
             bundle = read_bundle(str(self.fixed.model))
             return score_images(whole, bundle, network, options, warn=lambda _: None)
         except InputError as error:
