@@ -24,6 +24,39 @@ class StoreError(BeamFlowersError):
     """Names a store or table that cannot be read or written."""
 
 
+class FieldError(BeamFlowersError):
+    """A file that holds something else than this program writes, as it is damaged or foreign.
+
+    Raised as one of its subclasses, which are also the errors of what the file is a part of.
+
+    Attributes:
+        file: its address.
+        field: the place in it, as in `sections['backbone=a-01234567'].parts[3].name`; empty where
+            it is the file as a whole.
+    """
+
+    def __init__(self, message: str, file: str = "", field: str = "") -> None:
+        # All arguments, so that it can be pickled on its way from a worker.
+        super().__init__(message, file, field)
+        self.file = file
+        self.field = field
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StoreFieldError(FieldError, StoreError):
+    """A file of a store or table that holds something else than this program writes."""
+
+
+class BackboneFieldError(FieldError, BackboneError):
+    """A file of a backbone that holds something else than a network can be built from."""
+
+
+class InputFieldError(FieldError, InputError):
+    """A file given by the user that holds something else than can be used."""
+
+
 class UnreachableError(BeamFlowersError):
     """Names a server that does not answer. The file is not at fault, so the run ends."""
 
@@ -56,6 +89,10 @@ class PartDamagedError(PartLostError):
 
 class ModelError(BeamFlowersError):
     """Names a model that cannot be read or does not fit the vectors."""
+
+
+class ModelFieldError(FieldError, ModelError):
+    """A file of a model that holds something else than this program writes."""
 
 
 class TrainingError(BeamFlowersError):

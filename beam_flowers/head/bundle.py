@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers import files
-from beam_flowers.errors import ModelError
+from beam_flowers.errors import ModelError, ModelFieldError
+from beam_flowers.files.typed import Form
 from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
 from beam_flowers.images.outputs import Writing
@@ -28,11 +29,14 @@ _NAMES = (MODEL_FILE, _LABELS, _HELD_OUT, *(f"{name}.npy" for name in _ARRAYS))
 _UNFINISHED = ".unfinished-model"
 """Present while a bundle is written: it marks the rest of a killed write as ours."""
 
-_LARGEST = 64 * 2**20
 _OF_THE_HEAD = ("temperature", "multi_label")
 _IN_FILES = ("head", "held_out")
 _LATER = ("augmentation",)
 """Fields that older models lack. They are left out where None, so that old ids stay the same."""
+
+
+class _Format(msgspec.Struct):
+    format: str = ""
 
 
 class _Fields(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,6 +62,13 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     thresholds: list[float] = []
     label_separator: str | None = None
     augmentation: dict[str, Any] | None = None
+
+
+_ADVICE = "train the model again, or copy it again from where it came from"
+_FORMAT = Form(_Format, ModelFieldError, _ADVICE)
+_FORM = Form(_Fields, ModelFieldError, _ADVICE, most=64 << 20)
+_ARRAY = Form(bytes, ModelFieldError, _ADVICE, most=4 << 30)
+"""Bounds the bytes of an array's file; a head of 100,000 labels has half a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -301,12 +312,10 @@ def _names_of_older(folder: str) -> set[str]:
         return set()
 
 
-def _read(folder: str, name: str, most: int | None = None) -> bytes:
+def _read(folder: str, name: str, form: Form[Any]) -> bytes:
     uri = files.join(folder, name)
     try:
-        if most is not None and files.stat(uri).bytes > most:
-            raise ModelError(f"{uri!r} is too large for a model of ours")
-        return files.read_bytes(uri)
+        return files.read_document(uri, form)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(
@@ -317,34 +326,33 @@ def _read(folder: str, name: str, most: int | None = None) -> bytes:
 
 def _read_description(folder: str) -> dict[str, Any]:
     where = files.join(folder, MODEL_FILE)
-    try:
-        described = json.loads(_read(folder, MODEL_FILE, _LARGEST))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{where!r} is no JSON: {error}") from error
-    found = described.get("format") if isinstance(described, dict) else None
-    form, _, number = str(found).rpartition(" ")
+    data = _read(folder, MODEL_FILE, _FORM)
+    found = _FORMAT.read(data, where).format
+    form, _, number = found.rpartition(" ")
     if form == FORMAT.rpartition(" ")[0] and number.isdecimal() and found != FORMAT:
         raise ModelError(
             f"{where!r} has the format {found!r}, this version of beam-flowers reads {FORMAT!r}: "
             "a newer one wrote it; update beam-flowers"
         )
     if found != FORMAT:
-        raise ModelError(f"{where!r} is no model of ours: its format is {found!r}, not {FORMAT!r}")
-    identity = _identify({k: v for k, v in described.items() if k != "model_id"})
+        raise _FORM.wrong(where, "format", f"{found!r}, not {FORMAT!r}")
+    _FORM.read(data, where)
+    try:
+        # By Python's own reader and writer: the id is the digest of what they give.
+        described: dict[str, Any] = json.loads(data)
+        identity = _identify({k: v for k, v in described.items() if k != "model_id"})
+    except (ValueError, RecursionError) as error:
+        raise _FORM.wrong(where, "", str(error)) from error
     if identity != described.get("model_id"):
         raise ModelError(
             f"{where!r} was changed: its content has the id {identity},"
             f" it says {described.get('model_id')!r}"
         )
-    try:
-        msgspec.convert(described, _Fields)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise ModelError(f"{where!r} is no model of ours: {error}") from error
     return described
 
 
 def _read_checked(folder: str, name: str, hashes: Mapping[str, str]) -> bytes:
-    data = _read(folder, name)
+    data = _read(folder, name, _ARRAY)
     if _sha256(data) != hashes.get(name):
         raise ModelError(
             f"{files.join(folder, name)!r} was changed or only half written: its sha256 is"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ import pyarrow.json
 import pyarrow.parquet
 
 from beam_flowers import files
-from beam_flowers.errors import InputError, TrainingError
+from beam_flowers.errors import InputError, InputFieldError, TrainingError
+from beam_flowers.files.parquet import cast_within, unpacked_too_far
 from beam_flowers.files.text import unguarded_table
+from beam_flowers.files.typed import require_shallow
 from beam_flowers.head.examples import Examples
 
 _KEYS = ("sha256", "uri")
@@ -58,7 +61,15 @@ def read_corrections(manifest: str) -> Corrections:
             f" one of {_KEYS}"
         )
     labels: dict[str, str | None] = {}
-    rows = zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True)
+    try:
+        texts = [cast_within(table[name], pa.string()).to_pylist() for name in (column, "label")]
+    except (pa.ArrowException, KeyError) as error:
+        raise InputFieldError(
+            f"{manifest!r}: {column} and label must be one column of text each: {error}",
+            manifest,
+            column,
+        ) from error
+    rows = zip(*texts, strict=True)
     for number, (written, label) in enumerate(rows, start=1):
         if not written:
             raise InputError(f"{manifest!r}, row {number}: {column} is empty; name a picture")
@@ -108,18 +119,24 @@ def _read_table(manifest: str) -> pa.Table:
         raise InputError(f"corrections are .csv, .tsv, .parquet or .jsonl, not {manifest!r}")
     try:
         with files.open_read(manifest) as source:
-            return _read_as(suffix, source)
+            return _read_as(suffix, source, manifest)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{manifest!r} cannot be read as .{suffix}: {error}") from error
 
 
-def _read_as(suffix: str, source: BinaryIO) -> pa.Table:
+def _read_as(suffix: str, source: BinaryIO, manifest: str) -> pa.Table:
     if suffix == "parquet":
-        return pa.parquet.read_table(source)
+        size = source.seek(0, io.SEEK_END)
+        file = pa.parquet.ParquetFile(source)
+        if reason := unpacked_too_far(file, source, size):
+            raise pa.ArrowInvalid(reason)
+        return file.read()
     if suffix == "jsonl":
         schema = pa.schema(_COLUMNS)
         options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        table = pa.json.read_json(source, parse_options=options)
+        data = source.read()
+        require_shallow(data, InputFieldError, manifest)
+        table = pa.json.read_json(pa.BufferReader(data), parse_options=options)
         # A column of the schema that no line has is there, and empty.
         return table.select([n for n in table.column_names if table[n].null_count < len(table)])
     table = pa.csv.read_csv(

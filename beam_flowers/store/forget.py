@@ -254,7 +254,7 @@ def _remaining(
     dry_run: bool,
 ) -> Part | None:
     """Returns the part as it is, one without the rows that leave, or None if none stay."""
-    names = read_part(place, part.name, ["uri", "root"])
+    names = read_part(place, part, ["uri", "root"])
     gone = leaving.rows(names)
     left = len(names) - (pc.sum(gone).as_py() or 0)
     if left == len(names):

@@ -298,7 +298,7 @@ def hash_unit(
     if settled.outcome.parts:
         yield TaggedOutput(OUTCOMES, settled.outcome)
     blocks: dict[int, list[Hashed]] = defaultdict(list)
-    for image, found in zip(images, settled.more, strict=True):
+    for image, found in zip(images, settled.more or (), strict=True):
         if found:
             size, sha256 = found
             hashed = Hashed(image._replace(bytes=size), sha256)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, PartDamagedError, PartLostError, StoreError
+from beam_flowers.errors import (
+    InputError,
+    PartDamagedError,
+    PartLostError,
+    StoreError,
+    StoreFieldError,
+)
+from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
@@ -553,6 +561,29 @@ def run_plan(
         run_pipeline(made, plan.place, options.pipeline)
 
 
+class _Result(msgspec.Struct):
+    """Types of the fields in `result.json` that are read, see `plan.finish`."""
+
+    committed: bool
+    problems: list[str] = []
+    lost: list[str] = []
+    damaged: list[tuple[str, str]] = []
+    embedded: Count = 0
+    listed: Count = 0
+    reused: Count = 0
+    rejected: Count = 0
+    hidden: Count = 0
+    failures: Count = 0
+    held: Count = 0
+    reasons: dict[str, Count] = {}
+    unread: dict[str, Count] = {}
+    seconds: dict[str, float] = {}
+
+
+_TOLD = Form(_Result, StoreFieldError, "run this again", most=MOST_FREE_BYTES)
+_RESULT = Form(dict[str, Any], StoreFieldError, "run this again", most=MOST_FREE_BYTES)
+
+
 def read_result(place: Place) -> dict[str, Any]:
     """Reads the result of the pipeline's last step, `plan.finish`, which ran on some worker."""
     uri = place.run_file("result.json")
@@ -561,12 +592,13 @@ def read_result(place: Place) -> dict[str, Any]:
             f"the pipeline ended without its last step, which writes {uri}: it failed, or its "
             "workers see other files than this machine; the runner's log says more"
         )
-    result: dict[str, Any] = json.loads(files.read_bytes(uri))
-    if "problems" in result:
-        raise unfit(result["problems"])
-    if "lost" in result:
-        raise PartLostError(result["lost"][0])
-    return result
+    data = files.read_document(uri, _RESULT)
+    told = _TOLD.read(data, uri)
+    if told.problems:
+        raise unfit(told.problems)
+    if told.lost:
+        raise PartLostError(told.lost[0])
+    return _RESULT.read(data, uri)
 
 
 def list_images(

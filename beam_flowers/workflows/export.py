@@ -177,7 +177,7 @@ def _stored_uris(bundle: Bundle, store: str) -> list[str]:
     """Yields the uri of one file for each content, in the random order of the digests."""
     place, section = model_sections(files.absolute(store), bundle)[0]
     columns = ["uri", "sha256"]
-    rows = pa.concat_tables([read_part(place, part.name, columns) for part in section.rows])
+    rows = pa.concat_tables([read_part(place, part, columns) for part in section.rows])
     first = {sha: uri for uri, sha in zip(*(rows[c].to_pylist() for c in columns), strict=True)}
     return [first[sha] for sha in sorted(first)]
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from beam_flowers import files
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, InputFieldError
 from beam_flowers.evaluation.measures import Scored
 from beam_flowers.evaluation.search import find_suspects
 from beam_flowers.evaluation.suspects import FOLDS
+from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form
 from beam_flowers.head.bundle import Bundle, model_id, read_bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
@@ -274,6 +275,19 @@ def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
     return [drawn] if len(chosen) > 2 else []
 
 
+class _Step(msgspec.Struct):
+    """Types of a line of the step log, see `Step`; numbers that are not finite are None."""
+
+    step: Count
+    train_accuracy: float
+    validation_accuracy: float | None
+    cross_entropy: float | None
+    validation_cross_entropy: float | None = None
+
+
+_STEP = Form(_Step, InputFieldError, "it is no step log of train", most=MOST_FREE_BYTES)
+
+
 def _steps(job: ReportJob) -> list[Section]:
     """Returns the curves of the newest run below the folder of step logs."""
     if job.summaries_dir is None:
@@ -288,11 +302,10 @@ def _steps(job: ReportJob) -> list[Section]:
             f"{job.summaries_dir!r} has no steps.jsonl; name the folder that train "
             "--summaries-dir wrote to"
         )
-    try:
-        steps = [json.loads(line) for line in files.read_bytes(logs[-1]).splitlines()]
-        return [store_sections.step_curves(steps, logs[-1])] if steps else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{logs[-1]!r} is no step log of train: {error!r}") from error
+    lines = files.read_document(logs[-1], _STEP).splitlines()
+    steps = [_STEP.read(line, logs[-1], f"line {n}") for n, line in enumerate(lines, start=1)]
+    curves = [msgspec.structs.asdict(step) for step in steps]
+    return [store_sections.step_curves(curves, logs[-1])] if steps else []
 
 
 def _rejects(store: str, fingerprints: Sequence[str]) -> list[dict[str, Any]]:
@@ -301,7 +314,7 @@ def _rejects(store: str, fingerprints: Sequence[str]) -> list[dict[str, Any]]:
     for key, section in latest(store).sections.items():
         place = Place(store, key, section.fingerprint)
         for part in section.rejects if section.fingerprint in fingerprints else ():
-            rows = read_part(place, part.name, ["uri", "error_class", "message"])
+            rows = read_part(place, part, ["uri", "error_class", "message"])
             found |= {row["uri"]: row for row in rows.to_pylist()}
     return [found[uri] for uri in sorted(found)]
 

@@ -191,7 +191,7 @@ def _copy(job: ScoreOptions, kind: ScoreRows, warn: Callable[[str], None]) -> Co
     if any(labeller.thresholds.multi_label for labeller in kind.labellers):
         columns.append("labels")
     place, section = _own_section(job.table, kind)
-    parts = [read_part(place, part.name, columns) for part in section.rows]
+    parts = [read_part(place, part, columns) for part in section.rows]
     rows = pa.concat_tables(parts).sort_by("uri") if parts else pa.table({n: [] for n in columns})
     copied = copy_pictures(_labelled(rows, label), files.absolute(job.copy_to or ""))
     for uri, reason in copied.failed:
@@ -210,8 +210,8 @@ def _write_files(job: ScoreOptions, kind: ScoreRows) -> None:
     """Writes the committed parts as one file, and the rejects as another."""
     output = files.absolute(job.output)
     place, section = _own_section(job.table, kind)
-    rows = [read_part(place, p.name) for p in section.rows]
-    rejects = [read_part(place, p.name) for p in section.rejects]
+    rows = [read_part(place, p) for p in section.rows]
+    rejects = [read_part(place, p) for p in section.rejects]
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
     rejected = pa.concat_tables([RejectRows().table([]), *rejects])
     write_table(output, scores_of(scores), job.exact_csv)

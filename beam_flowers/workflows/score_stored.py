@@ -156,7 +156,7 @@ def _rejects(place: Place, section: Section) -> Iterator[Reject]:
     for part in section.rejects:
         rows = []
         with suppress(PartLostError):
-            rows = read_part(place, part.name).to_pylist()
+            rows = read_part(place, part).to_pylist()
         for row in rows:
             image = Image(row["uri"], row["root"], row["relative_path"])
             yield Reject(image, *(row[n] for n in ("stage", "error_class", "message", "sha256")))

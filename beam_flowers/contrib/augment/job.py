@@ -161,7 +161,7 @@ class _Run:
         if old.fingerprint != place.fingerprint:
             self.warn(
                 f"the copies in {files.join(self.table, place.section)} were made with other "
-                f"distortions, {in_words(old.about['distortions'])}, and are replaced"
+                f"distortions, {in_words(old.about.get('distortions', {}))}, and are replaced"
             )
 
     def _carry_out(

@@ -17,7 +17,7 @@ from PIL import Image
 from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture
 from stores import cli
 
-from beam_flowers.errors import InputError, StoreError
+from beam_flowers.errors import InputError, InputFieldError, StoreError
 from beam_flowers.pages.charts import histogram
 from beam_flowers.pages.model_sections import MOST_LABELS, confusion
 from beam_flowers.pages.score_sections import threshold
@@ -265,7 +265,9 @@ def test_a_store_without_its_packages(folder, monkeypatch):
 def test_a_damaged_step_log(folder):
     (folder / "bad" / "run-001").mkdir(parents=True)
     (folder / "bad" / "run-001" / "steps.jsonl").write_text('{"step": 1}\n')
-    with pytest.raises(InputError, match="no step log"):
+    with pytest.raises(
+        InputFieldError, match=r"steps\.jsonl is damaged \(line 1\.train_accuracy: .*no step log"
+    ):
         report(folder, "model", summaries_dir=str(folder / "bad"))
 
 
