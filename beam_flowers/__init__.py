@@ -6,6 +6,7 @@ take seconds, which `beam-flowers --help` should not.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import resolve as resolve
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Reject as Reject
     from beam_flowers.records import Score as Score
-    from beam_flowers.scoring.decision import Rule as Rule
+    from beam_flowers.scoring.decision import AcceptanceRule as AcceptanceRule
     from beam_flowers.store.history import open_dataset as open_dataset
     from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms.find import FindImages as FindImages
@@ -42,17 +43,23 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.run_inference import NewestModelHandler as NewestModelHandler
     from beam_flowers.transforms.run_inference import ScoreModelHandler as ScoreModelHandler
     from beam_flowers.transforms.streaming import WatchImages as WatchImages
-    from beam_flowers.workflows.classify import classify_pictures as classify_pictures
+    from beam_flowers.workflows.classify import classify_images as classify_images
     from beam_flowers.workflows.embed import RunOptions as RunOptions
     from beam_flowers.workflows.embed import embed_images as embed_images
     from beam_flowers.workflows.evaluate import EvaluationJob as EvaluationJob
     from beam_flowers.workflows.evaluate import evaluate_model as evaluate_model
     from beam_flowers.workflows.score import score_images as score_images
-    from beam_flowers.workflows.score_job import Job as Job
+    from beam_flowers.workflows.score_options import ScoreOptions as ScoreOptions
     from beam_flowers.workflows.train import TrainOptions as TrainOptions
     from beam_flowers.workflows.train import train_model as train_model
 
+    # The old names of `_DEPRECATED`.
+    Job = ScoreOptions
+    Rule = AcceptanceRule
+    classify_pictures = classify_images
+
 _HOMES = {
+    "AcceptanceRule": "scoring.decision",
     "Bottleneck": "records",
     "BottleneckModelHandler": "transforms.run_inference",
     "ComputeBottlenecks": "transforms.compute",
@@ -61,7 +68,6 @@ _HOMES = {
     "Image": "records",
     "ImageEmbeddings": "transforms.ml_transform",
     "ImageClassifierOptions": "head.image_classifier",
-    "Job": "workflows.score_job",
     "LbfgsOptions": "head.lbfgs",
     "Limits": "images.recipe",
     "NewestModelHandler": "transforms.run_inference",
@@ -69,12 +75,12 @@ _HOMES = {
     "ReadStore": "transforms.read_write",
     "Reject": "records",
     "RetrainOptions": "head.retrain",
-    "Rule": "scoring.decision",
     "RunOptions": "workflows.embed",
     "Score": "records",
     "ScoreBottlenecks": "transforms.label",
     "ScoreImages": "transforms.label",
     "ScoreModelHandler": "transforms.run_inference",
+    "ScoreOptions": "workflows.score_options",
     "SplitOptions": "head.split",
     "TrainOptions": "workflows.train",
     "WatchImages": "transforms.streaming",
@@ -82,7 +88,7 @@ _HOMES = {
     "WriteStore": "transforms.read_write",
     "Writing": "images.outputs",
     "check_model_folder": "head.bundle",
-    "classify_pictures": "workflows.classify",
+    "classify_images": "workflows.classify",
     "decode": "images.decode",
     "embed_images": "workflows.embed",
     "evaluate_model": "workflows.evaluate",
@@ -96,11 +102,22 @@ _HOMES = {
     "write_bundle": "head.bundle",
 }
 
+_DEPRECATED = {
+    "Job": "ScoreOptions",
+    "Rule": "AcceptanceRule",
+    "classify_pictures": "classify_images",
+}
+"""Old names -> new ones; they work in 0.2 and go in 0.3, by the rule of one minor version."""
+
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        old, name = name, _DEPRECATED[name]
+        text = f"beam_flowers.{old} is now beam_flowers.{name}; the old name goes in 0.3"
+        warn(text, DeprecationWarning, stacklevel=2)
     if name not in _HOMES:
         raise AttributeError(f"module 'beam_flowers' has no attribute {name!r}")
     return getattr(import_module(f"beam_flowers.{_HOMES[name]}"), name)

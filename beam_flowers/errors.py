@@ -1,43 +1,76 @@
-"""Everything that can go wrong in a way the user can mend, under one base class."""
+"""Defines the errors that a user can mend, under one base class."""
 
 
 class BeamFlowersError(Exception):
-    """Base of all errors raised for a user; the command line prints it and exits with 1."""
+    """Is the base of all errors raised for a user; the command line prints it and exits with 1."""
 
 
 class InputError(BeamFlowersError):
-    """Images, manifests or options that cannot be used as given."""
+    """Names images, manifests or options that cannot be used as given."""
 
 
 class OutputError(InputError):
-    """An output that would replace what has to stay, or is of a kind that is not written.
+    """Names an output that would replace a file that must stay, or has an unknown format.
 
     The command line exits with 2.
     """
 
 
 class BackboneError(BeamFlowersError):
-    """A backbone that is unknown, absent, damaged or not the one that was asked for."""
+    """Names a backbone that is unknown, absent, damaged or another than was asked for."""
 
 
 class StoreError(BeamFlowersError):
-    """A feature store or table that cannot be read or written."""
+    """Names a store or table that cannot be read or written."""
+
+
+class FieldError(BeamFlowersError):
+    """A file that holds something else than this program writes, as it is damaged or foreign.
+
+    Raised as one of its subclasses, which are also the errors of what the file is a part of.
+
+    Attributes:
+        file: its address.
+        field: the place in it, as in `sections['backbone=a-01234567'].parts[3].name`; empty where
+            it is the file as a whole.
+    """
+
+    def __init__(self, message: str, file: str = "", field: str = "") -> None:
+        # All arguments, so that it can be pickled on its way from a worker.
+        super().__init__(message, file, field)
+        self.file = file
+        self.field = field
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class StoreFieldError(FieldError, StoreError):
+    """A file of a store or table that holds something else than this program writes."""
+
+
+class BackboneFieldError(FieldError, BackboneError):
+    """A file of a backbone that holds something else than a network can be built from."""
+
+
+class InputFieldError(FieldError, InputError):
+    """A file given by the user that holds something else than can be used."""
 
 
 class UnreachableError(BeamFlowersError):
-    """A server that does not answer: no fault of the file asked for, so the run ends."""
+    """Names a server that does not answer. The file is not at fault, so the run ends."""
 
 
 class WorkerError(BeamFlowersError):
-    """A worker that is not set up as the driver is: other versions, another store, no weights."""
+    """Names a worker that differs from the driver: other versions, another store, no weights."""
 
 
 class PartLostError(StoreError):
-    """A file that a commit names and that is not there."""
+    """Names a file of a commit that is gone."""
 
 
 class PartDamagedError(PartLostError):
-    """A part whose bytes are not those that were written.
+    """Names a part whose bytes have changed since they were written.
 
     Attributes:
         root: folder of the table.
@@ -55,15 +88,19 @@ class PartDamagedError(PartLostError):
 
 
 class ModelError(BeamFlowersError):
-    """A model bundle that cannot be read or does not fit the vectors."""
+    """Names a model that cannot be read or does not fit the vectors."""
+
+
+class ModelFieldError(FieldError, ModelError):
+    """A file of a model that holds something else than this program writes."""
 
 
 class TrainingError(BeamFlowersError):
-    """Vectors and labels from which no head can be trained."""
+    """Names vectors and labels from which no head can be trained."""
 
 
 class PictureError(BeamFlowersError):
-    """One picture that cannot be used; it becomes a `Reject`, never the end of a run.
+    """Names one image that cannot be used; it becomes a `Reject` and never ends a run.
 
     Attributes:
         error_class: stable name of the failure, for example `Truncated`.

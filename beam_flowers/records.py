@@ -1,4 +1,4 @@
-"""The elements that travel between the steps: small, immutable, without behaviour."""
+"""Defines the elements that travel between steps: small, immutable, without behaviour."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 NOT_AN_IMAGE = "NotAnImage"
-"""`Reject.error_class` of a file that is no picture at all: passed over, not a failure."""
+"""`Reject.error_class` of a file that does not look like an image. It is skipped, not a failure."""
 
 READ = "read"
 """`Reject.stage` of a file that could not be read: no verdict on what it holds."""
 
 
 class Image(NamedTuple):
-    """One file that may hold a picture; nothing of it has been read yet.
+    """Names one file that may hold an image, before it is read.
 
     Attributes:
         uri: absolute path, scheme kept (`s3://...`), not percent-encoded; local paths bare.
@@ -41,7 +41,7 @@ class Image(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """One file that gives no row, and why.
+    """Names one file that gives no row, and the reason.
 
     Attributes:
         image: the file.
@@ -59,13 +59,13 @@ class Reject(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """A file passed over because a path component below the root starts with a dot."""
+    """Names a file that is skipped: a path component below the root starts with a dot."""
 
     uri: str
 
 
 class RootListed(NamedTuple):
-    """The end of one root's listing.
+    """Marks the end of one root's listing.
 
     Attributes:
         root: as in `Image.root`.
@@ -82,11 +82,11 @@ class RootListed(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A decoded picture.
+    """Holds the pixels of a decoded image.
 
     Attributes:
         pixels: uint8 [height, width, 3], RGB, at the size the recipe asks for.
-        width: of the file's picture after EXIF orientation, in pixels.
+        width: of the file's image after EXIF orientation, in pixels.
         height: likewise.
         format: `JPEG`, `PNG`, `WEBP`, `GIF`, `BMP`, `TIFF` or `PPM`. Of a JPEG that was cut and
             taken by `Limits.salvage` also the share of rows that are not there, such as
@@ -100,10 +100,10 @@ class Picture(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Time that threads were busy, added up over all of them.
+    """Holds the seconds that threads were busy, summed over all of them.
 
     Attributes:
-        read: reading, hashing and decoding pictures.
+        read: reading, hashing and decoding images.
         network: computing vectors.
         write: writing them.
     """
@@ -114,7 +114,7 @@ class Seconds(NamedTuple):
 
 
 class Bottleneck(NamedTuple):
-    """A picture's vector.
+    """Holds the embedding of an image.
 
     Attributes:
         image: the file.
@@ -134,17 +134,17 @@ class Bottleneck(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """One label and its score between 0 and 1."""
+    """Holds one label and its score between 0 and 1."""
 
     label: str
     score: float
 
 
 class Score(NamedTuple):
-    """A picture's labels by one model, best first.
+    """Holds the labels of an image by one model, best first.
 
     Attributes:
-        uri: of the picture.
+        uri: of the image.
         sha256: hex digest of its bytes.
         label: the best label that is given, or `unknown`.
         score: of that label; of the best one where it is unknown. A softmax probability, of a
@@ -154,6 +154,7 @@ class Score(NamedTuple):
         labels: all that are given, best first: at most one, of a multi-label model any number.
         bytes: of the image's file, see `Image`.
         modified: likewise.
+        format: see `Picture`.
     """
 
     uri: str
@@ -165,8 +166,9 @@ class Score(NamedTuple):
     labels: tuple[str, ...] = ()
     bytes: int | None = None
     modified: int | None = None
+    format: str | None = None
 
 
 def added(several: Iterable[Seconds]) -> Seconds:
-    """The sum of each attribute."""
+    """Returns the sum of each attribute."""
     return Seconds(*(sum(column) for column in zip(Seconds(), *several, strict=True)))

@@ -1,6 +1,6 @@
-"""The transforms for Beam YAML under the names that users' pipelines give as providers.
+"""Keeps the names of transforms that users' Beam YAML gives as providers.
 
-Stays for good: `beam_flowers.yaml_transforms.FindImages` stands in files that are not ours.
+This module keeps its name: users' files name `beam_flowers.yaml_transforms.FindImages`.
 """
 
 from beam_flowers.transforms.beam_yaml import ComputeBottlenecks as ComputeBottlenecks

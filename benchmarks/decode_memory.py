@@ -19,14 +19,15 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from beam_flowers import images
 from beam_flowers.errors import PictureError
+from beam_flowers.images import decode as decoding
 from beam_flowers.images.decode import decode
-from beam_flowers.images.memory import Gate
+from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import Limits, PixelRecipe
 
 LIMITS = Limits(max_pixels=178_000_000, seconds=300)
@@ -72,6 +73,32 @@ def bit_fields(side: int) -> bytes:
 
 def grey(side: int, type_: str) -> Image.Image:
     return Image.fromarray(np.arange(side * side, dtype=type_).reshape(side, side))
+
+
+def turned() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif.tobytes()
+
+
+def heic(mode: str, side: int, **options: Any) -> bytes:
+    """A HEIC; of `RGB;10` and its like each number has that many bits."""
+    import pillow_heif  # The extra `heic`.
+
+    kind, _, deep = mode.partition(";")
+    if chroma := options.pop("chroma", None):
+        options["enc_params"] = {"chroma": chroma}
+    options["enc_params"] = {"preset": "ultrafast", **options.get("enc_params", {})}
+    pixels = np.asarray(colour(side, kind))
+    if deep:
+        values = (pixels.astype(np.uint16) * 257).tobytes()
+        file = pillow_heif.from_bytes(f"{kind};16", (side, side), values)
+        file[0].info["bit_depth"] = int(deep)
+    else:
+        file = pillow_heif.from_pillow(Image.fromarray(pixels))
+    written = io.BytesIO()
+    file.save(written, **options)
+    return written.getvalue()
 
 
 KINDS: dict[str, Callable[[int], bytes]] = {
@@ -138,6 +165,34 @@ KINDS: dict[str, Callable[[int], bytes]] = {
     "PPM 16": lambda n: saved(grey(n, "uint16"), "PPM"),
     "PPM odd": lambda n: b"P6 %d %d 254\n" % (n, n) + bytes(3 * n * n),
     "PPM plain": lambda n: b"P3 %d %d 255\n" % (n, n) + b"1 " * (3 * n * n),
+    "AVIF": lambda n: saved(colour(n), "AVIF", speed=10),
+    "AVIF 444": lambda n: saved(colour(n), "AVIF", speed=10, subsampling="4:4:4"),
+    "AVIF grey": lambda n: saved(colour(n, "L"), "AVIF", speed=10),
+    "AVIF alpha": lambda n: saved(colour(n, "RGBA"), "AVIF", speed=10),
+    "AVIF turned": lambda n: saved(colour(n), "AVIF", speed=10, exif=turned()),
+    "HEIC": lambda n: heic("RGB", n),
+    "HEIC 444": lambda n: heic("RGB", n, chroma="444"),
+    "HEIC grey": lambda n: heic("L", n),
+    "HEIC alpha": lambda n: heic("RGBA", n),
+    "HEIC 10": lambda n: heic("RGB;10", n),
+    "HEIC 12 alpha 444": lambda n: heic("RGBA;12", n, chroma="444"),
+    "HEIC grey 10": lambda n: heic("L;10", n),
+    "HEIC turned": lambda n: heic("RGB", n, exif=turned()),
+    "HEIC tiles": lambda n: heic("RGB", n, tile_size=512),
+    "HEIC tiles turned": lambda n: heic("RGB", n, tile_size=512, exif=turned()),
+    "JPEG2000": lambda n: saved(colour(n), "JPEG2000"),
+    "JPEG2000 lossy": lambda n: saved(
+        colour(n), "JPEG2000", irreversible=True, quality_layers=[20]
+    ),
+    "JPEG2000 grey": lambda n: saved(colour(n, "L"), "JPEG2000"),
+    "JPEG2000 alpha": lambda n: saved(colour(n, "RGBA"), "JPEG2000"),
+    "JPEG2000 16": lambda n: saved(grey(n, "uint16"), "JPEG2000"),
+    "JPEG2000 tiles": lambda n: saved(colour(n), "JPEG2000", tile_size=(256, 256)),
+    "JPEG2000 small tiles": lambda n: saved(colour(n), "JPEG2000", tile_size=(16, 16)),
+    "JPEG2000 small blocks": lambda n: saved(colour(n), "JPEG2000", codeblock_size=(4, 4)),
+    "JPEG2000 small precincts": lambda n: saved(
+        colour(n, "L"), "JPEG2000", codeblock_size=(4, 4), precinct_size=(8, 8)
+    ),
     "PFM": lambda n: b"Pf\n%d %d\n-1.0\n" % (n, n) + bytes(4 * n * n),
 }  # fmt: skip
 
@@ -155,10 +210,12 @@ class Noting(Gate):
 def peak(path: str) -> tuple[int, int]:
     """Returns bytes that decoding the file adds to the peak of this process, and the estimate."""
     data = Path(path).read_bytes()
-    for kind in ("JPEG", "WEBP", "TIFF deflate"):
+    for kind in ("JPEG", "WEBP", "TIFF deflate", "AVIF", "JPEG2000"):
         decode(KINDS[kind](64), PixelRecipe(224, 224))
+    with contextlib.suppress(ImportError):
+        decode(KINDS["HEIC"](64), PixelRecipe(224, 224))
     noting = Noting(2**60)
-    images.decode.gate = lambda: noting  # type: ignore[assignment]
+    decoding.gate = lambda: noting  # type: ignore[assignment]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         decode(data, PixelRecipe(224, 224), LIMITS)

@@ -29,7 +29,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threshold", type=float, help="label `unknown` below this score")
     own, beams = parser.parse_known_args(arguments)
 
-    model, rule = bf.read_bundle(own.model), bf.Rule(threshold=own.threshold)
+    model, rule = bf.read_bundle(own.model), bf.AcceptanceRule(threshold=own.threshold)
     backbone = bf.resolve(own.backbone) if own.backbone else None
     with beam.Pipeline(options=bf.pipeline_options(beams)) as pipeline:
         found = pipeline | bf.FindImages(own.images)

@@ -33,6 +33,8 @@ def obey(self):
         if where:
             open(where, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
+    elif what == b"memory":
+        raise MemoryError
     while what == b"spin":
         pass
     return load(self)
@@ -45,8 +47,8 @@ def deadly(what: str, where: Path | str = "", seed: int = 0) -> bytes:
     """A sound JPEG whose comment tells obedient decoders what to do.
 
     Args:
-        what: `segv`, `abort`, `exit`, `kill` or `spin`; `segv_once` and `kill_once` do it only
-            if there is no file `where`, and make it.
+        what: `segv`, `abort`, `exit`, `kill`, `memory` or `spin`; `segv_once` and `kill_once` do
+            it only if there is no file `where`, and make it.
         where: of that file.
         seed: of the picture.
     """

@@ -161,7 +161,9 @@ EXPLAINED = {
     ),
     "what was put is read again": ("outcomes.settle: return Settled(outcome, more) => pass",),
     "the next look finds what was committed": ("commit_on_newest: return own => pass",),
-    "False is 0 as a float32": ("Rule.bar: ... => ... self.min_margin or False",),
+    "False is 0 as a float32": (
+        "AcceptanceRule.thresholds_for: ... => ... self.min_margin or False",
+    ),
     "the bit that is lost is that of the sign, the same in all scores >= 0": (
         "best_first: ... => ... np.uint64(33)",
     ),

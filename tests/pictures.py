@@ -56,8 +56,8 @@ def png(width: int = 64, height: int = 48, seed: int = 0, **options: Any) -> byt
 
 @functools.cache
 def each_format(width: int = 64, height: int = 48) -> dict[str, bytes]:
-    """`scene` in all seven formats, some in several kinds: `{kind: file}`, kind begins with
-    the format's name."""
+    """`scene` in all formats, some in several kinds: `{kind: file}`, kind begins with the
+    format's name."""
     image = scene(width, height)
     grey = image.convert("L")
     return {
@@ -83,15 +83,57 @@ def each_format(width: int = 64, height: int = 48) -> dict[str, bytes]:
         "PPM": saved(image, "PPM"),
         "PPM-grey": saved(grey, "PPM"),
         "PPM-plain": b"P3 2 2 255\n255 0 0  0 255 0\n0 0 255  255 255 255\n",
+        "AVIF": saved(image, "AVIF", speed=10),
+        "AVIF-alpha": saved(faded(image), "AVIF", speed=10),
+        "AVIF-animated": animated([image, grey.convert("RGB")], "AVIF"),
+        "HEIC": heic(image),
+        "HEIC-tiles": heic(image, tile_size=32),
+        "HEIC-10": heic(image, bits=10),
+        "JPEG2000": saved(image, "JPEG2000"),
+        "JPEG2000-lossy": saved(image, "JPEG2000", irreversible=True, quality_layers=[8]),
+        "JPEG2000-16": grey16(np.asarray(grey, np.uint16) * 257, "JPEG2000"),
+        "JPEG2000-stream": saved(image, "JPEG2000", no_jp2=True, tile_size=(16, 16)),
     }
+
+
+def faded(image: Image.Image) -> Image.Image:
+    """`image` with an alpha that goes from 0 at the left to 255 at the right."""
+    image = image.convert("RGBA")
+    image.putalpha(Image.linear_gradient("L").rotate(90).resize(image.size))
+    return image
 
 
 def oriented(image: Image.Image, orientation: int, format_: str = "JPEG") -> bytes:
     """`image` as stored, with an EXIF orientation (1-8) that says how to turn it."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
+    if format_ == "HEIC":
+        return heic(image, exif=exif(orientation), quality=95)
     options = {"quality": 95, "subsampling": 0} if format_ == "JPEG" else {}
-    return saved(image, format_, exif=exif, **options)
+    return saved(image, format_, exif=exif(orientation), **options)
+
+
+def exif(orientation: int) -> bytes:
+    """EXIF with an orientation (1-8)."""
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags.tobytes()
+
+
+def heic(
+    image: Image.Image, *, bits: int = 8, exif: bytes = b"", xmp: bytes = b"", **options: Any
+) -> bytes:
+    """A HEIC, turned as its EXIF says; deep ones are RGB or L."""
+    import pillow_heif
+
+    if bits > 8:
+        deep = (np.asarray(image).astype(np.uint16) * 257).tobytes()
+        written = pillow_heif.from_bytes(f"{image.mode};16", image.size, deep)
+        written[0].info["bit_depth"] = bits
+    else:
+        written = pillow_heif.from_pillow(image)
+    written[0].info |= {"exif": exif or None, "xmp": xmp or None}
+    file = io.BytesIO()
+    written.save(file, enc_params={"preset": "ultrafast"}, **options)
+    return file.getvalue()
 
 
 def cmyk_jpeg(image: Image.Image) -> bytes:
@@ -117,7 +159,7 @@ def palette_png(image: Image.Image, transparent: int | bytes | None = None) -> b
 
 def animated(frames: list[Image.Image], format_: str) -> bytes:
     """GIF, WEBP or PNG (APNG) with these frames."""
-    options = {"lossless": True} if format_ == "WEBP" else {}
+    options = {"WEBP": {"lossless": True}, "AVIF": {"speed": 10}}.get(format_, {})
     return saved(
         frames[0], format_, save_all=True, append_images=frames[1:], duration=100, **options
     )
@@ -222,5 +264,5 @@ def bad_files() -> dict[str, bytes]:
         "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(504),
         "truncated.jpg": truncated(jpeg()),
         "bomb.png": bomb_png(),
-        "phone.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "new.jxl": b"\0\0\0\x0cJXL \r\n\x87\n",
     }

@@ -17,6 +17,7 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import main
 from beam_flowers.files import local
+from beam_flowers.store.history import read_version
 from beam_flowers.workflows.embed import RunOptions, Summary, embed_images
 
 PHOTOS = Path(beam_flowers.__file__).parent / "data" / "flowers" / "labelled"
@@ -136,17 +137,30 @@ def labels(table: Path | str) -> dict[str, str | None]:
     return {row["relative_path"]: row["label"] for row in rows(table)}
 
 
-def changed_rows(store: Path | str, before: int, after: int) -> tuple[int, int, int]:
-    """The rows added, removed and changed between two versions, by reading all of both."""
-    columns = ["uri", "sha256", "label"]
-    tables = [
-        beam_flowers.open_dataset(str(store), version=number).to_table(columns=columns)
-        for number in (before, after)
-    ]
-    old, new = ({row["uri"]: row for row in table.to_pylist()} for table in tables)
-    assert [len(old), len(new)] == [len(table) for table in tables]
+def changed_rows(
+    store: Path | str, before: int, after: int, backbone: str | None = None
+) -> tuple[int, int, int]:
+    """The rows added, removed and changed between two versions, by reading all of both.
+
+    Args:
+        store: the store.
+        before: number of the first.
+        after: number of the second.
+        backbone: whose rows are meant, of a store with several; it may have none.
+    """
+    old, new = (_told(store, number, backbone) for number in (before, after))
     changed = sum(old[uri] != new[uri] for uri in old.keys() & new.keys())
     return len(new.keys() - old.keys()), len(old.keys() - new.keys()), changed
+
+
+def _told(store: Path | str, number: int, backbone: str | None) -> dict[str, dict[str, Any]]:
+    sections = read_version(str(store), number).sections.values()
+    if backbone and not any(s.rows for s in sections if s.about["name"] == backbone):
+        return {}
+    table = beam_flowers.open_dataset(str(store), number, backbone)
+    found = {row["uri"]: row for row in table.to_table(["uri", "sha256", "label"]).to_pylist()}
+    assert len(found) == table.count_rows()
+    return found
 
 
 def _is_private(path: Path, table: Path | str) -> bool:

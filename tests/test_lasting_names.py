@@ -38,6 +38,14 @@ def test_an_unknown_transform_is_named():
         import_module("beam_flowers.transforms").FindPictures  # noqa: B018
 
 
+@pytest.mark.parametrize(("old", "new"), sorted(beam_flowers._DEPRECATED.items()))
+def test_an_old_name_works_with_a_warning_that_names_the_new_one(old, new):
+    with pytest.warns(DeprecationWarning, match=f"beam_flowers.{new}; the old name") as warned:
+        assert getattr(beam_flowers, old) is getattr(beam_flowers, new)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert old not in beam_flowers.__all__
+
+
 def test_the_printed_command_that_cancels_a_job():
     command = [sys.executable, "-m", "beam_flowers.runs.jobs", "localhost:1", "job"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

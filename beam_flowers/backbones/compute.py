@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -17,6 +18,7 @@ from beam_flowers import files
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError
+from beam_flowers.images.memory_gate import Gate, memory_limit
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Seconds, added
 
@@ -132,7 +134,8 @@ def hash_files(images: Sequence[Image], limits: Limits | None = None) -> list[Ha
 
 
 def _hash(image: Image, limits: Limits) -> Hashed | Reject:
-    content = read_content(image, limits)
+    with _room(image, limits):
+        content = read_content(image, limits)
     return content if isinstance(content, Reject) else Hashed(content[0], content[2])
 
 
@@ -154,6 +157,32 @@ def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Rej
     return image, data, hashlib.sha256(data).hexdigest()
 
 
+_SMALL_FILE = 1 << 22
+"""Bytes of a file that is read without asking: all threads together then hold some megabytes."""
+
+
+@contextlib.contextmanager
+def _room(image: Image, limits: Limits) -> Iterator[None]:
+    """Waits until a large file has room beside those that other threads have in memory.
+
+    A file whose size is not known goes without.
+    """
+    size = min(image.bytes or 0, limits.max_bytes)
+    if size <= _SMALL_FILE:
+        yield
+        return
+    gate = _files_gate()
+    # Twice, as its decoder process has a copy. One that is larger than any may be waits until it
+    # is alone: whether it is read is for `max_bytes` to say.
+    with gate.hold(min(2 * size, gate.most), "file"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _files_gate() -> Gate:
+    return Gate(memory_limit())
+
+
 def _compute(
     images: Sequence[Image], engine: Engine, limits: Limits, claims: dict[str, str]
 ) -> Done:
@@ -161,7 +190,8 @@ def _compute(
     outcomes: list[_Outcome | None] = []
     pictures: list[tuple[Image, str, Picture]] = []
     for image in images:
-        result = _open(image, engine.recipe, limits, claims)
+        with _room(image, limits):
+            result = _open(image, engine.recipe, limits, claims)
         if isinstance(result, Reject | _Copy):
             outcomes.append(result)
         else:

@@ -8,14 +8,38 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from beam_flowers import files
 from beam_flowers.backbones.tf_runtime import Network, tensorflow
+from beam_flowers.errors import BackboneFieldError
+from beam_flowers.files.typed import Form
 
 Arrays = dict[str, npt.NDArray[np.float32]]
+
+
+class _Block(msgspec.Struct):
+    """Types of the fields of a block in `architecture.json` that are read."""
+
+    stride: Annotated[int, msgspec.Meta(ge=1, le=8)]
+    expand_ratio: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    residual: bool
+
+
+class _Architecture(msgspec.Struct):
+    """Likewise of the whole file."""
+
+    input_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    batch_norm_epsilon: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    blocks: Annotated[list[_Block], msgspec.Meta(max_length=1000)]
+
+
+_ADVICE = "get it again from where the weights came from"
+_FORM = Form(_Architecture, BackboneFieldError, _ADVICE, most=1 << 20)
 
 
 def load(weights_file: str) -> Network:
@@ -27,7 +51,10 @@ def load(weights_file: str) -> Network:
 
 def read(weights_file: str) -> tuple[dict[str, Any], Arrays]:
     """The architecture as its JSON has it, and the arrays as `fold` gives them."""
-    architecture = json.loads(Path(weights_file).with_name("architecture.json").read_text("utf-8"))
+    path = str(Path(weights_file).with_name("architecture.json"))
+    data = files.read_document(path, _FORM)
+    _FORM.read(data, path)
+    architecture = json.loads(data)
     with np.load(weights_file, allow_pickle=False) as stored:
         return architecture, fold(dict(stored), architecture["batch_norm_epsilon"])
 

@@ -17,7 +17,7 @@ from beam_flowers.cli.shared_flags import (
 
 if TYPE_CHECKING:
     from beam_flowers.records import Score
-    from beam_flowers.scoring.decision import Bar
+    from beam_flowers.scoring.decision import Thresholds
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +42,16 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     warm_up()
     from beam_flowers.head.bundle import model_id
     from beam_flowers.records import Reject
-    from beam_flowers.workflows.classify import classify_pictures
+    from beam_flowers.workflows.classify import classify_images
 
     models, rule = read_models(arguments), rule_of(arguments)
     networks = backbones_of(next(iter(models.values())), arguments)
     bundles = fitted(list(models.values()), networks, arguments)
     models = dict(zip(models, bundles, strict=True))
-    known = {model_id(bundle): (name, rule.bar(bundle)) for name, bundle in models.items()}
-    results = classify_pictures(
+    known = {
+        model_id(bundle): (name, rule.thresholds_for(bundle)) for name, bundle in models.items()
+    }
+    results = classify_images(
         arguments.images, bundles, networks, arguments.top_k, rule, limits_of(arguments)
     )
     for name, result in zip(arguments.images, results, strict=True):
@@ -57,12 +59,12 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
             warn(f"{name}: {result.message}")
             continue
         for score in result:
-            model, bar = known[score.model_id]
-            print(_line(name if len(models) == 1 else f"{name}  {model}", score, bar))
+            model, thresholds = known[score.model_id]
+            print(_line(name if len(models) == 1 else f"{name}  {model}", score, thresholds))
     return int(any(isinstance(result, Reject) for result in results))
 
 
-def _line(name: str, score: Score, bar: Bar) -> str:
-    if bar.may_be_unknown:
+def _line(name: str, score: Score, thresholds: Thresholds) -> str:
+    if thresholds.may_be_unknown:
         name = f"{name}  [{', '.join(score.labels) or score.label}]"
     return table_line(name, score.top_k)

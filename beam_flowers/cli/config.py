@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_flowers.cli.beam_flags import split_flags
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, InputFieldError
 
 if TYPE_CHECKING:
     import yaml
@@ -23,6 +23,15 @@ BEAM = "beam"
 
 _ASIDE = "x-"
 """Begin of top-level keys that are passed over: a place for anchors."""
+
+MOST_BYTES = 2 << 20
+"""Of a file. One that names 10,000 images by paths of 200 letters has as many."""
+MOST_VALUES = 20_000
+"""In a file, with each alias counted as what it names."""
+MOST_DEPTH = 16
+"""Of lists and mappings inside of each other; flags have 4."""
+MOST_LETTERS = 4_300
+"""Of a value. Paths have 4,096 at most on Linux, and longer numbers Python does not print."""
 
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -71,9 +80,10 @@ class Config:
     sections: Mapping[str, Mapping[str, Setting]]
     lines: Mapping[str, int]
 
-    def error(self, line: int, message: str) -> InputError:
+    def error(self, line: int, message: str) -> InputFieldError:
         """Returns an error that names a line."""
-        return InputError(f"{self.path}, line {line}: {message}")
+        place = f"line {line}"
+        return InputFieldError(f"{self.path}, {place}: {message}", self.path, place)
 
 
 def config_named_in(arguments: Sequence[str]) -> str | None:
@@ -94,7 +104,8 @@ def read_config(path: str) -> Config:
     from beam_flowers import files
 
     try:
-        data = files.read_bytes(files.absolute(path))
+        # No more than is looked at: it may be a pipe of the shell, or a device.
+        data = files.read_bytes(files.absolute(path), MOST_BYTES + 1)
     except OSError as error:
         raise InputError(
             f"--config {path} cannot be read: {error.strerror or error}; "
@@ -107,7 +118,10 @@ def parse_config(data: bytes, path: str = "config") -> Config:
     """Returns the settings in a file's content; raises as `read_config` does."""
     import yaml
 
+    if len(data) > MOST_BYTES:
+        raise InputFieldError(f"{path}: more than {MOST_BYTES} bytes are no configuration", path)
     try:
+        _require_bounded(yaml.parse(data, yaml.SafeLoader), Config(path, {}, {}))
         loader = yaml.SafeLoader(data)
         root = loader.get_single_node()
         sections = _mapping(root, loader, Config(path, {}, {})) if root else {}
@@ -120,6 +134,62 @@ def parse_config(data: bytes, path: str = "config") -> Config:
         raise InputError(f"{path}{place}: no YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
+
+
+@dataclass
+class _Extent:
+    """How much there is of a value once its aliases are written out.
+
+    Attributes:
+        values: number of them.
+        depth: of the deepest one.
+    """
+
+    values: int = 0
+    depth: int = 0
+
+
+def _require_bounded(events: Iterable[yaml.Event], config: Config) -> None:
+    """Check what a document becomes, of which 300 bytes can stand for a billion values.
+
+    Raises:
+        InputFieldError: it has too many values, is too deep, or contains itself.
+    """
+    import yaml
+
+    anchors: dict[str, _Extent | None] = {}
+    open_ones: list[tuple[str | None, _Extent]] = [(None, _Extent())]
+    for event in events:
+        if not isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            continue
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            # Until its end nothing can name it.
+            anchors |= {event.anchor: None} if event.anchor else {}
+            open_ones.append((event.anchor, _Extent()))
+            if len(open_ones) > MOST_DEPTH:
+                raise config.error(line, f"more than {MOST_DEPTH} levels deep")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, extent = open_ones.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            anchor, named = None, anchors.get(event.anchor, _Extent())
+            if named is None:
+                raise config.error(line, f"{event.anchor!r} would contain itself")
+            extent = named
+        else:
+            anchor, extent = event.anchor, _Extent()
+            if len(event.value) > MOST_LETTERS:
+                raise config.error(line, f"more than {MOST_LETTERS} letters are no value of a flag")
+        if anchor:
+            anchors[anchor] = extent
+        around = open_ones[-1][1]
+        around.values += extent.values + 1
+        around.depth = max(around.depth, extent.depth + 1)
+        if around.values > MOST_VALUES or around.depth > MOST_DEPTH:
+            counted = "each alias counted as what it names"
+            message = f"more than {MOST_VALUES} values or {MOST_DEPTH} levels, {counted}"
+            raise config.error(line, message)
 
 
 def _mapping(node: yaml.Node, loader: yaml.SafeLoader, config: Config, depth: int = 0) -> Any:

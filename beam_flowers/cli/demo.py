@@ -68,11 +68,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _check(work: str, model: str, table: str, terms: Writing) -> None:
     from beam_flowers.head.bundle import check_model_folder
-    from beam_flowers.workflows.score_job import Job, check_outputs
+    from beam_flowers.workflows.score_options import ScoreOptions, check_outputs
 
     terms.check_folder(work, "the demo", _NAMES.__contains__, lambda folder: True)
     check_model_folder(model, terms)
-    check_outputs(Job((), table, writing=terms))
+    check_outputs(ScoreOptions((), table, writing=terms))
 
 
 def _run(
@@ -91,7 +91,7 @@ def _run(
     from beam_flowers.head.split import SplitOptions
     from beam_flowers.workflows.embed import RunOptions, embed_images
     from beam_flowers.workflows.score import score_images
-    from beam_flowers.workflows.score_job import Job
+    from beam_flowers.workflows.score_options import ScoreOptions
     from beam_flowers.workflows.train import TrainOptions, train_model
 
     options, backbone = RunOptions(beams), resolve(DEFAULT_BACKBONE)
@@ -109,7 +109,7 @@ def _run(
     )
     print_trained(trained, model)
     tell("\n3. score: photographs that the head has not seen, most confident first")
-    job = Job((str(photos / "unseen"),), table, writing=terms)
+    job = ScoreOptions((str(photos / "unseen"),), table, writing=terms)
     score_images(job, trained.bundle, backbone, options, warn, progress)
 
 

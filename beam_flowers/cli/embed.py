@@ -16,6 +16,7 @@ from beam_flowers.cli.shared_flags import (
     IMAGES,
     add_images,
     add_run,
+    add_salvage,
     add_weights,
     in_precision,
     resolve_backbone,
@@ -76,13 +77,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="if the files of more of the stored images than this are gone, and of more than 100, "
         "take none out of the store, add what is new and exit with 4 (default 0.25; 1 allows all)",
     )
-    parser.add_argument(
-        "--salvage",
-        type=float,
-        metavar="SHARE",
-        help="take JPEGs that end early, if no larger share of their rows is missing; the column "
-        "`format` then says how much is (default 0)",
-    )
+    add_salvage(parser, "the column `format` then says how much is")
     add_weights(parser)
     add_augment(parser)
     add_run(parser)
@@ -128,6 +123,6 @@ def _embed(
     if not copies:
         return summary, ""
     augmented = contrib("augment.job").augment_store(
-        store, backbone, copies, options, warn, progress
+        store, backbone, copies, options, warn=warn, progress=progress
     )
     return summary, f"{augmented} (store: {files.join(store, AUGMENTED)})"

@@ -83,10 +83,10 @@ def _export_store(arguments: argparse.Namespace) -> int:
         arguments.model,
         arguments.to,
         arguments.output,
-        arguments.backbone,
-        arguments.scores,
-        warn,
-        writing(arguments),
+        backbone=arguments.backbone,
+        scores=arguments.scores,
+        warn=warn,
+        writing=writing(arguments),
     )
     print(f"{arguments.to}: {arguments.output} ({exported.rows} of {exported.stored} rows)")
     return 0

@@ -13,11 +13,11 @@ from beam_flowers.errors import InputError, ModelError
 if TYPE_CHECKING:
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
-    from beam_flowers.scoring.decision import Rule
+    from beam_flowers.scoring.decision import AcceptanceRule
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    """`--model` and the rule of `Rule`."""
+    """`--model` and the rule of `AcceptanceRule`."""
     parser.add_argument(
         "--model",
         required=True,
@@ -48,11 +48,11 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def rule_of(arguments: argparse.Namespace) -> Rule:
+def rule_of(arguments: argparse.Namespace) -> AcceptanceRule:
     """The rule, from `add_models`' flags."""
-    from beam_flowers.scoring.decision import Rule
+    from beam_flowers.scoring.decision import AcceptanceRule
 
-    return Rule(arguments.threshold, arguments.min_margin, arguments.target_precision)
+    return AcceptanceRule(arguments.threshold, arguments.min_margin, arguments.target_precision)
 
 
 def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
@@ -67,8 +67,8 @@ def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
     rule = rule_of(arguments)
     make_labellers(list(bundles.values()), rule)
     for name, bundle in bundles.items():
-        if choice := rule.bar(bundle).choice:
-            print(f"{name}: {choice}")
+        if point := rule.thresholds_for(bundle).operating_point:
+            print(f"{name}: {point}")
     return bundles
 
 

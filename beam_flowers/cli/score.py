@@ -15,6 +15,7 @@ from beam_flowers.cli.shared_flags import (
     add_images,
     add_overwrite,
     add_run,
+    add_salvage,
     add_top_k,
     add_weights,
     run_options,
@@ -27,7 +28,7 @@ from beam_flowers.cli.shared_flags import (
 if TYPE_CHECKING:
     from beam_flowers.workflows.progress import Progress
     from beam_flowers.workflows.score import ScoreSummary
-    from beam_flowers.workflows.score_job import Job
+    from beam_flowers.workflows.score_options import ScoreOptions
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
@@ -55,6 +56,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     add_top_k(parser)
     _add_layout(parser)
+    add_salvage(
+        parser,
+        "a column `format` then says how much is, also of rows that a store has. Of pictures that "
+        "were rejected before, with --retry-rejects",
+    )
     add_weights(parser)
     add_run(parser)
 
@@ -95,7 +101,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:
     from beam_flowers.workflows.score import score_images
-    from beam_flowers.workflows.score_job import check_outputs
+    from beam_flowers.workflows.score_options import check_outputs
     from beam_flowers.workflows.score_stored import is_store
 
     job = _job(arguments)
@@ -109,10 +115,10 @@ def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) 
     return score_images(job, bundles, networks, options, warn, progress)
 
 
-def _job(arguments: argparse.Namespace) -> Job:
-    from beam_flowers.workflows.score_job import Job
+def _job(arguments: argparse.Namespace) -> ScoreOptions:
+    from beam_flowers.workflows.score_options import ScoreOptions
 
-    return Job(
+    return ScoreOptions(
         tuple(sources(arguments)),
         arguments.output,
         arguments.store,

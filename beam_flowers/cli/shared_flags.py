@@ -222,6 +222,17 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_salvage(parser: argparse.ArgumentParser, told: str) -> None:
+    """`--salvage`; `told` says what rows tell of it."""
+    parser.add_argument(
+        "--salvage",
+        type=float,
+        metavar="SHARE",
+        help="take JPEGs that end early, if no larger share of their rows is missing; "
+        f"{told} (default 0)",
+    )
+
+
 _LIMITS = ("max_pixels", "max_bytes", "salvage")
 
 

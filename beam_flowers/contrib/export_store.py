@@ -1,25 +1,37 @@
-"""`export` of a store: its vectors, labels and pictures for programs that show them."""
+"""Exports a store's vectors, labels and images for TensorBoard's projector or for FiftyOne."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool
-from beam_flowers.contrib.fiftyone import write_fiftyone
 from beam_flowers.contrib.projector import MOST_POINTS, write_projector
 from beam_flowers.errors import InputError
 from beam_flowers.images.outputs import Writing, check_target, placing
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.features import Features, read_features
 
+_ROWS = 4096
+"""Vectors that are copied at once: all of them may not fit into memory."""
+
+_Predictions = list[tuple[str, float] | None]
+"""Label and score, 0..1, of each image of the store."""
+
 
 class Exported(NamedTuple):
-    """How many rows were written, and of how many that the store has."""
+    """Counts of one export.
+
+    Attributes:
+        rows: number of rows written.
+        stored: number of rows of the store.
+    """
 
     rows: int
     stored: int
@@ -27,8 +39,9 @@ class Exported(NamedTuple):
 
 def export_store(
     store: str,
-    kind: str,
+    format: str,
     output: str,
+    *,
     backbone: str | None = None,
     scores: str | None = None,
     warn: Callable[[str], None] = print,
@@ -38,30 +51,27 @@ def export_store(
 
     Args:
         store: folder.
-        kind: `projector` or `fiftyone`.
+        format: `projector` or `fiftyone`.
         output: local folder.
-        backbone: whose vectors, where the store has several.
-        scores: a table of scores, whose labels are the predictions.
-        warn: takes a line for the user.
-        writing: the terms; by default nothing may be there yet.
+        backbone: name of the vectors' backbone; needed if the store has several.
+        scores: a score table, whose labels become predictions.
+        warn: called with a line for the user.
+        writing: terms of replacing files; by default the output must not exist.
 
     Raises:
-        OutputError: something is there that must stay.
-        InputError: the table of scores has none of the pictures.
-        StoreError: there is no such store, or it has no vectors.
+        OutputError: if the output exists and must stay.
+        InputError: if the score table has none of the images.
+        StoreError: if there is no such store, or it has no vectors.
     """
     writing = (writing or Writing()).reading(store, scores)
-    target = check_target(output, f"an export to {kind}", writing)
+    target = check_target(output, f"an export to {format}", writing)
     features = read_features(files.absolute(store), backbone)[1]
     predictions = _predictions(features, scores)
     with placing(target) as made:
         os.mkdir(made)
-        write = _write_projector if kind == "projector" else _write_fiftyone
+        write = _write_projector if format == "projector" else _write_fiftyone
         count = write(made, features, predictions, warn)
     return Exported(count, len(features.uris))
-
-
-_Predictions = list[tuple[str, float] | None]
 
 
 def _predictions(features: Features, scores: str | None) -> _Predictions | None:
@@ -69,8 +79,8 @@ def _predictions(features: Features, scores: str | None) -> _Predictions | None:
         return None
     table = read_scores(scores)
     given = zip(table.given, map(float, table.scores), strict=True)
-    found = dict(zip(table.uris, given, strict=True))
-    predictions = [found.get(uri) for uri in features.uris]
+    by_uri = dict(zip(table.uris, given, strict=True))
+    predictions = [by_uri.get(uri) for uri in features.uris]
     if not any(predictions):
         raise InputError(f"{scores!r} has no score of a picture of the store; score that store")
     return predictions
@@ -82,7 +92,7 @@ def _write_projector(
     predictions: _Predictions | None,
     warn: Callable[[str], None],
 ) -> int:
-    # The order of the contents' digests is by chance, and the same for every export.
+    # Digests are in random order, which is the same for every export.
     order = np.argsort(np.array(features.sha256), kind="stable")[:MOST_POINTS]
     if len(order) < len(features.uris):
         warn(f"the projector loads {MOST_POINTS:,} points: the others of the store are left out")
@@ -106,8 +116,37 @@ def _write_fiftyone(
     predictions: _Predictions | None,
     warn: Callable[[str], None],
 ) -> int:
+    """Writes a `FiftyOneImageClassificationDataset`; images stay where they are.
+
+    `labels.json` and `data.json` are a dataset; `predictions.json` is a second `labels_path` for
+    its images. FiftyOne reads images in the order of their keys, which is that of `vectors.npy`.
+    The format: https://docs.voxel51.com/user_guide/import_datasets.html
+    """
     elsewhere = sum(not files.is_local(uri) for uri in features.uris)
     if elsewhere:
         warn(f"{elsewhere} of the pictures are no local files: FiftyOne cannot show them")
-    write_fiftyone(folder, features.uris, features.labels, features.vectors, predictions)
-    return len(features.uris)
+    keys = [hashlib.sha256(uri.encode()).hexdigest()[:24] for uri in features.uris]
+    classes = sorted({label for label in features.labels if label is not None})
+    numbers = {name: number for number, name in enumerate(classes)}
+    targets = [None if label is None else numbers[label] for label in features.labels]
+    _write(folder, "data", dict(zip(keys, features.uris, strict=True)))
+    _write(folder, "labels", {"classes": classes, "labels": _by_key(keys, targets)})
+    if predictions is not None:
+        named = [p and {"label": p[0], "confidence": p[1]} for p in predictions]
+        _write(folder, "predictions", {"labels": _by_key(keys, named)})
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    path, shape = os.path.join(folder, "vectors.npy"), (len(keys), features.vectors.shape[1])
+    target = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+    for start in range(0, len(order), _ROWS):
+        target[start : start + _ROWS] = features.vectors[order[start : start + _ROWS]]
+    target.flush()
+    return len(keys)
+
+
+def _by_key(keys: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    return dict(sorted(zip(keys, values, strict=True)))
+
+
+def _write(folder: str, name: str, content: dict[str, Any]) -> None:
+    with open(os.path.join(folder, f"{name}.json"), "w", encoding="utf-8") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1)

@@ -1,4 +1,4 @@
-"""Vectors for TensorBoard's embedding projector (https://projector.tensorflow.org)."""
+"""Writes vectors for TensorBoard's embedding projector (https://projector.tensorflow.org)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
 MOST_POINTS = 100_000
-"""The projector loads no more (tensorflow/tensorboard#773)."""
+"""Most points that the projector loads (tensorflow/tensorboard#773)."""
 
 _SPRITE = 8192
-"""Pixels of the longest side of a picture that every WebGL can hold."""
+"""Largest side of an image in pixels that every WebGL supports."""
 _TILE = 64
 _MISSING = (128, 128, 128)
 
@@ -49,14 +49,14 @@ def write_projector(
     """Writes `tensors.tsv`, `metadata.tsv`, `sprite.png` and `projector_config.pbtxt`.
 
     Args:
-        folder: is there.
+        folder: an existing local folder.
         vectors: float32 [N, D], N <= `MOST_POINTS`.
-        columns: of the metadata, each [N]; two or more, since a single one has no header.
-        uris: [N], of the pictures; grey stands for one that cannot be read any more.
-        threads: decode.
+        columns: metadata by name, each [N]; two or more, as a single one would have no header.
+        uris: [N], addresses of the images; those that cannot be read are grey.
+        threads: threads that decode.
 
     Returns:
-        The number of pictures that could not be read.
+        The number of images that could not be read.
     """
     with open(os.path.join(folder, "tensors.tsv"), "w", encoding="utf-8") as file:
         for vector in vectors:
@@ -73,12 +73,12 @@ def write_projector(
 
 
 def tile_side(count: int) -> int:
-    """Pixels of one picture's side in the sprite of so many."""
+    """Returns the side of one image in pixels, in a sprite of `count` images."""
     return max(1, min(_TILE, _SPRITE // _across(count)))
 
 
 def _across(count: int) -> int:
-    # The projector takes a sprite for a square of pictures, row by row.
+    # The projector expects a square of images, row by row.
     return max(1, math.ceil(math.sqrt(count)))
 
 

@@ -1,1 +1,1 @@
-"""What is wrong with a collection of pictures, found before any network runs."""
+"""Finds problems of a collection of images before any backbone runs."""

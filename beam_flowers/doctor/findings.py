@@ -1,8 +1,8 @@
-"""Facts about files → findings about the collection, each with what to do."""
+"""Turns facts about files into findings about the collection, each with its remedy."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -13,17 +13,18 @@ from beam_flowers.images.labels import collisions
 from beam_flowers.records import NOT_AN_IMAGE
 
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-"""`error`: training would fail or a class be lost; `warning`: results suffer; `note`: good to
-know, dealt with by itself."""
+"""Severities in their order. `error`: training would fail or lose a class; `warning`: results
+suffer; `note`: the commands deal with it by themselves."""
 
 TINY = 64
-"""Pixels of the shorter side below which a picture is mostly made up by enlarging it."""
+"""Shorter side in pixels below which enlarging makes up most of what the backbone sees."""
 EXTREME = 4.0
-"""Longer by shorter side from which a network, which sees a square, sees too little of it."""
+"""Ratio of sides from which too little is left in the square that the backbone sees."""
 FEW = 20
-"""Pictures of a class below which its accuracy is a matter of luck; retrain.py's own warning."""
+"""Images of a class below which its accuracy is a matter of luck; retrain.py's own warning."""
 
 _EXTENSIONS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
@@ -34,26 +35,26 @@ _EXTENSIONS = {
     "TIFF": ("tif", "tiff"),
     "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
 }
-_ANY_EXTENSION = frozenset(e for known in _EXTENSIONS.values() for e in known)
+_ANY_EXTENSION = frozenset(e for extensions in _EXTENSIONS.values() for e in extensions)
 _TRAITS = {
-    "rotated": "turned by their EXIF orientation; they are put upright before the network",
-    "cmyk": "in print colours (CMYK), converted without their colour profile",
-    "alpha": "with transparency, which is laid over white",
     "16-bit": "of 16 bits a channel, reduced to 8",
+    "alpha": "with transparency, which is laid over white",
     "animated": "of several frames, of which the first is used",
+    "cmyk": "in print colours (CMYK), converted without their colour profile",
+    "rotated": "turned by their EXIF orientation; they are put upright before the network",
 }
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to know.
+    """A problem or a note, with its files.
 
     Attributes:
         kind: stable name.
-        severity: see `SEVERITIES`.
-        message: what it is, and what to do.
+        severity: one of `SEVERITIES`.
+        message: the problem and its remedy.
         groups: the files, by uri; those that belong together, such as copies, in one group.
-        error_class: of files that will be rejected: as what.
+        error_class: error class of the future rejects; None if the files can be used.
     """
 
     kind: str
@@ -64,41 +65,42 @@ class Finding:
 
     @property
     def files(self) -> int:
+        """Number of files."""
         return sum(map(len, self.groups))
 
 
 def find_problems(
     facts: Sequence[Facts], folders: Iterable[str] = (), splits: int = 3
 ) -> list[Finding]:
-    """All findings, the most severe first.
+    """Returns all findings, the most severe first.
 
     Args:
         facts: of every file that is not hidden.
-        folders: names of the folders that stand for classes, with or without pictures in them.
-        splits: number of splits that each class needs a picture in.
+        folders: names of the folders that stand for classes, also of those without images.
+        splits: number of splits that each class needs an image in.
     """
     usable = [fact for fact in facts if fact.error_class is None]
-    found = [
+    findings = [
         *_unusable(facts),
         *_classes(usable, folders, splits),
         *_copies(usable),
         *_alike(usable),
-        *_shapes(usable),
-        *_names(usable),
+        *_odd_images(usable),
     ]
-    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+    return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def _unusable(facts: Sequence[Facts]) -> Iterator[Finding]:
     unusable = [fact for fact in facts if fact.error_class]
-    groups = _grouped(unusable, lambda f: (f.error_class or "", _named_as_picture(f)))
-    for (error_class, named), members in sorted(groups.items()):
-        # A stray text file is passed over in peace; a `.jpg` that is none is a picture lost.
-        stray = error_class == NOT_AN_IMAGE and not named
+    groups = _grouped(unusable, lambda f: (f.error_class or "", _extension(f) in _ANY_EXTENSION))
+    for (error_class, named_as_image), members in sorted(groups.items()):
         message = f"will be rejected as {error_class}: {members[0].message}"
-        if error_class == NOT_AN_IMAGE and named:
+        severity: Severity = "warning"
+        # A text file beside the images is no loss; a `.jpg` that is no image may be one.
+        if error_class == NOT_AN_IMAGE and named_as_image:
             message = f"named as pictures; {message}"
-        severity: Severity = "note" if stray else "warning"
+        elif error_class == NOT_AN_IMAGE:
+            severity = "note"
         yield Finding("unusable", severity, message, _singles(members), error_class)
 
 
@@ -110,134 +112,126 @@ def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> It
     for name in sorted(set(folders) - contents.keys()):
         yield Finding("empty-class", "error", f"folder {name!r} holds no usable picture")
     if len(contents) == 1:
-        yield Finding(
-            "one-class", "error", f"only one class, {next(iter(contents))!r}: a head needs two"
-        )
+        message = f"only one class, {next(iter(contents))!r}: a head needs two"
+        yield Finding("one-class", "error", message)
     for names in collisions(contents):
-        yield Finding(
-            "colliding-labels",
-            "error",
-            f"labels that differ in writing only: {', '.join(map(repr, names))}; rename one",
-        )
+        message = f"labels that differ in writing only: {', '.join(map(repr, names))}; rename one"
+        yield Finding("colliding-labels", "error", message)
     for name, distinct in sorted(contents.items()):
-        if len(distinct) < splits:
-            message = (
-                f"class {name!r} has {_pictures(len(distinct))}; each split needs one of "
-                f"its own, {splits} in all: add some, or leave the class out"
+        count = len(distinct)
+        message = f"class {name!r} has {count} different picture{'s' * (count != 1)}; "
+        if count < splits:
+            message += (
+                f"each split needs one of its own, {splits} in all: add some, or leave the class "
+                "out"
             )
-            yield Finding("small-class", "error" if len(distinct) < 2 else "warning", message)
-        elif len(distinct) < FEW:
-            yield Finding(
-                "small-class",
-                "warning",
-                f"class {name!r} has {_pictures(len(distinct))}; below {FEW} its accuracy "
-                "is a matter of luck",
-            )
-    without = [fact for fact in usable if fact.image.label is None]
-    if without:
-        yield Finding(
-            "no-label", "note", "without a label: scored, not trained on", _singles(without)
-        )
+            yield Finding("small-class", "error" if count < 2 else "warning", message)
+        elif count < FEW:
+            message += f"below {FEW} its accuracy is a matter of luck"
+            yield Finding("small-class", "warning", message)
+    if without := [fact for fact in usable if fact.image.label is None]:
+        message = "without a label: scored, not trained on"
+        yield Finding("no-label", "note", message, _singles(without))
 
 
 def _copies(usable: Sequence[Facts]) -> Iterator[Finding]:
     groups = [g for g in _grouped(usable, lambda f: f.sha256).values() if len(g) > 1]
-    torn, same = _by_labels(groups)
-    if torn:
-        message = "the same bytes under two labels: one of them is wrong"
-        yield Finding("two-labels", "warning", message, _uris(torn))
-    if same:
-        message = "the same bytes more than once: computed once, kept on one side of the split"
-        yield Finding("duplicates", "note", message, _uris(same))
+    return _repeated(
+        groups,
+        ("two-labels", "the same bytes under two labels: one of them is wrong"),
+        (
+            "duplicates",
+            "the same bytes more than once: computed once, kept on one side of the split",
+        ),
+    )
 
 
-def _alike(usable: Sequence[Facts]) -> Iterator[Finding]:
+def _alike(usable: Sequence[Facts]) -> Iterable[Finding]:
     if not looks_are_known():
         message = "pictures that look alike were not looked for: pip install 'beam-flowers[doctor]'"
-        yield Finding("not-checked", "note", message)
-        return
+        return [Finding("not-checked", "note", message)]
     known = [fact for fact in usable if fact.look is not None]
     groups = [[known[i] for i in g] for g in groups_alike([f.look or 0 for f in known])]
-    groups = [g for g in groups if len({fact.sha256 for fact in g}) > 1]
-    torn, same = _by_labels(groups)
-    if torn:
-        message = "pictures that look alike under two labels: look whether one of them is wrong"
-        yield Finding("alike-two-labels", "warning", message, _uris(torn))
-    if same:
-        message = (
+    return _repeated(
+        # Groups of equal bytes only are reported as copies.
+        [group for group in groups if len({fact.sha256 for fact in group}) > 1],
+        (
+            "alike-two-labels",
+            "pictures that look alike under two labels: look whether one of them is wrong",
+        ),
+        (
+            "alike",
             "pictures that look alike: on both sides of a split they make the accuracy look "
-            "better than it is"
-        )
-        yield Finding("alike", "note", message, _uris(same))
+            "better than it is",
+        ),
+    )
 
 
-def _by_labels(groups: Iterable[list[Facts]]) -> tuple[list[list[Facts]], list[list[Facts]]]:
-    """The groups whose files have several labels, and those that have one."""
-    torn: list[list[Facts]] = []
-    same: list[list[Facts]] = []
-    for group in groups:
-        (torn if len({fact.image.label for fact in group}) > 1 else same).append(group)
-    return torn, same
+def _repeated(
+    groups: Iterable[list[Facts]], two_labels: tuple[str, str], one_label: tuple[str, str]
+) -> Iterator[Finding]:
+    """Yields a finding, given as kind and message, for groups with two labels and with one."""
+    by_labels = _grouped(groups, lambda group: len({fact.image.label for fact in group}) > 1)
+    cases: tuple[tuple[bool, Severity, tuple[str, str]], ...] = (
+        (True, "warning", two_labels),
+        (False, "note", one_label),
+    )
+    for several, severity, (kind, message) in cases:
+        if members := by_labels.get(several):
+            uris = tuple(tuple(sorted(fact.image.uri for fact in group)) for group in members)
+            yield Finding(kind, severity, message, uris)
 
 
-def _shapes(usable: Sequence[Facts]) -> Iterator[Finding]:
-    tiny = [fact for fact in usable if min(fact.width, fact.height) < TINY]
-    if tiny:
-        yield Finding("tiny", "warning", f"shorter side below {TINY} pixels", _singles(tiny))
-    extreme = [f for f in usable if max(f.width, f.height) >= EXTREME * min(f.width, f.height)]
-    if extreme:
-        message = (
-            f"longer side {EXTREME:g} times the shorter one or more: the network sees a square"
-        )
-        yield Finding("extreme-shape", "warning", message, _singles(extreme))
-
-    blank = [fact for fact in usable if fact.blank]
-    if blank:
-        message = "of one colour all over: an export that failed, or a covered lens"
-        yield Finding("blank", "warning", message, _singles(blank))
-
-
-def _names(usable: Sequence[Facts]) -> Iterator[Finding]:
-    wrong = [fact for fact in usable if not _fits(fact)]
-    if wrong:
-        first = wrong[0]
-        message = (
-            f"extension and content differ ({first.image.uri.rpartition('/')[2]!r} is a "
-            f"{first.format}): read all the same"
-        )
-        yield Finding("wrong-extension", "note", message, _singles(wrong))
-    counts = Counter(trait for fact in usable for trait in fact.traits)
-    for trait in sorted(counts):
-        members = [fact for fact in usable if trait in fact.traits]
-        yield Finding(trait, "note", _TRAITS[trait], _singles(members))
-
-
-def _fits(fact: Facts) -> bool:
-    return _extension(fact) in _EXTENSIONS[fact.format]
-
-
-def _named_as_picture(fact: Facts) -> bool:
-    return _extension(fact) in _ANY_EXTENSION
+def _odd_images(usable: Sequence[Facts]) -> Iterator[Finding]:
+    renamed = [fact for fact in usable if _extension(fact) not in _EXTENSIONS[fact.format]]
+    example = (
+        f"{renamed[0].image.uri.rpartition('/')[2]!r} is a {renamed[0].format}" if renamed else ""
+    )
+    cases: list[tuple[str, Severity, str, list[Facts]]] = [
+        (
+            "tiny",
+            "warning",
+            f"shorter side below {TINY} pixels",
+            [f for f in usable if min(f.width, f.height) < TINY],
+        ),
+        (
+            "extreme-shape",
+            "warning",
+            f"longer side {EXTREME:g} times the shorter one or more: the network sees a square",
+            [f for f in usable if max(f.width, f.height) >= EXTREME * min(f.width, f.height)],
+        ),
+        (
+            "blank",
+            "warning",
+            "of one colour all over: an export that failed, or a covered lens",
+            [f for f in usable if f.blank],
+        ),
+        (
+            "wrong-extension",
+            "note",
+            f"extension and content differ ({example}): read all the same",
+            renamed,
+        ),
+        *(
+            (trait, "note", message, [f for f in usable if trait in f.traits])
+            for trait, message in _TRAITS.items()
+        ),
+    ]
+    for kind, severity, message, members in cases:
+        if members:
+            yield Finding(kind, severity, message, _singles(members))
 
 
 def _extension(fact: Facts) -> str:
     return fact.image.uri.rpartition(".")[2].lower()
 
 
-def _grouped(facts: Iterable[Facts], key: Callable[[Facts], K]) -> dict[K, list[Facts]]:
-    groups: dict[K, list[Facts]] = defaultdict(list)
-    for fact in facts:
-        groups[key(fact)].append(fact)
+def _grouped(items: Iterable[V], key: Callable[[V], K]) -> dict[K, list[V]]:
+    groups: dict[K, list[V]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
     return groups
 
 
 def _singles(facts: Iterable[Facts]) -> tuple[tuple[str, ...], ...]:
     return tuple((fact.image.uri,) for fact in facts)
-
-
-def _uris(groups: Iterable[Iterable[Facts]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(sorted(fact.image.uri for fact in group)) for group in groups)
-
-
-def _pictures(count: int) -> str:
-    return f"{count} different picture{'s' * (count != 1)}"

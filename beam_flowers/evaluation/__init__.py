@@ -1,1 +1,1 @@
-"""How good a model is, and on which pictures that was measured: pure functions on arrays."""
+"""Measures models and finds labels that are probably wrong: pure functions on arrays."""

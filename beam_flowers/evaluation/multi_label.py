@@ -1,4 +1,4 @@
-"""The same measures where a picture has any number of labels: each label is decided by itself."""
+"""Measures a head on images with any number of labels: each label is decided by itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.evaluation.calibration import expected_calibration_error, reliability
-from beam_flowers.evaluation.measures import TOP_K, Share, ratio, share
-from beam_flowers.evaluation.pictures import LOWEST_MARGINS
+from beam_flowers.evaluation.measures import (
+    LOWEST_MARGINS,
+    TOP_K,
+    Share,
+    calibration,
+    ratio,
+    share,
+)
 from beam_flowers.evaluation.suspects import suspected_labels
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.softmax import Doubles, Head, Sample, sigmoid
@@ -21,14 +26,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Decided:
-    """Pictures with their labels and what the head decides of each label.
+    """Images with their labels and a head's decision on each label.
 
     Attributes:
         labels: the C labels in class order.
         uris: [n].
-        truth: bool [n, C], which labels a picture has.
+        truth: bool [n, C], True for the labels that an image has.
         scores: float64 [n, C], 0..1, each by itself.
-        thresholds: float64 [C], the score from which a label is given.
+        thresholds: float64 [C], the lowest score at which a label is given.
     """
 
     labels: tuple[str, ...]
@@ -39,22 +44,22 @@ class Decided:
 
     @property
     def given(self) -> Bools:
-        """bool [n, C], which labels are given."""
+        """The labels given, bool [n, C]."""
         given: Bools = self.scores >= self.thresholds
         return given
 
     @property
     def wrong(self) -> Bools:
-        """bool [n, C], which decisions are wrong."""
+        """The wrong decisions, bool [n, C]."""
         wrong: Bools = self.given != self.truth
         return wrong
 
 
 class LabelMetrics(NamedTuple):
-    """How one label does; see `ClassMetrics`.
+    """Measures of one label, as in `ClassMetrics`.
 
     Attributes:
-        threshold: the score from which it is given.
+        threshold: the lowest score at which it is given.
     """
 
     label: str
@@ -67,14 +72,14 @@ class LabelMetrics(NamedTuple):
 
 
 class LabelCounts(NamedTuple):
-    """One label's confusion matrix, in pictures.
+    """One label's confusion matrix, in images.
 
     Attributes:
         label: verbatim.
-        right: have it and were given it.
-        missed: have it and were not given it.
-        wrong: were given it and do not have it.
-        rest: neither.
+        right: number of images that have it and were given it.
+        missed: number of images that have it and were not given it.
+        wrong: number of images that were given it and do not have it.
+        rest: number of all others.
     """
 
     label: str
@@ -85,15 +90,15 @@ class LabelCounts(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """One label of one picture.
+    """The decision on one label of one image.
 
     Attributes:
-        uri: of the picture.
-        labels: all that the picture has.
-        label: the one in question.
-        holds: whether the picture has that one.
-        score: what the head gives it.
-        threshold: from which score on it is given.
+        uri: of the image.
+        labels: all labels of the image.
+        label: the label decided on.
+        holds: True if the image has that label.
+        score: of that label.
+        threshold: the lowest score at which it is given.
     """
 
     uri: str
@@ -106,17 +111,16 @@ class Decision(NamedTuple):
 
 @one_blas_thread
 def sigmoid_scores(head: Head, sample: Sample) -> Doubles:
-    """Scores of a multi-label head, float64 [n, C], in chunks."""
+    """Computes the scores of a multi-label head, float64 [n, C], in chunks."""
     rows = [sigmoid(head.logits(v) / head.temperature) for v, _ in sample.chunks()]
     return np.concatenate(rows) if rows else np.empty((0, len(head.bias)))
 
 
 def build_sections(decided: Decided, cross_entropy: float) -> dict[str, dict[str, Any]]:
-    """Sections of the report; the same names as for one label a picture."""
+    """Returns the report's sections, with the names of `document.build_sections`."""
     counts = count_labels(decided)
     top_k = top_k_hits(decided)
     exact = share(int((~decided.wrong).all(axis=1).sum()), len(decided.uris))
-    table = reliability(decided.scores.ravel(), decided.truth.ravel())
     return {
         "accuracy": {"meaning": "the best label is one of the picture's", **top_k[0]._asdict()},
         "exact": {"meaning": "all labels are right", **exact._asdict()},
@@ -124,18 +128,16 @@ def build_sections(decided: Decided, cross_entropy: float) -> dict[str, dict[str
         "cross_entropy": {"value": cross_entropy, "unit": "nats, sum over the labels"},
         "labels": {"rows": [row._asdict() for row in per_label(counts, decided.thresholds)]},
         "confusion": {"rows": [row._asdict() for row in counts]},
-        "calibration": {
-            "unit": "pairs of a picture and a label",
-            "expected_calibration_error": expected_calibration_error(table),
-            "bins": [row._asdict() for row in table],
-        },
+        "calibration": calibration(
+            decided.scores.ravel(), decided.truth.ravel(), "pairs of a picture and a label"
+        ),
         "misclassified": {"rows": [row._asdict() for row in wrong_decisions(decided)]},
         "lowest_margins": {"rows": [row._asdict() for row in closest_decisions(decided)]},
     }
 
 
 def top_k_hits(decided: Decided, most: int = TOP_K) -> list[Share]:
-    """Shares of pictures of whose k best labels one at least is theirs, k = 1 .. min(most, C)."""
+    """Returns the shares of images that have one of their k best labels, k = 1 .. min(most, C)."""
     order = np.argsort(-decided.scores, axis=1, kind="stable")[:, :most]
     hits = np.take_along_axis(decided.truth, order, axis=1)
     rights = np.logical_or.accumulate(hits, axis=1).sum(axis=0)
@@ -143,7 +145,7 @@ def top_k_hits(decided: Decided, most: int = TOP_K) -> list[Share]:
 
 
 def count_labels(decided: Decided) -> list[LabelCounts]:
-    """The confusion matrix of each label."""
+    """Counts right and wrong decisions of each label."""
     truth, given = decided.truth, decided.given
     cells = (truth & given, truth & ~given, ~truth & given, ~truth & ~given)
     columns = [cell.sum(axis=0).tolist() for cell in cells]
@@ -151,7 +153,7 @@ def count_labels(decided: Decided) -> list[LabelCounts]:
 
 
 def per_label(counts: Sequence[LabelCounts], thresholds: Doubles) -> list[LabelMetrics]:
-    """Precision, recall and F1 of each label at its threshold, float64 [C]."""
+    """Returns precision, recall and F1 of each label at its threshold, float64 [C]."""
     return [
         LabelMetrics(
             c.label,
@@ -167,21 +169,22 @@ def per_label(counts: Sequence[LabelCounts], thresholds: Doubles) -> list[LabelM
 
 
 def wrong_decisions(decided: Decided) -> list[Decision]:
-    """All of them, those farthest from the threshold first."""
+    """Lists the wrong decisions, those farthest from the threshold first."""
     return _decisions(decided, decided.wrong)[::-1]
 
 
 def closest_decisions(decided: Decided, count: int = LOWEST_MARGINS) -> list[Decision]:
-    """The decisions, right or wrong, whose scores lie nearest to the threshold."""
+    """Lists the decisions, right or wrong, whose scores are nearest to the threshold."""
     distance = np.abs(decided.scores - decided.thresholds)
+    # A store has images x labels decisions: only those that can be listed are made and sorted.
     limit = np.partition(distance.ravel(), min(count, distance.size) - 1)[:count][-1]
     return _decisions(decided, distance <= limit)[:count]
 
 
 def suspected_decisions(decided: Decided) -> list[Decision]:
-    """The labels, there or missing, in doubt by scores out of fold: each against the rest.
+    """Lists the labels, present or missing, that scores out of fold put in doubt.
 
-    Labels that no picture or every picture has are not judged.
+    Each label is judged against the rest, except for labels of no image or of every image.
     """
     doubtful = np.zeros(decided.truth.shape, dtype=np.bool_)
     for label in np.flatnonzero(decided.truth.any(axis=0) & ~decided.truth.all(axis=0)).tolist():
@@ -193,8 +196,8 @@ def suspected_decisions(decided: Decided) -> list[Decision]:
 
 
 def _decisions(decided: Decided, chosen: Bools) -> list[Decision]:
-    """The decisions where `chosen`, bool [n, C], holds; nearest to the threshold first."""
-    found = [
+    """Lists the decisions chosen by bool [n, C]; nearest to the threshold first."""
+    decisions = [
         Decision(
             decided.uris[row],
             [name for name, has in zip(decided.labels, decided.truth[row], strict=True) if has],
@@ -205,4 +208,4 @@ def _decisions(decided: Decided, chosen: Bools) -> list[Decision]:
         )
         for row, label in zip(*(axis.tolist() for axis in chosen.nonzero()), strict=True)
     ]
-    return sorted(found, key=lambda d: (abs(d.score - d.threshold), d.uri, d.label))
+    return sorted(decisions, key=lambda d: (abs(d.score - d.threshold), d.uri, d.label))

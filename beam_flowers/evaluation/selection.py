@@ -1,4 +1,4 @@
-"""Which pictures of a store a model is measured on."""
+"""Selects the images of a store on which a model is measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import numpy as np
 
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle
-from beam_flowers.head.examples import Examples, prepare
+from beam_flowers.head.examples import prepare
 from beam_flowers.head.softmax import Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.store_examples import Stored
 
 SIDES = ("testing", "validation", "training", "all")
-"""What can be measured on."""
+"""Selections to measure on: the sides of the split, or all labelled images."""
 
+_NAMES = {side: f"{side} side" for side in SPLITS} | {"all": "all labelled ones of the store"}
 _MEANING = {
     "testing": "they had no part in the training",
     "validation": "held back from the training, but its temperature and the like were chosen by "
@@ -31,19 +32,19 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Measured:
-    """The pictures measured on, and how they were chosen.
+    """Describes the images measured on and their selection.
 
     Attributes:
         side: one of `SIDES`.
-        pictures: how many.
-        sides: labelled pictures of the store by side; empty where no split was needed.
-        unlabelled: pictures without a label, left out.
-        unknown: pictures by label that the model has no class for, left out.
-        split: the rule and its percentages, as the model was trained with.
+        pictures: number of images.
+        sides: number of labelled images of the store by side; empty for `all`.
+        unlabelled: number of images without a label, left out.
+        unknown: number of images by label that the model lacks, left out.
+        split: rule and percentages of the model's split.
         seed: of the split.
         trained_hash: dataset hash of the store when the model was trained.
         store_hash: dataset hash of the store now.
-        notes: what else the user should know, a line each.
+        notes: further warnings, a line each.
     """
 
     side: str
@@ -59,17 +60,17 @@ class Measured:
 
     @property
     def store_changed(self) -> bool:
-        """Whether the store holds something else than the model was trained on."""
+        """True if the store differs from the one that the model was trained on."""
         return self.trained_hash != self.store_hash
 
     @property
     def short(self) -> str:
-        """For beside a number."""
+        """A few words to stand beside a number."""
         return f"{self.pictures} pictures, {_NAMES[self.side]}"
 
     @property
     def sentence(self) -> str:
-        """Which pictures, and what that means for the numbers."""
+        """A sentence about the images and the meaning of the numbers."""
         chosen = _NAMES[self.side]
         if self.side != "all":
             rule, seed = self.split.get("rule"), self.seed
@@ -80,7 +81,7 @@ class Measured:
         return f"{self.pictures} pictures, {chosen}: {_MEANING[self.side]}."
 
     def warnings(self) -> list[str]:
-        """What the user should know before quoting a number."""
+        """Lists warnings to read before quoting a number."""
         lines = list(self.notes)
         if self.store_changed and self.side != "all":
             lines.append(
@@ -97,30 +98,36 @@ class Measured:
         return lines
 
 
-_NAMES = {side: f"{side} side" for side in SPLITS} | {"all": "all labelled ones of the store"}
-
-
 def choose_rows(bundle: Bundle, stored: Stored, side: str) -> tuple[Measured, Sample, list[str]]:
-    """The labelled pictures of one side of the model's split, which is computed again.
+    """Selects the labelled images of one side of the model's split, computed again.
 
     Args:
-        bundle: the model; tells rule, percentages, seed and labels.
+        bundle: the model; it holds rule, percentages, seed and labels.
         stored: the store's rows.
         side: one of `SIDES`.
 
     Returns:
-        What was chosen, the rows with class ids (or membership) of the model, and their uris.
+        The selection, the rows with class ids (or membership) of the model, and their uris.
 
     Raises:
-        InputError: for an unknown side or one without pictures.
-        TrainingError: if the store's pictures cannot be split by the model's rule.
+        InputError: for an unknown side or one without images.
+        TrainingError: if the store's images cannot be split by the model's rule.
     """
     if side not in SIDES:
         raise InputError(f"unknown split {side!r}; choose one of {SIDES}")
     examples = replace(stored.examples, separator=bundle.label_separator)
-    labelled, sides = _labelled_rows(bundle, examples, side)
+    sides: dict[str, int] = {}
+    if side == "all":
+        labelled = [row for row, label in enumerate(examples.labels) if label is not None]
+        # By content, as `prepare` does: sums in float must not depend on where images lie.
+        labelled.sort(key=lambda row: (examples.sha256[row], examples.uris[row]))
+    else:
+        prepared = prepare(examples, SplitOptions(**bundle.split), bundle.seed)
+        counts = np.bincount(prepared.codes, minlength=len(SPLITS)).tolist()
+        sides = dict(zip(SPLITS, counts, strict=True))
+        labelled = prepared.rows[prepared.codes == SPLITS.index(side)].tolist()
     sets = {row: labels_of(str(examples.labels[row]), examples.separator) for row in labelled}
-    unknown = Counter(label for found in sets.values() for label in found - {*bundle.labels})
+    unknown = Counter(label for labels in sets.values() for label in labels - {*bundle.labels})
     rows = [row for row in labelled if sets[row] <= {*bundle.labels}]
     measured = Measured(
         side,
@@ -135,53 +142,41 @@ def choose_rows(bundle: Bundle, stored: Stored, side: str) -> tuple[Measured, Sa
         stored.warnings,
     )
     if not rows:
-        raise InputError(_nothing(measured, bundle.labels))
+        raise InputError(_nothing_to_measure(measured, bundle.labels))
     class_ids, membership = number_labels(
-        [sets[row] for row in rows], bundle.labels, bundle.label_separator is not None
+        [sets[row] for row in rows], bundle.labels, multi_label=bundle.label_separator is not None
     )
     sample = Sample(examples.vectors, class_ids, np.array(rows, dtype=np.intp), membership)
     return measured, sample, [examples.uris[row] for row in rows]
 
 
 def labels_of(text: str, separator: str | None) -> frozenset[str]:
-    """The labels that a stored text stands for: one, or as many as `separator` divides it into."""
+    """Returns the labels in a stored text: the text itself, or its parts between separators."""
     if separator is None:
         return frozenset({text})
     return frozenset(part.strip() for part in text.split(separator)) - {""}
 
 
 def number_labels(
-    sets: Sequence[frozenset[str]], labels: Sequence[str], many: bool
+    sets: Sequence[frozenset[str]], labels: Sequence[str], *, multi_label: bool
 ) -> tuple[Indices, Floats | None]:
-    """Class ids of rows with these sets of labels and, where `many`, which labels an id is.
+    """Returns class ids of rows with these sets of labels, and the labels of each id.
 
     Returns:
-        intp [n], and float32 [K, C] as in `Sample.membership` or None.
+        intp [n], and float32 [K, C] as in `Sample.membership`; None unless `multi_label`.
     """
-    if not many:
-        places = {label: i for i, label in enumerate(labels)}
-        return np.array([places[label] for (label,) in sets], dtype=np.intp), None
-    distinct = sorted(set(sets), key=sorted)
-    number = {found: class_id for class_id, found in enumerate(distinct)}
-    membership = [[label in found for label in labels] for found in distinct]
-    class_ids = np.array([number[found] for found in sets], dtype=np.intp)
+    distinct = [frozenset({label}) for label in labels]
+    if multi_label:
+        distinct = sorted(set(sets), key=sorted)
+    number = {label_set: class_id for class_id, label_set in enumerate(distinct)}
+    class_ids = np.array([number[label_set] for label_set in sets], dtype=np.intp)
+    if not multi_label:
+        return class_ids, None
+    membership = [[label in label_set for label in labels] for label_set in distinct]
     return class_ids, np.array(membership, dtype=np.float32)
 
 
-def _labelled_rows(
-    bundle: Bundle, examples: Examples, side: str
-) -> tuple[list[int], dict[str, int]]:
-    """Labelled rows of the side, in the order of the training, and the size of each side."""
-    if side == "all":
-        rows = [row for row, label in enumerate(examples.labels) if label is not None]
-        return sorted(rows, key=lambda row: (examples.sha256[row], examples.uris[row])), {}
-    prepared = prepare(examples, SplitOptions(**bundle.split), bundle.seed)
-    counts = np.bincount(prepared.codes, minlength=len(SPLITS)).tolist()
-    chosen: list[int] = prepared.rows[prepared.codes == SPLITS.index(side)].tolist()
-    return chosen, dict(zip(SPLITS, counts, strict=True))
-
-
-def _nothing(measured: Measured, labels: tuple[str, ...]) -> str:
+def _nothing_to_measure(measured: Measured, labels: tuple[str, ...]) -> str:
     if measured.unknown:
         return (
             f"no picture to measure on: their labels are {list(measured.unknown)!r}, the model's "

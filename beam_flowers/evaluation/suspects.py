@@ -1,4 +1,4 @@
-"""Labels that are probably wrong: confident learning (Northcutt, Jiang, Chuang 2021).
+"""Finds labels that are probably wrong: confident learning (Northcutt, Jiang, Chuang 2021).
 
 cleanlab, of the same authors, is maintained and right, but brings scikit-learn and pandas
 (140 MB) for the fifteen lines of `suspected_labels`. On the same scores both give the same rows.
@@ -19,14 +19,14 @@ FOLDS = 5
 
 
 class Suspect(NamedTuple):
-    """A picture whose label is doubted by a head that never saw the picture.
+    """An image whose label is doubted by a head that never saw the image.
 
     Attributes:
-        uri: of the picture.
-        label: the one it has.
-        label_score: what that head gives it.
+        uri: of the image.
+        label: its own label.
+        label_score: score of its own label by that head.
         suggested: the label it probably should have.
-        suggested_score: what that head gives that one.
+        suggested_score: score of the suggested label.
     """
 
     uri: str
@@ -44,8 +44,8 @@ def assign_folds(
     Args:
         sha256: content digests of the n rows.
         class_ids: intp [n].
-        folds: how many.
-        seed: another seed, another division.
+        folds: number of folds.
+        seed: another seed gives another division.
 
     Returns:
         intp [n], 0..folds-1; independent of the order of the rows.
@@ -54,31 +54,31 @@ def assign_folds(
     for content, class_id in zip(sha256, class_ids.tolist(), strict=True):
         classes[content] = min(class_id, classes.get(content, class_id))
 
-    def place(content: str) -> tuple[int, str]:
+    def order(content: str) -> tuple[int, str]:
         return classes[content], hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
 
-    fold = {content: i % folds for i, content in enumerate(sorted(classes, key=place))}
+    fold = {content: i % folds for i, content in enumerate(sorted(classes, key=order))}
     return np.array([fold[content] for content in sha256], dtype=np.intp)
 
 
 def out_of_fold(
     sample: Sample,
-    folds: Indices,
+    fold_ids: Indices,
     train: Callable[[Sample], Head],
     score: Callable[[Head, Sample], Doubles],
 ) -> Doubles:
-    """Scores of each row by a head trained without its fold, float64 [n, C].
+    """Scores each row by a head trained without its fold, float64 [n, C].
 
     Args:
         sample: n labelled rows.
-        folds: intp [n], see `assign_folds`.
+        fold_ids: intp [n], from `assign_folds`.
         train: makes a head of C classes.
         score: its scores [k, C] of k rows.
     """
     rows = np.arange(len(sample)) if sample.rows is None else sample.rows
     parts: dict[int, Doubles] = {}
-    for fold in np.unique(folds).tolist():
-        inside = folds == fold
+    for fold in np.unique(fold_ids).tolist():
+        inside = fold_ids == fold
         held_out, rest = (
             replace(sample, class_ids=sample.class_ids[chosen], rows=rows[chosen])
             for chosen in (inside, ~inside)
@@ -86,21 +86,21 @@ def out_of_fold(
         parts[fold] = score(train(rest), held_out)
     scores = np.empty((len(sample), next(iter(parts.values())).shape[1]))
     for fold, part in parts.items():
-        scores[folds == fold] = part
+        scores[fold_ids == fold] = part
     return scores
 
 
 def suspected_labels(scores: Doubles, class_ids: Indices) -> Indices:
-    """The label that each row probably should have; its own where that is not in doubt.
+    """Returns the label that each row probably should have; its own unless that is in doubt.
 
     A class's threshold is the mean score that the rows of that class get for it. A row counts
-    as of the class with the best score among those whose threshold it reaches; where that is
-    another class than its own and scores better than its own, the label is in doubt (the
-    off-diagonal of the confident joint, section 3.1 of Northcutt et al. 2021, JAIR 70).
+    as of the class with the best score among those whose threshold it reaches. If that is
+    another class than its own and scores better, the label is in doubt (the off-diagonal of the
+    confident joint, section 3.1 of Northcutt et al. 2021, JAIR 70).
 
     Args:
-        scores: float64 [n, C], out of sample; see `out_of_fold`.
-        class_ids: intp [n], the labels given. Each of the C classes has a row.
+        scores: float64 [n, C], out of sample, from `out_of_fold`.
+        class_ids: intp [n], the rows' own labels. Each of the C classes has a row.
 
     Returns:
         intp [n].
@@ -117,16 +117,16 @@ def suspected_labels(scores: Doubles, class_ids: Indices) -> Indices:
 def list_suspects(
     labels: Sequence[str], uris: Sequence[str], scores: Doubles, class_ids: Indices
 ) -> list[Suspect]:
-    """The rows in doubt, those whose suggested label leads by most first.
+    """Lists the rows in doubt, those whose suggested label leads by most first.
 
     Args:
         labels: C labels in class order.
         uris: of the n rows.
-        scores: see `suspected_labels`.
-        class_ids: likewise.
+        scores: float64 [n, C], as in `suspected_labels`.
+        class_ids: intp [n], as in `suspected_labels`.
     """
     suggested = suspected_labels(scores, class_ids)
-    found = [
+    suspects = [
         Suspect(
             uris[row],
             labels[class_ids[row]],
@@ -136,4 +136,4 @@ def list_suspects(
         )
         for row in np.flatnonzero(suggested != class_ids).tolist()
     ]
-    return sorted(found, key=lambda s: (s.label_score - s.suggested_score, s.uri))
+    return sorted(suspects, key=lambda s: (s.label_score - s.suggested_score, s.uri))

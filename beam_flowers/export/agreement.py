@@ -1,4 +1,4 @@
-"""Whether an export gives what the model gives: the same pictures through both."""
+"""Compares an export with its model: runs the same images through both."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SECONDS = 600
 
 
 class Example(NamedTuple):
-    """A picture that the model has scored.
+    """An image that the model has scored.
 
     Attributes:
-        content: the file.
-        pixels: uint8 [height, width, 3], as decoded for the network.
+        content: bytes of the file.
+        pixels: uint8 [height, width, 3], as decoded for the backbone.
         scores: float32 [C].
     """
 
@@ -33,14 +33,14 @@ class Example(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How an export's answers compare with the model's.
+    """Differences between the scores of an export and of the model.
 
     Attributes:
-        pictures: N.
-        labels: share with the same best label, 0..1. Told, but not judged: between two labels
-            that are equally likely nothing decides.
-        largest: absolute difference of a score, of all pictures.
-        mean: over the pictures, of the largest difference of each.
+        pictures: number of images.
+        labels: share of images with the same best label, 0..1. It has no tolerance: of two
+            labels with almost equal scores either may be best.
+        largest: largest absolute difference of a score.
+        mean: mean over the images of the largest difference of each.
     """
 
     pictures: int
@@ -56,16 +56,16 @@ class Agreement(NamedTuple):
 
 
 class Tolerance(NamedTuple):
-    """What an export may differ by; the fields are those of `Agreement`."""
+    """Largest allowed values of the fields of `Agreement`."""
 
     largest: float
     mean: float
 
 
-# Measured on 500 flowers with EfficientNet-Lite0; the same label on all of them, each time. The
-# same pixels, float32 in another order: 2e-6 at most. A decoder of its own, ±1 level a pixel:
-# 0.002 on average, 0.04 at most. 8-bit integers: 0.014 on average, 0.19 at most. One odd picture
-# is no reason to refuse the last two.
+# Measured on 500 flowers with EfficientNet-Lite0; all labels were equal each time. The same
+# pixels with float32 sums in another order: 2e-6 at most. SavedModel's own decoder, ±1 level a
+# pixel: 0.002 on average, 0.04 at most. 8-bit integers: 0.014 on average, 0.19 at most. For the
+# last two `largest` allows anything: one odd image is no reason to refuse an export.
 _EXACT = Tolerance(largest=1e-3, mean=1e-4)
 TOLERANCES = {
     "savedmodel": Tolerance(largest=1.0, mean=0.03),
@@ -76,23 +76,25 @@ TOLERANCES = {
 }
 
 
-def measure(kind: str, path: str, examples: Sequence[Example], labels: Sequence[str]) -> Agreement:
-    """Runs the export at `path` in a fresh process over the pictures of `examples`.
+def measure(
+    export_format: str, path: str, examples: Sequence[Example], labels: Sequence[str]
+) -> Agreement:
+    """Runs the export at `path` over the images of `examples`, in a fresh process.
 
     Args:
-        kind: a key of `TOLERANCES`.
+        export_format: a key of `TOLERANCES`.
         path: the export.
         examples: at least one.
         labels: of the scores, in class order.
 
     Raises:
-        ModelError: it cannot be run.
+        ModelError: if it cannot be run.
     """
     with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
         np.save(Path(folder, "pixels.npy"), np.stack([e.pixels for e in examples]))
         for number, example in enumerate(examples):
             Path(folder, str(number)).write_bytes(example.content)
-        _run([sys.executable, str(_RUNNER), kind, path, folder], path)
+        _run([sys.executable, str(_RUNNER), export_format, path, folder], path)
         with np.load(Path(folder, "answers.npz"), allow_pickle=False) as answers:
             return compare(answers["labels"], answers["scores"], examples, labels)
 
@@ -103,9 +105,9 @@ def compare(
     examples: Sequence[Example],
     labels: Sequence[str],
 ) -> Agreement:
-    """The agreement of ranked labels and scores, both [N, k], with those of `examples`.
+    """Compares ranked labels and scores, both [N, k], with those of `examples`.
 
-    A picture that the export cannot read has the label '' and counts as wrong throughout.
+    An image that the export cannot read has the label '' and differs by 1.
     """
     number = {label: i for i, label in enumerate(labels)}
     same, differences = [], []
@@ -115,7 +117,7 @@ def compare(
             differences.append(1.0)
             continue
         own = example.scores[[number[name] for name in row]]
-        # Of equal scores either is best.
+        # Of equal scores either may be best.
         same.append(bool(own[0] >= example.scores.max()))
         differences.append(np.abs(own - values).max())
     return Agreement(
@@ -123,17 +125,17 @@ def compare(
     )
 
 
-def require_agreement(kind: str, agreement: Agreement) -> None:
+def require_agreement(export_format: str, agreement: Agreement) -> None:
     """Checks an agreement against the format's tolerance.
 
     Raises:
-        ModelError: it is worse.
+        ModelError: if it is worse.
     """
-    wanted = TOLERANCES[kind]
+    wanted = TOLERANCES[export_format]
     if agreement.largest > wanted.largest or agreement.mean > wanted.mean:
         raise ModelError(
-            f"the {kind} export does not give what the model gives: {agreement}; allowed are "
-            f"{wanted.mean:g} and {wanted.largest:g}. Nothing was kept"
+            f"the {export_format} export does not give what the model gives: {agreement}; "
+            f"allowed are {wanted.mean:g} and {wanted.largest:g}. Nothing was kept"
         )
 
 

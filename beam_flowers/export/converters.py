@@ -1,4 +1,4 @@
-"""The other formats: TFLite and ONNX, which take pixels at the network's size."""
+"""Writes TFLite and ONNX models, which take pixels at the backbone's size."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import importlib.util
 import io
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from beam_flowers.head.bundle import Bundle
 Pixels = npt.NDArray[np.uint8]
 
 _OPSET = 17
-"""Of ONNX 1.12, in every runtime since 2022."""
+"""Operator set of ONNX 1.12, which runtimes support since 2022."""
 
 
 def write_tflite(path: str, bundle: Bundle, backbone: ResolvedBackbone) -> None:
@@ -39,13 +38,16 @@ def write_tflite_int8(
     Args:
         path: file to write.
         bundle: the model.
-        backbone: its network.
-        calibration: uint8 [N, height, width, 3], pictures that the ranges are taken from.
+        backbone: its backbone.
+        calibration: uint8 [N, height, width, 3], images that the ranges are taken from.
     """
     tf = tensorflow()
+    pixels = calibration.astype(np.float32)
+    # With black and white among them the input's scale is exactly 1: bytes go in as they are.
+    pixels[0, 0, 0], pixels[0, 0, 1] = 0, 255
     converter = _lite_converter(classifier(bundle, backbone, "float32"))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = lambda: _representative(calibration)
+    converter.representative_dataset = lambda: ([image[np.newaxis]] for image in pixels)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
     Path(path).write_bytes(_converted(converter))
@@ -55,7 +57,7 @@ def write_onnx(path: str, bundle: Bundle, backbone: ResolvedBackbone) -> None:
     """Writes an ONNX model: `pixels`, uint8 [1, height, width, 3] RGB → float32 [1, C] `scores`.
 
     Raises:
-        ModelError: the converter is not installed.
+        ModelError: if the converter is not installed.
     """
     missing = [n for n in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
     if missing:
@@ -85,15 +87,8 @@ def _lite_converter(function: Any) -> Any:
 
 
 def _converted(converter: Any) -> bytes:
-    # It prints the names of inputs and outputs, and warns of what is as it should be.
+    # The converter prints names of inputs and outputs, and warns of normal conversions.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model: bytes = converter.convert()
     return model
-
-
-def _representative(calibration: Pixels) -> Iterator[list[npt.NDArray[np.float32]]]:
-    pixels = calibration.astype(np.float32)
-    # With black and white among them the input's scale is exactly 1: bytes go in as they are.
-    pixels[0, 0, 0], pixels[0, 0, 1] = 0, 255
-    yield from ([picture[np.newaxis]] for picture in pixels)

@@ -1,11 +1,11 @@
-"""JPEG or PNG bytes → the pixels that a network takes, in TensorFlow operations alone.
+"""Decodes JPEG or PNG bytes to a backbone's pixels, in TensorFlow operations alone.
 
-What differs from `beam_flowers.images.decode`, whose rules these are:
+The rules are those of `beam_flowers.images.decode`, with these differences:
 
 - Pillow rounds and clips between its two passes, and composites at the end: ±1 level, and ±5
-  where bicubic or lanczos overshoot at a hard edge.
-- Big JPEGs are decoded in full, where Pillow decodes them at 1/2, 1/4 or 1/8 by DCT scaling.
-- The orientation is read from a JPEG's EXIF only, not from XMP, nor from a PNG.
+  at hard edges where bicubic or lanczos overshoot.
+- Big JPEGs are decoded in full; Pillow decodes them at 1/2, 1/4 or 1/8 by DCT scaling.
+- The orientation is read from a JPEG's EXIF only, not from XMP or a PNG.
 - PNGs of 16 bits lose their low byte, grey ones their transparent colour.
 """
 
@@ -16,18 +16,24 @@ from typing import Any
 from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.images.recipe import PixelRecipe
 
-# Names that ScaleAndTranslate has for Pillow's filters; bicubic is Keys' with a = -0.5 in both.
+# ScaleAndTranslate's names of Pillow's filters; bicubic is Keys' with a = -0.5 in both.
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"}
 
 _EXIF_BYTES = 65_535
-"""Of one JPEG segment at most (ITU T.81, B.1.1.4); EXIF comes in the first or second."""
+"""Largest JPEG segment (ITU T.81, B.1.1.4); EXIF is in the first or second one."""
 
 
 def pixels_of(content: Any, recipe: PixelRecipe) -> Any:
-    """String scalar, a JPEG or PNG file → uint8 [height, width, 3]."""
+    """Decodes a string scalar, a JPEG or PNG file, to uint8 [height, width, 3]."""
     tf = tensorflow()
     is_jpeg = tf.io.is_jpeg(content)
-    image = tf.cond(is_jpeg, lambda: _decode_jpeg(content), lambda: _decode_png(content))
+
+    def decode_jpeg() -> Any:
+        # The accurate transform is Pillow's; TensorFlow's default is off by up to 16 levels.
+        pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.cast(pixels, tf.float32)
+
+    image = tf.cond(is_jpeg, decode_jpeg, lambda: _decode_png(content))
     turn = tf.cond(is_jpeg, lambda: _orientation(content), lambda: tf.constant(1))
     target = tf.constant([recipe.height, recipe.width])
     size = tf.where(turn >= 5, target[::-1], target)
@@ -36,17 +42,10 @@ def pixels_of(content: Any, recipe: PixelRecipe) -> Any:
     return tf.ensure_shape(whole, [recipe.height, recipe.width, 3])
 
 
-def _decode_jpeg(content: Any) -> Any:
-    # The accurate transform is Pillow's; TensorFlow's default is off by up to 16 levels.
-    tf = tensorflow()
-    pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.cast(pixels, tf.float32)
-
-
 def _decode_png(content: Any) -> Any:
-    """Transparent parts show white paper."""
+    """Decodes a PNG to float32 [h, w, 3], on white."""
     tf = tensorflow()
-    # Asked for four channels, TensorFlow 2.21 gives palettes of 16 colours a wrong alpha.
+    # With four channels, TensorFlow 2.21 gives palettes of 16 colours a wrong alpha.
     pixels = tf.cast(tf.io.decode_png(content, channels=0), tf.float32)
     channels = tf.shape(pixels)[2]
     alpha = tf.where(channels % 2 == 0, pixels[..., -1:] / 255, 1.0)
@@ -55,9 +54,9 @@ def _decode_png(content: Any) -> Any:
 
 
 def _resize(image: Any, size: Any, recipe: PixelRecipe) -> Any:
-    """float32 [h, w, 3] → float32 [*size, 3], by Pillow's antialiased filter.
+    """Scales float32 [h, w, 3] to float32 [*size, 3], by Pillow's antialiased filter.
 
-    `tf.image.resize` would do for whole pictures; it cannot crop at fractions of a pixel.
+    `tf.image.resize` does not serve: it cannot crop at fractions of a pixel.
     """
     tf = tensorflow()
     extent = tf.cast(tf.shape(image)[:2], tf.float32)
@@ -78,25 +77,25 @@ def _resize(image: Any, size: Any, recipe: PixelRecipe) -> Any:
 
 
 def _orientation(content: Any) -> Any:
-    """int32 scalar, 1..8: the first orientation tag behind a JPEG's EXIF marker, else 1.
+    """Reads the first orientation tag after a JPEG's EXIF marker: int32 scalar, 1..8; else 1.
 
     An entry is 12 bytes (EXIF 2.32, tag 0x0112, type 3, count 1), in either byte order. It is
-    searched for and not parsed: eight fixed bytes are not met by chance.
+    searched for and not parsed: its eight fixed bytes hardly occur by chance.
     """
     tf = tensorflow()
     head = tf.strings.substr(content, 0, 2 * _EXIF_BYTES)
     behind = tf.strings.split(head, b"Exif\0\0", maxsplit=1)[1:2]
-    found = tf.constant(1)
+    orientation = tf.constant(1)
     for entry in (b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01"):
         value = tf.strings.split(behind, entry, maxsplit=1).flat_values[1:2]
         two = tf.strings.substr(tf.strings.join([value, b"\0\0"]), 0, 2)
         number = tf.reduce_sum(tf.cast(tf.io.decode_raw(two, tf.uint8), tf.int32))
-        found = tf.where((number >= 1) & (number <= 8), number, found)
-    return found
+        orientation = tf.where((number >= 1) & (number <= 8), number, orientation)
+    return orientation
 
 
 def _upright(image: Any, turn: Any) -> Any:
-    """[h, w, 3] as EXIF's orientation means it to be seen."""
+    """Turns and mirrors [h, w, 3] by an EXIF orientation."""
     tf = tensorflow()
     image = tf.cond(turn >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
     mirrored = tf.reduce_any(turn == tf.constant([2, 3, 6, 7]))

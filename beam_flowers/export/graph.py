@@ -1,4 +1,4 @@
-"""The network and the head as TensorFlow functions, and the SavedModel made of them."""
+"""Joins backbone and head in TensorFlow functions, and writes them as a SavedModel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Layer = tuple[Floats, Floats]
 
 
 def layers(head: Head) -> list[Layer]:
-    """(weights [in, out], bias [out]) of each layer, float32; the temperature is in the last."""
+    """Returns (weights [in, out], bias [out]) of each layer, float32.
+
+    The last layer is divided by the temperature.
+    """
     weights, bias = (array / np.float64(head.temperature) for array in (head.weights, head.bias))
     last = (weights.astype(np.float32), bias.astype(np.float32))
     if head.hidden_weights is None or head.hidden_bias is None:
@@ -29,7 +32,7 @@ def layers(head: Head) -> list[Layer]:
 
 
 def scores_of(vectors: Any, head: Head) -> Any:
-    """float32 [N, D] vectors → float32 [N, C] scores."""
+    """Computes float32 [N, C] scores of float32 [N, D] embeddings."""
     tf = tensorflow()
     *hidden, (weights, bias) = layers(head)
     for hidden_weights, hidden_bias in hidden:
@@ -39,15 +42,15 @@ def scores_of(vectors: Any, head: Head) -> Any:
 
 
 def classifier(bundle: Bundle, backbone: ResolvedBackbone, dtype: str = "uint8") -> Any:
-    """A concrete function: `pixels`, `dtype` [1, height, width, 3] → float32 [1, C] scores."""
+    """Returns a concrete function of `pixels` [1, height, width, 3] → float32 [1, C] scores."""
     tf = tensorflow()
-    network = constant_graph(backbone, dtype)
+    graph = constant_graph(backbone, dtype)
 
     def scores(pixels: Any) -> Any:
-        (vectors,) = tf.nest.flatten(network(pixels))
+        (vectors,) = tf.nest.flatten(graph(pixels))
         return scores_of(vectors, bundle.head)
 
-    signature = tf.TensorSpec(network.inputs[0].shape, dtype, "pixels")
+    signature = tf.TensorSpec(graph.inputs[0].shape, dtype, "pixels")
     return tf.function(scores, autograph=False).get_concrete_function(signature)
 
 
@@ -61,39 +64,34 @@ def write_saved_model(
     `vectors`: `pixels`, uint8 [N, height, width, 3] → `vectors` float32 [N, D].
     """
     tf = tensorflow()
-    network = constant_graph(backbone)
-    length = network.outputs[0].shape[-1]
+    graph = constant_graph(backbone)
+    length = graph.outputs[0].shape[-1]
     size = [recipe.height, recipe.width, 3]
 
     def vector(pixels: Any) -> Any:
-        (vectors,) = tf.nest.flatten(network(pixels[tf.newaxis]))
+        (vectors,) = tf.nest.flatten(graph(pixels[tf.newaxis]))
         return vectors[0]
 
     def each(function: Callable[[Any], Any], batch: Any) -> Any:
-        # Picture by picture, as `embed` does: the bits of a vector don't depend on its company.
+        # Image by image, as `embed` does: the bits of a vector must not depend on its batch.
         spec = tf.TensorSpec([length], tf.float32)
         return tf.map_fn(function, batch, fn_output_signature=spec)
 
     def serve(image_bytes: Any) -> dict[str, Any]:
         vectors = each(lambda content: vector(pixels_of(content, recipe)), image_bytes)
-        return _ranked(scores_of(vectors, bundle.head), bundle.labels)
+        scores = scores_of(vectors, bundle.head)
+        best, order = tf.math.top_k(scores, min(TOP_K, len(bundle.labels)))
+        names = tf.gather(tf.constant(bundle.labels), order)
+        return {"label": names[:, 0], "score": best[:, 0], "labels": names, "scores": best}
 
     def vectors(pixels: Any) -> dict[str, Any]:
         return {"vectors": each(vector, pixels)}
 
+    def function(run: Callable[[Any], Any], shape: list[int | None], dtype: Any, name: str) -> Any:
+        return tf.function(run, [tf.TensorSpec(shape, dtype, name)], autograph=False)
+
     module = tf.Module()
-    module.serve = _function(serve, tf.TensorSpec([None], tf.string, "image_bytes"))
-    module.vectors = _function(vectors, tf.TensorSpec([None, *size], tf.uint8, "pixels"))
+    module.serve = function(serve, [None], tf.string, "image_bytes")
+    module.vectors = function(vectors, [None, *size], tf.uint8, "pixels")
     signatures = {"serving_default": module.serve, "vectors": module.vectors}
     tf.saved_model.save(module, folder, signatures=signatures)
-
-
-def _function(function: Callable[[Any], Any], spec: Any) -> Any:
-    return tensorflow().function(function, input_signature=[spec], autograph=False)
-
-
-def _ranked(scores: Any, labels: tuple[str, ...]) -> dict[str, Any]:
-    tf = tensorflow()
-    best, order = tf.math.top_k(scores, min(TOP_K, len(labels)))
-    names = tf.gather(tf.constant(labels), order)
-    return {"label": names[:, 0], "score": best[:, 0], "labels": names, "scores": best}

@@ -1,4 +1,4 @@
-"""Backbone and head as one Keras model of plain layers, which loads with Keras alone."""
+"""Writes backbone and head as one Keras model of plain layers, which loads with Keras alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import ModelError
 from beam_flowers.export.graph import layers
 from beam_flowers.head.bundle import Bundle
-from beam_flowers.head.softmax import Head
 from beam_flowers.images.recipe import PixelRecipe
 
 
@@ -19,28 +18,34 @@ def write_keras(path: str, bundle: Bundle, backbone: ResolvedBackbone, recipe: P
     """Writes a `.keras` file: [N, height, width, 3] pixels, 0..255, RGB → float32 [N, C] scores.
 
     Raises:
-        ModelError: the backbone is a SavedModel, which has no layers.
+        ModelError: if the backbone is a SavedModel, which has no layers.
     """
+    keras, head = keras_library(), bundle.head
     vectors = vectors_model(backbone, recipe)
-    scores = _head(vectors.output, bundle.head)
-    keras_library().Model(vectors.input, scores, name="beam_flowers").save(path)
+    x = vectors.output
+    *hidden, last = layers(head)
+    for kernel, bias in hidden:
+        x = _add(keras.layers.Dense(len(bias), "relu", name="hidden"), x, kernel, bias)
+    activation = "sigmoid" if head.multi_label else "softmax"
+    scores = _add(keras.layers.Dense(len(last[1]), activation, name="scores"), x, *last)
+    keras.Model(vectors.input, scores, name="beam_flowers").save(path)
 
 
 def vectors_model(backbone: ResolvedBackbone, recipe: PixelRecipe) -> Any:
-    """A Keras model of [N, height, width, 3] pixels, 0..255, RGB → float32 [N, D] vectors.
+    """Returns a Keras model of [N, height, width, 3] pixels, 0..255, RGB → float32 [N, D] vectors.
 
     Raises:
-        ModelError: the backbone is a SavedModel, which has no layers.
+        ModelError: if the backbone is a SavedModel, which has no layers.
     """
     keras = keras_library()
     low, high = backbone.row.pixel_range
     pixels = keras.Input((recipe.height, recipe.width, 3), name="pixels")
     scaled = keras.layers.Rescaling((high - low) / 255, low, name="pixel_range")(pixels)
-    vectors = keras.layers.Flatten(name="vectors")(_network(scaled, backbone))
+    vectors = keras.layers.Flatten(name="vectors")(_backbone(scaled, backbone))
     return keras.Model(pixels, vectors, name=backbone.row.name.replace("/", "_"))
 
 
-def _network(x: Any, backbone: ResolvedBackbone) -> Any:
+def _backbone(x: Any, backbone: ResolvedBackbone) -> Any:
     if backbone.kind == "saved-model":
         raise ModelError(
             f"the backbone {backbone.row.name!r} is a SavedModel, which has no Keras layers: "
@@ -63,23 +68,9 @@ def _network(x: Any, backbone: ResolvedBackbone) -> Any:
     return outputs
 
 
-def _head(x: Any, head: Head) -> Any:
-    *hidden, (last_weights, last_bias) = layers(head)
-    for kernel, bias in hidden:
-        x = _dense(x, kernel, bias, "relu", "hidden")
-    return _dense(
-        x, last_weights, last_bias, "sigmoid" if head.multi_label else "softmax", "scores"
-    )
-
-
-def _dense(x: Any, kernel: Any, bias: Any, activation: str, name: str) -> Any:
-    layer = keras_library().layers.Dense(len(bias), activation=activation, name=name)
-    return _with_weights(layer, x, kernel, bias)
-
-
 def _efficientnet_lite(x: Any, blocks: list[dict[str, Any]], arrays: Arrays) -> Any:
-    """`efficientnet_lite.load` in layers."""
-    x = _relu6(_convolve(x, "stem", arrays, 2))
+    """Builds the architecture of `efficientnet_lite.load` in layers."""
+    x = _relu6(_convolve(x, "stem", arrays, stride=2))
     for number, block in enumerate(blocks):
         x = _block(x, f"block{number:02d}", block, arrays)
     x = _relu6(_convolve(x, "head", arrays))
@@ -91,28 +82,24 @@ def _block(x: Any, name: str, block: dict[str, Any], arrays: Arrays) -> Any:
     inside = x
     if block["expand_ratio"] != 1:
         inside = _relu6(_convolve(x, f"{name}_expand", arrays))
-    kernel, bias = _weights_of(f"{name}_depthwise", arrays)
-    depthwise = keras.layers.DepthwiseConv2D(
-        kernel.shape[:2], block["stride"], "same", name=f"{name}_depthwise"
-    )
-    inside = _relu6(_with_weights(depthwise, inside, kernel, bias))
+    layer = f"{name}_depthwise"
+    kernel, bias = arrays[f"{layer}/kernel"], arrays[f"{layer}/bias"]
+    depthwise = keras.layers.DepthwiseConv2D(kernel.shape[:2], block["stride"], "same", name=layer)
+    inside = _relu6(_add(depthwise, inside, kernel, bias))
     projected = _convolve(inside, f"{name}_project", arrays)
     return keras.layers.Add()([projected, x]) if block["residual"] else projected
 
 
-def _convolve(x: Any, layer: str, arrays: Arrays, stride: int = 1) -> Any:
-    kernel, bias = _weights_of(layer, arrays)
+def _convolve(x: Any, layer: str, arrays: Arrays, *, stride: int = 1) -> Any:
+    kernel, bias = arrays[f"{layer}/kernel"], arrays[f"{layer}/bias"]
     convolution = keras_library().layers.Conv2D(
         len(bias), kernel.shape[:2], stride, "same", name=layer
     )
-    return _with_weights(convolution, x, kernel, bias)
+    return _add(convolution, x, kernel, bias)
 
 
-def _weights_of(layer: str, arrays: Arrays) -> tuple[Any, Any]:
-    return arrays[f"{layer}/kernel"], arrays[f"{layer}/bias"]
-
-
-def _with_weights(layer: Any, x: Any, kernel: Any, bias: Any) -> Any:
+def _add(layer: Any, x: Any, kernel: Any, bias: Any) -> Any:
+    """Applies a layer to `x`, which builds it, then sets its weights."""
     x = layer(x)
     layer.set_weights([kernel, bias])
     return x

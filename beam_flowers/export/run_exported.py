@@ -1,9 +1,9 @@
-"""Runs an exported model over pictures in a process of its own, without this package.
+"""Runs an exported model over images in a process of its own, without this package.
 
 `python run_exported.py FORMAT MODEL FOLDER`: FOLDER holds `pixels.npy`, uint8 [N, h, w, 3], and
-the files `0`, `1` ... as they were; `answers.npz` is written beside them: `labels` string [N, k]
-and `scores` float32 [N, k], best first. Run by its path, so it imports nothing of ours: what it
-shows is that the export needs none of it.
+the image files as `0`, `1` ... The answers go to `answers.npz` beside them: `labels` string
+[N, k] and `scores` float32 [N, k], best first. It is run by its path and imports nothing of
+ours, to show that the export does not need this package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Answer = tuple[Any, Any]
 
 
 def saved_model(model: str, folder: Path) -> list[Answer]:
-    """Raw files in, ranked labels out; a file that it refuses gets the label ''."""
+    """Ranks labels of image files; a file that the model refuses gets the label ''."""
     import tensorflow as tf
 
     loaded = tf.saved_model.load(model)
@@ -37,37 +37,33 @@ def saved_model(model: str, folder: Path) -> list[Answer]:
         names = [name.decode() for name in out["labels"].numpy()[0]]
         answers.append((names, out["scores"].numpy()[0]))
     longest = max(len(names) for names, _ in answers)
-    return [_padded(names, scores, longest) for names, scores in answers]
-
-
-def _padded(names: Any, scores: Any, length: int) -> Answer:
-    missing = length - len(names)
-    return [*names, *[""] * missing], [*scores, *[0.0] * missing]
+    gaps = [(longest - len(names), names, scores) for names, scores in answers]
+    return [([*names, *[""] * gap], [*scores, *[0.0] * gap]) for gap, names, scores in gaps]
 
 
 def tflite(model: str, folder: Path) -> list[Answer]:
-    """Pixels in, scores in the order of the labels file out."""
+    """Ranks labels of pixels; the model's scores are in the order of its labels file."""
     try:
         from ai_edge_litert.interpreter import Interpreter
-    except ImportError:  # TensorFlow's own, which it means to drop in favour of that one.
+    except ImportError:  # TensorFlow's own interpreter, which it will drop for the other one.
         import tensorflow as tf
 
         Interpreter = tf.lite.Interpreter
 
     interpreter = Interpreter(model_path=model)
     interpreter.allocate_tensors()
-    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    (source,), (target,) = interpreter.get_input_details(), interpreter.get_output_details()
 
     def scores(pixels: Any) -> Any:
-        interpreter.set_tensor(taken["index"], pixels[np.newaxis])
+        interpreter.set_tensor(source["index"], pixels[np.newaxis])
         interpreter.invoke()
-        return interpreter.get_tensor(given["index"])[0]
+        return interpreter.get_tensor(target["index"])[0]
 
     return _ranked(map(scores, np.load(folder / "pixels.npy")), model)
 
 
 def onnx(model: str, folder: Path) -> list[Answer]:
-    """As `tflite`."""
+    """Ranks labels of pixels, as `tflite` does."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
@@ -77,7 +73,7 @@ def onnx(model: str, folder: Path) -> list[Answer]:
 
 
 def keras(model: str, folder: Path) -> list[Answer]:
-    """As `tflite`."""
+    """Ranks labels of pixels, as `tflite` does."""
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras as library
 
@@ -86,7 +82,7 @@ def keras(model: str, folder: Path) -> list[Answer]:
 
 
 def _ranked(scores: Iterable[Any], model: str) -> list[Answer]:
-    """Scores in the order of the labels file, which lies beside the model."""
+    """Sorts labels by scores; scores are in the order of the labels file beside the model."""
     text = Path(f"{model}.labels.txt").read_text("utf-8")
     labels = np.array(text.split("\n")[:-1])
     orders = [(np.argsort(-row, kind="stable"), row) for row in map(np.asarray, scores)]
@@ -104,7 +100,7 @@ RUNNERS: dict[str, Callable[[str, Path], list[Answer]]] = {
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.filterwarnings("ignore")
-    kind, path, work = sys.argv[1:]
-    answers = RUNNERS[kind](path, Path(work))
+    export_format, path, work = sys.argv[1:]
+    answers = RUNNERS[export_format](path, Path(work))
     names, values = zip(*answers, strict=True)
     np.savez(Path(work, "answers.npz"), labels=np.array(names), scores=np.array(values, "f4"))

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from beam_flowers.errors import BeamFlowersError
 from beam_flowers.files.backends import backend
@@ -25,6 +25,7 @@ from beam_flowers.files.paths import is_member as is_member
 from beam_flowers.files.paths import join as join
 from beam_flowers.files.paths import parent as parent
 from beam_flowers.files.paths import scheme
+from beam_flowers.files.typed import Form
 
 
 def _module(uri: str) -> ModuleType:
@@ -97,6 +98,24 @@ def open_read(uri: str) -> BinaryIO:
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """The file's content, or its first `limit` bytes."""
     data: bytes = _module(uri).read_bytes(uri, limit)
+    return data
+
+
+def read_document(uri: str, form: Form[Any]) -> bytes:
+    """The content of a file that may come from anybody, of no more bytes than its form allows.
+
+    Raises:
+        FieldError: it has more, or is a pipe or device, which could give any number.
+    """
+    most = form.most
+    if is_local(uri):
+        found = stat(uri)
+        if found.kind != "file":
+            raise form.wrong(uri, "", f"this is no file ({found.kind})")
+        most = min(most, found.bytes) if found.bytes <= most else -1
+    data = read_bytes(uri, most + 1)
+    if most < 0 or len(data) > form.most:
+        raise form.wrong(uri, "", f"more than {form.most} bytes")
     return data
 
 
@@ -201,7 +220,8 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     """Writes a whole file unless one is there, in one atomic step; makes the folders above it.
 
     Returns:
-        True if this call made the file, False if another was there first.
+        True if this call made the file, False if another was there first. That may be its own: an
+        object store's answer may be lost, and the request is made again.
 
     Raises:
         StoreError: no such step is known for the scheme.

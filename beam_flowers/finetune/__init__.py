@@ -1,1 +1,1 @@
-"""Training of the network itself on a store's labelled images."""
+"""Trains the backbone itself on a store's labelled images."""

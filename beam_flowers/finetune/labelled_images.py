@@ -1,4 +1,4 @@
-"""The pictures that a store's rows were made from, found again by content and read in batches."""
+"""Finds the images of a store's rows by content, and reads them in batches."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
 Say = Callable[[str], None]
+"""Callback for a line of text."""
 
 
 class Item(NamedTuple):
-    """A picture with its label's number; the file may have changed since its hash was taken."""
+    """An image with its label's number; the file may have changed since it was hashed."""
 
     uri: str
     sha256: str
@@ -31,9 +32,8 @@ class Item(NamedTuple):
 
 
 def uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
-    """Hashes all files: the address of one file by sha256."""
-    found = [image for image in find_images(images) if isinstance(image, Image)]
-    hashed = hash_files(found)
+    """Hashes all files and returns the uri of one file by sha256."""
+    hashed = hash_files([image for image in find_images(images) if isinstance(image, Image)])
     failed = [result for result in hashed if isinstance(result, Reject)]
     if failed:
         warn(
@@ -50,7 +50,11 @@ def uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
 def labelled_pictures(
     examples: Examples, start: TrainResult, uris: Mapping[str, str], warn: Say
 ) -> dict[str, list[Item]]:
-    """The pictures of each split, one of each content, in an order that only content decides."""
+    """Returns the images of each split, one of each content, sorted by content.
+
+    Raises:
+        InputError: if a label has no training image in `uris`.
+    """
     number = {label: class_id for class_id, label in enumerate(start.labels)}
     rows = {sha: row for row, sha in enumerate(examples.sha256) if start.codes[row] >= 0}
     sides: dict[str, list[Item]] = {name: [] for name in SPLITS}
@@ -69,35 +73,36 @@ def labelled_pictures(
         warn(f"{len(missing)} pictures of the store are not among the images: {missing[0]!r}, ...")
     if others := len(set(uris) - set(rows)):
         warn(f"{others} files are passed over: not in the store, no picture or without a label")
-    _require_labels(sides["training"], start.labels)
+    present = {item.class_id for item in sides["training"]}
+    lacking = [label for class_id, label in enumerate(start.labels) if class_id not in present]
+    if lacking:
+        raise InputError(
+            f"{len(lacking)} of {len(start.labels)} labels, such as {lacking[0]!r}, have no"
+            " training picture among the images to fine-tune on; name all folders that the store"
+            " was made from"
+        )
     return sides
 
 
-def _require_labels(training: Sequence[Item], labels: Sequence[str]) -> None:
-    there = {item.class_id for item in training}
-    lacking = [label for class_id, label in enumerate(labels) if class_id not in there]
-    if lacking:
-        raise InputError(
-            f"{len(lacking)} of {len(labels)} labels, such as {lacking[0]!r}, have no training"
-            " picture among the images to fine-tune on; name all folders that the store was made"
-            " from"
-        )
-
-
 class Reader:
-    """Decodes batches; what cannot be used is left out and remembered by uri."""
+    """Decodes batches of images and leaves out those that cannot be used.
+
+    Attributes:
+        skipped: reason by uri of the images left out.
+    """
 
     def __init__(self, recipe: PixelRecipe) -> None:
         self._recipe = recipe
         self.skipped: dict[str, str] = {}
 
     def read(self, items: Sequence[Item]) -> tuple[Pixels, Classes]:
-        """Pixels uint8 [n, height, width, 3] and classes intp [n] of those that can be used."""
-        found = list(pool().map(self._open, items))
-        read = [(f, item.class_id) for f, item in zip(found, items, strict=True) if f is not None]
-        size = (self._recipe.height, self._recipe.width, 3)
-        pixels = np.stack([f for f, _ in read]) if read else np.empty((0, *size), np.uint8)
-        return pixels, np.array([class_id for _, class_id in read], np.intp)
+        """Returns pixels uint8 [n, height, width, 3] and classes intp [n] of the usable images."""
+        decoded = zip(pool().map(self._open, items), items, strict=True)
+        usable = [(pixels, item.class_id) for pixels, item in decoded if pixels is not None]
+        pixels = np.empty((len(usable), self._recipe.height, self._recipe.width, 3), np.uint8)
+        for row, (of_image, _) in enumerate(usable):
+            pixels[row] = of_image
+        return pixels, np.array([class_id for _, class_id in usable], np.intp)
 
     def _open(self, item: Item) -> Pixels | None:
         image = Image(item.uri, files.parent(item.uri), item.uri)
@@ -114,7 +119,7 @@ class Reader:
         return None
 
     def batches(self, items: Sequence[Item], size: int) -> Iterator[tuple[Pixels, Classes]]:
-        """`read` of `size` items at a time, without empty batches."""
+        """Yields batches of up to `size` items, as `read` returns them, without empty ones."""
         for start in range(0, len(items), size):
             pixels, classes = self.read(items[start : start + size])
             if len(classes):

@@ -1,4 +1,4 @@
-"""A backbone with a softmax layer on it, trained on pictures, and saved without that layer."""
+"""Trains a backbone with a softmax layer on images, and saves it without that layer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Descent:
     Attributes:
         learning_rate: of each step.
         momentum: 0..1.
-        dropout: share of a vector's numbers set to 0 in training.
+        dropout: share of an embedding's numbers set to 0 in training.
         label_smoothing: share of the target that is spread over all labels, 0..1.
     """
 
@@ -42,41 +42,45 @@ class Descent:
 
 
 class Tuner:
-    """A network and its softmax layer in training.
+    """A backbone and its softmax layer in training.
 
     All kernels and biases train. Batch norms that are not folded into them keep their means and
     variances, as small batches would spoil these; their scales and offsets train.
 
     Attributes:
-        recipe: how pictures become pixels: as `embed` does it for the network when it is saved.
+        recipe: of the pixels to train on, the same that `embed` uses for the saved backbone.
     """
 
     def __init__(
         self, backbone: ResolvedBackbone, kernel: Floats, bias: Floats, descent: Descent, seed: int
     ) -> None:
-        """Begins with the backbone's weights and a layer that labels its vectors.
+        """Begins with the backbone's weights and a layer that labels its embeddings.
 
-        For the rest of the process TensorFlow is told to repeat itself bit for bit and, unless
-        it runs already, to use all cores for one batch.
+        For the rest of the process TensorFlow becomes deterministic and, unless it runs already,
+        uses all cores for one batch.
 
         Args:
             backbone: to begin from.
             kernel: float32 [D, C] of the layer.
             bias: float32 [C].
             descent: settings.
-            seed: of what is dropped.
+            seed: of the dropout.
 
         Raises:
-            BackboneError: the network has no weights that can be trained.
+            BackboneError: if the backbone has no weights that can be trained.
         """
-        tf = _deterministic_tensorflow()
+        tf = tensorflow()
+        # `embed` runs an image on each core; training runs one batch on all of them.
+        with contextlib.suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(0)
+        tf.config.experimental.enable_op_determinism()
         size = load(backbone).input_size
         self.recipe = Backbone("fine-tuned", None, None).recipe(*size)
         self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
-        self._vectors = _network(backbone)
+        self._vectors = _backbone(backbone)
         self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
-        network = _trainable(self._vectors, (*size, 3), backbone.row.name)
-        self._variables = [*network, self._kernel, self._bias]
+        trainable = _trainable(self._vectors, (*size, 3), backbone.row.name)
+        self._variables = [*trainable, self._kernel, self._bias]
         self._speeds = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
         self._descent, self._random = descent, np.random.default_rng(seed)
         pixels = tf.TensorSpec(self._spec.shape, tf.uint8)
@@ -85,10 +89,10 @@ class Tuner:
         self._embed = _function(lambda pixels: self._vectors(_scaled(pixels)), pixels)
 
     def step(self, pixels: Pixels, classes: Classes) -> tuple[float, int]:
-        """Trains on uint8 [N, height, width, 3] pictures of the classes intp [N].
+        """Trains one step on images, uint8 [N, height, width, 3], of the classes intp [N].
 
         Returns:
-            Mean cross entropy with the smoothed targets, and the number of right answers, both
+            Mean cross entropy with the smoothed targets, and number of right answers, both
             with dropout and before the step.
         """
         seed = self._random.integers(2**62, size=2)
@@ -96,25 +100,25 @@ class Tuner:
         return float(loss), int(right)
 
     def embed(self, pixels: Pixels) -> Floats:
-        """float32 [N, D] vectors of pictures, without dropout."""
+        """Computes embeddings of images, float32 [N, D], without dropout."""
         vectors: Floats = self._embed(pixels).numpy()
         return vectors
 
     @property
     def layer(self) -> tuple[Floats, Floats]:
-        """The softmax layer: float32 [D, C] weights and [C] bias."""
+        """Weights, float32 [D, C], and bias, float32 [C], of the softmax layer."""
         return self._kernel.numpy(), self._bias.numpy()
 
     def save(self, folder: str) -> None:
-        """Writes the network, without the layer, as a SavedModel: [-1, 1] pixels → vectors."""
+        """Writes the backbone, without the layer, as a SavedModel: [-1, 1] pixels → embeddings."""
         tf = tensorflow()
         module = tf.Module()
         module.__call__ = _function(self._vectors, self._spec)
         function = module.__call__.get_concrete_function()
-        # What the graph uses has to hang on the module to be saved. It is a set: in the order of
-        # use, the same network gives the same files.
-        places = {id(handle): place for place, handle in enumerate(function.captured_inputs)}
-        module.kept = sorted(function.graph.variables, key=lambda v: places[id(v.handle)])
+        # Only variables that an attribute of the module refers to are saved. The graph's are a
+        # set: sorted by their use, the same backbone gives the same files.
+        use = {id(handle): number for number, handle in enumerate(function.captured_inputs)}
+        module.kept = sorted(function.graph.variables, key=lambda v: use[id(v.handle)])
         tf.saved_model.save(module, folder)
 
     def _train(self, pixels: Any, classes: Any, seed: Any) -> tuple[Any, Any]:
@@ -128,7 +132,7 @@ class Tuner:
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         gradients = tape.gradient(loss, self._variables)
         for variable, speed, gradient in zip(self._variables, self._speeds, gradients, strict=True):
-            # speed = momentum * speed - rate * gradient; variable += speed: as Keras' SGD.
+            # As Keras' SGD: speed = momentum * speed - rate * gradient; variable += speed.
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
                 accum=speed.handle,
@@ -136,20 +140,12 @@ class Tuner:
                 grad=gradient,
                 momentum=descent.momentum,
             )
-        return loss, _hits(logits, classes)
+        hits = tf.cast(tf.argmax(logits, 1) == classes, tf.int32)
+        return loss, tf.reduce_sum(hits)
 
 
-def _deterministic_tensorflow() -> Any:
-    tf = tensorflow()
-    # Unlike `embed`, which runs a picture on each core, this runs one batch at a time.
-    with contextlib.suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(0)
-    tf.config.experimental.enable_op_determinism()
-    return tf
-
-
-def _network(backbone: ResolvedBackbone) -> _Call:
-    """float32 [N, height, width, 3] pixels from -1 to 1 → [N, D], with variables."""
+def _backbone(backbone: ResolvedBackbone) -> _Call:
+    """Returns the backbone as a call: float32 [N, height, width, 3], -1..1, → [N, D]."""
     low, high = backbone.row.pixel_range
     with weights.local_copy(backbone.place, backbone.kind) as local:
         call = _read(local, backbone)
@@ -177,7 +173,7 @@ def _read(local: str, backbone: ResolvedBackbone) -> _Call:
 
 
 def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
-    """The trainable variables that the vectors depend on."""
+    """Returns the trainable variables that the embeddings depend on."""
     tf = tensorflow()
     try:
         with tf.GradientTape() as tape:
@@ -190,24 +186,20 @@ def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
             f"{name!r} cannot be trained on batches; export it with an open number of pictures and "
             f"with its gradients: {reason}"
         ) from error
-    found = [v for v, g in zip(watched, gradients, strict=True) if g is not None]
-    if not found:
+    trainable = [v for v, g in zip(watched, gradients, strict=True) if g is not None]
+    if not trainable:
         raise BackboneError(
             f"{name!r} has no trainable variables: it was saved with its weights as constants, or "
             "not to be trained; fine-tune a named backbone, a .keras file or a SavedModel that "
             "was exported with trainable variables"
         )
-    return found
+    return trainable
 
 
 def _scaled(pixels: Any) -> Any:
+    """Scales uint8 pixels to -1..1."""
     tf = tensorflow()
     return tf.cast(pixels, tf.float32) / 127.5 - 1
-
-
-def _hits(logits: Any, classes: Any) -> Any:
-    tf = tensorflow()
-    return tf.reduce_sum(tf.cast(tf.argmax(logits, 1) == classes, tf.int32))
 
 
 def _function(function: Callable[..., Any], *specs: Any) -> Any:

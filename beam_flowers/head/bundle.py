@@ -1,4 +1,4 @@
-"""The model bundle: a folder of arrays and JSON that says all there is to know about a head."""
+"""Reads and writes model bundles: folders of arrays and JSON that describe a trained head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers import files
-from beam_flowers.errors import ModelError
+from beam_flowers.errors import ModelError, ModelFieldError
+from beam_flowers.files.typed import Form
 from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
 from beam_flowers.images.outputs import Writing
@@ -26,17 +27,20 @@ _ARRAYS = ("weights", "bias", "hidden_weights", "hidden_bias")
 _HELD_OUT = "held_out.npy"
 _NAMES = (MODEL_FILE, _LABELS, _HELD_OUT, *(f"{name}.npy" for name in _ARRAYS))
 _UNFINISHED = ".unfinished-model"
-"""There while a bundle is written: what a killed write leaves is known by it as ours."""
+"""Present while a bundle is written: it marks the rest of a killed write as ours."""
 
-_LARGEST = 64 * 2**20
 _OF_THE_HEAD = ("temperature", "multi_label")
 _IN_FILES = ("head", "held_out")
 _LATER = ("augmentation",)
-"""Fields that older models lack: left out where they are None, so that these keep their ids."""
+"""Fields that older models lack. They are left out where None, so that old ids stay the same."""
+
+
+class _Format(msgspec.Struct):
+    format: str = ""
 
 
 class _Fields(msgspec.Struct, forbid_unknown_fields=True):
-    """Types of the fields in `model.json`, which may come from anybody; see `Bundle`."""
+    """Types of the fields in `model.json`, which may come from a stranger; see `Bundle`."""
 
     format: str
     model_id: str
@@ -60,29 +64,36 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     augmentation: dict[str, Any] | None = None
 
 
+_ADVICE = "train the model again, or copy it again from where it came from"
+_FORMAT = Form(_Format, ModelFieldError, _ADVICE)
+_FORM = Form(_Fields, ModelFieldError, _ADVICE, most=64 << 20)
+_ARRAY = Form(bytes, ModelFieldError, _ADVICE, most=4 << 30)
+"""Bounds the bytes of an array's file; a head of 100,000 labels has half a gigabyte."""
+
+
 @dataclass(frozen=True)
 class Bundle:
-    """A trained head and where it comes from. No time, host or path belongs in any field.
+    """A trained head and its origin. No field holds a time, a host or a path: ids must not vary.
 
     Attributes:
         head: the trained layers, their temperature and whether it is multi-label.
         labels: class names, verbatim, in class order.
-        backbone: name of the network whose vectors the head was trained on; names with `+`
-            between them where it was trained on the vectors of several, one after the other.
-        fingerprint: of that backbone and its pixel recipe; likewise joined.
+        backbone: name of the backbone whose vectors the head was trained on; several names, with
+            `+` between them, for vectors side by side.
+        fingerprint: fingerprint of that backbone and its pixel recipe; several likewise.
         pixels: the pixel recipe, JSON; of several backbones, by their names.
         recipe: the training recipe and its settings, JSON.
         split: the split rule and its settings, JSON.
         seed: of the split and the training.
-        dataset_hash: of the rows trained on.
-        metrics: what was measured, by split, JSON.
+        dataset_hash: hash of the rows trained on.
+        metrics: measures by split, JSON.
         versions: package name -> version.
-        calibration: how the head's temperature was fitted, JSON; None if it was not.
-        sweep: the settings that were tried before, one JSON row each.
-        thresholds: of a multi-label head, by label, the score from which it holds, 0..1.
-        label_separator: what stood between several labels of a picture; None for one each.
-        augmentation: which distorted copies it was trained on as well, JSON; None for none.
-        held_out: the pictures that the head was not trained on, see `HELD_OUT`; None in
+        calibration: fit of the head's temperature, JSON, or None.
+        sweep: settings that were tried in a sweep, one JSON row each.
+        thresholds: of a multi-label head, least score of each label, 0..1.
+        label_separator: text between several labels of an image; None for one label each.
+        augmentation: distorted copies that it was also trained on, JSON, or None.
+        held_out: scores of images that the head was not trained on, see `HELD_OUT`; None in
             older models.
     """
 
@@ -123,7 +134,7 @@ class Bundle:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """Fingerprints of the backbones whose vectors the head takes, one after the other."""
+        """Fingerprints of the backbones whose vectors the head takes, in their order."""
         return tuple(self.fingerprint.split("+"))
 
 
@@ -146,21 +157,21 @@ def _check_shapes(head: Head, classes: int) -> None:
 
 
 def model_id(bundle: Bundle) -> str:
-    """Hex sha256 of the bundle's whole content: equal for equal models, wherever they lie."""
+    """Returns the hex sha256 of the bundle's whole content, wherever it is stored."""
     return _identify(_description(bundle, _side_files(bundle)))
 
 
 def write_bundle(folder: str, bundle: Bundle, writing: Writing | None = None) -> str:
-    """Writes a bundle, over an older one that may be there; equal bundles give equal bytes.
+    """Writes a bundle, over an older one if there is one; equal bundles give equal bytes.
 
-    `model.json` is written last and holds the hashes of the others, so that what a killed
-    write leaves never reads as a model.
+    `model.json` is written last and holds the hashes of the other files, so that the rest of a
+    killed write never reads as a model.
 
     Returns:
         The model's id.
 
     Raises:
-        OutputError: if the folder holds something else, see `check_model_folder`.
+        OutputError: if the folder holds other things, see `check_model_folder`.
     """
     check_model_folder(folder, writing or Writing())
     older = _names_of_older(folder)
@@ -183,7 +194,7 @@ def read_bundle(folder: str) -> Bundle:
     """Reads a bundle and checks every byte of it.
 
     Raises:
-        ModelError: if there is none, or it is not whole; names the file and the mismatch.
+        ModelError: if it is missing or not whole; names the file and the mismatch.
     """
     described = _read_description(folder)
     hashes = described["files"]
@@ -209,9 +220,9 @@ def require_backbone(
 
     Args:
         bundle: the model.
-        name: the vectors' backbone.
+        name: name of the vectors' backbone.
         fingerprint: its fingerprint.
-        pixels: its pixel recipe, to name what differs.
+        pixels: its pixel recipe, for the error.
 
     Raises:
         ModelError: names the difference.
@@ -258,7 +269,7 @@ def _to_json(value: Mapping[str, Any], indent: int | None = None) -> str:
 
 def _side_files(bundle: Bundle) -> dict[str, bytes]:
     arrays = {f"{name}.npy": _npy(array) for name, array in bundle.head.parameters.items()}
-    # One label a line; the verbatim ones, should a label hold a line break, are in the JSON.
+    # One label a line, with line breaks escaped; the JSON has the labels verbatim.
     lines = [label.replace("\r", "\\r").replace("\n", "\\n") for label in bundle.labels]
     if bundle.held_out is not None:
         arrays[_HELD_OUT] = _npy(bundle.held_out)
@@ -267,6 +278,7 @@ def _side_files(bundle: Bundle) -> dict[str, bytes]:
 
 def _npy(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
+    # The same bytes on every machine: the model's id is their digest.
     little_endian = array.dtype.newbyteorder("<")
     np.save(buffer, np.ascontiguousarray(array, dtype=little_endian), allow_pickle=False)
     return buffer.getvalue()
@@ -279,11 +291,11 @@ def _sha256(data: bytes) -> str:
 def check_model_folder(folder: str, writing: Writing | None = None) -> None:
     """Checks that a model may be written into a folder.
 
-    It is new, empty, a bundle or the beginning of one; with `writing.overwrite` other things may
-    be in it, and stay.
+    The folder has to be new, empty, a bundle or the beginning of one. With `writing.overwrite` it
+    may hold other things, which stay.
 
     Raises:
-        OutputError: something is there that must stay.
+        OutputError: if the folder holds things that must stay.
     """
     (writing or Writing()).check_folder(folder, "a model", _NAMES.__contains__, _is_bundle)
 
@@ -293,19 +305,17 @@ def _is_bundle(folder: str) -> bool:
 
 
 def _names_of_older(folder: str) -> set[str]:
-    """Names of the arrays of the bundle that is in a folder, if one is."""
+    """Returns the names of the files of a folder's bundle, if it holds one."""
     try:
         return set(_NAMES).intersection(_read_description(folder)["files"])
     except (ModelError, OSError):
         return set()
 
 
-def _read(folder: str, name: str, most: int | None = None) -> bytes:
+def _read(folder: str, name: str, form: Form[Any]) -> bytes:
     uri = files.join(folder, name)
     try:
-        if most is not None and files.stat(uri).bytes > most:
-            raise ModelError(f"{uri!r} is too large for a model of ours")
-        return files.read_bytes(uri)
+        return files.read_document(uri, form)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ModelError(
@@ -316,34 +326,33 @@ def _read(folder: str, name: str, most: int | None = None) -> bytes:
 
 def _read_description(folder: str) -> dict[str, Any]:
     where = files.join(folder, MODEL_FILE)
-    try:
-        described = json.loads(_read(folder, MODEL_FILE, _LARGEST))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{where!r} is no JSON: {error}") from error
-    found = described.get("format") if isinstance(described, dict) else None
-    form, _, number = str(found).rpartition(" ")
+    data = _read(folder, MODEL_FILE, _FORM)
+    found = _FORMAT.read(data, where).format
+    form, _, number = found.rpartition(" ")
     if form == FORMAT.rpartition(" ")[0] and number.isdecimal() and found != FORMAT:
         raise ModelError(
             f"{where!r} has the format {found!r}, this version of beam-flowers reads {FORMAT!r}: "
             "a newer one wrote it; update beam-flowers"
         )
     if found != FORMAT:
-        raise ModelError(f"{where!r} is no model of ours: its format is {found!r}, not {FORMAT!r}")
-    identity = _identify({k: v for k, v in described.items() if k != "model_id"})
+        raise _FORM.wrong(where, "format", f"{found!r}, not {FORMAT!r}")
+    _FORM.read(data, where)
+    try:
+        # By Python's own reader and writer: the id is the digest of what they give.
+        described: dict[str, Any] = json.loads(data)
+        identity = _identify({k: v for k, v in described.items() if k != "model_id"})
+    except (ValueError, RecursionError) as error:
+        raise _FORM.wrong(where, "", str(error)) from error
     if identity != described.get("model_id"):
         raise ModelError(
             f"{where!r} was changed: its content has the id {identity},"
             f" it says {described.get('model_id')!r}"
         )
-    try:
-        msgspec.convert(described, _Fields)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise ModelError(f"{where!r} is no model of ours: {error}") from error
     return described
 
 
 def _read_checked(folder: str, name: str, hashes: Mapping[str, str]) -> bytes:
-    data = _read(folder, name)
+    data = _read(folder, name, _ARRAY)
     if _sha256(data) != hashes.get(name):
         raise ModelError(
             f"{files.join(folder, name)!r} was changed or only half written: its sha256 is"
@@ -356,7 +365,7 @@ def _read_array(folder: str, name: str, hashes: Mapping[str, str]) -> npt.NDArra
     data = _read_checked(folder, name, hashes)
     try:
         array: npt.NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:  # A header is parsed as Python, by parsers with errors of their own.
+    except Exception as error:  # NumPy parses headers as Python: any of its errors may come.
         raise ModelError(f"{files.join(folder, name)!r} is no array: {error}") from error
     if not isinstance(array, np.ndarray):
         raise ModelError(f"{files.join(folder, name)!r} is no array, but an archive")

@@ -1,8 +1,9 @@
-"""Labels from a manifest for pictures that are in the store already."""
+"""Reads corrected labels of stored images from a manifest, and applies them."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ import pyarrow.json
 import pyarrow.parquet
 
 from beam_flowers import files
-from beam_flowers.errors import InputError, TrainingError
+from beam_flowers.errors import InputError, InputFieldError, TrainingError
+from beam_flowers.files.parquet import cast_within, unpacked_too_far
 from beam_flowers.files.text import unguarded_table
+from beam_flowers.files.typed import require_shallow
 from beam_flowers.head.examples import Examples
 
 _KEYS = ("sha256", "uri")
@@ -24,12 +27,12 @@ _COLUMNS = {name: pa.string() for name in (*_KEYS, "label")}
 
 @dataclass(frozen=True)
 class Corrections:
-    """What a manifest says about stored pictures.
+    """Corrected labels of stored images.
 
     Attributes:
-        manifest: where it lies.
-        column: `sha256` or `uri`, what the pictures are named by.
-        labels: the label of each picture named; None takes the picture out of the training.
+        manifest: path of the manifest.
+        column: `sha256` or `uri`, the column that names the images.
+        labels: label of each named image; None takes the image out of the training.
     """
 
     manifest: str
@@ -38,15 +41,16 @@ class Corrections:
 
 
 def read_corrections(manifest: str) -> Corrections:
-    """Reads a table with the columns `label` and `sha256` or `uri`, other columns passed over.
+    """Reads a table with the columns `label` and `sha256` or `uri`; other columns are ignored.
 
-    `.csv` and `.tsv` with a header, `.parquet`, `.jsonl`. Relative uris start at the manifest's
-    folder. In `.csv` and `.tsv` a `'` before `=`, `+`, `-`, `@` is taken off, which our own tables
-    put there. Where there are both columns, `sha256` counts. An empty label takes a picture out.
+    Formats are `.csv` and `.tsv` with a header, `.parquet` and `.jsonl`. Relative uris start at
+    the manifest's folder. In `.csv` and `.tsv` a `'` before `=`, `+`, `-`, `@` is removed, which
+    our own tables put there. `sha256` takes precedence over `uri`. An empty label takes an image
+    out of the training.
 
     Raises:
-        InputError: if it cannot be read as such.
-        TrainingError: if it gives one picture two labels.
+        InputError: if it cannot be read.
+        TrainingError: if it gives one image two labels.
     """
     where = files.absolute(manifest)
     table = _read_table(where)
@@ -57,7 +61,15 @@ def read_corrections(manifest: str) -> Corrections:
             f" one of {_KEYS}"
         )
     labels: dict[str, str | None] = {}
-    rows = zip(table[column].to_pylist(), table["label"].to_pylist(), strict=True)
+    try:
+        texts = [cast_within(table[name], pa.string()).to_pylist() for name in (column, "label")]
+    except (pa.ArrowException, KeyError) as error:
+        raise InputFieldError(
+            f"{manifest!r}: {column} and label must be one column of text each: {error}",
+            manifest,
+            column,
+        ) from error
+    rows = zip(*texts, strict=True)
     for number, (written, label) in enumerate(rows, start=1):
         if not written:
             raise InputError(f"{manifest!r}, row {number}: {column} is empty; name a picture")
@@ -71,10 +83,10 @@ def read_corrections(manifest: str) -> Corrections:
 
 
 def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
-    """The examples with the labels that the manifest gives; by sha256, copies all change.
+    """Returns the examples with corrected labels; by sha256, all copies change.
 
     Raises:
-        TrainingError: if it names a picture that is not among them.
+        TrainingError: if a named image is not among the examples.
     """
     keys = examples.sha256 if corrections.column == "sha256" else examples.uris
     unknown = sorted(set(corrections.labels) - set(keys))
@@ -90,7 +102,7 @@ def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
 
 
 def corrected_hash(dataset_hash: str, corrections: Corrections) -> str:
-    """The hash of a dataset with corrections: hex sha256 of its own and of them."""
+    """Returns the hash of a corrected dataset: hex sha256 of its own hash and the corrections."""
     text = json.dumps([dataset_hash, corrections.column, sorted(corrections.labels.items())])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -107,18 +119,24 @@ def _read_table(manifest: str) -> pa.Table:
         raise InputError(f"corrections are .csv, .tsv, .parquet or .jsonl, not {manifest!r}")
     try:
         with files.open_read(manifest) as source:
-            return _read_as(suffix, source)
+            return _read_as(suffix, source, manifest)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{manifest!r} cannot be read as .{suffix}: {error}") from error
 
 
-def _read_as(suffix: str, source: BinaryIO) -> pa.Table:
+def _read_as(suffix: str, source: BinaryIO, manifest: str) -> pa.Table:
     if suffix == "parquet":
-        return pa.parquet.read_table(source)
+        size = source.seek(0, io.SEEK_END)
+        file = pa.parquet.ParquetFile(source)
+        if reason := unpacked_too_far(file, source, size):
+            raise pa.ArrowInvalid(reason)
+        return file.read()
     if suffix == "jsonl":
         schema = pa.schema(_COLUMNS)
         options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        table = pa.json.read_json(source, parse_options=options)
+        data = source.read()
+        require_shallow(data, InputFieldError, manifest)
+        table = pa.json.read_json(pa.BufferReader(data), parse_options=options)
         # A column of the schema that no line has is there, and empty.
         return table.select([n for n in table.column_names if table[n].null_count < len(table)])
     table = pa.csv.read_csv(

@@ -1,4 +1,4 @@
-"""From a store's rows to rows that can be trained on: numbered, checked and split."""
+"""Numbers, checks and splits the rows of a store for training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from beam_flowers.errors import TrainingError
 from beam_flowers.head.groups import picture_groups
-from beam_flowers.head.settings import whole
+from beam_flowers.head.settings import is_whole_number
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions, split_codes
 from beam_flowers.images.labels import collisions
@@ -19,12 +19,12 @@ from beam_flowers.store.vectors import Vectors
 Counts = npt.NDArray[np.intp]
 
 FEW_IMAGES = 20
-"""Under so many images a class gets a warning, as in retrain.py."""
+"""Images of a class below which it gets a warning, as in retrain.py."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows of a store, of one backbone.
+    """Rows of a store, of one backbone.
 
     Attributes:
         uris: N addresses.
@@ -32,9 +32,9 @@ class Examples:
         labels: N labels, verbatim; rows with None are left out.
         splits: N names of a split that is fixed for the row, or None.
         vectors: float32 [N, D]; [N + M, D] where M rows of distorted copies follow.
-        separator: what stands between several labels of a picture; None where each has one.
-        copies: intp [K, N], the row of each picture's K copies, -1 where it lacks one; None
-            where pictures have no copies. Copies only ever train.
+        separator: text between several labels of an image; None if each has one label.
+        copies: intp [K, N], the row in `vectors` of each image's K distorted copies, -1 for a
+            missing one; None without copies. Copies are used for training only.
     """
 
     uris: Sequence[str]
@@ -48,17 +48,17 @@ class Examples:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows ready to train on.
+    """Labelled rows, ready to train on.
 
     Attributes:
         labels: the C labels in class order, sorted by code point.
-        rows: intp [n], the labelled rows, sorted by content: the result must not depend on
-            where the pictures lie or in which order the store gives them.
+        rows: intp [n], the labelled rows, sorted by content: the result must not depend on the
+            places of the images or the order of the store.
         class_ids: intp [n], of these rows.
-        codes: int8 [n], of these rows, indices into `SPLITS`.
+        codes: int8 [n], split of each of these rows, as index into `SPLITS`.
         groups: n keys, see `picture_groups`.
-        warnings: what the user should know, a line each.
-        membership: see `Sample.membership`; None where each picture has one label.
+        warnings: lines for the user.
+        membership: see `Sample.membership`; None if each image has one label.
     """
 
     labels: tuple[str, ...]
@@ -70,18 +70,18 @@ class Prepared:
     membership: Floats | None = None
 
     def sample(self, vectors: Vectors, *splits: str) -> Sample:
-        """The rows of one or several splits."""
+        """Returns the rows of one or several splits."""
         return self.where(vectors, np.isin(self.codes, [SPLITS.index(name) for name in splits]))
 
     def where(self, vectors: Vectors, chosen: npt.NDArray[np.bool_]) -> Sample:
-        """The rows where `chosen`, bool [n], holds."""
+        """Returns the rows where `chosen`, bool [n], is True."""
         return Sample(vectors, self.class_ids[chosen], self.rows[chosen], self.membership)
 
     def training(self, examples: Examples, chosen: npt.NDArray[np.bool_]) -> Sample:
-        """The rows where `chosen`, bool [n], holds, and the distorted copies of their pictures.
+        """Returns the rows where `chosen`, bool [n], is True, and the distorted copies of them.
 
-        Without those of a picture that is not chosen, or a variant of it is not: with the split
-        of retrain.py files of one content may lie on two sides.
+        Copies are left out if a row of the same group is not chosen: retrain.py's split may put
+        files of one content into two splits.
         """
         sample = self.where(examples.vectors, chosen)
         if examples.copies is None:
@@ -96,21 +96,21 @@ class Prepared:
 
 
 def prepare(
-    examples: Examples, split: SplitOptions, seed: int = 0, required: Collection[str] = ()
+    examples: Examples, split: SplitOptions, seed: int = 0, *, required: Collection[str] = ()
 ) -> Prepared:
     """Checks the examples, numbers their classes and splits them.
 
     Args:
         examples: the rows.
-        split: how to divide them.
+        split: the split rule.
         seed: of the split.
-        required: splits that must have a picture of every label; of the others a missing
+        required: names of splits that must have an image of every label; in the others a missing
             label is a warning.
 
     Raises:
-        TrainingError: if they cannot be trained on; says why, with the numbers.
+        TrainingError: if they cannot be trained on; names the reason and the numbers.
     """
-    if not whole(seed, 0):
+    if not is_whole_number(seed, 0):
         raise TrainingError(f"seed must be a whole number >= 0, got {seed!r}")
     rows = [row for row, label in enumerate(examples.labels) if label is not None]
     rows.sort(key=lambda row: (examples.sha256[row], examples.labels[row]))
@@ -124,13 +124,16 @@ def prepare(
     uris, sha256 = ([values[row] for row in rows] for values in (examples.uris, examples.sha256))
     groups = picture_groups(uris, sha256)
     given = [examples.splits[row] for row in rows]
-    codes = split_codes(split, uris, groups, class_ids, seed, given)
+    codes = split_codes(split, uris, groups, class_ids, seed=seed, given=given)
 
     def count(ids: Indices) -> Counts:
-        return _count(ids, len(distinct), membership)
+        # Images of each label: [C].
+        counts = np.bincount(ids, minlength=len(distinct))
+        return counts if membership is None else counts @ membership.astype(np.intp)
 
     sides = [count(class_ids[codes == code]) for code in range(len(SPLITS))]
-    _check_single(labels, count(_without_copies(groups, class_ids)))
+    different = set(zip(groups, class_ids.tolist(), strict=True))
+    _check_single(labels, count(np.array([class_id for _, class_id in different], dtype=np.intp)))
     _check_training_side(labels, sides)
     missing = _missing_sides(labels, split, sides, required)
     warnings = (*_few_images(labels, count(class_ids)), *missing)
@@ -139,7 +142,7 @@ def prepare(
 
 
 def _labels(texts: Sequence[str], separator: str | None) -> tuple[tuple[str, ...], Floats | None]:
-    """The C labels, sorted, and which of them each of K texts stands for."""
+    """Returns the C sorted labels, and which of them each of K texts holds: float32 [K, C]."""
     if separator is None:
         return tuple(texts), None
     if not separator.strip():
@@ -148,17 +151,6 @@ def _labels(texts: Sequence[str], separator: str | None) -> tuple[tuple[str, ...
     labels = tuple(sorted(set().union(*parts)))
     rows = [[label in part for label in labels] for part in parts]
     return labels, np.array(rows, dtype=np.float32).reshape(len(texts), len(labels))
-
-
-def _count(class_ids: Indices, classes: int, membership: Floats | None) -> Counts:
-    """Number of pictures of each label: [C]."""
-    counts = np.bincount(class_ids, minlength=classes)
-    return counts if membership is None else counts @ membership.astype(np.intp)
-
-
-def _without_copies(groups: Sequence[str], class_ids: Indices) -> Indices:
-    pairs = set(zip(groups, class_ids.tolist(), strict=True))
-    return np.array([class_id for _, class_id in pairs], dtype=np.intp)
 
 
 def _check_labels(labels: Sequence[str], labelled: int, total: int) -> None:
@@ -222,7 +214,7 @@ def _missing_sides(
     sides: Sequence[Counts],
     required: Collection[str],
 ) -> list[str]:
-    """A warning for each split that lacks a label; an error if the split is required."""
+    """Returns a warning for each split that lacks a label; raises one for a required split."""
     percentages = {1: split.validation_percentage, 2: split.testing_percentage}
     warnings = []
     for code, percentage in percentages.items():

@@ -1,4 +1,4 @@
-"""Pictures that belong together, and folds that keep them so."""
+"""Groups copies and variants of an image, and makes folds that keep groups whole."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 from beam_flowers.errors import TrainingError
 from beam_flowers.head.softmax import Indices
 
-_MARK = "_nohash_"  # of retrain.py: what follows tells variants of one picture apart
+_MARK = "_nohash_"  # of retrain.py: variants of one image differ behind it only
 
 
 def picture_groups(uris: Sequence[str], sha256: Sequence[str]) -> list[str]:
-    """A key for each row, equal for rows that must not be divided.
+    """Returns a key for each row, equal for rows that must stay in one split.
 
     These are copies (the same content) and variants: files whose paths are equal up to
-    `_nohash_`. The key is the smallest content of the group, so that a group of copies alone
-    has its own content for a key, whatever the files are called.
+    `_nohash_`. The key is the smallest content of the group, so that the key of copies alone does
+    not depend on the names of their files.
     """
     parents: dict[str, str] = {}
 
@@ -37,11 +37,11 @@ def picture_groups(uris: Sequence[str], sha256: Sequence[str]) -> list[str]:
     return [key(content) for content in sha256]
 
 
-def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, seed: int = 0) -> Indices:
-    """Stratified folds that keep groups whole; they do not depend on the order of the rows.
+def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, *, seed: int = 0) -> Indices:
+    """Deals groups into stratified folds, which do not depend on the order of the rows.
 
-    The groups of each class are dealt in the order of a hash, the next class where the last
-    one ended. A group of two classes counts as of the smaller class id.
+    The groups of each class are dealt in the order of a hash; the next class goes on at the fold
+    where the last one ended. A group of two classes counts as of the smaller class id.
 
     Returns:
         intp [N], the fold of each row, 0 to `folds` - 1.
@@ -57,10 +57,9 @@ def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, seed: int 
             f"cannot make {folds!r} folds of {len(class_of)} different pictures; name a number"
             " from 2 to theirs"
         )
-    dealt = sorted(class_of, key=lambda group: (class_of[group], _hash(group, seed), group))
-    fold_of = {group: place % folds for place, group in enumerate(dealt)}
+
+    def order(group: str) -> tuple[int, bytes, str]:
+        return class_of[group], hashlib.sha256(f"fold {seed}:{group}".encode()).digest(), group
+
+    fold_of = {group: rank % folds for rank, group in enumerate(sorted(class_of, key=order))}
     return np.array([fold_of[group] for group in groups], dtype=np.intp)
-
-
-def _hash(group: str, seed: int) -> bytes:
-    return hashlib.sha256(f"fold {seed}:{group}".encode()).digest()

@@ -1,4 +1,7 @@
-"""What a head says of the pictures it was not trained on: the ground for choosing a threshold."""
+"""Measures the best score of each held-out image, and if its label is right.
+
+The model keeps them, so that `--target-precision` can choose a threshold without the store.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,25 @@ HeldOut = npt.NDArray[Any]
 """Structured array of `HELD_OUT`."""
 
 HELD_OUT = np.dtype([("testing", "?"), ("score", "<f4"), ("correct", "?")])
-"""One held-out picture: whether it is a testing one (else a validation one), the score of its best
-label, whether that label is right."""
+"""Fields of one held-out image: in the testing split (else validation), score of the best label,
+best label correct."""
 
 
 def measure_held_out(head: Head, validation: Sample, testing: Sample) -> HeldOut:
-    """The held-out pictures, validation before testing, lowest score first: `HELD_OUT` [n]."""
+    """Returns the held-out images, validation before testing, by ascending score: [n]."""
     rows = [
         (is_testing, score, correct)
         for is_testing, sample in enumerate((validation, testing))
-        for score, correct in sorted(_answers(head, sample))
+        for score, correct in sorted(_best_scores(head, sample))
     ]
     return np.array(rows, HELD_OUT)
 
 
-def _answers(head: Head, sample: Sample) -> list[tuple[float, bool]]:
+def _best_scores(head: Head, sample: Sample) -> list[tuple[float, bool]]:
     answers: list[tuple[float, bool]] = []
     for vectors, class_ids in sample.chunks():
         scores = head.scores(vectors)
         best = scores.argmax(axis=1)
-        right = best == class_ids
-        if sample.membership is not None:
-            right = sample.membership[class_ids, best] > 0
-        answers += zip(scores.max(axis=1).tolist(), right.tolist(), strict=True)
+        correct = sample.is_right(best, class_ids)
+        answers += zip(scores.max(axis=1).tolist(), correct.tolist(), strict=True)
     return answers

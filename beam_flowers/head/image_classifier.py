@@ -1,7 +1,8 @@
-"""The recipe of TensorFlow Hub's make_image_classifier: epochs of shuffled batches, momentum."""
+"""Trains heads as TensorFlow Hub's make_image_classifier: epochs of shuffled batches, momentum."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -17,14 +18,14 @@ from beam_flowers.head.softmax import Head, Sample, Step
 
 @dataclass(frozen=True)
 class ImageClassifierOptions:
-    """Settings of make_image_classifier with its defaults, and what it did not have.
+    """Settings of make_image_classifier with its defaults, and some of ours.
 
-    The vectors are taken as they are. An epoch sees every training picture once, the last batch
-    may be short (the ancestor left it out, and failed where it was the only one).
+    The vectors are not scaled. An epoch takes every training image once; its last batch may be
+    short (make_image_classifier left that out, and failed if it was the only one).
 
     Attributes:
-        train_epochs: passes over the training pictures.
-        batch_size: pictures a step.
+        train_epochs: passes over the training images.
+        batch_size: images a step.
         learning_rate: of gradient descent.
         momentum: 0..1.
         dropout: `dropout_rate`, share of the last layer's inputs set to 0 in training.
@@ -33,9 +34,9 @@ class ImageClassifierOptions:
             in the other recipes, whose penalty is half of it.
         label_smoothing: share of the target that is spread over all labels, 0..1.
         hidden: width of a hidden ReLU layer, or None. Dropout then acts behind it.
-        early_stopping: end after so many epochs without a lower validation cross entropy, with
-            the best head; None to go on to the last.
-        class_weights: `balanced` lets every class count alike; None every picture.
+        early_stopping: number of epochs without a lower validation cross entropy after which
+            training ends with the best head; None to train all epochs.
+        class_weights: `balanced` weighs all classes equally, None all images.
     """
 
     train_epochs: int = 5
@@ -55,7 +56,7 @@ class ImageClassifierOptions:
 
     @property
     def l2_gradient(self) -> float:
-        """See `DescentOptions`."""
+        """Factor of the weights in the gradient, see `DescentOptions`."""
         return 2 * self.l2
 
 
@@ -76,32 +77,37 @@ def train_image_classifier(
         training: rows to train on.
         classes: number of classes C.
         options: the recipe's settings.
-        seed: of the weights, the order of the pictures and what is dropped.
+        seed: of the weights, the order of the images and the dropout.
         validation: rows to report on.
-        report: called after each epoch with the head measured on all rows of both samples.
+        report: called after each epoch with measures on all rows of both samples.
         start: head to begin from instead of drawn weights.
     """
     options = options or ImageClassifierOptions()
     first, order, drops = np.random.default_rng(seed).spawn(3)
-    targets = targets_for(training, classes, options.label_smoothing, options.class_weights)
+    targets = targets_for(
+        training,
+        classes,
+        smoothing=options.label_smoothing,
+        class_weights=options.class_weights,
+    )
     features = training.vectors.shape[1]
     head = start or new_head(glorot_uniform, features, targets, options.hidden, first)
-    epoch_steps = -(-len(training) // options.batch_size)
+    epoch_steps = math.ceil(len(training) / options.batch_size)
 
     def measure(step: int, head: Head, batch: Batch) -> Step:
         now = evaluate(head, training)
         return make_step(step, now.accuracy, now.cross_entropy, head, validation)
 
-    def due(step: int) -> bool:
+    def is_due(step: int) -> bool:
         return (step + 1) % epoch_steps == 0
 
-    watch = Watch(due, measure, report, validation, options.early_stopping)
+    watch = Watch(is_due, measure, report, validation, options.early_stopping)
     batches = epochs(training, options.batch_size, options.train_epochs, order)
     return descend(head, batches, options, targets, watch, drops)
 
 
 def epochs(sample: Sample, size: int, count: int, random: np.random.Generator) -> Iterator[Batch]:
-    """All rows of the sample `count` times, each time in another order, in batches."""
+    """Yields batches of all rows of the sample, `count` times, each time in another order."""
     for _ in range(count):
         order = random.permutation(len(sample))
         for start in range(0, len(order), size):

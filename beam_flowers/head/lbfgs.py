@@ -1,4 +1,4 @@
-"""The default recipe: softmax regression to its optimum by full-batch L-BFGS."""
+"""Trains heads by the default recipe: softmax regression to its optimum by full-batch L-BFGS."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from beam_flowers.head.objective import (
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.softmax import Doubles, Head, Sample, Step
 
-# Relative gain of an iteration below which single precision no longer sees any.
+# Relative gain of an iteration that single precision can no longer resolve.
 _SMALLEST_GAIN = 1e-9
 
 
 @dataclass(frozen=True)
 class LbfgsOptions:
-    """Minimises mean cross entropy + l1 * sum|W| + l2 / 2 * sum W^2; the bias is free.
+    """Settings of the L-BFGS recipe.
 
+    It minimises mean cross entropy + l1 * sum|W| + l2 / 2 * sum W^2; the bias has no penalty.
     The penalties act on the weights over centred vectors of a common deviation of 1 (see
     `Scaling`), so that one value suits every backbone. The default l2 was the best of a grid
-    from 0 to 10 for 75 to 1,200 training pictures, and flat around: 0.01 to 0.3 differ little.
+    from 0 to 10 for 75 to 1,200 training images; 0.01 to 0.3 differ little.
 
     Attributes:
-        l1: >= 0. Exact: weights that it takes out are exactly 0.
-        l2: >= 0.
-        max_iterations: > 0, where to stop at the latest.
-        tolerance: > 0, the largest component of the gradient at which the optimum is reached.
-        class_weights: `balanced` lets every class count alike; None every picture.
+        l1: penalty >= 0; it makes weights exactly 0.
+        l2: penalty >= 0.
+        max_iterations: > 0, the latest iteration to stop at.
+        tolerance: > 0, the largest gradient component that counts as the optimum.
+        class_weights: `balanced` weighs all classes equally, None all images.
     """
 
     l1: float = 0.0
@@ -61,15 +62,15 @@ def train_lbfgs(
     report: Callable[[Step], None] | None = None,
     start: Head | None = None,
 ) -> Head:
-    """Trains a head; the same rows in the same order give the same bytes on one machine.
+    """Trains a head. The same rows in the same order give the same bytes on one machine.
 
     Args:
         training: rows to fit, at least one.
         classes: number of classes C.
-        options: penalties and where to stop.
+        options: penalties and limits.
         validation: rows whose accuracy is reported.
         report: called after each iteration; its cross entropy counts with the class weights.
-        start: head without a hidden layer to begin from; the optimum is the same, only nearer.
+        start: head without a hidden layer to begin from; the optimum is the same.
     """
     options = options or LbfgsOptions()
     targets = targets_for(training, classes, class_weights=options.class_weights)
@@ -86,7 +87,7 @@ def train_lbfgs(
     steps = count(1)
 
     def after_iteration(xk: Doubles) -> None:
-        # The last point evaluated is the one that the line search accepted.
+        # The line search accepted the point that it evaluated last.
         at = evaluations[0]
         head = scaling.fold(*_unpack(xk, shape))
         if report:
@@ -111,19 +112,19 @@ def train_lbfgs(
 
 
 def _starting_point(
-    start: Head | None, scaling: Scaling, shape: tuple[int, int], split: bool
+    start: Head | None, scaling: Scaling, shape: tuple[int, int], *, split: bool
 ) -> Doubles:
-    """Where the search begins, laid out as `_unpack` takes it."""
+    """Returns the first point of the search, laid out as `_unpack` reads it."""
     weights, bias = scaling.unfold(start) if start else (np.zeros(shape), np.zeros(shape[1]))
     parts = (np.maximum(weights, 0), np.maximum(-weights, 0)) if split else (weights,)
     return np.concatenate([*(part.ravel() for part in parts), bias])
 
 
 def _unpack(point: Doubles, shape: tuple[int, int]) -> tuple[Doubles, Doubles]:
-    """Weights float64 [D, C] and bias float64 [C] at a point of the search.
+    """Returns the weights, float64 [D, C], and bias, float64 [C], at a point of the search.
 
-    With L1 the point holds the weights as a difference of two parts >= 0: the penalty is linear
-    in these, so that the optimum is exact (one of the two is 0 there).
+    With L1 the point holds the weights as a difference of two parts >= 0. The penalty is linear
+    in these, which makes the optimum exact: one of the two is 0 there.
     """
     size = shape[0] * shape[1]
     *parts, bias = np.split(point, range(size, len(point), size))
@@ -138,7 +139,7 @@ def _bounds(shape: tuple[int, int]) -> Bounds:
 
 
 def _penalised(at: Evaluation, weights: Doubles, options: LbfgsOptions) -> tuple[float, Doubles]:
-    """Objective and gradient with both penalties, as `_unpack` lays the point out."""
+    """Returns objective and gradient with both penalties, laid out as `_unpack` reads them."""
     loss = at.cross_entropy + options.l2 / 2 * float(np.square(weights).sum())
     gradient = (at.weights_gradient + options.l2 * weights).ravel()
     if not options.l1:

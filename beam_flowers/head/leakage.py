@@ -1,7 +1,9 @@
-"""Pictures on different sides of the split that are all but the same."""
+"""Finds near-identical images in different splits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -13,23 +15,23 @@ from beam_flowers.head.split import SPLITS, Codes
 from beam_flowers.store.vectors import Vectors
 
 SAME = 0.999
-"""Cosine from which two vectors count as of one picture. Of 1,500 different flowers, seen by
-EfficientNet-Lite0, the two most alike have 0.965."""
+"""Cosine from which two vectors count as of one image. Of 1,500 different flowers the two most
+alike have 0.965 (EfficientNet-Lite0)."""
 
 MOST_PAIRS = 50_000_000
-"""Pairs that are looked at, some seconds' work; of more held-out rows only a part is checked."""
+"""Most pairs of rows that are compared, in some seconds; fewer held-out rows are checked then."""
 
 MOST_FOUND = 1000
-"""Pairs after which the search ends."""
+"""Near-identical pairs after which the search ends."""
 
 _SHOWN = 10
 
 
 class Pair(NamedTuple):
-    """Two rows on different sides.
+    """Two near-identical rows in different splits.
 
     Attributes:
-        held_out: the row that does not train, or the testing one.
+        held_out: a row that does not train; of two such the testing one.
         other: the other row.
         cosine: of their vectors.
     """
@@ -40,12 +42,12 @@ class Pair(NamedTuple):
 
 
 def leakage_warnings(examples: Examples, codes: Codes, rows: Indices) -> list[str]:
-    """Lines about near-identical pictures across the sides; none if all is well.
+    """Returns warnings of near-identical images across the splits.
 
     Args:
         examples: the rows.
         codes: int8 [N], the split of each example.
-        rows: intp [n], the rows to look at, in an order that owes nothing to their names.
+        rows: intp [n], the rows to compare, in an order that does not depend on their names.
     """
     held_out = rows[codes[rows] > 0]
     most = MOST_PAIRS // len(rows)
@@ -66,35 +68,34 @@ def leakage_warnings(examples: Examples, codes: Codes, rows: Indices) -> list[st
 
 @one_blas_thread
 def near_identical(
-    vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, least: float = SAME
+    vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, *, least: float = SAME
 ) -> list[Pair]:
-    """Pairs of rows in different splits whose vectors have a cosine of `least` or more.
+    """Finds pairs of rows in different splits whose vectors have a cosine of `least` or more.
 
     Args:
-        vectors: float32 [N, D]; held are 2 x `CHUNK_ROWS` of them at once.
+        vectors: float32 [N, D]; 2 x `CHUNK_ROWS` of them are in memory at once.
         codes: int8 [N], the split of each row.
-        rows: rows to compare with.
-        held_out: rows to compare.
+        rows: intp [n], the rows to compare with.
+        held_out: intp [m], the rows to compare.
         least: lowest cosine.
 
     Returns:
-        The pairs, the most alike first, each once; no more than `MOST_FOUND`.
+        Each pair once, the most alike first; at most `MOST_FOUND`.
     """
-    pairs = []
-    for mine in _chunks(held_out):
-        units = _unit(vectors[mine])
-        for others in _chunks(rows):
-            cosines = units @ _unit(vectors[others]).T
-            across = codes[mine][:, None] > codes[others][None, :]
+    pairs = islice(_pairs(vectors, codes, rows, held_out, least), MOST_FOUND)
+    return sorted(pairs, key=lambda pair: (-pair.cosine, pair.held_out, pair.other))
+
+
+def _pairs(
+    vectors: Vectors, codes: Codes, rows: Indices, held_out: Indices, least: float
+) -> Iterator[Pair]:
+    for left in _chunks(held_out):
+        units = _unit(vectors[left])
+        for right in _chunks(rows):
+            cosines = units @ _unit(vectors[right]).T
+            across = codes[left][:, None] > codes[right][None, :]
             for i, j in zip(*np.nonzero((cosines >= least) & across), strict=True):
-                pairs.append(Pair(int(mine[i]), int(others[j]), float(cosines[i, j])))
-                if len(pairs) == MOST_FOUND:
-                    return sorted(pairs, key=_most_alike)
-    return sorted(pairs, key=_most_alike)
-
-
-def _most_alike(pair: Pair) -> tuple[float, int, int]:
-    return -pair.cosine, pair.held_out, pair.other
+                yield Pair(int(left[i]), int(right[j]), float(cosines[i, j]))
 
 
 def _chunks(rows: Indices) -> list[Indices]:
@@ -102,6 +103,6 @@ def _chunks(rows: Indices) -> list[Indices]:
 
 
 def _unit(vectors: Floats) -> Floats:
-    """Vectors of length 1; zeros stay zeros, like to none."""
+    """Scales vectors to length 1; zeros stay zeros and resemble no vector."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.maximum(lengths, np.finfo(np.float32).tiny)

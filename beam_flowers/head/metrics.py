@@ -1,4 +1,4 @@
-"""How well a head labels rows whose label is known."""
+"""Measures a head on rows whose label is known."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from beam_flowers.head.softmax import Doubles, Floats, Head, Indices, Sample, St
 
 @dataclass(frozen=True)
 class Metrics:
-    """What was measured on a set of rows.
+    """Accuracy and cross entropy on a set of rows.
 
     Attributes:
         count: number of rows.
-        accuracy: share of rows whose most confident label is right (one of theirs, where a
-            picture has several), 0..1.
+        accuracy: share of rows whose best label is right, 0..1; with several labels an image,
+            whose best label is one of them.
         accuracy_low: lower end of the accuracy's 95 % interval.
         accuracy_high: upper end.
-        cross_entropy: mean, in nats.
+        cross_entropy: mean over the rows, in nats.
     """
 
     count: int
@@ -51,9 +51,9 @@ def evaluate(head: Head, sample: Sample) -> Metrics:
 def cross_entropies(
     logits: Doubles, class_ids: Indices, membership: Floats | None = None
 ) -> Doubles:
-    """Cross entropy of each row of float64 [n, C] logits with its class id, in nats: [n].
+    """Returns the cross entropy of each row, in nats, from float64 [n, C] logits: float64 [n].
 
-    With `membership` (see `Sample`) it is the sum over the labels' sigmoids.
+    With `membership` (see `Sample`) it is the sum over the sigmoids of all labels.
     """
     if membership is None:
         scores = np.take_along_axis(log_softmax(logits), class_ids[:, None], axis=1)
@@ -63,7 +63,7 @@ def cross_entropies(
 
 
 def wilson_interval(right: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval of a share by Wilson's score (1927); the default `z` makes it the 95 % one."""
+    """Returns the interval of a share by Wilson's score (1927); the default `z` is for 95 %."""
     share = right / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
@@ -74,7 +74,7 @@ def wilson_interval(right: int, count: int, z: float = 1.959964) -> tuple[float,
 def make_step(
     step: int, accuracy: float, cross_entropy: float, head: Head, validation: Sample | None
 ) -> Step:
-    """A line of the log, with `head` measured on the validation rows, if there are any."""
+    """Makes a line of the training log; measures the head on the validation rows, if any."""
     if not validation:
         return Step(step, accuracy, None, cross_entropy)
     held_back = evaluate(head, validation)

@@ -1,4 +1,4 @@
-"""The training recipes by name."""
+"""Selects training recipes by name, and trains heads by them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from beam_flowers.errors import ModelError, TrainingError
 from beam_flowers.head.image_classifier import ImageClassifierOptions, train_image_classifier
 from beam_flowers.head.lbfgs import LbfgsOptions, train_lbfgs
 from beam_flowers.head.retrain import RetrainOptions, train_retrain
-from beam_flowers.head.softmax import Floats, Head, Sample, Step
+from beam_flowers.head.softmax import Head, Sample, Step
 
 Recipe = LbfgsOptions | RetrainOptions | ImageClassifierOptions
 RecipeType = type[LbfgsOptions] | type[RetrainOptions] | type[ImageClassifierOptions]
@@ -25,7 +25,7 @@ RECIPES: Mapping[str, RecipeType] = {
 
 
 def recipe(name: str, **settings: Any) -> Recipe:
-    """A recipe's options by its name; settings of None keep the default.
+    """Makes the options of a recipe by its name; settings of None keep the default.
 
     Raises:
         TrainingError: for an unknown recipe, or a setting that it does not take.
@@ -33,8 +33,9 @@ def recipe(name: str, **settings: Any) -> Recipe:
     if name not in RECIPES:
         raise TrainingError(f"unknown recipe {name!r}; choose one of {sorted(RECIPES)}")
     chosen = {key: value for key, value in settings.items() if value is not None}
+    settings_of = {r: {field.name for field in fields(RECIPES[r])} for r in sorted(RECIPES)}
     for key in chosen:
-        takers = sorted(r for r, options in RECIPES.items() if key in settings_of(options))
+        takers = [r for r, names in settings_of.items() if key in names]
         if name not in takers:
             raise TrainingError(
                 f"the recipe {name!r} does not take {key!r}; those that do: {takers or 'none'}"
@@ -42,19 +43,14 @@ def recipe(name: str, **settings: Any) -> Recipe:
     return RECIPES[name](**chosen)
 
 
-def settings_of(options: RecipeType) -> set[str]:
-    """Names of the settings that a recipe takes."""
-    return {field.name for field in fields(options)}
-
-
 def describe_recipe(options: Recipe) -> dict[str, Any]:
-    """The recipe's name and settings, JSON, as the model bundle keeps them."""
-    name = next(name for name, kind in RECIPES.items() if isinstance(options, kind))
+    """Returns the recipe's name and settings as JSON, as the model bundle keeps them."""
+    name = next(name for name, recipe in RECIPES.items() if isinstance(options, recipe))
     return {"name": name, **asdict(options)}
 
 
 def steps_of(options: Recipe) -> int | None:
-    """The steps that a recipe reports at most, in its own unit; None where it ends by itself."""
+    """Returns the most steps or epochs that a recipe takes; None for L-BFGS, which ends itself."""
     if isinstance(options, LbfgsOptions):
         return None
     if isinstance(options, RetrainOptions):
@@ -63,12 +59,12 @@ def steps_of(options: Recipe) -> int | None:
 
 
 def hidden_of(options: Recipe) -> int | None:
-    """Width of the hidden layer that a recipe trains, or None."""
+    """Returns the width of the hidden layer that a recipe trains, or None."""
     return None if isinstance(options, LbfgsOptions) else options.hidden
 
 
 def early_stopping_of(options: Recipe) -> int | None:
-    """Reports without a gain after which a recipe stops, or None."""
+    """Returns the number of reports without a gain after which a recipe stops, or None."""
     return None if isinstance(options, LbfgsOptions) else options.early_stopping
 
 
@@ -82,10 +78,10 @@ def train_head(
     report: Callable[[Step], None] | None = None,
     start: Head | None = None,
 ) -> Head:
-    """Trains by the recipe that the options belong to; L-BFGS needs no seed.
+    """Trains a head by the recipe that the options belong to; L-BFGS needs no seed.
 
     Raises:
-        TrainingError: if the numbers ran away.
+        TrainingError: if the numbers overflowed.
     """
     common: dict[str, Any] = {"validation": validation, "report": report, "start": start}
     with np.errstate(over="ignore", invalid="ignore"):
@@ -101,18 +97,18 @@ def train_head(
 
 
 def warm_start(
-    old: Head, old_labels: tuple[str, ...], labels: tuple[str, ...], hidden: int | None
+    old: Head, old_labels: tuple[str, ...], labels: tuple[str, ...], *, hidden: int | None
 ) -> Head:
-    """An older head with its classes in the order of `labels`; new ones begin with zeros.
+    """Returns an older head with its classes in the order of `labels`; new ones start at zero.
 
     Args:
         old: the head to begin from.
         old_labels: its labels, in class order.
-        labels: the labels to train.
+        labels: the labels to train, in class order.
         hidden: width of the hidden layer to train, or None.
 
     Raises:
-        ModelError: if the two have no label in common, or another shape.
+        ModelError: if they have no label in common, or another hidden layer.
     """
     common = set(old_labels) & set(labels)
     if not common:
@@ -127,14 +123,9 @@ def warm_start(
             " use the same recipe with the same hidden layer"
         )
     sources = [old_labels.index(label) if label in common else -1 for label in labels]
-    weights, bias = (_columns(array, sources) for array in (old.weights, old.bias))
+    is_old = np.array(sources) >= 0
+    weights, bias = (array[..., sources] * is_old for array in (old.weights, old.bias))
     return replace(old, weights=weights, bias=bias, temperature=1.0)
-
-
-def _columns(array: Floats, sources: list[int]) -> Floats:
-    """The columns of `array` at `sources`, zeros for -1."""
-    chosen: Floats = array[..., sources] * (np.array(sources) >= 0)
-    return chosen.astype(np.float32)
 
 
 def _layer(width: int | None) -> str:

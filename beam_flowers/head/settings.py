@@ -1,4 +1,4 @@
-"""The rules that the settings of a recipe keep, whichever recipe has them."""
+"""Checks the settings of the training recipes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from typing import Any
 from beam_flowers.errors import TrainingError
 
 CLASS_WEIGHTS = ("balanced",)
-"""Values of the setting `class_weights`, beside None."""
+"""Values of the setting `class_weights` other than None."""
 
-_Rule = tuple[Callable[[Any], bool], str]
+_Check = tuple[Callable[[Any], bool], str]
+"""A predicate and its words for an error."""
 
 
-def whole(value: Any, least: int) -> bool:
-    """Whether a value is a whole number of at least that; True and False are none."""
+def is_whole_number(value: Any, least: int) -> bool:
+    """Tells if a value is a whole number >= `least`; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
@@ -25,12 +26,12 @@ def _between(low: float, value: Any, high: float) -> bool:
     return isinstance(value, Real) and low <= float(value) < high
 
 
-_COUNT: _Rule = lambda value: whole(value, 1), "a whole number >= 1"
-_PENALTY: _Rule = lambda value: _between(0, value, math.inf), ">= 0 and finite"
-_POSITIVE: _Rule = lambda value: _between(0, value, math.inf) and value != 0, "> 0 and finite"
-_SHARE: _Rule = lambda value: _between(0, value, 1), ">= 0 and < 1"
+_COUNT: _Check = lambda value: is_whole_number(value, 1), "a whole number >= 1"
+_PENALTY: _Check = lambda value: _between(0, value, math.inf), ">= 0 and finite"
+_POSITIVE: _Check = lambda value: _between(0, value, math.inf) and value != 0, "> 0 and finite"
+_SHARE: _Check = lambda value: _between(0, value, 1), ">= 0 and < 1"
 
-_RULES: dict[str, _Rule] = {
+_CHECKS: dict[str, _Check] = {
     "how_many_training_steps": _COUNT,
     "train_epochs": _COUNT,
     "train_batch_size": _COUNT,
@@ -47,20 +48,22 @@ _RULES: dict[str, _Rule] = {
     "momentum": _SHARE,
     "label_smoothing": _SHARE,
     "class_weights": (lambda value: value in CLASS_WEIGHTS, f"one of {CLASS_WEIGHTS}"),
-    "validation_batch_size": (lambda value: value == -1 or whole(value, 1), ">= 1, or -1 for all"),
+    "validation_batch_size": (
+        lambda value: value == -1 or is_whole_number(value, 1),
+        ">= 1, or -1 for all",
+    ),
 }
 
 
 def check_settings(options: Any) -> None:
-    """Checks the fields of a recipe's dataclass; None, where it is the default, is not checked.
+    """Checks the fields of a recipe's dataclass; a None that is the default is valid.
 
     Raises:
         TrainingError: names the setting, its rule and its value.
     """
     for field in fields(options):
         value = getattr(options, field.name)
-        holds, rule = _RULES[field.name]
-        if value is None and field.default is None:
-            continue
-        if value is None or not holds(value):
+        is_valid, rule = _CHECKS[field.name]
+        is_unset = value is None and field.default is None
+        if not is_unset and (value is None or not is_valid(value)):
             raise TrainingError(f"{field.name} must be {rule}, got {value!r}")

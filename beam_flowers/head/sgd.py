@@ -1,4 +1,4 @@
-"""Gradient descent on small batches, as the batch recipes share it."""
+"""Trains heads by gradient descent on small batches, for the batch recipes."""
 
 from __future__ import annotations
 
@@ -14,21 +14,19 @@ from beam_flowers.head.objective import Targets
 from beam_flowers.head.softmax import Floats, Head, Indices, Sample, Step
 
 Batch = tuple[Floats, Indices]
-"""Vectors float32 [B, D], the caller's own, and class ids intp [B]."""
+"""Vectors, float32 [B, D], which may be changed, and class ids, intp [B]."""
 
 
 class DescentOptions(Protocol):
-    """The settings that every batch recipe has.
+    """Settings of the descent, which all batch recipes have.
 
     Attributes:
         learning_rate: > 0.
         momentum: 0..1; 0 is plain gradient descent.
-        dropout: share of the last layer's inputs set to 0 in training, the rest scaled up.
-        l1: a proximal step (soft threshold) after each gradient step, so that weights can
-            become exactly 0.
-        l2_gradient: this times the weights is added to the gradient.
-        hidden: width of a hidden layer, or None.
-        early_stopping: reports without a lower validation cross entropy before the end, or None.
+        dropout: share of the last layer's inputs set to 0 in training; the others are scaled up.
+        l1: weight of a proximal step (soft threshold) after each gradient step, which can make
+            weights exactly 0.
+        l2_gradient: factor of the weights that are added to the gradient.
     """
 
     @property
@@ -41,25 +39,22 @@ class DescentOptions(Protocol):
     def l1(self) -> float: ...
     @property
     def l2_gradient(self) -> float: ...
-    @property
-    def hidden(self) -> int | None: ...
-    @property
-    def early_stopping(self) -> int | None: ...
 
 
 @dataclass
 class Watch:
-    """Reports on the training as it goes, and keeps the best head.
+    """Reports on the training and keeps the best head.
 
     Attributes:
-        due: whether a step, counted from 0, ends with a report.
-        measure: the report on a step: its number, the head and the batch just trained on.
+        is_due: tells if a step, counted from 0, ends with a report.
+        measure: makes a report from the step, the head and the batch just trained on.
         report: takes the reports.
-        validation: rows whose cross entropy tells the best head.
-        patience: reports without a better one before the training ends; None to go on.
+        validation: rows whose cross entropy decides which head is the best.
+        patience: number of reports without a better head that end the training; None for no end.
+        best: head with the lowest cross entropy so far, if `patience` is set.
     """
 
-    due: Callable[[int], bool]
+    is_due: Callable[[int], bool]
     measure: Callable[[int, Head, Batch], Step]
     report: Callable[[Step], None] | None
     validation: Sample | None
@@ -76,9 +71,9 @@ class Watch:
                 " and there are none; raise the validation percentage or leave it out"
             )
 
-    def ends(self, step: int, head: Head, batch: Batch) -> bool:
-        """Looks at the head after a step; True if the training should end here."""
-        if not self.due(step):
+    def observe(self, step: int, head: Head, batch: Batch) -> bool:
+        """Reports on the head after a step; returns True if the training should end here."""
+        if not self.is_due(step):
             return False
         if self.report:
             self.report(self.measure(step, head, batch))
@@ -102,12 +97,12 @@ def descend(
     """Trains until the batches or the watch's patience end.
 
     Args:
-        head: where to begin; it is left alone.
-        batches: what to train on.
-        options: see `DescentOptions`.
-        targets: what the logits should be near.
+        head: head to begin from; it is not changed.
+        batches: rows to train on.
+        options: the recipe's settings.
+        targets: scores to aim at.
         watch: reports and keeps the best head.
-        random: draws what is dropped.
+        random: source of the dropout.
 
     Returns:
         The last head, or with early stopping the best one.
@@ -117,7 +112,7 @@ def descend(
     for step, batch in enumerate(batches):
         gradients = _gradients(head, batch, options, targets, random)
         _update(head, gradients, velocity, options)
-        if watch.ends(step, head, batch):
+        if watch.observe(step, head, batch):
             break
     return watch.best or head
 
@@ -129,7 +124,7 @@ def new_head(
     hidden: int | None,
     random: np.random.Generator,
 ) -> Head:
-    """A head to begin from: `first` draws the last layer, Glorot's rule the hidden one."""
+    """Makes a head to begin from: `first` draws the last layer, Glorot's rule the hidden one."""
     weights = first((hidden or features, targets.classes), random)
     head = Head(weights, np.zeros(targets.classes, np.float32))
     head = replace(head, multi_label=targets.membership is not None)
@@ -140,7 +135,7 @@ def new_head(
 
 
 def glorot_uniform(shape: tuple[int, int], random: np.random.Generator) -> Floats:
-    """Keras' default for dense layers: uniform within sqrt(6 / (inputs + outputs))."""
+    """Draws uniformly within sqrt(6 / (inputs + outputs)), Keras' default for dense layers."""
     reach = np.float32(np.sqrt(6 / sum(shape)))
     return (2 * random.random(shape, dtype=np.float32) - 1) * reach
 
@@ -157,7 +152,7 @@ def _gradients(
     targets: Targets,
     random: np.random.Generator,
 ) -> dict[str, Floats]:
-    """Of the mean cross entropy, by the head's parameters."""
+    """Returns the gradients of the mean cross entropy by the head's parameters."""
     vectors, class_ids = batch
     inputs = vectors
     if head.hidden_weights is not None and head.hidden_bias is not None:
@@ -167,7 +162,7 @@ def _gradients(
     errors /= np.float32(len(class_ids))
     gradients = {"weights": inputs.T @ errors, "bias": errors.sum(axis=0)}
     if head.hidden_weights is not None:
-        # Where the ReLU or the dropout gave 0, nothing flows back.
+        # The gradient is 0 where the ReLU or the dropout gave 0.
         behind = (errors @ head.weights.T) * (inputs > 0) / np.float32(1 - options.dropout)
         gradients |= {"hidden_weights": vectors.T @ behind, "hidden_bias": behind.sum(axis=0)}
     return gradients
@@ -179,7 +174,7 @@ def _update(
     velocity: dict[str, Floats],
     options: DescentOptions,
 ) -> None:
-    """One step of gradient descent with momentum, in place; penalties on weights alone."""
+    """Makes one step of gradient descent with momentum, in place; biases have no penalties."""
     rate = np.float32(options.learning_rate)
     for name, array in head.parameters.items():
         is_weights = array.ndim == 2
@@ -195,7 +190,7 @@ def _update(
 
 
 def _dropped(inputs: Floats, dropout: float, random: np.random.Generator) -> Floats:
-    """Inverted dropout: kept numbers are scaled up, so that scoring needs no correction."""
+    """Sets a share of the inputs to 0 and scales the others up: scoring needs no correction."""
     if not dropout:
         return inputs
     kept = random.random(inputs.shape, dtype=np.float32) >= dropout

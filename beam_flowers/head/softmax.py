@@ -1,4 +1,4 @@
-"""The head over the vectors, and the rows it is trained and measured on."""
+"""Holds the head, which turns vectors into scores, and the rows that it is trained on."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
 CHUNK_ROWS = 1024
-"""Rows that are worked on at once. Fixed, as sums over other chunks differ in the last bits."""
+"""Rows in one step of a sum. Fixed: sums over other chunks differ in their last bits."""
 
 _BLOCK_ROWS = 512
-"""Rows whose numbers are in double precision at once, so that they stay in the cache."""
+"""Rows in double precision at once, few enough for the processor's cache."""
 
 _AHEAD = 2
-"""Chunks that are read from a file while another is worked on."""
+"""Chunks that are read from a file ahead of the one in use."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear layer over the vectors, or over a hidden layer, and how logits become scores.
+    """A linear layer over vectors or over a hidden layer, with the rule that makes scores.
 
     Attributes:
         weights: float32 [D, C]; [H, C] with a hidden layer.
         bias: float32 [C].
         hidden_weights: float32 [D, H] of a hidden layer with ReLU, or None.
         hidden_bias: float32 [H], or None.
-        temperature: > 0; the logits are divided by it before they become scores.
-        multi_label: a sigmoid for each label instead of one softmax over all.
+        temperature: > 0, divisor of the logits before they become scores.
+        multi_label: True for a sigmoid for each label, False for one softmax over all.
     """
 
     weights: Floats
@@ -49,21 +49,20 @@ class Head:
 
     @property
     def parameters(self) -> dict[str, Floats]:
-        """The arrays that the head has, by name, from the first layer to the last."""
+        """Arrays of the head by name, from the first layer to the last."""
         names = ("hidden_weights", "hidden_bias", "weights", "bias")
         arrays = ((name, getattr(self, name)) for name in names)
         return {name: array for name, array in arrays if array is not None}
 
     @property
     def first_weights(self) -> Floats:
-        """float32 [D, H or C], the weights that the vectors meet."""
+        """Weights of the first layer, float32 [D, H or C]."""
         return self.weights if self.hidden_weights is None else self.hidden_weights
 
     def logits(self, vectors: Floats) -> Doubles:
-        """Logits of float [N, D] vectors, before the temperature: float64 [N, C].
+        """Returns the logits of float [N, D] vectors, before the temperature: float64 [N, C].
 
-        Double precision, so that a score in float32 is the same in whatever batch a picture
-        comes.
+        Double precision makes a float32 score independent of the batch that an image comes in.
         """
         layers = [(self.weights.astype(np.float64), self.bias)]
         if self.hidden_weights is not None and self.hidden_bias is not None:
@@ -72,22 +71,22 @@ class Head:
         return np.concatenate([_through(layers, vectors[i : i + _BLOCK_ROWS]) for i in blocks])
 
     def scores(self, vectors: Floats) -> Floats:
-        """Scores of float [N, D] vectors: float32 [N, C].
+        """Returns the scores of float [N, D] vectors: float32 [N, C].
 
-        Each row sums to 1, unless the head is multi-label: then each score stands for itself.
+        Each row sums to 1, unless the head is multi-label: then the scores are independent.
         """
         logits = self.logits(vectors) / self.temperature
         return (sigmoid(logits) if self.multi_label else softmax(logits)).astype(np.float32)
 
     def scaled(self, factor: Floats) -> Head:
-        """The head over vectors v that equals this one over v * factor, float32 [D]."""
+        """Returns a head that gives vectors v the logits of v * factor, float32 [D]."""
         name = "weights" if self.hidden_weights is None else "hidden_weights"
         scaled: dict[str, Any] = {name: self.first_weights * factor[:, None]}
         return replace(self, **scaled)
 
 
 def _through(layers: Sequence[tuple[Doubles, Floats]], vectors: Floats) -> Doubles:
-    """What layers with ReLUs between them make of vectors."""
+    """Returns the outputs of layers with ReLUs between them."""
     (weights, bias), *others = layers
     outputs: Doubles = vectors.astype(np.float64) @ weights + bias
     for weights, bias in others:
@@ -96,20 +95,20 @@ def _through(layers: Sequence[tuple[Doubles, Floats]], vectors: Floats) -> Doubl
 
 
 def sigmoid(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """1 / (1 + exp(-x)) of each logit, in their precision; large ones don't overflow."""
-    # A third of a second, which one label a picture, and a worker that only embeds, need not pay.
+    """Returns 1 / (1 + exp(-x)) of each logit, in their precision; large ones don't overflow."""
+    # SciPy takes a third of a second to import, and only multi-label heads need it.
     from scipy.special import expit
 
     return expit(logits)
 
 
 def softmax(logits: Doubles) -> Doubles:
-    """Softmax along the last axis; large logits don't overflow."""
+    """Returns the softmax along the last axis; large logits don't overflow."""
     return np.exp(log_softmax(logits))
 
 
 def log_softmax(logits: Doubles) -> Doubles:
-    """Logarithm of the softmax along the last axis."""
+    """Returns the logarithm of the softmax along the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
@@ -120,11 +119,11 @@ class Sample:
     """Labelled rows of a matrix of vectors; the matrix is never copied as a whole.
 
     Attributes:
-        vectors: float32 [N, D]; where they lie in a file, they are read ahead.
+        vectors: float32 [N, D]; those in a file are read ahead.
         class_ids: intp [n], the class of each row of the sample.
-        rows: intp [n], the sample's rows in `vectors`; None if they are the same.
-        membership: float32 [K, C] of 0 and 1 where a picture has several labels: which of them
-            the class id stands for. None where the class id is the label.
+        rows: intp [n], the sample's rows in `vectors`; None if they are all of them.
+        membership: float32 [K, C] of 0 and 1, the labels that each class id stands for where
+            images have several. None where the class id is the label.
     """
 
     vectors: Vectors
@@ -136,12 +135,12 @@ class Sample:
         return len(self.class_ids)
 
     def take(self, places: Indices | slice) -> Floats:
-        """The vectors at `places` of the sample, float32 [k, D]; of a slice maybe not a copy."""
+        """Returns the vectors at `places` of the sample, float32 [k, D]; a slice may be a view."""
         rows = places if self.rows is None else self.rows[places]
         return np.asarray(self.vectors[rows], np.float32)
 
     def chunks(self) -> Iterator[tuple[Floats, Indices]]:
-        """The vectors, not to be changed, with their class ids, `CHUNK_ROWS` at a time."""
+        """Yields vectors, which must not be changed, and class ids, `CHUNK_ROWS` at a time."""
         chunks = (slice(i, i + CHUNK_ROWS) for i in range(0, len(self), CHUNK_ROWS))
         if isinstance(self.vectors, np.ndarray):
             yield from ((self.take(places), self.class_ids[places]) for places in chunks)
@@ -159,22 +158,26 @@ class Sample:
         places, vectors = waiting.popleft()
         return vectors.result(), self.class_ids[places]
 
+    def is_right(self, labels: Indices, class_ids: Indices) -> npt.NDArray[np.bool_]:
+        """Tells for rows of these class ids if a predicted label, intp [n], is right: bool [n]."""
+        if self.membership is None:
+            return labels == class_ids
+        return self.membership[class_ids, labels] > 0
+
     def hits(self, logits: npt.NDArray[Any], class_ids: Indices) -> int:
-        """How many rows of [n, C] logits have their highest at a label of the row."""
-        best = logits.argmax(axis=1)
-        right = best == class_ids if self.membership is None else self.membership[class_ids, best]
-        return int(right.sum())
+        """Counts the rows of [n, C] logits whose highest logit is at a label of the row."""
+        return int(self.is_right(logits.argmax(axis=1), class_ids).sum())
 
 
 class Step(NamedTuple):
     """One line of the training log.
 
     Attributes:
-        step: number of the step, or of the iteration of an optimiser that has no steps.
-        train_accuracy: share of right answers on the rows just trained on, 0..1.
-        validation_accuracy: likewise on validation rows; None if there are none.
+        step: number of the step, or of the optimiser's iteration.
+        train_accuracy: share of right labels on the rows just trained on, 0..1.
+        validation_accuracy: the same on the validation rows; None without such rows.
         cross_entropy: mean over the rows just trained on, in nats, without penalties.
-        validation_cross_entropy: likewise on the validation rows; None if there are none.
+        validation_cross_entropy: the same on the validation rows; None without such rows.
     """
 
     step: int

@@ -1,4 +1,4 @@
-"""Which picture trains, which validates and which tests."""
+"""Splits images into training, validation and testing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.errors import TrainingError
-from beam_flowers.head.settings import whole
+from beam_flowers.head.settings import is_whole_number
 
 SPLITS = ("training", "validation", "testing")
 """Names of the splits; a split's code is its index here."""
@@ -30,11 +30,12 @@ _RETRAIN_MODULUS = 2**27 - 1
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How the pictures are divided.
+    """Options of the split.
 
     Attributes:
-        rule: `hash` (by content, every class guaranteed) or `retrain` (bit-exact with retrain.py).
-        validation_percentage: integer percent; what is left over trains.
+        rule: `hash` (by content, each class in each split) or `retrain` (bit-exact with
+            retrain.py).
+        validation_percentage: integer percent; the rest trains.
         testing_percentage: integer percent.
     """
 
@@ -53,10 +54,11 @@ def split_codes(
     uris: Sequence[str],
     sha256: Sequence[str],
     class_ids: npt.NDArray[np.intp],
+    *,
     seed: int = 0,
     given: Sequence[str | None] | None = None,
 ) -> Codes:
-    """Splits by the rule chosen; `retrain` looks at the uris alone, as its ancestor did."""
+    """Splits by the chosen rule; `retrain` takes the uris alone, as retrain.py did."""
     percentages = options.validation_percentage, options.testing_percentage
     if options.rule == "retrain":
         return retrain_split(uris, *percentages)
@@ -68,14 +70,15 @@ def hash_split(
     class_ids: npt.NDArray[np.intp],
     validation_percentage: int,
     testing_percentage: int,
+    *,
     seed: int = 0,
     given: Sequence[str | None] | None = None,
 ) -> Codes:
-    """Splits by a hash of the content: duplicates stay together, moved files where they were.
+    """Splits by a hash of the content: copies stay together, moved files keep their split.
 
     A class with at least as many distinct contents as there are splits of more than 0 percent
-    has one in each of them: where the hash leaves a split empty, the content nearest to it is
-    moved there. A class with fewer has at least its training side. The result depends neither
+    has one in each of them: if the hash leaves a split empty, the nearest content is moved
+    there. A class with fewer contents has at least one in training. The result depends neither
     on the order of the rows nor on the names of the files.
 
     Args:
@@ -83,7 +86,7 @@ def hash_split(
         class_ids: int [N], the class of each row.
         validation_percentage: integer percent.
         testing_percentage: integer percent.
-        seed: another seed, another split.
+        seed: of the hash.
         given: name of a split that is fixed for the row, or None. It holds for every row with
             the same content.
 
@@ -91,8 +94,8 @@ def hash_split(
         int8 [N], indices into `SPLITS`.
 
     Raises:
-        TrainingError: for impossible percentages, an unknown split, or one content that is
-            given two.
+        TrainingError: for impossible percentages, an unknown split, or a content with two fixed
+            splits.
     """
     _check_percentages(validation_percentage, testing_percentage)
     bounds = (validation_percentage, validation_percentage + testing_percentage)
@@ -108,10 +111,10 @@ def hash_split(
 def retrain_split(
     paths: Sequence[str], validation_percentage: int, testing_percentage: int
 ) -> Codes:
-    """Splits as retrain.py does, by a hash of the whole path string as it was given.
+    """Splits as retrain.py does, by a hash of the whole path string as given.
 
     Returns:
-        int8 [N], indices into `SPLITS`. A class may end up with an empty split.
+        int8 [N], indices into `SPLITS`. A class may have an empty split.
     """
     _check_percentages(validation_percentage, testing_percentage)
     bounds = (validation_percentage, validation_percentage + testing_percentage)
@@ -119,9 +122,9 @@ def retrain_split(
 
 
 def retrain_percentage(path: str) -> float:
-    """A path's place in 0..100, bit-exact with `create_image_lists` of tensorflow/hub's retrain.py.
+    """Maps a path to 0..100, bit-exact with `create_image_lists` of tensorflow/hub's retrain.py.
 
-    Everything from `_nohash_` on is left out, so that variants of one picture stay together.
+    The hash leaves out everything from `_nohash_` on, so that variants of one image stay together.
     """
     name = re.sub(r"_nohash_.*$", "", path)
     hashed = int(hashlib.sha1(name.encode()).hexdigest(), 16)
@@ -130,7 +133,7 @@ def retrain_percentage(path: str) -> float:
 
 def _check_percentages(validation: int, testing: int) -> None:
     for name, value in (("validation", validation), ("testing", testing)):
-        if not whole(value, 0):
+        if not is_whole_number(value, 0):
             raise TrainingError(f"{name} percentage must be a whole number >= 0, got {value!r}")
     if validation + testing >= 100:
         raise TrainingError(
@@ -140,7 +143,7 @@ def _check_percentages(validation: int, testing: int) -> None:
 
 
 def _position(content: str, seed: int) -> float:
-    """A content's place in 0..100."""
+    """Maps a content to 0..100."""
     digest = hashlib.sha256(f"{seed}:{content}".encode()).digest()
     return int.from_bytes(digest[:8], "big") * (100.0 / 2**64)
 
@@ -170,14 +173,14 @@ def _given_codes(sha256: Sequence[str], given: Sequence[str | None]) -> dict[str
 
 @dataclass(frozen=True)
 class _Order:
-    """Which content is moved first into a split that the hash left empty."""
+    """Orders the contents that may move into a split that the hash left empty."""
 
     position: Mapping[str, float]
     bounds: tuple[int, int]
     fixed: frozenset[str]
 
     def nearest(self, contents: set[str], code: int) -> list[str]:
-        """Contents that may move, those nearest to the split's interval first."""
+        """Returns the contents that may move, those nearest to the split's interval first."""
         start, end = ((self.bounds[1], 100), (0, self.bounds[0]), self.bounds)[code]
 
         def distance(content: str) -> tuple[float, str]:
@@ -194,10 +197,10 @@ def _fill_empty_splits(
     wanted: Sequence[int],
     order: _Order,
 ) -> None:
-    """Moves contents, in `codes`, until each class has what it is promised."""
+    """Moves contents, by changing `codes`, until each class has the splits it is promised."""
     members: dict[int, set[str]] = defaultdict(set)
     first: dict[str, int] = {}
-    several: dict[str, set[int]] = {}  # A set for each content would be half the memory.
+    several: dict[str, set[int]] = {}  # Sets for all contents would take half of the memory.
     for content, class_id in zip(sha256, class_ids.tolist(), strict=True):
         members[class_id].add(content)
         if first.setdefault(content, class_id) != class_id:
@@ -210,15 +213,15 @@ def _fill_empty_splits(
     promised = {c: wanted if len(members[c]) >= len(wanted) else wanted[:1] for c in members}
 
     def can_leave(content: str) -> bool:
-        # A content of two classes must not leave a gap in the other one.
+        # A content of two classes must not leave a promised split of the other one empty.
         code = codes[content]
         return all(counts[c][code] > 1 or code not in promised[c] for c in classes_of(content))
 
     for class_id, code in product(sorted(members), wanted):
         if code not in promised[class_id] or counts[class_id][code]:
             continue
-        movable = filter(can_leave, order.nearest(members[class_id], code))
-        for moved in list(movable)[:1]:
+        moved = next(filter(can_leave, order.nearest(members[class_id], code)), None)
+        if moved is not None:
             for c in classes_of(moved):
                 counts[c][codes[moved]] -= 1
                 counts[c][code] += 1

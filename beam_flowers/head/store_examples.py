@@ -1,4 +1,4 @@
-"""The rows of a store to train on: the vectors of one backbone, or of several side by side."""
+"""Reads the rows of a store for training: vectors of one backbone, or of several side by side."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from beam_flowers.store.features import Features, Told, open_store, read_feature
 from beam_flowers.store.vectors import Vectors, allocate
 
 JOIN = "+"
-"""Stands between the names, and the fingerprints, of backbones whose vectors are joined."""
+"""Sign between the names, and the fingerprints, of backbones whose vectors are joined."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Rows of a store and what they are of.
+    """Rows of a store with their backbone and data set.
 
     Attributes:
         examples: the rows; joined vectors are scaled by `factor`.
-        backbone: its name; several have `+` between them.
-        fingerprint: likewise.
+        backbone: name of the backbone; names of several with `+` between them.
+        fingerprint: fingerprint of the backbone; of several with `+` between them.
         pixels: the pixel recipe, JSON; of several backbones, by their names.
-        dataset_hash: of the rows in the store.
-        factor: float32 [D], what joined vectors were multiplied by; None for one backbone's.
-        left_out: uris of pictures that lack the vectors of one of several backbones.
-        augmentation: how `Examples.copies` were made, JSON, for the model; None for none.
-        notes: what else the user should know, a line each.
+        dataset_hash: hash of the rows in the store.
+        factor: float32 [D], factor of joined vectors; None for one backbone.
+        left_out: uris of images that lack the vectors of one of several backbones.
+        augmentation: origin of `Examples.copies`, JSON, for the model; None without copies.
+        notes: more lines for the user.
     """
 
     examples: Examples
@@ -50,7 +50,7 @@ class Stored:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, a line each."""
+        """Lines for the user."""
         lines = []
         if self.left_out:
             lines.append(
@@ -60,20 +60,20 @@ class Stored:
         return (*lines, *self.notes)
 
 
-def read_examples(root: str, backbone: str | None = None, told: Told | None = None) -> Stored:
+def read_examples(root: str, backbone: str | None = None, report: Told | None = None) -> Stored:
     """Reads the rows of one backbone, or of several: `a+b` sets their vectors side by side.
 
-    Joined are the rows that all have, by uri and content, with the first one's labels. Each
-    backbone's block is divided by the root mean square of its deviations from the feature
-    means, as `Scaling` does for one backbone, so that none outweighs the others by its units.
+    Rows that all backbones have are joined by uri and content; labels are those of the first
+    backbone. Each backbone's block is divided by the root mean square of its deviations from the
+    feature means, as by `Scaling`, so that none outweighs the others by its units.
 
     Raises:
         StoreError: if a backbone is absent or has to be named, or no row has all.
     """
     names = _names(root, backbone)
     if len(names) > 1:
-        return _join([read_features(root, name, told) for name in names])
-    section, features = read_features(root, names[0], told)
+        return _join([read_features(root, name, report) for name in names])
+    section, features = read_features(root, names[0], report)
     about = section.about
     return Stored(
         _examples(features),
@@ -84,38 +84,38 @@ def read_examples(root: str, backbone: str | None = None, told: Told | None = No
     )
 
 
-def read_examples_of(root: str, bundle: Bundle, told: Told | None = None) -> Stored:
-    """The rows of the backbones that a model was trained on, joined as it takes them, unscaled.
+def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> Stored:
+    """Reads the rows of the backbones that a model was trained on, joined but not scaled.
 
     Raises:
         ModelError: if the store lacks one of them.
     """
     keys = {s.fingerprint: key for key, s in open_store(root).sections.items()}
-    missing = [found for found in bundle.fingerprints if found not in keys]
+    missing = [fingerprint for fingerprint in bundle.fingerprints if fingerprint not in keys]
     if missing:
         held = ", ".join(key.partition("=")[2] for key in keys.values())
         raise ModelError(
             f"the model needs vectors of {bundle.backbone} (fingerprints {bundle.fingerprint}),"
             f" but {root} has none of {missing[0][:8]}; it holds {held}"
         )
-    names = [keys[found].partition("=")[2] for found in bundle.fingerprints]
+    names = [keys[fingerprint].partition("=")[2] for fingerprint in bundle.fingerprints]
     if len(names) == 1:
-        return read_examples(root, names[0], told)
-    return _join([read_features(root, name, told) for name in names], scale=False)
+        return read_examples(root, names[0], report)
+    return _join([read_features(root, name, report) for name in names], scale=False)
 
 
-def each_backbone(root: str, told: Told | None = None) -> Iterator[tuple[str, Stored]]:
-    """The rows of each backbone of a store, then of all joined where there are several."""
+def each_backbone(root: str, report: Told | None = None) -> Iterator[tuple[str, Stored]]:
+    """Yields the rows of each backbone of a store, then of all joined if there are several."""
     names = [key.partition("=")[2] for key in sorted(open_store(root).sections)]
     for name in names if len(names) == 1 else [*names, JOIN.join(names)]:
-        yield name, read_examples(root, name, told)
+        yield name, read_examples(root, name, report)
 
 
 def _names(root: str, backbone: str | None) -> list[str | None]:
     if backbone is None or JOIN not in backbone:
         return [backbone]
     sections = open_store(root).sections.items()
-    # A backbone's own name may hold the sign.
+    # A single backbone's name may hold the sign, too.
     held = {name for key, s in sections for name in (s.about.get("name"), key.partition("=")[2])}
     names = backbone.split(JOIN)
     if backbone not in held and len(set(names)) < len(names):
@@ -126,7 +126,7 @@ def _names(root: str, backbone: str | None) -> list[str | None]:
 def _examples(
     features: Features, rows: Sequence[int] | None = None, vectors: Vectors | None = None
 ) -> Examples:
-    """The rows of a store, or some of them with other vectors."""
+    """Makes examples of all rows, or of some rows with other vectors."""
     if rows is None or vectors is None:
         return Examples(
             features.uris, features.sha256, features.labels, features.splits, features.vectors
@@ -140,7 +140,7 @@ def _examples(
     )
 
 
-def _join(blocks: Sequence[tuple[Section, Features]], scale: bool = True) -> Stored:
+def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> Stored:
     sections = [section for section, _ in blocks]
     names = JOIN.join(str(section.about["name"]) for section in sections)
     rows = _common_rows([features for _, features in blocks])
@@ -148,7 +148,7 @@ def _join(blocks: Sequence[tuple[Section, Features]], scale: bool = True) -> Sto
         raise StoreError(f"no picture has the vectors of all of {names}; embed it with each")
     first = blocks[0][1]
     order = np.argsort([first.sha256[row] for row in rows[0].tolist()], kind="stable")
-    vectors, factor = _side_by_side([f.vectors for _, f in blocks], rows, order, scale)
+    vectors, factor = _side_by_side([f.vectors for _, f in blocks], rows, order, scale=scale)
     examples = _examples(first, rows[0].tolist(), vectors)
     everywhere = set().union(*(features.uris for _, features in blocks))
     hashes = JOIN.join(section.dataset_hash for section in sections)
@@ -164,23 +164,23 @@ def _join(blocks: Sequence[tuple[Section, Features]], scale: bool = True) -> Sto
 
 
 def _common_rows(blocks: Sequence[Features]) -> list[Indices]:
-    """For each block, its rows of the pictures that all blocks have, in one order."""
-    places = [
+    """Returns for each block its rows of the images that all blocks have, in one order."""
+    row_of = [
         {key: row for row, key in enumerate(zip(block.uris, block.sha256, strict=True))}
         for block in blocks
     ]
-    common = [key for key in places[0] if all(key in place for place in places)]
-    return [np.array([place[key] for key in common], dtype=np.intp) for place in places]
+    common = [key for key in row_of[0] if all(key in rows for rows in row_of)]
+    return [np.array([rows[key] for key in common], dtype=np.intp) for rows in row_of]
 
 
 def _side_by_side(
-    blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, scale: bool
+    blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, *, scale: bool
 ) -> tuple[Vectors, Floats | None]:
-    """The joined vectors float32 [N, D], and the factor that they were scaled by."""
+    """Returns the joined vectors, float32 [N, D], and the factor that scaled them."""
     factors = []
-    for block, own in zip(blocks, rows, strict=True):
-        # In the order of the contents: the sums must not depend on where pictures lie.
-        sample = Sample(block, np.zeros(len(own), np.intp), own[order])
+    for block, block_rows in zip(blocks, rows, strict=True):
+        # In the order of the contents: the sums must not depend on the places of the images.
+        sample = Sample(block, np.zeros(len(block_rows), np.intp), block_rows[order])
         inverse = common_scaling(sample).inverse if scale else np.float32(1)
         factors.append(np.full(block.shape[1], inverse))
     factor = np.concatenate(factors)
@@ -190,10 +190,17 @@ def _side_by_side(
 def concatenate(
     blocks: Sequence[Vectors], rows: Sequence[Indices], order: Indices, factor: Floats
 ) -> Vectors:
-    """Rows of several matrices side by side, times float32 [D]; for `order` see `allocate`."""
+    """Sets rows of several matrices side by side and multiplies them by `factor`, float32 [D].
+
+    Args:
+        blocks: matrices, float32 [n, d] each.
+        rows: rows of each matrix, intp [N].
+        order: intp [N], see `allocate`.
+        factor: float32 [D].
+    """
     joined = allocate(order, len(factor))
     for start in range(0, len(order), CHUNK_ROWS):
         places = order[start : start + CHUNK_ROWS]
-        found = [block[own[places]] for block, own in zip(blocks, rows, strict=True)]
-        joined[places] = np.concatenate(found, axis=1) * factor
+        parts = [block[own[places]] for block, own in zip(blocks, rows, strict=True)]
+        joined[places] = np.concatenate(parts, axis=1) * factor
     return joined

@@ -1,4 +1,4 @@
-"""Cross-validation, and the choice of settings and backbones by it."""
+"""Chooses settings and backbones by cross-validation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from beam_flowers.head.groups import fold_codes
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.metrics import Metrics, evaluate
 from beam_flowers.head.recipes import Recipe, describe_recipe, early_stopping_of, train_head
-from beam_flowers.head.settings import whole
+from beam_flowers.head.settings import is_whole_number
 from beam_flowers.head.split import SPLITS, SplitOptions
 
-# L-BFGS scales its vectors, so that its grid suits every backbone; the best l2 of flowers lies in
-# the middle and an l1 of 0.01 costs accuracy already. The batch recipes take vectors as they are.
+# L-BFGS scales its vectors, so that its grid suits every backbone. The best l2 for flowers is in
+# the middle, and an l1 of 0.01 already costs accuracy. The batch recipes do not scale vectors.
 _L2 = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 _L1 = (0.0, 0.0001, 0.0003, 0.001, 0.003)
 _BATCH_L2 = (0.0, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -28,28 +28,28 @@ _BATCH_L1 = (0.0, 1e-5, 1e-4, 1e-3)
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """What a sweep tries.
+    """Options of one sweep.
 
     Attributes:
-        folds: >= 2.
-        l1: whether to cross the grid of l2 with one of l1.
+        folds: number of folds, >= 2.
+        l1: True to try each l2 of the grid with each l1 of another grid.
     """
 
     folds: int = 5
     l1: bool = False
 
     def __post_init__(self) -> None:
-        if not whole(self.folds, 2):
+        if not is_whole_number(self.folds, 2):
             raise TrainingError(f"folds must be a whole number >= 2, got {self.folds!r}")
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """What was measured on held-out folds, each picture once.
+    """Measures on held-out folds, each image once.
 
     Attributes:
-        count: pictures.
-        folds: one `Metrics` a fold.
+        count: number of images.
+        folds: measures of each fold.
     """
 
     count: int
@@ -57,7 +57,7 @@ class CrossValidation:
 
     @property
     def accuracy(self) -> float:
-        """Mean over the folds."""
+        """Mean accuracy over the folds, 0..1."""
         return float(np.mean([fold.accuracy for fold in self.folds]))
 
     @property
@@ -67,18 +67,18 @@ class CrossValidation:
 
     @property
     def cross_entropy(self) -> float:
-        """Mean over the folds, in nats."""
+        """Mean cross entropy over the folds, in nats."""
         return float(np.mean([fold.cross_entropy for fold in self.folds]))
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting and how it did.
+    """One setting of a sweep with its measures.
 
     Attributes:
-        backbone: whose vectors.
+        backbone: name of the backbone that made the vectors.
         recipe: the settings.
-        result: of the cross-validation.
+        result: measures of the cross-validation.
     """
 
     backbone: str
@@ -86,7 +86,7 @@ class Trial:
     result: CrossValidation
 
     def row(self) -> dict[str, Any]:
-        """JSON, as the model bundle keeps it."""
+        """Returns the trial as JSON, as the model bundle keeps it."""
         return {
             "backbone": self.backbone,
             "recipe": describe_recipe(self.recipe),
@@ -108,23 +108,23 @@ def cross_validate(
     splits: Sequence[str] = ("training", "validation"),
     required: Collection[str] = (),
 ) -> CrossValidation:
-    """Trains on all folds but one and measures on that one, for each fold.
+    """Measures each fold by a head that was trained on the other folds.
 
     The folds are stratified and keep copies and `_nohash_` variants together. A recipe that stops
-    early watches the fold that comes after the one held out, which then does not train.
+    early watches the fold after the held-out one, which then does not train.
 
     Args:
         examples: the rows.
         options: the recipe; L-BFGS with its defaults if None.
-        split: which rows are the splits'.
-        folds: how many.
+        split: the split rule.
+        folds: number of folds.
         seed: of the split, the folds and the training.
-        splits: whose rows take part; the others stay unseen.
-        required: see `prepare`.
+        splits: names of the splits whose rows take part; others stay unseen.
+        required: names of splits, see `prepare`.
 
     Raises:
-        TrainingError: if no head can be trained, or there are fewer pictures than folds, or only
-            two folds to stop early by.
+        TrainingError: if no head can be trained, there are fewer images than folds, or early
+            stopping has only two folds.
     """
     options = options or LbfgsOptions()
     watched = early_stopping_of(options) is not None
@@ -133,11 +133,11 @@ def cross_validate(
             f"with {folds} folds there is none to stop early by beside the one trained on and the"
             " one held out; name 3 or more, or leave out early stopping"
         )
-    prepared = prepare(examples, split or SplitOptions(), seed, required)
+    prepared = prepare(examples, split or SplitOptions(), seed=seed, required=required)
     inside = np.flatnonzero(np.isin(prepared.codes, [SPLITS.index(name) for name in splits]))
     groups = [prepared.groups[place] for place in inside.tolist()]
     codes = np.full(len(prepared.codes), -1)
-    codes[inside] = fold_codes(groups, prepared.class_ids[inside], folds, seed)
+    codes[inside] = fold_codes(groups, prepared.class_ids[inside], folds, seed=seed)
     measured = []
     for fold in range(folds):
         held_out = codes == fold
@@ -149,38 +149,39 @@ def cross_validate(
     return CrossValidation(len(inside), tuple(measured))
 
 
-def grid(options: Recipe, l1: bool = False) -> list[Recipe]:
-    """The recipe with each penalty of the grid, its other settings as they are."""
-    exact = isinstance(options, LbfgsOptions)
-    ones = (_L1 if exact else _BATCH_L1) if l1 else (options.l1,)
-    return [replace(options, l1=a, l2=b) for a, b in product(ones, _L2 if exact else _BATCH_L2)]
+def grid(options: Recipe, *, l1: bool = False) -> list[Recipe]:
+    """Returns the recipe with each penalty of the grid; its other settings stay."""
+    is_lbfgs = isinstance(options, LbfgsOptions)
+    l1s, l2s = (_L1, _L2) if is_lbfgs else (_BATCH_L1, _BATCH_L2)
+    pairs = product(l1s if l1 else (options.l1,), l2s)
+    return [replace(options, l1=l1, l2=l2) for l1, l2 in pairs]
 
 
 def run_sweep(
     backbones: Iterable[tuple[str, Examples]],
     options: Recipe,
     split: SplitOptions,
-    what: SweepOptions,
+    sweep: SweepOptions,
     *,
     seed: int = 0,
     required: Collection[str] = (),
     report: Callable[[Trial], None] | None = None,
 ) -> Iterator[Trial]:
-    """Cross-validates every setting of the grid on every backbone, one after the other.
+    """Yields the cross-validation of every setting of the grid on every backbone.
 
     Args:
-        backbones: names and rows; only one is held at a time if this is a generator.
+        backbones: names and rows; from a generator only one is in memory at a time.
         options: the recipe whose penalties vary.
-        split: which rows are the splits'; the testing rows take no part.
-        what: what to try.
+        split: the split rule; testing rows take no part.
+        sweep: number of folds and size of the grid.
         seed: of the split, the folds and the training.
-        required: see `prepare`.
+        required: names of splits, see `prepare`.
         report: takes the trials as they come.
     """
     for name, examples in backbones:
-        for setting in grid(options, what.l1):
+        for setting in grid(options, l1=sweep.l1):
             result = cross_validate(
-                examples, setting, split, folds=what.folds, seed=seed, required=required
+                examples, setting, split, folds=sweep.folds, seed=seed, required=required
             )
             trial = Trial(name, setting, result)
             if report:
@@ -189,5 +190,5 @@ def run_sweep(
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The highest mean accuracy; of several, the lowest cross entropy, then the first."""
+    """Returns the trial of the highest mean accuracy, then lowest cross entropy, then the first."""
     return max(trials, key=lambda trial: (trial.result.accuracy, -trial.result.cross_entropy))

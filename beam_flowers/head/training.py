@@ -1,4 +1,4 @@
-"""From labelled vectors to a measured head, whatever the recipe."""
+"""Trains and measures a head on labelled vectors, by any recipe."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from beam_flowers.head.thresholds import fit_thresholds
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained head.
+    """A trained head with its measures.
 
     Attributes:
-        head: with its temperature, fitted on the validation rows where there are enough.
+        head: the head; its temperature is fitted if there are enough validation rows.
         labels: its C labels in class order.
-        metrics: by name of the split, each row measured once; empty splits are left out.
+        metrics: measures by name of the split, without empty splits.
         codes: int8 [N], each example's split as index into `SPLITS`; -1 without a label.
-        warnings: what the user should know, a line each.
-        calibration: how the temperature was fitted; None if it was not.
+        warnings: lines for the user.
+        calibration: the fit of the temperature, or None.
         thresholds: of a multi-label head, by label; see `fit_thresholds`.
-        held_out: see `measure_held_out`.
+        held_out: scores of held-out images, see `measure_held_out`.
     """
 
     head: Head
@@ -56,25 +56,25 @@ def train(
     required: Collection[str] = (),
     start: tuple[Head, tuple[str, ...]] | None = None,
 ) -> TrainResult:
-    """Splits the examples, trains a head on the training side and measures it on all.
+    """Splits the examples, trains a head on the training split and measures it on all splits.
 
     Args:
         examples: the rows.
         options: the recipe; L-BFGS with its defaults if None.
-        split: how to divide the rows.
+        split: the split rule.
         seed: of the split and the training.
         report: takes the steps as they come.
-        required: see `prepare`.
-        start: an older head and its labels to begin from: see `warm_start`.
+        required: names of splits, see `prepare`.
+        start: an older head and its labels to begin from, see `warm_start`.
 
     Raises:
-        TrainingError: if no head can be trained; says why, with the numbers.
+        TrainingError: if no head can be trained; names the reason and the numbers.
         ModelError: if `start` does not fit.
     """
     options = options or LbfgsOptions()
-    prepared = prepare(examples, split or SplitOptions(), seed, required)
+    prepared = prepare(examples, split or SplitOptions(), seed=seed, required=required)
     samples = {name: prepared.sample(examples.vectors, name) for name in SPLITS}
-    first = warm_start(*start, prepared.labels, hidden_of(options)) if start else None
+    first = warm_start(*start, prepared.labels, hidden=hidden_of(options)) if start else None
     head = train_head(
         prepared.training(examples, prepared.codes == SPLITS.index("training")),
         len(prepared.labels),

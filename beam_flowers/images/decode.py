@@ -19,8 +19,12 @@ pictures are accepted at all means changing `rules.RULES`):
 | 16-bit colour                    | the high byte of each channel                             |
 | float grey (TIFF, PFM)           | no value above 1: times 255, else as it is; then rounded  |
 |                                  | and clipped to 0..255; NaN is 0                           |
-| animated GIF, WebP, APNG;        | the first frame or page (an APNG with a separate still    |
-| several pages, MPO               | picture: that one)                                        |
+| animated GIF, WebP, APNG, AVIF;  | the first frame or page (an APNG with a separate still    |
+| several pages, MPO               | picture: that one). Of HEIC the primary picture           |
+| AVIF and HEIC that are turned or | turned as the container says. EXIF and XMP do not count,  |
+| mirrored                         | as in browsers. HEIC is also cut as it says               |
+| 10 and 12 bits (AVIF, HEIC)      | made 8 bits by libavif and libheif, grey as 16-bit grey   |
+| fewer than 8 bits (JPEG 2000)    | white is 255                                              |
 | embedded colour profile, gamma   | ignored                                                   |
 
 A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling) where the part that is used
@@ -51,7 +55,8 @@ from beam_flowers.errors import PictureError
 from beam_flowers.images.bmp import open_bmp
 from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
 from beam_flowers.images.fax import check_fax
-from beam_flowers.images.formats import FORMATS, sniff, sniff_other
+from beam_flowers.images.formats import FORMATS, NOT_HERE, sniff, sniff_other
+from beam_flowers.images.heif import boxes_end_early, cure, open_avif, open_heic
 from beam_flowers.images.jpeg import (
     Jpeg,
     can_be_scaled,
@@ -61,12 +66,13 @@ from beam_flowers.images.jpeg import (
     opened_to_compare,
     with_end,
 )
+from beam_flowers.images.jpeg2000 import open_jpeg2000, stream_ends_early, stretched
 from beam_flowers.images.memory import declared, needed_by, needed_to_compare, needed_to_resize
 from beam_flowers.images.memory_gate import gate
 from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe
-from beam_flowers.records import NOT_AN_IMAGE, Picture
+from beam_flowers.records import NOT_AN_IMAGE, READ, Picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +93,15 @@ _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "GIF": GifImageFile,
     "TIFF": TiffImageFile,
     "PPM": PpmImageFile,
+    "AVIF": open_avif,
+    "HEIC": open_heic,
+    "JPEG2000": open_jpeg2000,
 }
+
+_BOUNDED = ("AVIF", "HEIC", "JPEG2000")
+"""Formats with a second header in their data, which may speak of a larger picture than the first.
+So what decoding takes is not only estimated."""
+_OPENING_BYTES = 2**24
 
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -116,10 +130,12 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
 
     Raises:
         PictureError: always with one of these classes. `NotAnImage`: not a picture.
-            `EmptyFile`. `UnsupportedFormat`: a picture, but none of the seven formats.
+            `EmptyFile`. `UnsupportedFormat`: a picture, but none of `FORMATS`, or none that is read
+            here.
             `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`: decoding would take more than
             half of this process' memory. `Timeout`. `Truncated`: the file ends too early.
-            `Undecodable`: damaged, or a variant of the format that Pillow lacks.
+            `Undecodable`: damaged, or a variant of the format that Pillow lacks. `Killed`, of stage
+            `read`: there was no memory.
     """
     return _guarded(data, limits, recipe, whole=False)
 
@@ -142,8 +158,23 @@ def decode_whole(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMI
 def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -> Picture:
     format_ = _admitted(data, limits)
     try:
+        return _salvaged(data, format_, recipe, limits, whole=whole)
+    except MemoryError as error:
+        # Of this process and not of the picture: with more memory there may be another verdict.
+        raise PictureError(
+            "Killed",
+            f"{format_}: memory ran out while it was decoded: run this again, with more memory "
+            "or fewer workers",
+            stage=READ,
+        ) from error
+
+
+def _salvaged(
+    data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
+) -> Picture:
+    try:
         return _decode(data, format_, recipe, limits, whole=whole)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise PictureError("TooManyPixels", _clean(error)) from error
@@ -168,7 +199,7 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
 def _missing_share(data: bytes, limits: Limits) -> float:
     try:
         im, size = opened_to_compare(data, limits)
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Exception:  # The file ends in its header.
         return 1.0
@@ -180,6 +211,8 @@ def _admitted(data: bytes, limits: Limits) -> str:
     if not data:
         raise PictureError("EmptyFile", "file has no bytes: fetch or export it again")
     if format_ := sniff(data):
+        if needed := cure(format_):
+            raise PictureError("UnsupportedFormat", f"{format_} {NOT_HERE}: {needed}")
         if len(data) > limits.max_bytes:
             raise PictureError(
                 "TooLarge",
@@ -208,7 +241,10 @@ def _decode(
             what = _named(format_, said.width, said.height)
             needed = said.needed + needed_to_resize(recipe, said.width, said.height)
             held.enter_context(gate().hold(needed, what))
-        im = _opened(data, format_, limits)
+        with contextlib.ExitStack() as bound:
+            if format_ in _BOUNDED:
+                bound.enter_context(gate().bounded(_OPENING_BYTES, format_))
+            im = _opened(data, format_, limits)
         width, height = im.size
         # Where pixels are taken from a whole picture, another reduction is still to come.
         extent = _draft(im, data, recipe, spare=1 if whole else 2)
@@ -220,6 +256,8 @@ def _decode(
             held.enter_context(gate().hold(needed, what))
         if isinstance(im, TiffImageFile):
             check_fax(im, data)
+        if format_ in _BOUNDED:
+            held.enter_context(gate().bounded(needed, what))
         im.load()
         if extent is None:
             # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
@@ -230,7 +268,8 @@ def _decode(
         box = crop_box(extent, out, recipe.crop)
         if whole:
             out, box = _around(box, out, extent), (0, 0, *extent)
-        small = plain(im).resize(out, Image.Resampling[recipe.resample.upper()], box)
+        levelled = stretched(im, data) if format_ == "JPEG2000" else im
+        small = plain(levelled).resize(out, Image.Resampling[recipe.resample.upper()], box)
         pixels = np.array(over_white(_upright(small, orientation)))
     return Picture(pixels, *((height, width) if turned else (width, height)), format_)
 
@@ -317,7 +356,7 @@ def _orientation(im: ImageFile) -> int:
     try:
         orientation = im.getexif().get(ExifTags.Base.Orientation)
         return int(orientation) if orientation in _TURN else 1
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Exception:  # Broken EXIF has as many shapes, and says nothing of the pixels.
         return 1
@@ -337,6 +376,10 @@ def _failure(error: Exception, data: bytes, format_: str) -> PictureError:
 
 def _ends_early(data: bytes, format_: str) -> bool:
     """Whether the header says that the file is longer; some decoders only report damage."""
+    if format_ in ("AVIF", "HEIC"):
+        return boxes_end_early(data)
+    if format_ == "JPEG2000":
+        return stream_ends_early(data)
     if format_ == "WEBP":
         return int.from_bytes(data[4:8], "little") + 8 > len(data)
     if format_ == "TIFF" and data[2:3] != b"+" and data[3:4] != b"+":

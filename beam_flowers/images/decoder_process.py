@@ -20,6 +20,7 @@ from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES
 from beam_flowers.images.memory_gate import AskingGate, memory_limit, set_gate
 from beam_flowers.images.recipe import Limits, PixelRecipe
+from beam_flowers.records import READ
 
 _MOST_SECONDS = 600
 """By the clock, for one picture. The asking process sees to slow ones; this is the end of a call
@@ -76,6 +77,9 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
     try:
         picture = (decode_whole if is_whole else decode)(data, recipe, limits)
     except PictureError as error:
+        if error.stage == READ:
+            # For lack of memory. As where the system ends it, other processes try again.
+            os.kill(os.getpid(), signal.SIGKILL)
         return {"error_class": error.error_class, "message": error.message}, b""
     finally:
         signal.alarm(0)

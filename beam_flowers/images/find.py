@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
 from beam_flowers.images.manifest import is_manifest, read_manifest, read_paths
-from beam_flowers.images.shards import find_in_shard, is_shard
+from beam_flowers.images.shards import DAMAGED, find_in_shard, is_shard
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 Found = Image | Reject | Hidden | RootListed
@@ -41,7 +42,8 @@ def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> I
 
     Raises:
         InputError: a source is not there, or a pattern matches nothing; the sources' names are
-            checked before the first record comes.
+            checked before the first record comes. Or a source, other than a picture, cannot be
+            read at all; what cannot be read below it, or behind its beginning, is a reject.
     """
     for listing in [_open_source(source, schemes) for source in sources]:
         yield from listing
@@ -76,7 +78,16 @@ def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
     if is_manifest(uri):
         return _find_in_manifest(uri, schemes)
     is_whole = is_shard(uri) and not files.is_member(uri)
-    return find_in_shard(uri) if is_whole else _find_one(uri)
+    return _find_in_shard(uri) if is_whole else _find_one(uri)
+
+
+def _find_in_shard(uri: str) -> Iterator[Found]:
+    listing = find_in_shard(uri)
+    for found in itertools.islice(listing, 1):
+        if isinstance(found, Reject) and found.image.uri == uri and found.error_class != DAMAGED:
+            raise InputError(f"{uri!r} cannot be read: {found.message}")
+        yield found
+    yield from listing
 
 
 def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Found]:
@@ -110,12 +121,26 @@ def _find_in_manifest(uri: str, schemes: Sequence[str] | None) -> Iterator[Found
 
 def _find_in_tree(root: str) -> Iterator[Found]:
     splits, complete = has_splits(root), True
-    for entry in files.walk(root):
+    for entry in _walk(root):
         found = _judge(entry, root, splits)
         if found is not None:
             yield found
             complete = complete and not _is_gap(found)
     yield RootListed(root, complete, is_tree=True)
+
+
+def _walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[files.Entry]:
+    """Walks through a folder that was named.
+
+    Raises:
+        InputError: nothing in it can be listed.
+    """
+    entries = files.walk(root, enter)
+    for first in itertools.islice(entries, 1):
+        if first.kind == "unreadable" and first.uri == root:
+            raise InputError(f"{root!r} cannot be listed: {first.error}")
+        yield first
+    yield from entries
 
 
 def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
@@ -124,7 +149,7 @@ def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
     def enter(folder: str) -> bool:
         return _may_hold(files.relative(folder, root).split("/"), pattern)
 
-    for entry in files.walk(root, enter):
+    for entry in _walk(root, enter):
         parts = files.relative(entry.uri, root).split("/")
         if entry.kind == "unreadable" or _matches(parts, pattern):
             found = _judge(entry, root, splits)

@@ -6,8 +6,11 @@ import re
 
 from beam_flowers.images.raw import camera_raw
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""The only formats that are decoded (names as Pillow's)."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIC", "JPEG2000")
+"""The only formats that are decoded (names as Pillow's, but for HEIC)."""
+
+NOT_HERE = "is not read here"
+"""In the message of a reject that is a picture once more is installed, see `heif.cure`."""
 
 # Two letters alone are no proof: prose may start with "BM" or "P5", so a BMP must also have
 # one of the header sizes that exist and a PPM (PBM, PGM, PFM) a first number or comment.
@@ -19,13 +22,23 @@ _OURS = (
     ("BMP", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
     ("TIFF", rb"II[*+]\0(?!.{4}CR)|MM\0[*+]"),
     ("PPM", rb"P[1-6f]\s+[-\d#]"),
+    ("JPEG2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
 )
+
+_BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"
+)
+"""What a file of boxes (ISO 14496-12) says of itself. The first that it names counts."""
+_CONTAINERS = (b"mif1", b"mif2", b"msf1", b"miaf")
+_CODEC = re.compile(rb"infe(?:\x02.{7}|\x03.{9})(av01|hvc1)", re.DOTALL)
+"""Of the first picture in a container whose brands leave the codec open."""
 
 # Signatures from each format's own specification.
 _OTHERS = (
-    ("HEIC", rb".{4}ftyp(hei|hev|mif1|msf1)"),
-    ("AVIF", rb".{4}ftypavi[fs]"),
-    ("JPEG 2000", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+    (
+        "HEIF of another codec",
+        rb".{4}ftyp(mi[afx123]|ms[fx]1|vvi[cs]|avc[is]|j2[ki]|jpe?gs?|evb[is])",
+    ),
     ("JPEG XL", rb"\0\0\0\x0cJXL \r\n\x87\n|\xff\x0a"),
     ("JPEG XR", rb"II\xbc\x01"),
     ("camera raw (CR2)", rb"II\*\0.{4}CR"),
@@ -58,7 +71,7 @@ an SVG of 100 MB they took minutes, in which no other thread ran."""
 
 def sniff(data: bytes) -> str | None:
     """Returns which of `FORMATS` the content is in, or None."""
-    format_ = _first(_OURS, data)
+    format_ = _first(_OURS, data) or _boxed(data)
     return None if format_ == "TIFF" and camera_raw(data) else format_
 
 
@@ -67,7 +80,21 @@ def sniff_other(data: bytes) -> str | None:
     if _first(_OURS, data) == "TIFF":
         kind = camera_raw(data)
         return f"camera raw ({kind})" if kind else None
-    return _first(_OTHERS, data)
+    return None if _boxed(data) else _first(_OTHERS, data)
+
+
+def _boxed(data: bytes) -> str | None:
+    head = data[:_HEAD_BYTES]
+    if head[4:8] != b"ftyp":
+        return None
+    end = min(len(head), int.from_bytes(head[:4], "big"))
+    brands = [head[at : at + 4] for at in (8, *range(16, end - 3, 4))]
+    for brand in brands:
+        if format_ := _BRANDS.get(brand):
+            return format_
+    if brands[0] in _CONTAINERS and (codec := _CODEC.search(head)):
+        return "AVIF" if codec[1] == b"av01" else "HEIC"
+    return None
 
 
 def _first(signatures: tuple[tuple[str, bytes], ...], data: bytes) -> str | None:

@@ -115,7 +115,7 @@ def missing_share(data: bytes, limits: Limits) -> float:
         if not _has_all_scans(data):
             return 1.0
         whole, *others = (_pixels(data + ending, limits) for ending in _endings(data))
-    except PictureError:
+    except (PictureError, MemoryError):
         raise
     except Exception:  # The cut went through a header, or there is other damage.
         return 1.0

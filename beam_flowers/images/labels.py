@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -62,7 +63,9 @@ def parse_split(written: str) -> str | None:
     if not written:
         return None
     if written.lower() not in SPLITS:
-        raise InputError(f"split is {written!r}; write one of {', '.join(SPLITS)}, or nothing")
+        raise InputError(
+            f"split is {reprlib.repr(written)}; write one of {', '.join(SPLITS)}, or nothing"
+        )
     return SPLITS[written.lower()]
 
 

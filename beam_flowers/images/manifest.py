@@ -9,23 +9,24 @@ import json
 import os
 import posixpath
 import re
+import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from beam_flowers import files
-from beam_flowers.errors import BeamFlowersError, InputError
+from beam_flowers.errors import BeamFlowersError, InputError, UnreachableError
 from beam_flowers.files.paths import KINDS, scheme
 from beam_flowers.files.text import unguarded
 from beam_flowers.images.labels import parse_split
+from beam_flowers.images.manifest_limits import MOST_CHARACTERS, MOST_LINE_BYTES, too_long
+from beam_flowers.images.parquet_rows import parquet_rows
 from beam_flowers.records import Image, Reject
 
 _URI_COLUMNS = ("uri", "file_name", "path")
-_COLUMNS = (*_URI_COLUMNS, "label", "split")
+_OTHER_COLUMNS = ("label", "split")
 _THREADS = 16
 _ROWS_A_TASK = 64
 
@@ -55,7 +56,9 @@ def read_manifest(uri: str, schemes: Sequence[str] | None = ()) -> Iterator[Imag
             as `s3`; None for any. Else whoever writes a list would use this machine's rights.
 
     Raises:
-        InputError: the file cannot be read as what its name says; with the line.
+        InputError: the file cannot be read as what its name says; with the line. Or nothing that it
+            names of one scheme can be read, which is told after the last row.
+        UnreachableError: a server does not answer.
     """
     return _located(_READERS[_suffix(uri)](uri), uri, schemes)
 
@@ -71,7 +74,8 @@ def read_paths(path: str, schemes: Sequence[str] | None = ()) -> Iterator[Image 
         schemes: see `read_manifest`.
 
     Raises:
-        InputError: the list cannot be read.
+        InputError: the list cannot be read, or nothing that it names of one scheme.
+        UnreachableError: a server does not answer.
     """
     root = files.absolute(".")
     for found in _located(_paths(path, root), files.join(root, path), schemes):
@@ -88,60 +92,107 @@ def _paths(path: str, root: str) -> Iterator[_Row]:
                 if name:
                     written = os.fsdecode(name)
                     local = files.is_local(written)
-                    yield _Row(os.path.abspath(os.path.join(root, written)) if local else written)
+                    address = os.path.abspath(os.path.join(root, written)) if local else written
+                    yield _Row(_short("it holds a name", address))
+    except InputError as error:
+        raise InputError(f"{path!r}, {error}") from error
     except OSError as error:
         raise InputError(f"{path!r} cannot be read: {error.strerror or error}") from error
 
 
 def _split(source: BinaryIO, mark: bytes) -> Iterator[bytes]:
-    """The pieces of a file between marks, of any length, without the file in memory."""
+    """The pieces of a file between marks, without the file in memory.
+
+    Raises:
+        InputError: one is longer than any line may be.
+    """
     if mark == b"\n":
-        yield from (line.rstrip(b"\r\n") for line in source)
+        yield from (line.rstrip(b"\r\n") for line in _short_lines(source))
         return
-    rest = b""
+    rest, number = b"", 1
     while block := source.read(1 << 16):
         *whole, rest = (rest + block).split(mark)
         yield from whole
+        number += len(whole)
+        if len(rest) > MOST_LINE_BYTES:
+            raise _too_long(f"name {number}")
     yield rest
+
+
+def _short_lines(source: BinaryIO) -> Iterator[bytes]:
+    number = 0
+    while line := source.readline(MOST_LINE_BYTES + 1):
+        number += 1
+        if len(line) > MOST_LINE_BYTES:
+            raise _too_long(f"line {number}")
+        yield line
+
+
+def _too_long(place: str) -> InputError:
+    return InputError(
+        f"{place}: longer than {MOST_LINE_BYTES:,} bytes; if this is a list of images, write one "
+        "a line, and leave columns with large contents out"
+    )
 
 
 def _located(
     rows: Iterator[_Row], uri: str, schemes: Sequence[str] | None
 ) -> Iterator[Image | Reject]:
     allowed = None if schemes is None else frozenset(("", scheme(uri), *schemes))
+    tried: Counter[str] = Counter()
+    failed: dict[str, tuple[str, int]] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
         # Asking an object store for a size takes long, but little of this machine.
         while batch := list(itertools.islice(rows, _THREADS * _ROWS_A_TASK)):
             tasks = [batch[i : i + _ROWS_A_TASK] for i in range(0, len(batch), _ROWS_A_TASK)]
             locate = partial(_locate_all, manifest=uri, allowed=allowed)
-            for found in pool.map(locate, tasks):
-                yield from found
+            for located in itertools.chain.from_iterable(pool.map(locate, tasks)):
+                if located.tried:
+                    tried[located.tried] += 1
+                if located.reason:
+                    first, count = failed.get(located.tried, (located.reason, 0))
+                    failed[located.tried] = first, count + 1
+                yield located.found
+
+    for name, (reason, count) in failed.items():
+        # One row costs itself. All of them are no fault of theirs: a library, a right or a
+        # setting is missing.
+        if name and count == tried[name]:
+            raise InputError(
+                f"{uri!r}: no file that it names by {name}:// can be read ({count:,} rows); the "
+                f"first: {reason}"
+            )
 
 
 def _suffix(uri: str) -> str:
     return posixpath.splitext(uri)[1].lower()
 
 
-def _locate_all(
-    rows: list[_Row], manifest: str, allowed: frozenset[str] | None
-) -> list[Image | Reject]:
+class _Located(NamedTuple):
+    """What a row names; the scheme by which it was looked for, and why that failed."""
+
+    found: Image | Reject
+    tried: str = ""
+    reason: str = ""
+
+
+def _locate_all(rows: list[_Row], manifest: str, allowed: frozenset[str] | None) -> list[_Located]:
     return [_locate(row, manifest, allowed) for row in rows]
 
 
-def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> Image | Reject:
+def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> _Located:
     address, written = _address(row.uri, manifest), files.printable(row.uri)
     label = files.printable(row.label) if row.label else row.label
     image = Image(files.printable(address), manifest, written, label, row.split)
     if not files.is_text(address):
-        return Reject(image, "find", "BadName", "the name is not valid UTF-8")
+        return _reject(image, "BadName", "the name is not valid UTF-8")
     if not _is_absolute(row.uri) and ".." in row.uri.split("/"):
-        return Reject(image, "find", "UnsafePath", "a relative path that leaves its folder by ..")
+        return _reject(image, "UnsafePath", "a relative path that leaves its folder by ..")
     # Of a member, the scheme of its container.
     other = re.sub(rf"^(?:(?:{'|'.join(KINDS)})(?:\+|$))+", "", scheme(address))
     if allowed is not None and other not in allowed:
-        return Reject(
+        return _reject(
             image,
-            "find",
             "SchemeNotAllowed",
             "a list or manifest may name local files and files of its own scheme; "
             f"--manifest-schemes {other} allows others, if you trust who wrote it",
@@ -149,14 +200,23 @@ def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> Image |
     try:
         found = files.stat(address)
     except (FileNotFoundError, NotADirectoryError):
-        return Reject(image, "find", "NotFound", "there is no such file")
-    except OSError:  # It is there, and reading it will say what is wrong.
-        return image
-    except (BeamFlowersError, ValueError) as error:
-        return Reject(image, "find", "UnknownAddress", f"nothing here reads it: {error}")
+        return _reject(image, "NotFound", "there is no such file", other)
+    except OSError as error:  # It is there, and reading it will say what is wrong.
+        return _Located(image, other, f"{address!r}: {error.strerror or error}")
+    except UnreachableError:
+        raise
+    except BeamFlowersError as error:
+        unknown = _reject(image, "UnknownAddress", f"nothing here reads it: {error}", other)
+        return unknown._replace(reason=str(error))
+    except ValueError as error:  # The address itself makes no sense.
+        return _reject(image, "UnknownAddress", f"nothing here reads it: {error}")
     if found.kind != "file":
-        return Reject(image, "find", "NotARegularFile", f"this is no file ({found.kind})")
-    return image._replace(bytes=found.bytes, modified=found.modified)
+        return _reject(image, "NotARegularFile", f"this is no file ({found.kind})", other)
+    return _Located(image._replace(bytes=found.bytes, modified=found.modified), other)
+
+
+def _reject(image: Image, error_class: str, message: str, tried: str = "") -> _Located:
+    return _Located(Reject(image, "find", error_class, message), tried)
 
 
 def _is_absolute(written: str) -> bool:
@@ -170,11 +230,13 @@ def _address(written: str, manifest: str) -> str:
 
 
 def _read_delimited(uri: str, delimiter: str) -> Iterator[_Row]:
-    reader = csv.reader(_lines(uri), delimiter=delimiter, strict=True)
+    lines = _Counted(_lines(uri))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     is_header = False
     try:
         for cells in reader:
+            lines.characters = 0
             if not cells:
                 continue
             if header is None:
@@ -190,8 +252,31 @@ def _read_delimited(uri: str, delimiter: str) -> Iterator[_Row]:
             if is_header and "sha256" in header:
                 cells = [unguarded(cell) for cell in cells]
             yield _row(dict(zip(header, cells, strict=False)))
+    except _PlacedError:
+        raise
     except (csv.Error, InputError) as error:
         raise InputError(f"{uri!r}, line {reader.line_num}: {error}") from error
+
+
+class _PlacedError(InputError):
+    """Says what is wrong with a line, and where that is."""
+
+
+class _Counted:
+    """Lines of one row of CSV, which may go on over any number of them between quotes."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self.characters = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.characters += len(line)
+            if self.characters > MOST_LINE_BYTES:
+                raise InputError(
+                    f"a row that is longer than {MOST_LINE_BYTES:,} characters; check its quotes"
+                )
+            yield line
 
 
 def _header(first: list[str]) -> tuple[list[str], bool]:
@@ -200,7 +285,9 @@ def _header(first: list[str]) -> tuple[list[str], bool]:
     if any(name in _URI_COLUMNS for name in names):
         return names, True
     if "label" in names:
-        raise InputError(f"no column {' or '.join(_URI_COLUMNS)} among {names!r}; rename one")
+        raise InputError(
+            f"no column {' or '.join(_URI_COLUMNS)} among {repr(names)[:300]}; rename one"
+        )
     if len(first) > 2:
         raise InputError(
             f"{len(first)} columns without a header; write uri[,label], or a header with 'uri'"
@@ -230,6 +317,8 @@ def _json_object(line: str) -> dict[str, Any]:
         cells = json.loads(line)
     except ValueError as error:
         raise InputError(f"not JSON: {error}") from error
+    except RecursionError:
+        raise InputError("brackets within brackets, too deep to read") from None
     if not isinstance(cells, dict):
         raise InputError(f"expected an object {{...}}, got {line.strip()[:80]!r}")
     return cells
@@ -237,25 +326,18 @@ def _json_object(line: str) -> dict[str, Any]:
 
 def _read_parquet(uri: str) -> Iterator[_Row]:
     try:
-        with files.open_read(uri) as source, pq.ParquetFile(source) as table:
-            columns = [name for name in _COLUMNS if name in table.schema_arrow.names]
-            if not set(columns) & set(_URI_COLUMNS):
-                raise InputError(
-                    f"{uri!r}: no column {' or '.join(_URI_COLUMNS)}; "
-                    f"it has {', '.join(table.schema_arrow.names)}"
-                )
-            batches = table.iter_batches(batch_size=4096, columns=columns)
-            cells = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-            yield from _numbered_rows(cells, uri)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{uri!r} cannot be read as Parquet: {error}") from error
+        with files.open_read(uri) as source:
+            rows = parquet_rows(source, _URI_COLUMNS, _OTHER_COLUMNS)
+            yield from _numbered_rows(rows, uri)
+    except OSError as error:
+        raise InputError(f"{uri!r} cannot be read: {error.strerror or error}") from error
 
 
 def _read_list(uri: str) -> Iterator[_Row]:
-    for line in _lines(uri):
+    for number, line in enumerate(_lines(uri), start=1):
         path = line.rstrip("\r\n")
         if path.strip() and not path.startswith("#"):
-            yield _Row(path)
+            yield _Row(_short(f"{uri!r}, line {number}: a name", path))
 
 
 _READERS: dict[str, Callable[[str], Iterator[_Row]]] = {
@@ -270,11 +352,14 @@ _READERS: dict[str, Callable[[str], Iterator[_Row]]] = {
 
 
 def _numbered_rows(table: Iterable[Mapping[str, Any]], uri: str) -> Iterator[_Row]:
-    for number, cells in enumerate(table, start=1):
-        try:
+    place = repr(uri)
+    try:
+        for number, cells in enumerate(table, start=1):
+            place = f"{uri!r}, row {number}"
             yield _row(cells)
-        except InputError as error:
-            raise InputError(f"{uri!r}, row {number}: {error}") from error
+            place = repr(uri)
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from error
 
 
 def _row(cells: Mapping[str, Any]) -> _Row:
@@ -292,19 +377,27 @@ def _text(cells: Mapping[str, Any], column: str) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise InputError(f"{column} is {value!r}; write text")
-    return str(value)
+        raise InputError(f"{column} is {reprlib.repr(value)}; write text")
+    return _short(column, str(value))
+
+
+def _short(what: str, text: str) -> str:
+    if len(text) > MOST_CHARACTERS:
+        raise InputError(too_long(what, text))
+    return text
 
 
 def _lines(uri: str) -> Iterator[str]:
+    number = 0
     try:
         with files.open_read(uri) as source:
-            for number, line in enumerate(source, start=1):
-                try:
-                    yield line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
-                except UnicodeDecodeError as error:
-                    raise InputError(
-                        f"{uri!r}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8"
-                    ) from error
+            for number, line in enumerate(_short_lines(source), start=1):
+                yield line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").decode()
+    except UnicodeDecodeError as error:
+        raise _PlacedError(
+            f"{uri!r}, line {number}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from error
+    except InputError as error:
+        raise _PlacedError(f"{uri!r}, {error}") from error
     except OSError as error:
-        raise InputError(f"{uri!r} cannot be read: {error.strerror or error}") from error
+        raise _PlacedError(f"{uri!r} cannot be read: {error.strerror or error}") from error

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from PIL.TiffImagePlugin import TiffImageFile
 
+from beam_flowers.images.heif import plane_bytes
 from beam_flowers.images.jpeg import Jpeg, coefficients
+from beam_flowers.images.jpeg2000 import codestream
 from beam_flowers.images.recipe import PixelRecipe
 
 if TYPE_CHECKING:
@@ -28,6 +30,14 @@ _MODES = {"1": 2.2, "L": 2.2, "RGB": 4.4, "P": 9.5, "I": 13.5, "F": 13.5, "I;16"
 """By Pillow's mode, of the formats that are opened first. All others are four bytes twice."""
 _OTHER_MODES = 8.7
 _GIF = 10.5
+_MADE_OF_PLANES = {"L": 2.7, "RGB": 7.8}
+"""AVIF and HEIC, beside the planes that they consist of. With alpha, or deep grey:"""
+_OTHERS_OF_PLANES = 12.5
+_LIBHEIF = 1.0
+_JPEG2000_SAMPLE = 4.3
+"""Of a tile, beside the bytes that it is copied to."""
+_BLOCK, _TILE, _TILE_COMPONENT = 700, 6_000, 1_200
+"""Of JPEG 2000, for each code block of a tile, each tile, and each component of each tile."""
 _PPM_IN_PYTHON = 16.0
 """Plain numbers and odd maxima, which Pillow decodes itself."""
 _TIFF_COPIES = 4.2
@@ -119,9 +129,26 @@ def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
     elif isinstance(im, Jpeg):
         # The coefficients are those of the whole picture, however small it is made of them.
         return int(pixels * each + size[0] * size[1] * coefficients(data))
+    elif im.format in ("AVIF", "HEIF"):
+        made = _MADE_OF_PLANES.get(im.mode, _OTHERS_OF_PLANES) + _LIBHEIF * (im.format == "HEIF")
+        return int(pixels * (made + plane_bytes(data, has_alpha=im.mode[-1] in "Aa")))
+    elif im.format == "JPEG2000":
+        return max(int(pixels * each), pixels * len(im.getbands()) + _tile_bytes(data))
     elif isinstance(im, TiffImageFile):
         return int(pixels * (each + _TIFF_COPIES)) + _strip_bytes(im)
     return int(pixels * each)
+
+
+def _tile_bytes(data: bytes) -> int:
+    """Bytes of a tile of JPEG 2000, and what is held of all."""
+    found = codestream(data)
+    if not found:
+        return 0
+    sample = sum(
+        _JPEG2000_SAMPLE + (depth + 7) // 8 + _BLOCK * found.blocks for depth in found.bits
+    )
+    each = _TILE + _TILE_COMPONENT * len(found.bits)
+    return int(found.tile * sample) + found.tiles * each
 
 
 def _strip_bytes(im: TiffImageFile) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from beam_flowers.errors import PictureError
 
 _WHOLE = 1 << 40
 """More than any machine has, less than the value of cgroup v1 for no limit."""
+
+
+_SPARE = 2**26
+"""For stacks of threads, of which most is never touched, and what does not grow with pixels."""
 
 
 class Gate:
@@ -61,6 +66,10 @@ class Gate:
                 self._used -= needed
                 self._changed.notify_all()
 
+    def bounded(self, needed: int, what: str) -> contextlib.AbstractContextManager[None]:
+        """Does nothing: other threads of this process would be held to the bound, too."""
+        return contextlib.nullcontext()
+
 
 class AskingGate:
     """Asks another process for the memory of large pictures, which it shares out among several.
@@ -81,6 +90,35 @@ class AskingGate:
         if needed > self._free:
             self._ask(needed)
         yield
+
+    @contextlib.contextmanager
+    def bounded(self, needed: int, what: str) -> Iterator[None]:
+        """Has the system refuse this process much more memory than that, where it is Linux.
+
+        Raises:
+            PictureError: `TooMuchMemory`. Libraries of C that are refused memory also report
+                damage instead, or abort.
+        """
+        try:
+            pages = int(Path("/proc/self/statm").read_text().split()[5])
+        except (OSError, IndexError):
+            yield
+            return
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = pages * os.sysconf("SC_PAGE_SIZE") + needed + needed // 4 + _SPARE
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+        try:
+            yield
+        except MemoryError as error:
+            raise PictureError(
+                "TooMuchMemory",
+                f"{what} takes more memory to decode than its header lets expect: save it anew "
+                "with another program",
+            ) from error
+        finally:
+            resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _require_possible(needed: int, what: str, limit: int) -> None:

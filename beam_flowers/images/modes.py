@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-if TYPE_CHECKING:
-    from PIL.ImageFile import ImageFile
 
-
-def plain(im: ImageFile) -> Image.Image:
+def plain(im: Image.Image) -> Image.Image:
     """The picture in a mode that may be resized: L, LA, RGB or RGBA."""
     if im.mode == "F" or im.mode.startswith("I"):
         return _eight_bit(im)
@@ -25,7 +22,7 @@ def plain(im: ImageFile) -> Image.Image:
     return im if im.mode == "RGB" else im.convert("RGB")
 
 
-def _eight_bit(im: ImageFile) -> Image.Image:
+def _eight_bit(im: Image.Image) -> Image.Image:
     """Greys of more than 8 bits scaled; Pillow's own conversion would clip them at 255."""
     values: Any = np.array(im, np.float32)
     np.nan_to_num(values, copy=False)
@@ -39,7 +36,7 @@ def _eight_bit(im: ImageFile) -> Image.Image:
     return Image.fromarray(values.astype(np.uint8))
 
 
-def _bits(im: ImageFile) -> int:
+def _bits(im: Image.Image) -> int:
     tags = im.tag_v2 if isinstance(im, TiffImageFile) else {}
     return int(tags.get(ExifTags.Base.BitsPerSample, (16,))[0])
 

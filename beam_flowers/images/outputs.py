@@ -239,7 +239,8 @@ def _is_below(uri: str, folder: str) -> bool:
 
 
 def _listed(images: Sequence[str]) -> Iterator[str]:
-    for found in find_images(images, schemes=None):
+    # Rows of other schemes come as rejects, with their names, and are not looked at.
+    for found in find_images(images):
         if isinstance(found, Image):
             yield found.uri
         elif isinstance(found, Reject):

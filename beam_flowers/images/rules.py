@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import lru_cache
+from importlib import metadata
 
-from beam_flowers.images.formats import FORMATS
+from beam_flowers.images.formats import FORMATS, NOT_HERE
 from beam_flowers.records import NOT_AN_IMAGE
 
 _OF_NO_FORMAT = (NOT_AN_IMAGE, "UnsupportedFormat", "EmptyFile")
@@ -22,6 +24,9 @@ CRASHED = "Crashed"
 """Class of the rejects that end the process of their decoder. It has no version here: the message
 names the decoders' versions, see `decoder_versions`."""
 
+BY_INSTALLATION = frozenset({CRASHED, "UnsupportedFormat"})
+"""Classes of which a reject may be none where other packages are installed, see `is_outdated`."""
+
 _LIBRARIES = ("libjpeg_turbo", "jpg", "zlib", "libtiff", "webp", "jpg_2000", "avif")
 """By Pillow's names: what it decodes with, as far as it is built with them."""
 
@@ -35,9 +40,9 @@ RULES: dict[str, int] = {
     "PPM": 2,  # 2: no side is above 65,535 pixels, as in PNG, TIFF and BMP.
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
     # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
-    # only the first 4 KiB tell the format.
-    "NotAnImage": 2,
-    "UnsupportedFormat": 2,
+    # only the first 4 KiB tell the format. 3: AVIF, HEIC and JPEG 2000 are pictures.
+    "NotAnImage": 3,
+    "UnsupportedFormat": 3,
     # 2: fax pictures that lack rows are refused, and camera raw files.
     "TIFF": 2,
     "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
@@ -73,15 +78,20 @@ def is_outdated(changed: frozenset[str], stage: str, error_class: str, message: 
         return True
     if error_class in changed:
         return True
+    format_ = message.partition(" ")[0]
+    if error_class == "UnsupportedFormat" and format_ in FORMATS and NOT_HERE in message:
+        # It loads Pillow, which few runs need that have nothing to do.
+        from beam_flowers.images.heif import cure
+
+        return not cure(format_)
     if error_class in _OF_NO_FORMAT:
         return False
-    format_ = message.partition(" ")[0]
     return format_ in changed if format_ in FORMATS else not changed.isdisjoint(FORMATS)
 
 
 @lru_cache(maxsize=1)
 def decoder_versions() -> str:
-    """Name Pillow and the libraries that it decodes with, each with its version.
+    """Names Pillow and the libraries that it decodes with, each with its version.
 
     Another one may decode what crashed this one.
     """
@@ -90,5 +100,7 @@ def decoder_versions() -> str:
     from PIL import features
 
     found = {name: features.version(name) for name in _LIBRARIES}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["pillow-heif"] = metadata.version("pillow-heif")
     libraries = [f"{name} {version}" for name, version in found.items() if version]
     return ", ".join([f"Pillow {PIL.__version__}", *libraries])

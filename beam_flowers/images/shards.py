@@ -22,6 +22,10 @@ _LARGEST_SIDECAR = 1 << 20
 _LABEL_KEYS = ("label", "class", "class_name", "cls")
 
 Member = tar.Member | zips.Member
+
+DAMAGED = "DamagedShard"
+"""`Reject.error_class` of a file that was read and is not whole."""
+
 Listed = Image | Reject | Hidden | RootListed
 
 
@@ -56,7 +60,7 @@ def find_in_shard(uri: str) -> Iterator[Listed]:
                 yield from _find_in_archive(file, uri, status, kind)
         complete = True
     except Damaged as damage:
-        yield Reject(itself, "find", "DamagedShard", f"of this file not all is used: {damage}")
+        yield Reject(itself, "find", DAMAGED, f"of this file not all is used: {damage}")
     except OSError as error:
         yield Reject(itself, "find", type(error).__name__, error.strerror or str(error))
     yield RootListed(uri, complete)

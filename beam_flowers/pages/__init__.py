@@ -1,1 +1,1 @@
-"""Pages for people: what was measured, with the pictures, as one HTML file."""
+"""Draws pages for people: measures and findings with their images, as one HTML file."""

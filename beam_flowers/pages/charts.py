@@ -1,4 +1,4 @@
-"""Charts as SVG by Vega-Lite, drawn here and not in the browser.
+"""Draws charts as SVG by Vega-Lite, here and not in the browser.
 
 vl-convert, of Vega's own organisation, brings Vega-Lite without a browser: a page with its SVG
 needs no script library (Vega's is 0.9 MB, Plotly's 4.5) and shows charts before any script runs.
@@ -16,13 +16,13 @@ from beam_flowers.head.softmax import Doubles
 
 _WIDTH, _HEIGHT = 380, 220
 PLANE = (640, 460)
-"""Width and height of the map."""
+"""Width and height of the map, in pixels."""
 
 PALETTE = 10
-"""Labels that have a colour of their own, `--label-0` and so on."""
+"""Number of colours for labels, `--label-0` and so on."""
 
 _LONG = re.compile(r"(\d\.\d)\d+")
-# Vega names its marks for screen readers, without a word of what they are; the figure says it.
+# Vega gives its marks roles for screen readers but no descriptions; the figure has one.
 _ROLES = re.compile(r' (?:role="graphics-\w+"|aria-roledescription="[^"]*")')
 
 _AXIS = {
@@ -48,30 +48,28 @@ _CONFIG = {
 
 
 def lines(
-    rows: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str, percent: bool
+    steps: Sequence[Mapping[str, Any]], series: Mapping[str, str], title: str, *, percent: bool
 ) -> str:
-    """Lines over `step`.
+    """Draws lines over `step`.
 
     Args:
-        rows: with `step` and the series' columns.
+        steps: with `step` and the series' columns.
         series: name by column; the last one stands out.
         title: of the vertical axis.
-        percent: whether the values are shares.
+        percent: True if the values are shares.
     """
     names = list(series.values())
     colour = {"domain": names, "range": ["var(--soft)", "var(--accent)"][-len(names) :]}
     values = [
-        {"step": row["step"], "value": row[column], "series": name}
+        {"step": step["step"], "value": step[column], "series": name}
         for column, name in series.items()
-        for row in rows
-        if row[column] is not None
+        for step in steps
+        if step[column] is not None
     ]
     encoding = {
         "x": {"field": "step", "type": "quantitative", "axis": {"grid": False, "format": "d"}},
         "y": {
-            "field": "value",
-            "type": "quantitative",
-            "title": title,
+            **_axis("value", title),
             "scale": {"zero": False},
             "axis": {"format": "%" if percent else "~g"},
         },
@@ -82,12 +80,12 @@ def lines(
             "legend": {"title": None, "orient": "top", "labelColor": "var(--soft)"},
         },
     }
-    mark = {"type": "line", "strokeWidth": 1.8, "point": len(rows) == 1}
+    mark = {"type": "line", "strokeWidth": 1.8, "point": len(steps) == 1}
     return _svg({"data": {"values": values}, "mark": mark, "encoding": encoding})
 
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
-    """Share that is right over the mean score; on the diagonal a score is a probability."""
+    """Draws the share of right answers over the mean score; on the diagonal both are equal."""
     values = [row for row in bins if row["pictures"]]
     axis = {"format": "%", "values": [0, 0.25, 0.5, 0.75, 1]}
     scale = {"domain": [0, 1]}
@@ -95,21 +93,18 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
         "data": {"values": [{"confidence": 0, "accuracy": 0}, {"confidence": 1, "accuracy": 1}]},
         "mark": {"type": "line", "strokeDash": [3, 4], "color": "var(--soft)", "strokeWidth": 1},
     }
+    circle = {"type": "circle", "color": "var(--accent)", "opacity": 1}
+    size = {
+        "field": "pictures",
+        "type": "quantitative",
+        "scale": {"range": [30, 300]},
+        "legend": None,
+    }
     measured = {
         "data": {"values": values},
         "layer": [
             {"mark": {"type": "line", "color": "var(--accent)", "strokeWidth": 1.8}},
-            {
-                "mark": {"type": "circle", "color": "var(--accent)", "opacity": 1},
-                "encoding": {
-                    "size": {
-                        "field": "pictures",
-                        "type": "quantitative",
-                        "scale": {"range": [30, 300]},
-                        "legend": None,
-                    }
-                },
-            },
+            {"mark": circle, "encoding": {"size": size}},
         ],
     }
     encoding = {
@@ -120,7 +115,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
 
 
 def histogram(counts: Sequence[int]) -> str:
-    """Pictures by score, in bins of equal width over 0..1."""
+    """Draws numbers of images by score, in bins of equal width over 0..1."""
     width = 1 / len(counts)
     values = [
         {"low": i * width, "high": (i + 1) * width, "pictures": count}
@@ -142,9 +137,9 @@ def histogram(counts: Sequence[int]) -> str:
 
 
 def plane(points: Doubles, groups: Sequence[int], wrong: Sequence[bool]) -> str:
-    """Points of float [n, 2], coloured by group; those that are `wrong` have a rim.
+    """Draws points of float [n, 2], coloured by group; those that are `wrong` have a rim.
 
-    The marks lie in the order of the points.
+    The SVG has the marks in the order of the points.
     """
     values = [
         {"x": x, "y": y, "group": str(group % PALETTE if group >= 0 else -1), "wrong": bad}
@@ -169,12 +164,12 @@ def plane(points: Doubles, groups: Sequence[int], wrong: Sequence[bool]) -> str:
     return _svg({**spec, "width": PLANE[0], "height": PLANE[1]})
 
 
-def _axis(name: str, title: str | None) -> dict[str, Any]:
-    return {"field": name, "type": "quantitative", "title": title}
+def _axis(field: str, title: str | None) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title}
 
 
 def _svg(spec: Mapping[str, Any]) -> str:
-    """Draws a specification; coordinates, and no text, are cut to a tenth of a pixel."""
+    """Draws a specification; coordinates are cut to a tenth of a pixel, texts are not."""
     import vl_convert
 
     whole = {

@@ -1,4 +1,4 @@
-"""Numbers and names as people read them."""
+"""Formats numbers and names for people."""
 
 from __future__ import annotations
 
@@ -9,27 +9,22 @@ from beam_flowers.evaluation import text
 
 
 def percent(share: float | None) -> str:
-    """`0.931` as `93.1 %`, never broken over two lines; a dash where there is nothing."""
+    """Returns `0.931` as `93.1 %`, never broken over two lines; None as a dash."""
     return text.percent(share).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def interval(share: Mapping[str, Any], low: str = "low", high: str = "high") -> str:
-    """`88.7 % to 96.3 %`, from the two ends of a share's interval."""
-    return f"{percent(share[low])} to {percent(share[high])}"
-
-
 def short_name(uri: str) -> str:
-    """A picture's folder and name."""
+    """Returns the last folder and the name of a file."""
     return "/".join(uri.rsplit("/", 2)[-2:])
 
 
 def counted(number: int, one: str, more: str = "") -> str:
-    """`1 picture`, `1,500 pictures`."""
+    """Returns `1 image` or `1,500 images`; `more` is a plural that does not end in s."""
     return f"{number:,} {one if number == 1 else more or one + 's'}"
 
 
 def size(number: int) -> str:
-    """`8.3 MB`: a number of bytes, in thousands as disks are sold."""
+    """Returns a number of bytes as `8.3 MB`, in thousands as disks are sold."""
     value, unit = float(number), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:
@@ -39,22 +34,25 @@ def size(number: int) -> str:
 
 
 def shown(part: int, total: int, order: str) -> str:
-    """Says so where not all are shown."""
+    """Returns a sentence if only a part is shown, else nothing."""
     return "" if part >= total else f" Shown are {part:,} of {total:,}, {order}."
 
 
-def share_of(found: Mapping[str, Any]) -> str:
-    """The interval of a share, and of how many pictures it is."""
-    return f"95 % interval {interval(found)}, {found['right']:,} of {found['pictures']:,}"
+def share_of(share: Mapping[str, Any]) -> str:
+    """Returns the interval of a share and its number of images."""
+    return (
+        f"95 % interval {percent(share['low'])} to {percent(share['high'])}, "
+        f"{share['right']:,} of {share['pictures']:,}"
+    )
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """`name lbfgs, l2 0.01`: what is None is left out."""
+    """Returns `name lbfgs, l2 0.01`, without settings that are None."""
     return ", ".join(f"{key} {value}" for key, value in values.items() if value is not None)
 
 
 def listed(values: Iterable[str], most: int = 12) -> str:
-    """The first of some names, and how many there are beside."""
+    """Returns the first of some names, and the number of further ones."""
     names = list(values)
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

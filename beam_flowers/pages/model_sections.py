@@ -1,9 +1,9 @@
-"""Sections about a model on pictures whose label is known, from the evaluation's JSON value."""
+"""Makes the sections about a model on labelled images, from the evaluation's JSON value."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,21 @@ from beam_flowers.pages.format import counted, percent, share_of, shown
 from beam_flowers.pages.sections import Card, Column, Figure, Gallery, Matrix, Section, Table, Tile
 
 MOST_CARDS = 120
-"""Pictures of a gallery."""
+"""Most images of a gallery."""
 
 CELL_CARDS = 12
-"""Pictures of a cell of a matrix."""
+"""Most images of a cell of a matrix."""
 
 MOST_LABELS = 40
-"""Above so many the confusion matrix is a list of its cells."""
+"""Most labels of a confusion matrix; with more, its cells are listed."""
 
 _MOST_PAIRS = 500
 
 
 def tiles(report: Mapping[str, Any]) -> list[Tile]:
-    """What is seen first: how good it is, which are wrong, what to fix."""
+    """Returns the numbers at the top: accuracy, mistakes, labels to check, weakest label."""
     accuracy, wrong = report["accuracy"], report["misclassified"]["rows"]
-    found = [
+    top = [
         Tile(percent(accuracy["value"]), "accuracy", share_of(accuracy), "confusion"),
         Tile(
             f"{len({row['uri'] for row in wrong}):,}",
@@ -38,24 +38,24 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
             bool(wrong),
         ),
     ]
-    if suspects := report["suspected_label_errors"]:
-        found.append(suspects_tile(suspects))
+    if doubts := report["suspected_label_errors"]:
+        top.append(suspects_tile(doubts))
     rows = [row for row in report["labels"]["rows"] if row["recall"] is not None]
     if weakest := min(rows, key=lambda row: row["recall"], default=None):
         detail = f"of {weakest['label']} found, the weakest label"
-        found.append(Tile(percent(weakest["recall"]), "lowest recall", detail, "labels"))
-    return found
+        top.append(Tile(percent(weakest["recall"]), "lowest recall", detail, "labels"))
+    return top
 
 
 def suspects_tile(section: Mapping[str, Any]) -> Tile:
-    """How many labels are in doubt."""
+    """Returns the number of labels in doubt."""
     doubtful = len(section["rows"])
     detail = f"of {counted(section['pictures'], 'labelled picture')}"
     return Tile(f"{doubtful:,}", "labels to check", detail, "suspects", bool(doubtful))
 
 
 def lead(report: Mapping[str, Any]) -> str:
-    """The answer in a sentence."""
+    """Returns the accuracy in a sentence."""
     accuracy = report["accuracy"]
     return (
         f"{percent(accuracy['value'])} of the labels are right, measured on "
@@ -64,43 +64,40 @@ def lead(report: Mapping[str, Any]) -> str:
 
 
 def evaluation_sections(report: Mapping[str, Any], scored: Scored | None) -> list[Section]:
-    """All that the evaluation says, what needs looking at first.
+    """Returns all sections of an evaluation, those to look at first at the top.
 
     Args:
-        report: see `evaluation.document.build_report`.
-        scored: the pictures measured on; None for a multi-label model.
+        report: made by `evaluation.document.build_report`.
+        scored: the images measured on; None for a multi-label model.
     """
-    found: list[Section] = [mistakes(report)]
-    if section := report["suspected_label_errors"]:
-        found.append(suspects(section))
-    found += confusion(report, scored)
-    return [*found, labels(report), margins(report), calibration(report["calibration"])]
+    doubts, unsure = report["suspected_label_errors"], report["lowest_margins"]
+    note = f"Where the two best scores lie nearest; {unsure['measured_on']}."
+    cards = _cards(unsure["rows"], _margin)
+    return [
+        mistakes(report["misclassified"]),
+        *([suspects(doubts)] if doubts else []),
+        confusion(report, scored),
+        labels(report),
+        Gallery("margins", "Least sure", note, cards, len(cards)),
+        calibration(report["calibration"]),
+    ]
 
 
-def mistakes(report: Mapping[str, Any]) -> Gallery:
-    """The most confident ones first."""
-    rows = report["misclassified"]["rows"]
-    cards = [_decision(row) if "holds" in row else _mistake(row) for row in rows[:MOST_CARDS]]
+def mistakes(section: Mapping[str, Any]) -> Gallery:
+    """Shows the mistakes, the most confident first."""
+    rows = section["rows"]
+    cards = _cards(rows[:MOST_CARDS], _mistake)
     note = (
         f"The label of the picture → the one that the model gives, the most confident first; "
-        f"{report['misclassified']['measured_on']}.{shown(len(cards), len(rows), 'the surest')}"
+        f"{section['measured_on']}.{shown(len(cards), len(rows), 'the surest')}"
     )
     return Gallery("mistakes", "Mistakes", note, cards, len(rows))
 
 
 def suspects(section: Mapping[str, Any]) -> Gallery:
-    """Labels that are probably wrong."""
+    """Shows labels that are probably wrong."""
     rows = section["rows"]
-    cards = [
-        _decision(row)
-        if "holds" in row
-        else Card(
-            row["uri"],
-            f"{row['label']} → {row['suggested']}?",
-            f"{percent(row['suggested_score'])} against {percent(row['label_score'])}",
-        )
-        for row in rows[:MOST_CARDS]
-    ]
+    cards = _cards(rows[:MOST_CARDS], _suspect)
     note = (
         "Pictures whose label is doubted by a head that never saw them: the label that they have "
         f"→ the one that they probably should have. Among {section['measured_on']}. Write what is "
@@ -110,77 +107,50 @@ def suspects(section: Mapping[str, Any]) -> Gallery:
     return Gallery("suspects", "Labels to check", note, cards, len(rows))
 
 
-def margins(report: Mapping[str, Any]) -> Gallery:
-    """Where the model is least sure."""
-    rows = report["lowest_margins"]["rows"]
-    cards = [_decision(row) if "holds" in row else _margin(row) for row in rows]
-    note = f"Where the two best scores lie nearest; {report['lowest_margins']['measured_on']}."
-    return Gallery("margins", "Least sure", note, cards, len(cards))
-
-
 def labels(report: Mapping[str, Any]) -> Table:
-    """How each label does."""
-    columns = [Column("label")]
-    names = ["label"]
+    """Lists precision, recall and F1 of each label."""
+    columns = {"label": Column("label")}
     if report["model"]["multi_label"]:
-        columns.append(Column("threshold", "number"))
-        names.append("threshold")
-    columns += [Column(name, "share") for name in ("precision", "recall", "F1")]
-    columns += [Column("pictures", "number"), Column("given", "number")]
-    names += ["precision", "recall", "f1", "support", "predicted"]
-    rows = [[row[name] for name in names] for row in report["labels"]["rows"]]
+        columns["threshold"] = Column("threshold", "number")
+    columns |= {name.lower(): Column(name, "share") for name in ("precision", "recall", "F1")}
+    columns["support"] = Column("pictures", "number")
+    columns["predicted"] = Column("given", "number")
+    rows = [[row[name] for name in columns] for row in report["labels"]["rows"]]
     note = (
         "Precision: of the pictures given a label, the share that has it. Recall: of those that "
-        f"have it, the share that was given it. {_sentence(report['labels']['measured_on'])}"
+        f"have it, the share that was given it. {_measured(report['labels'])}"
     )
-    return Table("labels", "By label", note, columns, rows)
+    return Table("labels", "By label", note, list(columns.values()), rows)
 
 
-def confusion(report: Mapping[str, Any], scored: Scored | None) -> list[Section]:
-    """The confusion matrix, or its largest cells where there are many labels."""
+def confusion(report: Mapping[str, Any], scored: Scored | None) -> Section:
+    """Shows the confusion matrix, or its largest cells if there are many labels."""
     section, names = report["confusion"], report["model"]["labels"]
-    measured = _sentence(section["measured_on"])
     if scored is None:
-        columns = [
-            Column("label"),
-            *(Column(name, "number") for name in ("right", "missed", "wrong", "rest")),
-        ]
+        numbers = ("right", "missed", "wrong", "rest")
+        columns = [Column("label"), *(Column(name, "number") for name in numbers)]
         rows = [list(row.values()) for row in section["rows"]]
-        note = f"Right: has it and was given it. Missed: was not. {measured}"
-        return [Table("confusion", "Confusion", note, columns, rows)]
+        note = f"Right: has it and was given it. Missed: was not. {_measured(section)}"
+        return Table("confusion", "Confusion", note, columns, rows)
     if len(names) > MOST_LABELS:
-        return [_pairs(section["most_frequent"], measured)]
+        cells = section["most_frequent"]
+        columns = [Column("label"), Column("given"), Column("pictures", "number")]
+        rows = [list(cell.values()) for cell in cells[:_MOST_PAIRS]]
+        note = (
+            f"Labels that are taken for each other, the most frequent first. {_measured(section)}"
+            f"{shown(len(rows), len(cells), 'the most frequent')}"
+        )
+        return Table("confusion", "Confusion", note, columns, rows)
     note = (
         f"Rows: the label of the picture. Columns: the one given. Open a number to see its "
-        f"pictures. {measured}"
+        f"pictures. {_measured(section)}"
     )
-    return [
-        Matrix(
-            "confusion",
-            "Confusion",
-            note,
-            "label",
-            "given",
-            names,
-            names,
-            section["matrix"],
-            cell_cards(scored),
-        )
-    ]
-
-
-def _pairs(cells: Sequence[Mapping[str, Any]], measured: str) -> Table:
-    columns = [Column("label"), Column("given"), Column("pictures", "number")]
-    rows = [list(cell.values()) for cell in cells[:_MOST_PAIRS]]
-    note = (
-        f"Labels that are taken for each other, the most frequent first. {measured}"
-        f"{shown(len(rows), len(cells), 'the most frequent')}"
-    )
-    return Table("confusion", "Confusion", note, columns, rows)
+    counts, cards = section["matrix"], cell_cards(scored)
+    return Matrix("confusion", "Confusion", note, "label", "given", names, names, counts, cards)
 
 
 def cell_cards(scored: Scored) -> dict[tuple[int, int], list[Card]]:
-    """The surest pictures of each cell of the confusion matrix."""
+    """Returns the most confident images of each cell of the confusion matrix."""
     order = np.argsort(-scored.confidence, kind="stable").tolist()
     predicted, confidence = scored.predicted.tolist(), scored.confidence.tolist()
     cells: dict[tuple[int, int], list[Card]] = defaultdict(list)
@@ -194,9 +164,7 @@ def cell_cards(scored: Scored) -> dict[tuple[int, int], list[Card]]:
 
 
 def calibration(section: Mapping[str, Any]) -> Figure:
-    """Whether scores can be taken as probabilities."""
-    bins = [row for row in section["bins"] if row["pictures"]]
-    error = percent(section["expected_calibration_error"])
+    """Compares scores with shares of right answers."""
     columns = [
         Column("score"),
         Column(section["unit"], "number"),
@@ -205,17 +173,29 @@ def calibration(section: Mapping[str, Any]) -> Figure:
     ]
     rows = [
         [f"{b['low']:.1f} to {b['high']:.1f}", b["pictures"], b["confidence"], b["accuracy"]]
-        for b in bins
+        for b in section["bins"]
+        if b["pictures"]
     ]
+    error = percent(section["expected_calibration_error"])
     note = (
         "On the dashed line a score is the share of right answers; below it the model is too "
-        f"sure of itself. Expected calibration error: {error}. {_sentence(section['measured_on'])}"
+        f"sure of itself. Expected calibration error: {error}. {_measured(section)}"
     )
     alt = f"Share that is right over the mean score, in {len(rows)} bins; the table has the numbers"
     table = Table("calibration-numbers", "The numbers", "", columns, rows)
-    return Figure(
-        "calibration", "Calibration", note, [(charts.reliability(section["bins"]), alt)], table
-    )
+    drawn = [(charts.reliability(section["bins"]), alt)]
+    return Figure("calibration", "Calibration", note, drawn, table)
+
+
+def _measured(section: Mapping[str, Any]) -> str:
+    return f"Measured on {section['measured_on']}."
+
+
+def _cards(
+    rows: Sequence[Mapping[str, Any]], card: Callable[[Mapping[str, Any]], Card]
+) -> list[Card]:
+    """Makes cards of rows; of a multi-label model each row is one decision instead."""
+    return [_decision(row) if "holds" in row else card(row) for row in rows]
 
 
 def _mistake(row: Mapping[str, Any]) -> Card:
@@ -223,20 +203,18 @@ def _mistake(row: Mapping[str, Any]) -> Card:
     return Card(row["uri"], f"{row['label']} → {row['predicted']}", detail)
 
 
+def _suspect(row: Mapping[str, Any]) -> Card:
+    detail = f"{percent(row['suggested_score'])} against {percent(row['label_score'])}"
+    return Card(row["uri"], f"{row['label']} → {row['suggested']}?", detail)
+
+
 def _margin(row: Mapping[str, Any]) -> Card:
-    detail = (
-        f"{percent(row['first_score'])} against {percent(row['second_score'])}; "
-        f"label: {row['label']}"
-    )
-    return Card(row["uri"], f"{row['first']} or {row['second']}?", detail)
+    scores = f"{percent(row['first_score'])} against {percent(row['second_score'])}"
+    head = f"{row['first']} or {row['second']}?"
+    return Card(row["uri"], head, f"{scores}; label: {row['label']}")
 
 
 def _decision(row: Mapping[str, Any]) -> Card:
-    """A label of a picture that may have several."""
     held = "has the label" if row["holds"] else "lacks the label"
     detail = f"{percent(row['score'])}, given from {percent(row['threshold'])} on"
     return Card(row["uri"], f"{held} {row['label']}", detail)
-
-
-def _sentence(measured_on: str) -> str:
-    return f"Measured on {measured_on}."

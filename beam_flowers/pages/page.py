@@ -1,14 +1,16 @@
-"""A page as one HTML file: nothing in it is fetched, and nothing of a user's text is markup."""
+"""Draws a page as one HTML file: it fetches nothing, and no text of a user is markup."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 _SIDE, _MAP_SIDE = 160, 96
-"""Pixels of a thumbnail's longer side, in galleries and on the map alone."""
+"""Pixels of a thumbnail's longer side, in galleries and on the map."""
 
 ENDINGS = (".html", ".htm")
-"""Of the files that pages are written to."""
+"""Endings of the files that pages are written to."""
 
 _GENERATOR = "beam_flowers"
 _OURS = re.compile(
@@ -37,7 +39,7 @@ _OURS = re.compile(
     r'content="light dark">\n<meta name="referrer" content="no-referrer">\n'
     r'<link rel="icon" href="data:,">\n<title>)'
 )
-"""The beginning of a page: with its generator, or as all were before they named it."""
+"""Beginning of a page of ours: with its generator, or as in versions that did not name it."""
 
 _INSTALL = "reports need further packages: pip install 'beam-flowers[report]'"
 
@@ -48,9 +50,9 @@ class Rendered:
 
     Attributes:
         html: the file.
-        pictures: that the page speaks of.
-        thumbnails: that are in it.
-        unavailable: pictures that should be shown and cannot be.
+        pictures: number of images on the page.
+        thumbnails: number of thumbnails in it.
+        unavailable: number of images that should be shown and cannot be.
     """
 
     html: str
@@ -60,7 +62,7 @@ class Rendered:
 
 
 def environment(package: str) -> Environment:
-    """The templates of a package, where every value is escaped.
+    """Returns the templates of a package, in which every value is escaped.
 
     Raises:
         InputError: if Jinja is not installed.
@@ -69,19 +71,19 @@ def environment(package: str) -> Environment:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise InputError(_INSTALL) from error
-    made = Environment(
+    templates = Environment(
         loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["percent"] = percent
-    return made
+    templates.filters["percent"] = percent
+    return templates
 
 
 def require_packages() -> None:
-    """Raises InputError where a page cannot be drawn, before anything long is begun."""
+    """Raises InputError if a package that draws pages is missing, before the work begins."""
     try:
         import jinja2  # noqa: F401
         import vl_convert  # noqa: F401
@@ -90,17 +92,17 @@ def require_packages() -> None:
 
 
 def asset(name: str, package: str = "beam_flowers.pages") -> str:
-    """A style sheet or script of a package."""
+    """Returns a style sheet or script of a package."""
     return resources(package).joinpath("templates", name).read_text("utf-8")
 
 
 def script_hash(script: str) -> str:
-    """What a content security policy calls the only script that may run."""
+    """Returns the source of a content security policy that allows this script alone."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def is_page(path: str) -> bool:
-    """True for a page that this program drew, in this version or an earlier one."""
+    """Tells if a file is a page that this program drew, in this version or an earlier one."""
     return bool(_OURS.match(files.read_bytes(path, HEAD).decode("utf-8", "replace")))
 
 
@@ -109,40 +111,37 @@ def render(page: Page, most: int) -> Rendered:
 
     Args:
         page: what to draw.
-        most: thumbnails in galleries and matrices; the map's small ones come on top.
+        most: most thumbnails in galleries and matrices; the map's small ones come on top.
     """
     sides = _sides(page, most)
-    found = read_thumbnails(sides, page.sha256)
+    thumbnails = read_thumbnails(sides, page.sha256)
     uris = list(dict.fromkeys(card.uri for s in page.sections for card in cards_of(s)))
     number = {uri: i for i, uri in enumerate(uris)}
     script = asset("report.js")
-    html = (
-        environment("beam_flowers.pages")
-        .get_template("report.html")
-        .render(
-            page=page,
-            generator=_GENERATOR,
-            style=asset("base.css") + asset("report.css"),
-            script=script,
-            script_hash=script_hash(script),
-            data={
-                "pictures": [
-                    _picture(uri, found.get(uri), page.problems.get(uri), most) for uri in uris
-                ],
-                "sections": {s.id: _data(s, number) for s in page.sections},
-            },
-            thumbnails=_count(sides, found),
-            map_side=_MAP_SIDE,
-            side=_SIDE,
-            most=most,
-        )
+    # Keyed by size, as the footer counts large and small ones apart.
+    made = Counter(side for uri, side in sides.items() if thumbnails[uri].data is not None)
+    pictures = [_picture(uri, thumbnails.get(uri), page.problems.get(uri), most) for uri in uris]
+    template = environment("beam_flowers.pages").get_template("report.html")
+    html = template.render(
+        page=page,
+        generator=_GENERATOR,
+        style=asset("base.css") + asset("report.css"),
+        script=script,
+        script_hash=script_hash(script),
+        data={
+            "pictures": pictures,
+            "sections": {s.id: _data(s, number) for s in page.sections},
+        },
+        thumbnails=made,
+        map_side=_MAP_SIDE,
+        side=_SIDE,
+        most=most,
     )
-    made = sum(thumbnail.data is not None for thumbnail in found.values())
-    return Rendered(html, len(uris), made, len(found) - made)
+    return Rendered(html, len(uris), made.total(), len(thumbnails) - made.total())
 
 
 def cards_of(section: Section) -> Iterator[Card]:
-    """All pictures of a section; of a matrix those off the diagonal first."""
+    """Yields all images of a section; of a matrix those off the diagonal first."""
     if isinstance(section, Gallery | Map):
         yield from section.cards
     if isinstance(section, Matrix):
@@ -151,7 +150,10 @@ def cards_of(section: Section) -> Iterator[Card]:
 
 
 def _sides(page: Page, most: int) -> dict[str, int]:
-    """Pixels by uri: large ones in galleries, matrices after them, small ones on the map."""
+    """Returns pixels by uri, large in galleries and matrices, small on the map alone.
+
+    Galleries come first, as the number of large thumbnails is limited.
+    """
     order = sorted(page.sections, key=lambda s: isinstance(s, Matrix))
     large = dict.fromkeys(c.uri for s in order if not isinstance(s, Map) for c in cards_of(s))
     small = [c.uri for s in order if isinstance(s, Map) for c in cards_of(s)] if most else []
@@ -167,39 +169,23 @@ def _picture(
     return {
         "uri": uri,
         "name": short_name(uri),
-        # A page opened from a disk may link to it; percent-encoding keeps `#` and `?` in names.
-        "href": _file_url(uri) if files.is_local(uri) else None,
+        # Browsers let a page that is opened from disk link to files.
+        "href": "file://" + quote(uri, errors="surrogateescape") if files.is_local(uri) else None,
         "thumb": thumbnail.url if thumbnail else None,
         "problem": problem,
     }
 
 
-def _file_url(path: str) -> str:
-    from urllib.parse import quote
-
-    return "file://" + quote(path.encode("utf-8", "surrogateescape"))
-
-
 def _data(section: Section, number: Mapping[str, int]) -> dict[str, Any]:
-    """What the page's script needs of a section."""
+    """Returns the values of a section that the page's script reads."""
 
-    def rows(cards: Any) -> list[list[Any]]:
+    def rows(cards: Iterable[Card]) -> list[list[Any]]:
         return [[number[card.uri], card.head, card.detail] for card in cards]
 
-    if isinstance(section, Gallery):
+    if isinstance(section, Gallery | Map):
         return {"cards": rows(section.cards), "groups": list(section.groups)}
     if isinstance(section, Matrix):
         return {"cells": {f"{r},{c}": rows(cards) for (r, c), cards in section.cards.items()}}
-    if isinstance(section, Map):
-        return {"cards": rows(section.cards), "groups": list(section.groups)}
     if isinstance(section, Threshold):
         return {"below": section.below, "counts": section.counts}
     return {}
-
-
-def _count(sides: Mapping[str, int], found: Mapping[str, Thumbnail]) -> dict[int, int]:
-    """Thumbnails made, by size."""
-    return {
-        side: sum(found[uri].data is not None for uri, own in sides.items() if own == side)
-        for side in (_SIDE, _MAP_SIDE)
-    }

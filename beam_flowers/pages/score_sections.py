@@ -1,4 +1,4 @@
-"""Sections about a table of scores: what was given how often, how surely, with samples."""
+"""Makes the sections about a score table: predicted labels, scores and samples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from beam_flowers.head.softmax import Indices
 from beam_flowers.pages import charts
 from beam_flowers.pages.format import counted, percent, shown
 from beam_flowers.pages.model_sections import MOST_LABELS
@@ -14,7 +15,7 @@ from beam_flowers.pages.sections import Card, Gallery, Matrix, Section, Threshol
 from beam_flowers.scoring.read_table import ScoreTable
 
 BANDS = (0.0, 0.5, 0.7, 0.9, 0.99)
-"""Scores from which on a band begins; the last one ends at 1."""
+"""Lowest score of each band; the last one ends at 1."""
 
 _CELL_CARDS = 8
 _BINS = 50
@@ -23,10 +24,10 @@ _LEAST_SURE = 48
 
 
 def score_tiles(table: ScoreTable, rejected: int) -> list[Tile]:
-    """What is seen first."""
+    """Returns the numbers at the top of the page."""
     scores = table.scores
     low = int((scores < 0.5).sum())
-    found = [
+    tiles = [
         Tile(f"{len(table.uris):,}", "pictures labelled", "", "threshold"),
         Tile(f"{len(set(table.given)):,}", "labels given", "", "bands"),
         Tile(
@@ -38,17 +39,17 @@ def score_tiles(table: ScoreTable, rejected: int) -> list[Tile]:
         Tile(f"{low:,}", "scored below 50 %", "look at these", "unsure", bool(low)),
     ]
     if rejected:
-        found.append(Tile(f"{rejected:,}", "files rejected", "", "rejects"))
-    return found
+        tiles.append(Tile(f"{rejected:,}", "files rejected", "", "rejects"))
+    return tiles
 
 
 def score_sections(table: ScoreTable) -> list[Section]:
-    """Threshold, least sure pictures and samples by label and band."""
-    return [threshold(table), least_sure(table), *bands(table)]
+    """Returns the threshold, the least sure images and samples by label and score."""
+    return [threshold(table), least_sure(table), bands(table)]
 
 
 def threshold(table: ScoreTable) -> Threshold:
-    """How many pictures of each label lie below each threshold."""
+    """Counts the images of each label below each threshold."""
     labels, ids = _numbered(table.given)
     # A score in float32 such as 0.29 must not fall below the threshold 0.29.
     floors = np.floor(np.round(table.scores.astype(np.float64) * (_LEVELS - 1), 4)).astype(np.intp)
@@ -73,7 +74,7 @@ def threshold(table: ScoreTable) -> Threshold:
 
 
 def least_sure(table: ScoreTable) -> Gallery:
-    """The narrowest margins first."""
+    """Lists the images with the narrowest margins, the narrowest first."""
     order = np.lexsort((np.array(table.uris), table.margins))[:_LEAST_SURE].tolist()
     cards = [
         Card(
@@ -90,53 +91,45 @@ def least_sure(table: ScoreTable) -> Gallery:
     return Gallery("unsure", "Least sure", note, cards, len(table.uris))
 
 
-def bands(table: ScoreTable) -> list[Section]:
-    """Counts and sample pictures by label and score band."""
+def bands(table: ScoreTable) -> Matrix:
+    """Counts images by label and score band, with samples."""
     labels, ids = _numbered(table.given)
     counts = np.bincount(ids, minlength=len(labels))
-    kept = np.argsort(-counts, kind="stable")[:MOST_LABELS]
-    place = {int(label): row for row, label in enumerate(kept)}
+    frequent = np.argsort(-counts, kind="stable")[:MOST_LABELS].tolist()
+    row_of = {label: row for row, label in enumerate(frequent)}
     columns = np.searchsorted(BANDS, table.scores, side="right") - 1
-    matrix = np.zeros((len(kept), len(BANDS)), np.intp)
+    matrix = np.zeros((len(frequent), len(BANDS)), np.intp)
     cards: dict[tuple[int, int], list[Card]] = defaultdict(list)
-    # By content: a sample that does not follow the order of the names.
+    # In the order of the contents' hashes, the first ones are a sample, whatever the names.
     for row in np.argsort(table.sha256, kind="stable").tolist():
-        if ids[row] not in place:
+        if ids[row] not in row_of:
             continue
-        cell = (place[int(ids[row])], int(columns[row]))
+        cell = (row_of[int(ids[row])], int(columns[row]))
         matrix[cell] += 1
         if len(cards[cell]) < _CELL_CARDS:
             detail = percent(float(table.scores[row]))
             cards[cell].append(Card(table.uris[row], table.given[row], detail))
-    names = [_band(i) for i in range(len(BANDS))]
-    note = (
+    return Matrix(
+        "bands",
+        "By label and score",
         "Pictures by label given and score. Open a number to see a sample of "
-        f"{counted(_CELL_CARDS, 'picture')}.{shown(len(kept), len(labels), 'the most frequent')}"
+        f"{counted(_CELL_CARDS, 'picture')}."
+        f"{shown(len(frequent), len(labels), 'the most frequent')}",
+        "given",
+        "score",
+        [labels[i] for i in frequent],
+        [
+            f"{low * 100:g} to {high * 100:g} %"
+            for low, high in zip(BANDS, (*BANDS[1:], 1.0), strict=True)
+        ],
+        matrix.tolist(),
+        dict(cards),
+        diagonal=False,
     )
-    rows = [labels[i] for i in kept]
-    return [
-        Matrix(
-            "bands",
-            "By label and score",
-            note,
-            "given",
-            "score",
-            rows,
-            names,
-            matrix.tolist(),
-            dict(cards),
-            diagonal=False,
-        )
-    ]
 
 
-def _band(i: int) -> str:
-    ends = (*BANDS, 1.0)
-    return f"{ends[i] * 100:g} to {ends[i + 1] * 100:g} %"
-
-
-def _numbered(given: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Distinct labels, sorted, and intp [n] of each row's."""
+def _numbered(given: Sequence[str]) -> tuple[list[str], Indices]:
+    """Returns the distinct labels, sorted, and the number of each row's, intp [n]."""
     labels = sorted(set(given))
     number = {label: i for i, label in enumerate(labels)}
     return labels, np.array([number[label] for label in given], dtype=np.intp)

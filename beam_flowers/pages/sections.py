@@ -1,4 +1,4 @@
-"""What a page consists of. Plain values: the templates alone know HTML."""
+"""Holds the contents of a page as plain values; the templates alone know HTML."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 
 class Tile(NamedTuple):
-    """A number that is seen first.
+    """A number at the top of the page.
 
     Attributes:
         value: as text.
-        name: what it is.
-        detail: how sure, of how many.
-        target: id of the section that tells more, or empty.
-        attention: whether there is something to look at.
+        name: of the number.
+        detail: its uncertainty, or the total it is part of.
+        target: id of the section about it, or empty.
+        attention: True if the reader should look at it.
     """
 
     value: str
@@ -26,10 +26,10 @@ class Tile(NamedTuple):
 
 
 class Card(NamedTuple):
-    """A picture and what is said of it.
+    """An image and the text below it.
 
     Attributes:
-        uri: of the picture.
+        uri: of the image.
         head: in a few words.
         detail: the numbers.
     """
@@ -40,10 +40,10 @@ class Card(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A table's column; `share` is 0..1 and drawn as a bar too."""
+    """A table's column; a `share` is 0..1 and drawn as a bar too."""
 
     name: str
-    kind: Literal["text", "number", "share"] = "text"
+    format: Literal["text", "number", "share"] = "text"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ class Section:
     """A part of the page with a heading.
 
     Attributes:
+        layout: name of its part of the template.
         id: its address in the page.
         title: its heading.
-        note: what to know to read it, a sentence or two.
+        note: a sentence or two that the reader needs to understand it.
     """
 
-    kind: ClassVar[str]
+    layout: ClassVar[str]
     id: str
     title: str
     note: str
@@ -64,16 +65,16 @@ class Section:
 
 @dataclass(frozen=True)
 class Table(Section):
-    """Rows to sort by any column, and to filter where they are many.
+    """Rows to sort by any column, and to filter if they are many.
 
     Attributes:
         columns: of each row.
-        rows: values by column; None where there is none.
-        more: a table that goes into the details.
-        links: ids of the sections that the rows lead to, empty for none; empty where no row does.
+        rows: values by column, or None.
+        more: a table with the details.
+        links: ids of the sections that the rows link to, each may be empty; empty without links.
     """
 
-    kind = "table"
+    layout = "table"
     columns: Sequence[Column]
     rows: Sequence[Sequence[Any]]
     more: Table | None = None
@@ -82,16 +83,16 @@ class Table(Section):
 
 @dataclass(frozen=True)
 class Gallery(Section):
-    """Pictures in an order, to filter.
+    """Images in an order, to filter.
 
     Attributes:
-        cards: the first of them.
-        total: how many there are.
-        groups: how many of the cards at a time belong together, such as copies of one picture;
-            empty where each stands for itself.
+        cards: the first images.
+        total: number of all images.
+        groups: sizes of the runs of cards that belong together, such as copies of one image;
+            empty if each stands for itself.
     """
 
-    kind = "gallery"
+    layout = "gallery"
     cards: Sequence[Card]
     total: int
     groups: Sequence[int] = ()
@@ -99,19 +100,19 @@ class Gallery(Section):
 
 @dataclass(frozen=True)
 class Matrix(Section):
-    """Counts of pictures, each to click through to its pictures.
+    """Counts of images, each to click through to its images.
 
     Attributes:
-        down: what the rows are.
-        across: what the columns are.
+        down: name of what the rows stand for.
+        across: name of what the columns stand for.
         rows: names.
         columns: names.
         counts: by row and column.
-        cards: some pictures of a cell, by (row, column).
-        diagonal: whether counts off the diagonal are the ones to look at.
+        cards: some images of a cell, by (row, column).
+        diagonal: True if counts off the diagonal are mistakes.
     """
 
-    kind = "matrix"
+    layout = "matrix"
     down: str
     across: str
     rows: Sequence[str]
@@ -126,28 +127,28 @@ class Figure(Section):
     """Charts.
 
     Attributes:
-        charts: SVG with its description for those who do not see it.
+        charts: SVG with its description for screen readers.
         table: the numbers.
     """
 
-    kind = "figure"
+    layout = "figure"
     charts: Sequence[tuple[str, str]]
     table: Table | None = None
 
 
 @dataclass(frozen=True)
 class Map(Section):
-    """Points in a plane, one a picture, to hover over.
+    """Points in a plane, one an image, to hover over.
 
     Attributes:
         svg: a mark for each card, in their order.
-        cards: the pictures; `head` is what is shown first.
-        groups: index into `labels` of each card, -1 for none.
+        cards: the images.
+        groups: index into `labels` of each card; -1 without a label.
         labels: to choose one from.
-        colours: whether each label has a colour of its own.
+        colours: True if each label has a colour of its own.
     """
 
-    kind = "map"
+    layout = "map"
     svg: str
     cards: Sequence[Card]
     groups: Sequence[int]
@@ -157,17 +158,17 @@ class Map(Section):
 
 @dataclass(frozen=True)
 class Threshold(Section):
-    """How many pictures would become `unknown` below a score.
+    """A slider that shows how many images become `unknown` below a score.
 
     Attributes:
         svg: histogram of the scores.
-        labels: that were given.
-        counts: by label.
-        below: by label, pictures whose score is below 0.00, 0.01 ... 1.00.
+        labels: the predicted labels.
+        counts: number of images by label.
+        below: by label, number of images with a score below 0.00, 0.01 ... 1.00.
         means: mean score by label.
     """
 
-    kind = "threshold"
+    layout = "threshold"
     svg: str
     labels: Sequence[str]
     counts: Sequence[int]
@@ -177,9 +178,9 @@ class Threshold(Section):
 
 @dataclass(frozen=True)
 class Facts(Section):
-    """Names with values, for whoever wants to do it again."""
+    """Names with values, by which the page can be made again."""
 
-    kind = "facts"
+    layout = "facts"
     rows: Sequence[tuple[str, str]]
 
 
@@ -188,13 +189,13 @@ class Page:
     """Everything on a page.
 
     Attributes:
-        title: what it is about.
-        lead: the answer in a sentence.
-        tiles: the numbers.
-        warnings: what to know before quoting a number.
+        title: of the page.
+        lead: the main result in a sentence.
+        tiles: the numbers at the top.
+        warnings: to read before quoting a number.
         sections: in their order.
-        sha256: content that pictures must have to be shown, by uri.
-        problems: why there is nothing to show, by uri: such files are not read.
+        sha256: digest by uri that an image's content must have to be shown.
+        problems: by uri, the reason why an image cannot be shown; such files are not read.
     """
 
     title: str

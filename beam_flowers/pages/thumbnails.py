@@ -1,4 +1,4 @@
-"""Small copies of pictures to look at, by the decoder that the network's pixels come from."""
+"""Makes thumbnails with the decoder that gives the backbone its pixels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
 _QUALITY = 55
-"""Of WebP: 3.5 KB for a photograph of 160 pixels."""
+"""Quality of WebP: 3.5 KB for a photograph of 160 pixels."""
 
 
 class Thumbnail(NamedTuple):
-    """A picture to show, or the reason why there is none.
+    """A thumbnail, or the reason why it cannot be made.
 
     Attributes:
-        data: a WebP file; None where there is a problem.
+        data: a WebP file; None if there is a problem.
         problem: one line for people, or None.
     """
 
@@ -33,19 +33,19 @@ class Thumbnail(NamedTuple):
 
     @property
     def url(self) -> str | None:
-        """A `data:` address that needs no other file."""
+        """The thumbnail as a `data:` address, which needs no other file."""
         if self.data is None:
             return None
         return "data:image/webp;base64," + base64.b64encode(self.data).decode()
 
 
 def shrink(data: bytes, side: int) -> Pillow.Image:
-    """The whole picture, upright, RGB, its longer side at most `side` pixels.
+    """Returns the whole image, upright, RGB, its longer side at most `side` pixels.
 
     Raises:
         PictureError: if it cannot be decoded.
     """
-    # The size is known only once it is decoded; a JPEG's at an eighth of it, which costs little.
+    # Only decoding tells the size. For 1 x 1 pixels a JPEG is decoded at an eighth: little cost.
     known = decode_apart(data, PixelRecipe(1, 1))
     scale = min(1.0, side / max(known.width, known.height))
     height, width = (max(1, round(length * scale)) for length in (known.height, known.width))
@@ -55,10 +55,10 @@ def shrink(data: bytes, side: int) -> Pillow.Image:
 def read_thumbnail(
     uri: str, side: int, sha256: str | None = None, quality: int = _QUALITY
 ) -> Thumbnail:
-    """A picture's thumbnail; what is missing, changed or broken is told, never raised.
+    """Returns an image's thumbnail, or the problem of a missing, changed or broken file.
 
     Args:
-        uri: of the picture.
+        uri: of the image.
         side: pixels of its longer side.
         sha256: hex digest that the content must have; None for any.
         quality: of WebP, 0..100.
@@ -77,15 +77,14 @@ def read_thumbnail(
 
 
 def read_thumbnails(sides: Mapping[str, int], sha256: Mapping[str, str]) -> dict[str, Thumbnail]:
-    """Thumbnails of many pictures, in the process' threads.
+    """Returns thumbnails of many images, made on the process' threads.
 
     Args:
         sides: pixels of the longer side by uri.
-        sha256: by uri, see `read_thumbnail`; uris may lack.
+        sha256: digests by uri, as in `read_thumbnail`; uris may be missing.
     """
 
     def read(uri: str) -> Thumbnail:
         return read_thumbnail(uri, sides[uri], sha256.get(uri))
 
-    found = pool().map(read, sides)
-    return dict(zip(sides, found, strict=True))
+    return dict(zip(sides, pool().map(read, sides), strict=True))

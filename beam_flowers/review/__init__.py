@@ -1,1 +1,1 @@
-"""Looking pictures through one by one: the queue, the corrections and the local page."""
+"""Serves a local page on which a person corrects labels, image by image."""

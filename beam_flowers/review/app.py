@@ -1,4 +1,4 @@
-"""The local page: Flask, for its routes and host check; nothing is fetched from elsewhere."""
+"""Makes the local page with Flask, for its routes and host check; the page fetches nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 _SIDE, _QUALITY = 1400, 80
-"""Pixels of a picture's longer side, and of WebP."""
+"""Pixels of an image's longer side, and quality of WebP."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src blob: data:; style-src 'self'; "
     "script-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -29,12 +29,12 @@ _HEADERS = {
 
 
 def make_app(session: Session, token: str, output: str) -> Flask:
-    """The page of a session, below `/<token>/`; every other address is refused.
+    """Makes the page of a session, below `/<token>/`; other addresses get 404.
 
     Args:
-        session: what to show and to change.
+        session: the images and their decisions.
         token: secret part of the address.
-        output: where the corrections lie, to be shown.
+        output: file of the corrections, which the page names.
 
     Raises:
         InputError: if Flask is not installed.
@@ -46,7 +46,7 @@ def make_app(session: Session, token: str, output: str) -> Flask:
             "the review page needs further packages: pip install 'beam-flowers[report]'"
         ) from error
     app = Flask("beam_flowers.review", static_folder=None)
-    # A page elsewhere that has its own name resolve to this address is refused by the name.
+    # DNS rebinding: a hostile page can make its own name resolve to this address.
     app.config.update(TRUSTED_HOSTS=[HOST, "localhost"], MAX_CONTENT_LENGTH=64 * 1024)
 
     @app.url_value_preprocessor
@@ -60,18 +60,19 @@ def make_app(session: Session, token: str, output: str) -> Flask:
         response.headers.update(_HEADERS)
         return response
 
-    _add_page(app, output)
-    _add_pictures(app, session)
+    _add_page(app, session, output)
     _add_actions(app, session)
     return app
 
 
-def _add_page(app: Flask, output: str) -> None:
-    pages = environment("beam_flowers.review")
+def _add_page(app: Flask, session: Session, output: str) -> None:
+    package = "beam_flowers.review"
+    template = environment(package).get_template("review.html")
+    html = template.render(output=output, skip=SKIP, take_out=TAKE_OUT, undo=UNDO, new=NEW)
     texts = {
-        "": ("text/html", pages.get_template("review.html").render(output=output, **_KEY_NAMES)),
-        "review.css": ("text/css", asset("base.css") + _source("review.css")),
-        "review.js": ("text/javascript", _source("review.js")),
+        "": ("text/html", html),
+        "review.css": ("text/css", asset("base.css") + asset("review.css", package)),
+        "review.js": ("text/javascript", asset("review.js", package)),
     }
 
     @app.get("/<token>/", defaults={"name": ""})
@@ -79,27 +80,18 @@ def _add_page(app: Flask, output: str) -> None:
     def page(name: str) -> Any:
         if name not in texts:
             return "no such page", 404
-        kind, text = texts[name]
-        return text, 200, {"Content-Type": f"{kind}; charset=utf-8"}
+        media_type, text = texts[name]
+        return text, 200, {"Content-Type": f"{media_type}; charset=utf-8"}
 
-
-_KEY_NAMES = {"skip": SKIP, "take_out": TAKE_OUT, "undo": UNDO, "new": NEW}
-
-
-def _source(name: str) -> str:
-    return asset(name, "beam_flowers.review")
-
-
-def _add_pictures(app: Flask, session: Session) -> None:
     @app.get("/<token>/picture/<int:number>")
     def picture(number: int) -> Any:
         candidate = session.candidate(number)
         if candidate is None:
             return "no such picture", 404
-        found = read_thumbnail(candidate.uri, _SIDE, candidate.sha256, _QUALITY)
-        if found.data is None:
-            return found.problem, 410, {"Content-Type": "text/plain; charset=utf-8"}
-        return found.data, 200, {"Content-Type": "image/webp"}
+        thumbnail = read_thumbnail(candidate.uri, _SIDE, candidate.sha256, _QUALITY)
+        if thumbnail.data is None:
+            return thumbnail.problem, 410, {"Content-Type": "text/plain; charset=utf-8"}
+        return thumbnail.data, 200, {"Content-Type": "image/webp"}
 
 
 def _add_actions(app: Flask, session: Session) -> None:
@@ -111,9 +103,9 @@ def _add_actions(app: Flask, session: Session) -> None:
 
     @app.post("/<token>/<any(decide, skip, undo):action>")
     def act(action: str) -> Any:
-        # JSON alone: a form of another page cannot send it without being asked first.
+        # JSON only: for that, browsers ask the server before another site may send it (CORS).
         body: Any = None
-        with contextlib.suppress(RecursionError):  # Of lists in lists in lists.
+        with contextlib.suppress(RecursionError):  # Raised by deeply nested lists.
             body = request.get_json()
         if not isinstance(body, dict):
             return {"error": "not saved: the request is no JSON object"}, 400
@@ -122,6 +114,7 @@ def _add_actions(app: Flask, session: Session) -> None:
         try:
             if action == "undo":
                 session.undo()
+            # `isinstance` would take True for the image 1.
             elif type(number) is not int or (action == "decide" and not isinstance(label, str)):
                 raise InputError("a decision names a picture's number and a label")
             elif action == "skip":

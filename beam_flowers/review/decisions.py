@@ -1,4 +1,4 @@
-"""Corrections as a manifest that `train --labels` takes, whole on disk after every change."""
+"""Keeps corrections as a manifest for `train --labels`, written anew after every change."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _COLUMNS = ["sha256", "uri", "label"]
 
 
 class Decision(NamedTuple):
-    """What a person says of a picture.
+    """A person's label for an image.
 
     Attributes:
         sha256: hex digest of its content, by which `train` finds it and its copies.
-        uri: where it lay.
-        label: verbatim; empty takes the picture out of the training.
+        uri: of the image when it was scored.
+        label: verbatim; empty takes the image out of the training.
     """
 
     sha256: str
@@ -30,17 +30,17 @@ class Decision(NamedTuple):
 
 
 class Decisions:
-    """The manifest at `output`; what lies in it is kept.
+    """The decisions in the manifest at `output`.
 
-    A person's work is only ever continued: nothing else that lies there is replaced.
+    An existing manifest is continued; any other file there is left alone.
 
     Raises:
-        OutputError: if something else lies there, or it is no `.csv`.
+        OutputError: if another file is there, or the name does not end in `.csv`.
     """
 
     def __init__(self, output: str) -> None:
         require_ending(output, [".csv"], "a file of corrections")
-        # Behind a link the file itself is continued.
+        # Replacing a link by a file would leave the file behind it as it is.
         uri = files.absolute(output)
         self._uri = files.resolve(uri) if files.is_local(uri) else uri
         self._rows = {row.sha256: row for row in self._read()}
@@ -49,23 +49,23 @@ class Decisions:
         return sha256 in self._rows
 
     def __iter__(self) -> Iterator[Decision]:
-        """In the order in which they were made."""
+        """Yields the decisions in the order in which they were made."""
         return iter(self._rows.values())
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, decision: Decision) -> None:
-        """Takes a decision, in place of an earlier one about the same content."""
+        """Adds a decision; an earlier one about the same content goes."""
         others = {k: row for k, row in self._rows.items() if k != decision.sha256}
         self._replace({**others, decision.sha256: decision})
 
     def remove(self, sha256: str) -> None:
-        """Takes the decision about a content back."""
+        """Removes the decision about a content."""
         self._replace({k: row for k, row in self._rows.items() if k != sha256})
 
     def _replace(self, rows: dict[str, Decision]) -> None:
-        """Writes first: what is said to be saved is on disk."""
+        """Writes the rows, then keeps them: a decision counts as saved once it is on disk."""
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(_COLUMNS)
@@ -77,7 +77,7 @@ class Decisions:
         if not files.exists(self._uri):
             return []
         try:
-            # A file of something else may be of any size: its beginning says that it is one.
+            # Another file may be of any size: its beginning tells that it is another.
             head = files.read_bytes(self._uri, HEAD).decode(errors="replace")
             header = next(csv.reader(io.StringIO(head, newline="")), [])
             if not header:

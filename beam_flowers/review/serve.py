@@ -1,4 +1,4 @@
-"""`review`: a table of scores → a local page → a manifest of corrections."""
+"""Serves the page of `review`: a score table in, a manifest of corrections out."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReviewJob:
-    """What to look through.
+    """Options of one review.
 
     Attributes:
-        scores: a table of scores.
-        output: manifest of corrections, `.csv`; what is in it is kept and not asked again.
-        port: of the page; 0 for any that is free.
-        model_id: its beginning, of a table with the scores of several models.
+        scores: a score table.
+        output: manifest of corrections, `.csv`; images in it are not shown again.
+        port: of the page; 0 for any free one.
+        model_id: beginning of the model's id, for a table with the scores of several models.
     """
 
     scores: str
@@ -42,13 +42,13 @@ class ReviewJob:
 
 
 @dataclass(frozen=True)
-class Reviewing:
+class ReviewPage:
     """A page that is ready to be served.
 
     Attributes:
-        url: its address, which holds a secret: whoever has it can label.
+        url: its address, with a secret: anyone who has it can label.
         server: to be run with `serve_forever`.
-        decisions: what was decided so far.
+        decisions: all decisions so far.
     """
 
     url: str
@@ -57,11 +57,11 @@ class Reviewing:
 
 
 @contextmanager
-def reviewing(job: ReviewJob) -> Iterator[Reviewing]:
-    """Opens the page on this machine alone; every decision is on disk when it is answered.
+def reviewing(job: ReviewJob) -> Iterator[ReviewPage]:
+    """Opens the page for this machine alone; each decision is on disk before the page goes on.
 
     Raises:
-        OutputError: if the output is the table, or something else than corrections.
+        OutputError: if the output is the table, or a file without corrections.
         InputError: if the table cannot be read, or the port is taken.
     """
     Writing().reading(job.scores).refuse_input(files.absolute(job.output))
@@ -70,11 +70,11 @@ def reviewing(job: ReviewJob) -> Iterator[Reviewing]:
     session = Session(least_sure_first(table), table.names, decisions)
     token = secrets.token_urlsafe(16)
     app = make_app(session, token, files.absolute(job.output))
-    # It comes with Flask, whose absence `make_app` has told by now.
+    # Werkzeug comes with Flask; `make_app` raises if that is missing.
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
-        """Requests hold the token: they belong in no log."""
+        """Logs nothing: requests hold the secret token."""
 
         def log(self, type: str, message: str, *args: object) -> None:
             pass
@@ -84,6 +84,6 @@ def reviewing(job: ReviewJob) -> Iterator[Reviewing]:
     except (OSError, SystemExit) as error:
         raise InputError(f"port {job.port} cannot be used: {error}; leave out --port") from error
     try:
-        yield Reviewing(f"http://{HOST}:{server.server_port}/{token}/", server, decisions)
+        yield ReviewPage(f"http://{HOST}:{server.server_port}/{token}/", server, decisions)
     finally:
         server.server_close()

@@ -1,10 +1,10 @@
-"""Which picture comes next, and what was decided of those before it."""
+"""Keeps the queue of images to look at, and the actions to undo."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,10 +19,10 @@ _MOST_LABEL_CHARACTERS = 200
 
 
 class Candidate(NamedTuple):
-    """A picture to look at.
+    """An image to look at.
 
     Attributes:
-        uri: where it lies.
+        uri: of the image.
         sha256: hex digest of its content.
         ranking: labels with scores, best first.
     """
@@ -33,30 +33,29 @@ class Candidate(NamedTuple):
 
 
 def least_sure_first(table: ScoreTable) -> list[Candidate]:
-    """The pictures by margin, narrowest first; of equal contents one, as labels go by content."""
+    """Returns one image of each content, by margin, the narrowest first."""
     order = np.lexsort((np.array(table.uris), table.margins)).tolist()
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     for row in order:
         sha256 = table.sha256[row]
-        found.setdefault(sha256, Candidate(table.uris[row], sha256, table.top_k[row]))
-    return list(found.values())
+        candidates.setdefault(sha256, Candidate(table.uris[row], sha256, table.top_k[row]))
+    return list(candidates.values())
 
 
-@dataclass(frozen=True)
-class _Action:
-    """Something that can be undone: a picture was labelled, or skipped."""
+class _Action(NamedTuple):
+    """An action to undo: image `number` was skipped or labelled."""
 
     number: int
     skipped: bool
 
 
 class Session:
-    """One person's way through the pictures; safe to call from the server's threads.
+    """One person's review of the images; safe to call from the server's threads.
 
     Args:
-        candidates: the pictures, in the order to look at them.
+        candidates: the images, in the order to look at them.
         labels: of the model; those in `decisions` are added.
-        decisions: what is decided already is not asked again.
+        decisions: earlier decisions, whose images are not shown again.
     """
 
     def __init__(
@@ -72,14 +71,14 @@ class Session:
         self._lock = threading.Lock()
 
     def candidate(self, number: int) -> Candidate | None:
-        """The picture of that number."""
+        """Returns the image of that number; None if there is none."""
         return self._candidates[number] if 0 <= number < len(self._candidates) else None
 
     def decide(self, number: int, label: str) -> None:
-        """Labels a picture; an empty label takes it out of the training.
+        """Labels an image; an empty label takes it out of the training.
 
         Raises:
-            InputError: if there is no such picture or the text is no label.
+            InputError: if there is no such image or the text cannot be a label.
         """
         label = label.strip()
         candidate = self.candidate(number)
@@ -94,14 +93,14 @@ class Session:
             self._leave(number, skipped=False)
 
     def skip(self, number: int) -> None:
-        """Puts a picture at the end."""
+        """Moves an image to the end of the queue."""
         with self._lock:
             if number in self._queue:
                 self._leave(number, skipped=True)
                 self._queue.append(number)
 
     def undo(self) -> None:
-        """Takes the last action back; its picture is the next one."""
+        """Takes back the last action; its image is the next one."""
         with self._lock:
             if not self._actions:
                 return
@@ -111,32 +110,26 @@ class Session:
             self._actions.pop()
             self._queue = [action.number, *(i for i in self._queue if i != action.number)]
 
-    def _leave(self, number: int, skipped: bool) -> None:
+    def _leave(self, number: int, *, skipped: bool) -> None:
         self._queue = [i for i in self._queue if i != number]
         self._actions.append(_Action(number, skipped))
 
     def state(self) -> dict[str, Any]:
-        """What the page shows, JSON."""
+        """Returns the JSON value that the page shows."""
         with self._lock:
             left = self._queue
-            keys = [*_KEYS, *([""] * max(0, len(self._labels) - len(_KEYS)))]
+            picture: dict[str, Any] | None = None
+            if left:
+                uri, _, ranking = self._candidates[left[0]]
+                scores = [{"label": label, "score": score} for label, score in ranking]
+                picture = {"number": left[0], "uri": uri, "ranking": scores}
+            keyed = zip_longest(_KEYS[: len(self._labels)], self._labels, fillvalue="")
             return {
-                "picture": self._describe(left[0]) if left else None,
+                "picture": picture,
                 "next": left[1] if len(left) > 1 else None,
                 "done": len(self._candidates) - len(left),
                 "total": len(self._candidates),
                 "saved": len(self._decisions),
                 "undo": bool(self._actions),
-                "labels": [
-                    {"key": key, "label": label}
-                    for key, label in zip(keys, self._labels, strict=False)
-                ],
+                "labels": [{"key": key, "label": label} for key, label in keyed],
             }
-
-    def _describe(self, number: int) -> dict[str, Any]:
-        candidate = self._candidates[number]
-        return {
-            "number": number,
-            "uri": candidate.uri,
-            "ranking": [{"label": label, "score": score} for label, score in candidate.ranking],
-        }

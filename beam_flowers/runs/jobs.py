@@ -1,6 +1,6 @@
-"""`python -m beam_flowers.runs.jobs HOST:PORT JOB` cancels a job on a server of Beam's Job API.
+"""Cancels a job: `python -m beam_flowers.runs.jobs HOST:PORT JOB`, by Beam's Job API.
 
-Stays for good: the command stands in what earlier runs have printed.
+This module keeps its name: earlier runs have printed the command.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Pictures copied into a folder for each label. Nothing is moved, deleted or overwritten."""
+"""Copies images into a folder for each label; moves, deletes and overwrites nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from beam_flowers.scoring.folders import label_folder
 
 
 class Labelled(NamedTuple):
-    """A picture, the hex digest of the content that was scored, and its labels."""
+    """An image with its labels.
+
+    Attributes:
+        uri: address of the file.
+        sha256: hex digest of the content that was scored.
+        labels: labels that the image is copied for.
+    """
 
     uri: str
     sha256: str
@@ -21,12 +27,12 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Copied:
-    """What was copied.
+    """Counts of one copying run.
 
     Attributes:
-        copied: files written.
-        present: files that were there already, with the same content.
-        failed: (uri, reason) of those that could not be copied.
+        copied: number of files written.
+        present: number of files that existed with the same content.
+        failed: (uri, reason) of each file that could not be copied.
     """
 
     copied: int = 0
@@ -38,14 +44,14 @@ class Copied:
 
 
 def copy_pictures(pictures: Iterable[Labelled], folder: str) -> Copied:
-    """Copies each picture to `folder/<label>/<its name>`, once for each of its labels.
+    """Copies each image to `folder/<label>/<its name>`, once for each of its labels.
 
-    Another picture of that name gets 8 digits of its digest behind it, `x-1f0c9a2b.jpg`: the same
-    in each run. Equal content under an equal name is one file.
+    Another image of the same name gets 8 digits of its digest, `x-1f0c9a2b.jpg`, the same in each
+    run. Equal content under an equal name is one file.
 
     Args:
-        pictures: in the order in which names are given away.
-        folder: absolute, here or in an object store; made if absent.
+        pictures: images; the first of a name keeps it.
+        folder: absolute path or address of an object store; made if absent.
     """
     counts, failed = {True: 0, False: 0}, []
     for picture in pictures:
@@ -58,7 +64,7 @@ def copy_pictures(pictures: Iterable[Labelled], folder: str) -> Copied:
 
 
 def _copy(picture: Labelled, folder: str) -> bool:
-    """True if the file was written, False if it was there."""
+    """Copies a file; returns False if it was there already."""
     data = files.read_bytes(picture.uri)
     if hashlib.sha256(data).hexdigest() != picture.sha256:
         raise OSError("it was changed since it was scored; run this again")
@@ -66,6 +72,7 @@ def _copy(picture: Labelled, folder: str) -> bool:
     stem, dot, ending = name.rpartition(".")
     named_apart = f"{stem or name}-{picture.sha256[:8]}{dot}{ending if dot else ''}"
     for target in (files.join(folder, name), files.join(folder, named_apart)):
+        # `exists` saves an upload; only `put_if_absent` is safe beside another run.
         if not files.exists(target) and files.put_if_absent(target, data):
             return True
         if hashlib.sha256(files.read_bytes(target)).hexdigest() == picture.sha256:

@@ -1,4 +1,4 @@
-"""When a label is given, and when `unknown` stands in its place."""
+"""Decides which labels are given, and where `unknown` takes their place."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.held_out import HeldOut
 from beam_flowers.head.softmax import Floats, Indices
 from beam_flowers.head.thresholds import DEFAULT
-from beam_flowers.scoring.thresholds import threshold_for_precision
 
 UNKNOWN = "unknown"
-"""Stands for a label that is not given. A class of that name keeps its own number."""
+"""Label of images whose label is not given. A class of that name keeps its own number."""
 
 
-class Reached(NamedTuple):
-    """What a threshold does on some held-out pictures.
+class ThresholdResult(NamedTuple):
+    """Measures of a threshold on held-out images.
 
     Attributes:
-        pictures: their number.
-        unknown: share of them whose label is not given, 0..1.
-        precision: share of the given labels that are right, 0..1; None if none is given.
+        pictures: number of images.
+        unknown: share of images whose label is not given, 0..1.
+        precision: share of the given labels that are right, 0..1; None if no label is given.
     """
 
     pictures: int
@@ -37,20 +36,20 @@ class Reached(NamedTuple):
         return f"{right}, {self.unknown:.1%} unknown, of {self.pictures}"
 
 
-class Choice(NamedTuple):
+class OperatingPoint(NamedTuple):
     """A threshold chosen for a target precision.
 
     Attributes:
-        threshold: see `threshold_for_precision`.
-        split: `validation` or `testing`, the pictures it was chosen on.
-        chosen: what it does there: an optimistic figure, as it was chosen for it.
-        testing: what it does on the testing pictures, where it was not chosen on them.
+        threshold: least score of a given label, see `threshold_for_precision`.
+        split: `validation` or `testing`, the split it was chosen on.
+        chosen: measures on that split; optimistic, as the threshold was chosen there.
+        testing: measures on the testing split; None if it was chosen there.
     """
 
     threshold: float
     split: str
-    chosen: Reached
-    testing: Reached | None
+    chosen: ThresholdResult
+    testing: ThresholdResult | None
 
     def __str__(self) -> str:
         text = f"threshold {self.threshold:.4f}, chosen on {self.split} pictures: {self.chosen}"
@@ -58,35 +57,36 @@ class Choice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bar:
-    """What the scores of one model have to reach.
+class Thresholds:
+    """Least scores and margin at which a model's labels are given.
 
     Attributes:
-        thresholds: by class, the score from which the label is given; 0 for any.
-        min_margin: by how much the best score has to exceed the second; 0 for any.
-        multi_label: each label is decided by itself, whatever the others score.
-        choice: how the threshold was chosen, where it was.
-        rule: what the user asked for, in words; empty for nothing.
+        thresholds: least score of each class; 0 for any.
+        min_margin: least difference of the best and the second score; 0 for any.
+        multi_label: True if each label is decided by its own score alone.
+        operating_point: origin of a threshold that was chosen for a target precision, or None.
+        rule: the user's rule in words; empty without one.
     """
 
     thresholds: tuple[float, ...]
     min_margin: float = 0.0
     multi_label: bool = False
-    choice: Choice | None = None
+    operating_point: OperatingPoint | None = None
     rule: str = ""
 
     @property
     def may_be_unknown(self) -> bool:
+        """True if an image may get the label `unknown`."""
         return self.multi_label or bool(self.rule)
 
     def given(self, scores: Floats, order: Indices) -> npt.NDArray[np.bool_]:
-        """Which labels are given, bool [N, C], in the order of the classes.
+        """Decides which labels are given: bool [N, C], in the order of the classes.
 
         Args:
             scores: float32 [N, C].
-            order: [N, C], the classes of each row, best first.
+            order: intp [N, C], the classes of each row, best first.
         """
-        # In float32, so that who filters by the column `score` in its own type finds the same.
+        # In float32, the type of the column `score`: filters on the table then agree.
         passed = scores >= np.array(self.thresholds, np.float32)
         if self.multi_label:
             return passed
@@ -99,15 +99,15 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What the user asks of a label, beside being the best.
+class AcceptanceRule:
+    """Conditions on which a label is given; it also has to be the best.
 
     Attributes:
-        threshold: 0..1, the least score. Of a multi-label model it replaces the thresholds that
-            the model has for each label.
-        min_margin: 0..1, by how much the best score exceeds the second at least.
-        target_precision: over 0, up to 1: choose the threshold from which on so many of the
-            given labels are right on the model's held-out pictures.
+        threshold: least score, 0..1. For a multi-label model it replaces the model's own
+            threshold of each label.
+        min_margin: least difference of the best and the second score, 0..1.
+        target_precision: share of right labels among the given ones, above 0, up to 1: the
+            threshold is chosen that reaches it on the model's held-out images.
     """
 
     threshold: float | None = None
@@ -125,12 +125,12 @@ class Rule:
         if target is not None and self.threshold is not None:
             raise InputError("a target precision chooses the threshold: give one of the two")
 
-    def bar(self, bundle: Bundle) -> Bar:
-        """What the rule comes to for a model.
+    def thresholds_for(self, bundle: Bundle) -> Thresholds:
+        """Makes the thresholds of a model by this rule.
 
         Raises:
-            InputError: if no threshold has the target precision; the best one is named.
-            ModelError: if the model does not know what the rule needs.
+            InputError: if no threshold has the target precision; names the best one.
+            ModelError: if the model lacks what the rule needs.
         """
         multi_label, classes = bundle.head.multi_label, len(bundle.labels)
         if multi_label and (self.min_margin is not None or self.target_precision is not None):
@@ -138,28 +138,26 @@ class Rule:
                 "a model with several labels a picture decides each by a threshold of its own: it"
                 " takes a threshold, but neither a min margin nor a target precision"
             )
-        choice, threshold = None, self.threshold
+        point, threshold = None, self.threshold
         if self.target_precision is not None:
-            choice = choose_threshold(bundle, self.target_precision)
-            threshold = choice.threshold
+            point = choose_threshold(bundle, self.target_precision)
+            threshold = point.threshold
         own = tuple(bundle.thresholds) or (DEFAULT if multi_label else 0.0,) * classes
         thresholds = own if threshold is None else (threshold,) * classes
-        return Bar(thresholds, self.min_margin or 0.0, multi_label, choice, self._words(threshold))
-
-    def _words(self, threshold: float | None) -> str:
         asked = (("score", threshold), ("margin", self.min_margin))
-        return " and ".join(f"{name} >= {v:.9g}" for name, v in asked if v is not None)
+        rule = " and ".join(f"{name} >= {value:.9g}" for name, value in asked if value is not None)
+        return Thresholds(thresholds, self.min_margin or 0.0, multi_label, point, rule)
 
 
-def choose_threshold(bundle: Bundle, target_precision: float) -> Choice:
-    """The threshold of a target precision, on the model's validation pictures.
+def choose_threshold(bundle: Bundle, target_precision: float) -> OperatingPoint:
+    """Chooses a threshold for a target precision on the model's validation images.
 
-    On its testing pictures where it has no others. What is reached on the pictures it was chosen
-    on flatters; the figure to quote is that of the testing pictures.
+    Without such, on its testing images. The precision on the images it was chosen on is
+    optimistic; quote that of the testing images.
 
     Raises:
         InputError: if no threshold reaches the target; names the best one.
-        ModelError: if the model has no held-out pictures.
+        ModelError: if the model has no held-out images.
     """
     held_out = bundle.held_out
     if held_out is None:
@@ -176,11 +174,49 @@ def choose_threshold(bundle: Bundle, target_precision: float) -> Choice:
         )
     scores, correct = chosen_on["score"], chosen_on["correct"]
     threshold = threshold_for_precision(scores, correct, target_precision)
-    check = _reach(testing, threshold) if split == "validation" and len(testing) else None
-    return Choice(threshold, split, _reach(chosen_on, threshold), check)
+    check = _measure(testing, threshold) if split == "validation" and len(testing) else None
+    return OperatingPoint(threshold, split, _measure(chosen_on, threshold), check)
 
 
-def _reach(rows: HeldOut, threshold: float) -> Reached:
-    given = rows["score"] >= np.float32(threshold)
-    precision = float(rows["correct"][given].mean()) if given.any() else None
-    return Reached(len(rows), float(1 - given.mean()), precision)
+def _measure(held_out: HeldOut, threshold: float) -> ThresholdResult:
+    given = held_out["score"] >= np.float32(threshold)
+    precision = float(held_out["correct"][given].mean()) if given.any() else None
+    return ThresholdResult(len(held_out), float(1 - given.mean()), precision)
+
+
+def threshold_for_precision(
+    scores: npt.NDArray[np.floating], correct: npt.NDArray[np.bool_], target_precision: float
+) -> float:
+    """Returns the least threshold at which `target_precision` of the given labels are right.
+
+    A label is given where its score is >= the threshold. The images must be held out. The
+    precision is an estimate: from few images, it can be far lower on others.
+
+    Args:
+        scores: [n], the best score of each image, finite; n >= 1.
+        correct: bool [n], True where its label is right.
+        target_precision: above 0, up to 1.
+
+    Returns:
+        One of the scores.
+
+    Raises:
+        InputError: if no threshold reaches the target; names the best one.
+    """
+    if not 0 < target_precision <= 1:
+        raise InputError(f"a target precision lies above 0 and up to 1, not {target_precision!r}")
+    if not len(scores):
+        raise InputError("there are no pictures to choose a threshold on")
+    levels, places = np.unique(scores, return_inverse=True)
+    answered = np.bincount(places)[::-1].cumsum()[::-1]
+    right = np.bincount(places, weights=correct.astype(np.float64))[::-1].cumsum()[::-1]
+    precision = right / answered
+    reached = np.flatnonzero(precision >= target_precision)
+    if not len(reached):
+        best = int(precision.argmax())
+        raise InputError(
+            f"no threshold has a precision of {target_precision!r} on these {len(scores)} pictures;"
+            f" the best is {precision[best]:.4f}, at a threshold of {levels[best]:.4f}, which"
+            f" answers {answered[best]} of them"
+        )
+    return float(levels[reached[0]])

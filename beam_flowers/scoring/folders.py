@@ -1,4 +1,4 @@
-"""Labels as names of folders."""
+"""Makes names of folders from labels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from beam_flowers.errors import InputError
 
 _LONGEST = 255
 _SPECIAL = re.compile("[\x00-\x1f\x7f\"#%'*/:=?\\\\{\\[\\]^]")
-"""What Hive and Spark escape (ExternalCatalogUtils.charToEscape); a space or 玫瑰 stays."""
+"""Characters that Hive and Spark escape (ExternalCatalogUtils.charToEscape); 玫瑰 stays."""
 
 
 def partition_folder(label: str) -> str:
-    """`label=<escaped>`, as Hive writes and its readers decode it.
+    """Returns `label=<escaped>`, as Hive writes and its readers decode it.
 
     Raises:
         InputError: if the label is empty, or too long for the name of a folder.
@@ -21,10 +21,10 @@ def partition_folder(label: str) -> str:
 
 
 def label_folder(label: str) -> str:
-    """A folder name for a label, never `.`, `..` or hidden; another one for each label.
+    """Returns a folder name, different for each label; never `.`, `..` or a hidden name.
 
     Raises:
-        InputError: likewise.
+        InputError: if the label is empty, or too long for the name of a folder.
     """
     name = _escape(label)
     return _checked(f"%2E{name[1:]}" if name.startswith(".") else name, label)

@@ -1,9 +1,10 @@
-"""Vectors → ranked labels."""
+"""Ranks labels by the scores of vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -13,21 +14,21 @@ from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Floats, Head, Indices
 from beam_flowers.records import Bottleneck, Ranked, Score
-from beam_flowers.scoring.decision import UNKNOWN, Bar, Rule
+from beam_flowers.scoring.decision import UNKNOWN, AcceptanceRule, Thresholds
 
 TOP_K = 5
-"""Labels a row by default, as label_image printed."""
+"""Number of labels a row by default, as label_image printed."""
 
 Models = Bundle | Sequence[Bundle]
 
 
 class Ranking(NamedTuple):
-    """Classes by their scores, best first, of N pictures.
+    """Classes of N images by their scores, best first.
 
     Attributes:
         classes: intp [N, C].
         scores: float32 [N, C].
-        given: bool [N, C], which labels are given.
+        given: bool [N, C], True for labels that the rule gives.
     """
 
     classes: Indices
@@ -36,82 +37,82 @@ class Ranking(NamedTuple):
 
     @property
     def first(self) -> Indices:
-        """intp [N], the place of the label that stands for the picture: the best that is given,
-        the very best where none is."""
+        """Rank of each image's label, intp [N]: the best given one; 0 if none is given."""
         return self.given.argmax(axis=1)
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """One model with the rule that its labels have to meet.
+    """A model with the thresholds of its labels.
 
     Attributes:
         head: the trained layers.
-        labels: in class order.
-        model_id: of the bundle they come from.
-        bar: what a score has to reach.
+        labels: labels in class order.
+        model_id: id of the model bundle.
+        bar: thresholds that a score has to reach.
     """
 
     head: Head
     labels: tuple[str, ...]
     model_id: str
-    bar: Bar
+    bar: Thresholds
 
     @classmethod
-    def of(cls, bundle: Bundle, rule: Rule) -> Labeller:
-        """A model bundle under a rule; see `Rule.bar` for errors."""
-        return cls(bundle.head, bundle.labels, model_id(bundle), rule.bar(bundle))
+    def of(cls, bundle: Bundle, rule: AcceptanceRule) -> Labeller:
+        """Makes a labeller of a bundle; errors are those of `AcceptanceRule.thresholds_for`."""
+        return cls(bundle.head, bundle.labels, model_id(bundle), rule.thresholds_for(bundle))
 
     def rank(self, vectors: Floats) -> Ranking:
-        """The classes of vectors, float32 [N, D]."""
+        """Ranks the classes of vectors, float32 [N, D]."""
         scores: Floats = self.head.scores(vectors)
         order = best_first(scores)
         given = np.take_along_axis(self.bar.given(scores, order), order, axis=1)
         return Ranking(order, np.take_along_axis(scores, order, axis=1), given)
 
     def scores(self, bottlenecks: Sequence[Bottleneck], top_k: int) -> Iterator[Score]:
-        """One `Score` a bottleneck, in their order."""
+        """Yields a `Score` for each bottleneck, in their order."""
         ranking = self.rank(np.stack([b.vector for b in bottlenecks]))
         firsts = ranking.first.tolist()
         for bottleneck, first, *row in zip(bottlenecks, firsts, *ranking, strict=True):
             classes, scores, given = (column.tolist() for column in row)
             names = [self.labels[c] for c in classes]
-            held = tuple(name for name, is_given in zip(names, given, strict=True) if is_given)
+            labels = tuple(compress(names, given))
             yield Score(
                 bottleneck.image.uri,
                 bottleneck.sha256,
-                held[0] if held else UNKNOWN,
+                labels[0] if labels else UNKNOWN,
                 scores[first],
                 tuple(map(Ranked, names[:top_k], scores[:top_k])),
                 self.model_id,
-                held,
+                labels,
                 bottleneck.image.bytes,
                 bottleneck.image.modified,
+                bottleneck.format,
             )
 
 
 def best_first(scores: Floats) -> Indices:
-    """The classes of each row by their scores >= 0, float32 [N, C], best first: intp [N, C].
+    """Orders the classes of each row by their scores >= 0, float32 [N, C], best first: intp [N, C].
 
-    Equal scores are ordered by class, so that a table never depends on chance. The bits of
-    numbers >= 0 ascend with them: sorted is one integer of bits and class each, which NumPy does
-    in vector registers, three times faster than a stable argsort.
+    Equal scores are ordered by class, so that a table never depends on chance.
     """
+    # The bits of floats >= 0 ascend with their values. One integer of bits and class each is sorted
+    # by NumPy in vector registers, three times faster than a stable argsort (measured).
     classes = np.arange(scores.shape[1], dtype=np.uint64)
     keys = (~scores.view(np.uint32)).astype(np.uint64) << np.uint64(32) | classes
     keys.sort(axis=1)
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.intp)
 
 
-def make_labellers(models: Models, rule: Rule | None = None) -> tuple[Labeller, ...]:
-    """The models under a rule, in the order of their ids.
+def make_labellers(models: Models, rule: AcceptanceRule | None = None) -> tuple[Labeller, ...]:
+    """Makes labellers of models under one rule, in the order of their ids.
 
     Raises:
         ModelError: if they do not take the vectors of one backbone.
-        InputError: if one is named twice; and see `Rule.bar`.
+        InputError: if a model is named twice, or by `AcceptanceRule.thresholds_for`.
     """
     bundles = bundles_of(models)
-    labellers = [Labeller.of(bundle, rule or Rule()) for bundle in bundles]
+    labellers = [Labeller.of(bundle, rule or AcceptanceRule()) for bundle in bundles]
     for index, labeller in enumerate(labellers):
         if labeller.model_id in [other.model_id for other in labellers[:index]]:
             raise InputError(f"the model {labeller.model_id} is named twice")
@@ -119,11 +120,11 @@ def make_labellers(models: Models, rule: Rule | None = None) -> tuple[Labeller, 
 
 
 def bundles_of(models: Models) -> tuple[Bundle, ...]:
-    """One model or several, as a tuple.
+    """Returns one model or several as a tuple.
 
     Raises:
         ModelError: if they do not take the vectors of one backbone.
-        InputError: if there is none.
+        InputError: if there is no model.
     """
     bundles = (models,) if isinstance(models, Bundle) else tuple(models)
     if not bundles:

@@ -1,4 +1,4 @@
-"""Ranked labels → the rows of a score table."""
+"""Makes the rows of a score table from ranked labels."""
 
 from __future__ import annotations
 
@@ -24,30 +24,33 @@ from beam_flowers.scoring.columns import (
     label_column,
     ranked_column,
 )
-from beam_flowers.scoring.decision import UNKNOWN, Rule
+from beam_flowers.scoring.decision import UNKNOWN, AcceptanceRule
 from beam_flowers.scoring.folders import partition_folder
 from beam_flowers.scoring.ranking import TOP_K, Labeller, Models, Ranking, make_labellers
 from beam_flowers.store.schema import add_digests, images_table, rules_record, with_etags
 from beam_flowers.store.work_units import Filed
 
 LABEL_TEXT = "label_text"
-"""The column of the label in partitioned tables. Their readers make the column `label` of the
-folders' names, and a number of names such as `007`: this column keeps the text."""
+"""Name of the label's column in partitioned tables. Readers take the column `label` from the names
+of folders and turn `007` into a number: this column keeps the text."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a score table is laid out.
+    """Layout of a score table.
 
     Attributes:
-        top_k: labels a row.
-        separate_columns: `label_1, score_1, label_2, ...` in place of the list `top_k`.
+        top_k: number of labels a row.
+        separate_columns: True for `label_1, score_1, label_2, ...` in place of the list `top_k`.
         partition_by_label: a folder `label=<label>` for each label, as Hive has it.
+        formats: a column `format`, which says of a picture that was cut how much is missing; see
+            `Picture.format`.
     """
 
     top_k: int = TOP_K
     separate_columns: bool = False
     partition_by_label: bool = False
+    formats: bool = False
 
     def __post_init__(self) -> None:
         if self.top_k < 1:
@@ -56,11 +59,11 @@ class Layout:
 
 @dataclass(frozen=True)
 class ScoreRows:
-    """How bottlenecks become rows of a score table: one for each model.
+    """Makes rows of a score table from bottlenecks: one for each model.
 
     Attributes:
-        models: by their ids; or a file that holds them.
-        layout: of the table.
+        models: labellers in the order of their ids, or a file that holds them.
+        layout: layout of the table.
     """
 
     models: tuple[Labeller, ...] | Filed
@@ -70,9 +73,9 @@ class ScoreRows:
 
     @classmethod
     def of(
-        cls, models: Models, rule: Rule | None = None, layout: Layout | None = None
+        cls, models: Models, rule: AcceptanceRule | None = None, layout: Layout | None = None
     ) -> ScoreRows:
-        """The rows that models give.
+        """Makes the rows of models under one rule.
 
         Raises:
             InputError: if the models cannot be put into one table laid out so.
@@ -91,29 +94,29 @@ class ScoreRows:
         return kind
 
     def filed(self, uri: str) -> ScoreRows:
-        """The same, to be sent to workers that find the models in a file."""
+        """Returns a copy for workers, which read the models from a file."""
         return replace(self, models=Filed.write(uri, self.labellers))
 
     def unweighted(self) -> ScoreRows:
-        """The same for scores that are there: without the weights, which may be large."""
+        """Returns a copy without the weights, which may be large, for stored scores."""
         nothing = Head(np.empty((0, 0), np.float32), np.empty(0, np.float32))
         return replace(self, models=tuple(replace(own, head=nothing) for own in self.labellers))
 
     @property
     def labellers(self) -> tuple[Labeller, ...]:
-        """The models."""
+        """Models with their thresholds."""
         found: tuple[Labeller, ...]
         found = self.models.read() if isinstance(self.models, Filed) else self.models
         return found
 
     @property
     def rows_each(self) -> int:
-        """Rows of one picture."""
+        """Number of rows of one image."""
         return len(self.labellers)
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the numbers in `label_id`: the models' labels, then `unknown` if need be."""
+        """Names of the numbers in `label_id`: the models' labels, then maybe `unknown`."""
         names = [label for labeller in self.labellers for label in labeller.labels]
         if any(labeller.bar.may_be_unknown for labeller in self.labellers):
             names.append(UNKNOWN)
@@ -121,18 +124,18 @@ class ScoreRows:
 
     @property
     def fingerprint(self) -> str:
-        """Of what the rows depend on beside the pictures; hex."""
+        """Hex sha256 of all that the rows depend on, except the images."""
         texts = [*(own.model_id for own in self.labellers), str(self.layout.top_k)]
         for labeller in self.labellers:
             bar = labeller.bar
             if bar.may_be_unknown:
                 texts.append(repr((bar.thresholds, bar.min_margin, bar.rule)))
-        chosen = ("separate_columns", "partition_by_label")
+        chosen = ("separate_columns", "partition_by_label", "formats")
         texts += [name for name in chosen if getattr(self.layout, name)]
         return hashlib.sha256(" ".join(texts).encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
-        """What the table was made by, JSON."""
+        """Describes the models and rules of the table, JSON."""
         models = [
             {"model_id": own.model_id, "rule": own.bar.rule, "thresholds": _thresholds(own)}
             for own in self.labellers
@@ -155,8 +158,9 @@ class ScoreRows:
     def schema(self) -> pa.Schema:
         """Columns of the contract, then those of the case, then the two a rerun knows its files by.
 
-        `labels` is there with a multi-label model, `rule` where the user gave one. Hugging Face
-        `datasets` reads class names from the metadata: they are fixed by the models.
+        `labels` is there with a multi-label model, `rule` where the user gave one, `format` where
+        pictures that were cut are taken. Hugging Face `datasets` reads class names from the
+        metadata: they are fixed by the models.
         """
         fields = [
             pa.field("uri", pa.string()),
@@ -171,8 +175,15 @@ class ScoreRows:
             fields.append(pa.field("labels", pa.list_(pa.string())))
         if any(labeller.bar.rule for labeller in self.labellers):
             fields.append(pa.field("rule", pa.string()))
+        if self.layout.formats:
+            fields.append(pa.field("format", pa.string()))
         own = [pa.field("bytes", pa.int64()), pa.field("modified", pa.timestamp("us", tz="UTC"))]
         return pa.schema([*fields, *own], self._metadata())
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """The columns of stored pictures that go into a row."""
+        return ("uri", "sha256", "bytes", "modified", *["format"] * self.layout.formats)
 
     def _ranking_fields(self) -> Iterator[pa.Field]:
         if not self.layout.separate_columns:
@@ -191,7 +202,7 @@ class ScoreRows:
         }
 
     def scores(self, bottlenecks: Sequence[Bottleneck]) -> Iterator[Score]:
-        """For each bottleneck (at least one) a `Score` of each model, in their order."""
+        """Yields a `Score` of each model for each bottleneck (at least one), in their order."""
         top_k = self.layout.top_k
         columns = [labeller.scores(bottlenecks, top_k) for labeller in self.labellers]
         for scores in zip(*columns, strict=True):
@@ -201,15 +212,16 @@ class ScoreRows:
         """The rows of `bottlenecks` (at least one), in their order."""
         vectors = np.stack([b.vector for b in bottlenecks])
         images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
+        images = images.append_column("format", pa.array([b.format for b in bottlenecks]))
         etags = {b.image.uri: b.image.etag for b in bottlenecks}
         return with_etags(self.stored(images, vectors), etags)
 
     def scored(self, scores: Sequence[Score]) -> pa.Table:
-        """The rows of scores (at least one); those of one file are by the models in order.
+        """Makes the rows of scores (at least one); those of one file are in the models' order.
 
         Raises:
-            InputError: a file lacks the score of a model, or a score was not given by these
-                models, this rule and this many labels.
+            InputError: if a file lacks the score of a model, or a score does not follow from these
+                models, this rule and this number of labels.
         """
         labellers = {labeller.model_id: labeller for labeller in self.labellers}
         for score in scores:
@@ -229,6 +241,7 @@ class ScoreRows:
             "label_id": pc.index_in(labels, pa.array(self.class_names)).to_pylist(),
             "labels": [list(score.labels) for score in scores],
             "rule": [labellers[score.model_id].bar.rule for score in scores],
+            "format": [score.format for score in scores],
             "bytes": [score.bytes for score in scores],
             "modified": [score.modified for score in scores],
         }
@@ -258,10 +271,10 @@ class ScoreRows:
         """The rows of stored pictures, in their order; those of one picture stand together.
 
         Args:
-            images: columns `uri, sha256, bytes, modified`, N rows; others are ignored.
+            images: `image_columns`, N rows; others are ignored.
             vectors: float32 [N, D].
         """
-        columns = {name: images[name] for name in ("uri", "sha256", "bytes", "modified")}
+        columns = {name: images[name] for name in self.image_columns}
         tables = [self._labelled(columns, own, own.rank(vectors)) for own in self.labellers]
         rows = np.arange(len(tables) * len(vectors)).reshape(len(tables), -1).T.ravel()
         return pa.concat_tables(tables).take(rows) if len(tables) > 1 else tables[0]
@@ -294,11 +307,11 @@ class ScoreRows:
         return columns
 
     def derived(self, rows: pa.Table) -> pa.Table:
-        """`rows`: nothing in a score follows from the file's name."""
+        """Returns the rows unchanged: no score depends on the file's name."""
         return rows
 
     def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """The rows by the folder of their label, where the table has such."""
+        """Yields the rows by the folder of their label; one folder if not partitioned."""
         if not self.layout.partition_by_label:
             yield "", rows
             return
@@ -306,7 +319,7 @@ class ScoreRows:
             yield partition_folder(label), rows.filter(pc.equal(rows[LABEL_TEXT], label))
 
     def digest(self, rows: pa.Table) -> int:
-        """Sum of the rows' digests."""
+        """Returns the sum of the rows' digests."""
         names = ("uri", "sha256", self._label_column, "score", "model_id")
         columns = (rows[name].to_pylist() for name in names)
         return add_digests(
@@ -316,19 +329,19 @@ class ScoreRows:
 
 
 def _thresholds(labeller: Labeller) -> dict[str, float] | None:
-    """By label, of a multi-label model; the others' rule says it all."""
+    """Returns a multi-label model's thresholds by label; those of others follow from the rule."""
     if not labeller.bar.multi_label:
         return None
     return dict(zip(labeller.labels, labeller.bar.thresholds, strict=True))
 
 
 def _follows(score: Score, labeller: Labeller) -> bool:
-    """True if a score's labels are those that the model's rule gives, as far as it tells."""
+    """Tells if a score's labels agree with the model's rule; top-k may hide the second score."""
     bar, names = labeller.bar, labeller.labels
     thresholds = dict(zip(names, np.array(bar.thresholds, np.float32), strict=True))
     if any(ranked.label not in thresholds for ranked in score.top_k):
         return False
-    # In float32, as `Bar.given` compares.
+    # In float32, as `Thresholds.given` compares.
     passed = {r.label: np.float32(r.score) >= thresholds[r.label] for r in score.top_k}
     if bar.multi_label:
         held = {name for name in score.labels if name in passed}
@@ -347,10 +360,10 @@ def _follows(score: Score, labeller: Labeller) -> bool:
 
 
 def _by_file(scores: Sequence[Score], models: Sequence[str]) -> list[Score]:
-    """Puts the scores of one state of a file together, by the models in order.
+    """Sorts scores by file and its state, then by model.
 
     Raises:
-        InputError: a file has not one score of each model.
+        InputError: if a file has not one score of each model.
     """
     order = {model: number for number, model in enumerate(models)}
     first = {score.uri: number for number, score in reversed(list(enumerate(scores)))}
@@ -358,7 +371,7 @@ def _by_file(scores: Sequence[Score], models: Sequence[str]) -> list[Score]:
     keyed = []
     for score in scores:
         state = (first[score.uri], score.modified or 0, score.sha256)
-        # The same state may come twice, as from two looks at one file.
+        # The same state may come twice, from two readings of one file.
         again[(*state, score.model_id)] += 1
         turn = again[(*state, score.model_id)]
         keyed.append(((*state, turn), order[score.model_id], score))

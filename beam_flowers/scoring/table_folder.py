@@ -1,4 +1,4 @@
-"""Score tables as folders of parts, and the folders that may become one."""
+"""Checks folders that score tables are written into."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def check_table_folder(output: str, writing: Writing) -> None:
     """Checks that a table may be written into a folder.
 
     Raises:
-        OutputError: something is there that must stay.
-        StoreError: a store uses such a name for itself.
+        OutputError: if the folder holds things that must stay.
+        StoreError: if the name is one that stores use for themselves.
     """
     uri = files.absolute(output)
     writing.refuse_input(uri)
     require_outer_table(uri)
     if files.is_folder(uri) and any(files.list_folder(uri)) and not recognised(_is_table, uri):
-        # Readers take all that lies in the folder for parts of the table.
+        # Readers would take all files of the folder for parts of the table.
         raise OutputError(
             f"{output!r} holds other things and is no table: a table needs a folder of its own, "
             "also with --overwrite; name a new or empty one"
@@ -36,6 +36,6 @@ def _is_table_name(name: str) -> bool:
 
 
 def _is_table(folder: str) -> bool:
-    """True for a folder of parts, or for the beginning of one."""
+    """Tells if a folder is a score table or the beginning of one."""
     sections = latest(folder).sections
     return "" in sections or (not sections and files.is_folder(files.join(folder, WORK)))

@@ -1,4 +1,4 @@
-"""Score tables as one file: Parquet, CSV, JSON lines or Arrow, with their rejects beside them."""
+"""Writes score tables as one file: Parquet, CSV, JSON lines or Arrow, with rejects beside it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from beam_flowers.images.outputs import HEAD
 from beam_flowers.store.schema import REJECT_SCHEMA
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".arrow", ".feather")
-"""`.arrow` and `.feather` (its version 2) are the same: the file format of Arrow IPC."""
+"""Suffixes of the formats. `.arrow` and `.feather` (version 2) are both Arrow's file format."""
 _PRIVATE = ("bytes", "modified")
 _SCORES, _REJECTS = b"scores", b"rejects"
 _OTHERS = (".json", ".tsv", ".txt", ".xlsx", ".arrows", ".db")
 _TYPES = mimetypes.MimeTypes()
 
 MARK = b"beam_flowers"
-"""Key in the schema's metadata of Parquet and Arrow files, whose value is the kind of table."""
+"""Key in the metadata of Parquet and Arrow files. Its value is `scores` or `rejects`."""
 _COLUMNS = re.compile(
     r"uri sha256 label score (top_k|label_1 score_1( label_\d+ score_\d+)*) model_id label_id"
-    r"( labels)?( rule)?"
+    r"( labels)?( rule)?( format)?"
 )
 """Of a table of scores, of any version so far."""
 _LONGEST_LINE = 4 * 2**20
@@ -39,13 +39,13 @@ _LARGEST_FOOTER = 16 * 2**20
 
 
 def suffix(output: str) -> str | None:
-    """The file kind that `output` names, or None for a folder of parts."""
+    """Returns the suffix of `output` that names a format, or None for a folder of parts."""
     name = output.rstrip("/").rsplit("/", 1)[-1].lower()
     return next((known for known in SUFFIXES if name.endswith(known)), None)
 
 
 def require_kind(output: str) -> None:
-    """Raises OutputError for the name of a file of a kind that is not written."""
+    """Raises OutputError for the name of a file whose format is not written."""
     name = output.rstrip("/").rsplit("/", 1)[-1].lower()
     ending = re.search(r"\.[^.]+$", name)
     if suffix(name) or ending is None:
@@ -57,13 +57,13 @@ def require_kind(output: str) -> None:
 
 
 def rejects_name(output: str) -> str:
-    """`labels.csv` → `labels.rejects.csv`."""
+    """Returns the path of the rejects: `labels.csv` has `labels.rejects.csv`."""
     kind = suffix(output) or ""
     return output[: len(output) - len(kind)] + ".rejects" + kind
 
 
 def write_table(output: str, rows: pa.Table, exact_csv: bool = False) -> None:
-    """Writes `rows`, by uri and model, to `output` as its suffix says, whole or not at all.
+    """Writes rows, sorted by uri and model, in the format of the suffix, whole or not at all.
 
     In CSV, text that a spreadsheet would run as a formula is `guarded`, unless `exact_csv`.
     """
@@ -79,17 +79,17 @@ def write_table(output: str, rows: pa.Table, exact_csv: bool = False) -> None:
 
 
 def is_score_file(output: str) -> bool:
-    """True for a file that `write_table` wrote scores to, in this version or an earlier one."""
+    """Tells if `write_table` of any version so far wrote a file of scores."""
     return bool(_COLUMNS.fullmatch(" ".join(_columns(output, _SCORES))))
 
 
 def is_rejects_file(output: str) -> bool:
-    """True for a file that `write_table` wrote rejects to, in this version or an earlier one."""
+    """Tells if `write_table` of any version so far wrote a file of rejects."""
     return _columns(output, _REJECTS) == REJECT_SCHEMA.names
 
 
 def _columns(output: str, kind: bytes) -> list[str]:
-    """Names of a file's columns, as far as it may be a table of that kind; else none."""
+    """Reads a file's column names; returns none if it cannot be a table of that kind."""
     ending = suffix(output)
     with files.open_read(output) as file:
         if ending == ".csv":
@@ -99,20 +99,20 @@ def _columns(output: str, kind: bytes) -> list[str]:
             return list(row) if isinstance(row, dict) else []
         schema = _schema(file, ending == ".parquet")
     metadata = schema.metadata or {}
-    # pandas adds a key of its own: then somebody has worked on the table.
+    # pandas adds a key of its own: then a user has changed the table.
     written = metadata.get(MARK, kind) == kind and b"pandas" not in metadata
     return list(schema.names) if written else []
 
 
 def _columns_of_csv(head: bytes) -> list[str]:
-    """The header's names if it is written as here, all of them quoted: spreadsheets do not."""
+    """Returns the header's names if all are quoted, as here; spreadsheets do not quote them."""
     line = head.partition(b"\n")[0].decode()
     names = next(csv.reader([line]), [])
     return names if line == ",".join(f'"{name}"' for name in names) else []
 
 
 def _schema(file: BinaryIO, is_parquet: bool) -> pa.Schema:
-    """The schema in a file's footer, of a bounded one only."""
+    """Reads the schema from a file's footer, whose size is bounded."""
     magic, length = (b"PAR1", slice(-8, -4)) if is_parquet else (b"ARROW1", slice(-10, -6))
     file.seek(-10, io.SEEK_END)
     tail = file.read(10)
@@ -123,7 +123,7 @@ def _schema(file: BinaryIO, is_parquet: bool) -> pa.Schema:
 
 
 def scores_of(rows: pa.Table) -> pa.Table:
-    """A score table's rows without the columns that only a rerun needs."""
+    """Drops the columns of a score table that only a rerun needs."""
     return rows.drop_columns([name for name in _PRIVATE if name in rows.schema.names])
 
 
@@ -134,7 +134,7 @@ def _parquet(rows: pa.Table) -> bytes:
 
 
 def _arrow(rows: pa.Table) -> bytes:
-    # Not compressed, so that a reader may map the file into memory as it is.
+    # Not compressed, so that a reader can map the file into memory.
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, rows.schema) as writer:
         writer.write_table(rows)
@@ -146,7 +146,7 @@ def _csv(rows: pa.Table) -> bytes:
 
 
 def _exact_csv(rows: pa.Table, as_cell: Callable[[Any], Any] = lambda value: value) -> bytes:
-    # Text is always quoted, so that a name with a comma, quote or line break stays one field.
+    # Text is always quoted: a name with a comma, quote or line break stays one field.
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
     writer.writerow(rows.schema.names)
@@ -167,7 +167,7 @@ def _json_lines(rows: pa.Table) -> bytes:
 
 
 def _rows(rows: pa.Table) -> list[dict[str, Any]]:
-    """Rows as JSON values; float32 in its shortest decimal form, times in ISO 8601."""
+    """Returns rows as JSON values; float32 in its shortest decimal form, times in ISO 8601."""
     return [{name: _plain(value) for name, value in row.items()} for row in rows.to_pylist()]
 
 

@@ -104,7 +104,7 @@ def append_window(
 
 
 def _commit_of(place: Place, *others: Place) -> Manifest | None:
-    """Find what one of the runs committed, whoever committed since."""
+    """Finds what one of the runs committed, whoever committed since."""
     runs = {place.run, *(other.run for other in others)}
     known = (read_manifest(place.root, version) for version in reversed(versions(place.root)))
     return next((manifest for manifest in known if manifest.run in runs), None)
@@ -117,14 +117,14 @@ def _newest(place: Place, kind: RowKind, parts: Sequence[Part]) -> Iterator[Part
             yield part
         elif rows:
             own = RejectRows() if part.is_rejects else kind
-            yield write_part(place, own, read_part(place, part.name).take(rows))
+            yield write_part(place, own, read_part(place, part).take(rows))
 
 
 def _newest_rows(place: Place, kind: RowKind, parts: Sequence[Part]) -> list[list[int]]:
     """For each part its rows whose file has no newer one in any; of equals the last stays."""
     newest: dict[str, tuple[int, int, int]] = {}
     for i, part in enumerate(parts):
-        for j, image in enumerate(images_of(read_part(place, part.name, ["uri", "modified"]))):
+        for j, image in enumerate(images_of(read_part(place, part, ["uri", "modified"]))):
             found = (image.modified or 0, i, j)
             newest[image.uri] = max(found, newest.get(image.uri, found))
     stay: list[list[int]] = [[] for _ in parts]

@@ -80,7 +80,7 @@ def _numbers(place: Place, parts: list[Part]) -> tuple[Numbers, Numbers]:
     def read(part: Part) -> tuple[Numbers, Numbers]:
         uris: list[int] = []
         rows: list[int] = []
-        for table in iterate_part(place, part.name, [_URI, *_TOLD_BY]):
+        for table in iterate_part(place, part, [_URI, *_TOLD_BY]):
             told_by = [table[n].to_pylist() for n in _TOLD_BY if n in table.schema.names]
             uris += map(hash, table[_URI].to_pylist())
             rows += map(hash, zip(table[_URI].to_pylist(), *map(_hashable, told_by), strict=True))

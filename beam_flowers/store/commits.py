@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from beam_flowers import files
-from beam_flowers.errors import BeamFlowersError, PartLostError, StoreError
+from beam_flowers.errors import BeamFlowersError, PartLostError, StoreError, StoreFieldError
+from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form, Items, read_free
 from beam_flowers.store.names import (
     COMMITS,
     LEASES,
@@ -24,13 +27,12 @@ from beam_flowers.store.names import (
     commit_name,
     commit_version,
     is_digest,
-    is_part,
     is_reserved_file,
     is_run,
     is_section,
     published_name,
 )
-from beam_flowers.store.parts import Part, Place
+from beam_flowers.store.parts import Part, PartFields, Place, checked_parts, foreign
 from beam_flowers.store.schema import ENCODINGS
 
 T = TypeVar("T")
@@ -45,6 +47,8 @@ RETENTION = 7 * 24 * 60 * 60.0
 MOST_VERSIONS = 1000
 FEWEST_VERSIONS = 2
 """Versions that stay, however old: a reader may be at the one before the newest."""
+_LATEST = 253_402_214_400
+"""Seconds from the epoch to the last day of the year 9999, the last that Python's dates know."""
 _REMEMBERED = 8
 _AT_ONCE = 16
 
@@ -78,7 +82,7 @@ class Section:
 
     @property
     def dataset_hash(self) -> str:
-        """Hash of all rows and rejects, whatever parts they lie in; hex."""
+        """Hashes of all rows and rejects, whatever parts they lie in; hex."""
         rows = sum(int(p.digest, 16) for p in self.rows) % 2**256
         rejects = sum(int(p.digest, 16) for p in self.rejects) % 2**256
         return hashlib.sha256(f"{rows:064x}{rejects:064x}".encode()).hexdigest()
@@ -113,8 +117,7 @@ class Manifest:
     @property
     def time(self) -> float:
         """Seconds since the epoch at which it was committed; 0 for one of before layout 3."""
-        time = self.made.get("time", 0.0)
-        return float(time) if isinstance(time, int | float) else 0.0
+        return float(self.made.get("time", 0.0))
 
     def part_names(self, root: str) -> dict[Place, set[str]]:
         """Names of every part of the table in folder `root`, by place."""
@@ -167,96 +170,99 @@ def encode_manifest(manifest: Manifest) -> bytes:
     return json.dumps(document, indent=1, ensure_ascii=False).encode()
 
 
-def decode_manifest(data: bytes, uri: str) -> Manifest:
-    """Read a manifest, of which nothing becomes a path that has not the form of our own names.
+class _Layout(msgspec.Struct):
+    layout: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Fields(msgspec.Struct):
+    """Types of the fields of a manifest; sections are read one by one, as errors name them."""
+
+    version: Count
+    run: str
+    counts: msgspec.Raw
+    sections: Annotated[dict[str, msgspec.Raw], Items]
+    made: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _SectionFields(msgspec.Struct):
+    fingerprint: str
+    about: msgspec.Raw
+    parts: Annotated[list[PartFields], Items]
+    roots: Annotated[list[str], Items]
+    lost: Annotated[list[PartFields], Items] = []
+
+
+class _Made(msgspec.Struct):
+    """Types of those fields of `Manifest.made` that are read again."""
+
+    time: Annotated[float, msgspec.Meta(ge=0, le=_LATEST)] = 0.0
+    program: str = ""
+    command: str = ""
+    options: dict[str, Any] = {}
+
+
+class _About(msgspec.Struct):
+    """Likewise of `Section.about`."""
+
+    name: str = ""
+    encoding: str | None = None
+    backbone: str | None = None
+    pixels: dict[str, Any] = {}
+    copies: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = 1
+    distortions: dict[str, Any] = {}
+
+
+_ADVICE = "delete it to fall back on the commit before it"
+_LAYOUT = Form(_Layout, StoreFieldError, _ADVICE)
+_MANIFEST = Form(_Fields, StoreFieldError, _ADVICE)
+_SECTION = Form(_SectionFields, StoreFieldError, _ADVICE)
+_FREE = Form(dict[str, Any], StoreFieldError, _ADVICE, most=MOST_FREE_BYTES)
+_MADE = Form(_Made, StoreFieldError, _ADVICE)
+_ABOUT = Form(_About, StoreFieldError, _ADVICE)
+
+
+def decode_manifest(data: bytes | msgspec.Raw, uri: str, where: str = "") -> Manifest:
+    """Reads a manifest; no field becomes a path unless it has the form of our own names.
 
     Args:
         data: content of the file.
         uri: address of the file, for errors.
+        where: place in the file of a manifest that is only a part of it.
 
     Raises:
-        StoreError: if it is no manifest of a known layout; the file and the field are named.
+        StoreFieldError: it is no manifest; the file and the field are named.
+        StoreError: a newer program wrote it.
     """
-    try:
-        document = json.loads(data)
-        if document["layout"] not in range(1, NEWEST_LAYOUT + 1):
-            raise StoreError(
-                f"{uri} has layout {document['layout']!r}, this version of beam-flowers reads 1 to "
-                f"{NEWEST_LAYOUT}: a newer one wrote it; update beam-flowers"
-            )
-        sections = {
-            key: Section(
-                s["fingerprint"],
-                s["about"],
-                tuple(Part(**p) for p in s["parts"]),
-                tuple(s["roots"]),
-                tuple(Part(**p) for p in s.get("lost", ())),
-            )
-            for key, s in document["sections"].items()
-        }
-        manifest = Manifest(
-            document["version"],
-            document["run"],
-            sections,
-            document["counts"],
-            document.get("made", {}),
-            document["layout"],
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    layout = _LAYOUT.read(data, uri, where).layout
+    if layout > NEWEST_LAYOUT:
         raise StoreError(
-            f"{uri} is damaged ({error!r}); delete it to fall back on the commit before it"
-        ) from error
-    if foreign := next(_foreign_fields(manifest), None):
-        raise StoreError(
-            f"{uri}: {foreign[0]} is {foreign[1]!r}, which this program never writes. Nothing was "
-            "touched. Use this table only if you know who made it; otherwise delete it"
+            f"{uri} has layout {layout}, this version of beam-flowers reads 1 to {NEWEST_LAYOUT}: "
+            "a newer one wrote it; update beam-flowers"
         )
-    return manifest
-
-
-def _foreign_fields(manifest: Manifest) -> Iterator[tuple[str, Any]]:
-    """Yield the fields that become paths or numbers and are not of our own form."""
-    if not _is_number(manifest.version) or manifest.version < 1:
-        yield "version", manifest.version
-    if not isinstance(manifest.run, str):
-        yield "run", manifest.run
-    if not isinstance(manifest.counts, dict):
-        yield "counts", manifest.counts
-    if not isinstance(manifest.made, dict):
-        yield "made", manifest.made
-    for key, section in manifest.sections.items():
-        where = f"sections[{key!r}]"
+    found = _MANIFEST.read(data, uri, where)
+    within = f"{where}." if where else ""
+    if not found.version:
+        raise foreign(uri, f"{within}version", found.version)
+    sections = {}
+    for key, raw in found.sections.items():
+        place = f"{within}sections[{key!r}]"
         if not is_section(key):
-            yield "a key of sections", key
-        if not (isinstance(section.fingerprint, str) and is_digest(section.fingerprint)):
-            yield f"{where}.fingerprint", section.fingerprint
-        if not isinstance(section.about, dict):
-            yield f"{where}.about", section.about
-        elif not isinstance(section.about.get("name", ""), str):
-            yield f"{where}.about.name", section.about.get("name")
-        for root in section.roots:
-            if not isinstance(root, str):
-                yield f"{where}.roots", root
-        for name, parts in (("parts", section.parts), ("lost", section.lost)):
-            for index, part in enumerate(parts):
-                yield from _foreign_in_part(f"{where}.{name}[{index}]", part)
-
-
-def _foreign_in_part(where: str, part: Part) -> Iterator[tuple[str, Any]]:
-    if not (isinstance(part.name, str) and is_part(part.name)):
-        yield f"{where}.name", part.name
-    if not (isinstance(part.digest, str) and is_digest(part.digest)):
-        yield f"{where}.digest", part.digest
-    if not (_is_number(part.rows) and _is_number(part.failures)):
-        yield where, (part.rows, part.failures)
-    if part.bytes is not None and not _is_number(part.bytes):
-        yield f"{where}.bytes", part.bytes
-    if part.sha256 is not None and not (isinstance(part.sha256, str) and is_digest(part.sha256)):
-        yield f"{where}.sha256", part.sha256
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) is int and value >= 0
+            raise foreign(uri, f"a key of {within}sections", key)
+        section = _SECTION.read(raw, uri, place)
+        if not is_digest(section.fingerprint):
+            raise foreign(uri, f"{place}.fingerprint", section.fingerprint)
+        _ABOUT.read(section.about, uri, f"{place}.about")
+        sections[key] = Section(
+            section.fingerprint,
+            read_free(_FREE, section.about, uri, f"{place}.about"),
+            checked_parts(section.parts, uri, f"{place}.parts"),
+            tuple(section.roots),
+            checked_parts(section.lost, uri, f"{place}.lost"),
+        )
+    counts = read_free(_FREE, found.counts, uri, f"{within}counts")
+    made = read_free(_FREE, found.made, uri, f"{within}made")
+    _MADE.read(found.made, uri, f"{within}made")
+    return Manifest(found.version, found.run, sections, counts, made, layout)
 
 
 def versions(root: str) -> list[int]:
@@ -275,7 +281,7 @@ def versions(root: str) -> list[int]:
 
 
 def refuse_links(folders: Iterable[str]) -> None:
-    """Check that none of some folders is a link, which could lead into somebody's other files.
+    """Checks that none of some folders is a link, which could lead into somebody's other files.
 
     Raises:
         StoreError: one is; it is named.
@@ -291,11 +297,13 @@ def refuse_links(folders: Iterable[str]) -> None:
 def read_manifest(root: str, version: int) -> Manifest:
     """Version `version` of the table."""
     uri = commit_uri(root, version)
-    manifest = decode_manifest(files.read_bytes(uri), uri)
+    manifest = decode_manifest(files.read_document(uri, _MANIFEST), uri)
     if manifest.version != version:
-        raise StoreError(
+        raise StoreFieldError(
             f"{uri}: version is {manifest.version}, not {version} as the file's name says; delete "
-            "the file if it was copied or renamed by hand"
+            "the file if it was copied or renamed by hand",
+            uri,
+            "version",
         )
     return manifest
 
@@ -342,7 +350,7 @@ def open_table(root: str) -> Manifest:
 
 
 def require_outer_table(root: str) -> None:
-    """Refuse a name that stores use for their own folders.
+    """Refuses a name that stores use for their own folders.
 
     Raises:
         StoreError: the last component of `root` is such a name.
@@ -377,7 +385,7 @@ def commit(root: str, manifest: Manifest) -> bool:
     files.make_folder(files.parent(uri))
     if files.put_if_absent(uri, encode_manifest(manifest)):
         return True
-    return decode_manifest(files.read_bytes(uri), uri).run == manifest.run
+    return read_manifest(root, manifest.version).run == manifest.run
 
 
 def publish(root: str) -> None:
@@ -504,7 +512,7 @@ def expired(
 
 
 def read_those_there(root: str, numbers: Iterable[int]) -> Iterator[Manifest]:
-    """Yield the manifests of old versions, without those that `vacuum` deleted meanwhile."""
+    """Yields the manifests of old versions, without those that `vacuum` deleted meanwhile."""
     for version in numbers:
         with contextlib.suppress(FileNotFoundError):
             yield read_manifest(root, version)
@@ -577,7 +585,7 @@ def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
 
 
 def commit_uri(root: str, version: int) -> str:
-    """Return the address of a version's manifest."""
+    """Returns the address of a version's manifest."""
     return files.join(root, COMMITS, commit_name(version))
 
 

@@ -51,7 +51,7 @@ class Features:
 
 
 def section_name(backbone: str, fingerprint: str) -> str:
-    """Return the folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`.
+    """Returns the folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`.
 
     Raises:
         StoreError: if the name cannot be part of a folder's name.
@@ -66,7 +66,7 @@ def section_name(backbone: str, fingerprint: str) -> str:
 
 
 def scored_root(store: str) -> str:
-    """Return the folder of the table of images that were only scored with a store."""
+    """Returns the folder of the table of images that were only scored with a store."""
     return files.join(store, SCORED)
 
 
@@ -84,7 +84,7 @@ def open_store(root: str) -> Manifest:
 
 
 def require_images(root: str, manifest: Manifest) -> None:
-    """Check that a store has a collection, and not only images that were scored with it.
+    """Checks that a store has a collection, and not only images that were scored with it.
 
     Raises:
         StoreError: it has none.
@@ -137,7 +137,7 @@ def _read(root: str, key: str, section: Section, told: Told | None) -> tuple[Sec
     if not section.rows:
         raise StoreError(f"{root} holds no vectors; every file was rejected: see {root}/__rejects")
     columns = ["uri", "sha256", "label", "split"]
-    rows = pa.concat_tables([read_part(place, p.name, columns) for p in section.rows])
+    rows = pa.concat_tables([read_part(place, p, columns) for p in section.rows])
     order = pc.array_sort_indices(rows["uri"]).to_numpy()
     rows = rows.take(order)
     by_content = pc.array_sort_indices(rows["sha256"]).to_numpy().astype(np.intp)
@@ -165,14 +165,14 @@ def read_vectors(
     """The vectors of a section in the `order` of its rows, those of a file there by content."""
     target = np.empty(len(order), np.intp)
     target[order] = np.arange(len(order))
-    with open_part(place, section.rows[0].name) as part:
-        kind = part.schema_arrow.field("vector").type
-        if not pa.types.is_fixed_size_list(kind):
-            raise damage(place, section.rows[0].name, f"its vectors are {kind}")
+    with open_part(place, section.rows[0]) as opened:
+        kind = opened.schema_arrow.field("vector").type
     numbers = f"float{kind.value_type.bit_width}"  # to_pandas_dtype() would want pandas.
     vectors, start = allocate(target, kind.list_size, numbers), 0
-    for name in (part.name for part in section.rows):
-        for rows in iterate_part(place, name, ["vector"], _ROWS):
+    for part in section.rows:
+        for rows in iterate_part(place, part, ["vector"], _ROWS):
+            if rows.schema.field("vector").type != kind:
+                raise damage(place, part.name, f"its vectors are not {kind}, as others'")
             end = start + len(rows)
             vectors[target[start:end]] = vectors_of(rows)
             start = end

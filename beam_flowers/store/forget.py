@@ -24,6 +24,7 @@ from beam_flowers.store.commits import (
     purge,
 )
 from beam_flowers.store.features import open_store
+from beam_flowers.store.lease import finish_begun
 from beam_flowers.store.missing import Missing
 from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
@@ -57,7 +58,7 @@ class Leaving(Protocol):
     """Which images leave."""
 
     def rows(self, names: pa.Table) -> pa.ChunkedArray:
-        """Return a mask of the rows that leave, of a table with columns `uri` and `root`."""
+        """Returns a mask of the rows that leave, of a table with columns `uri` and `root`."""
 
     def is_left(self, root: str) -> bool:
         """Tells if a root leaves the list of those that were listed."""
@@ -86,7 +87,7 @@ class Below:
     root: str
 
     def rows(self, names: pa.Table) -> pa.ChunkedArray:
-        """Return a mask of the rows that leave."""
+        """Returns a mask of the rows that leave."""
         return pc.or_(_below(names["uri"], self.root), _below(names["root"], self.root))
 
     def is_left(self, root: str) -> bool:
@@ -101,7 +102,7 @@ def forget(
     inner: Mapping[str, type[StoreRows]] = IMAGES_ONLY_SCORED,
     now: bool = False,
 ) -> Forgotten:
-    """Take rows and rejects out of a store: those of some images, or those of a backbone.
+    """Takes rows and rejects out of a store: those of some images, or those of a backbone.
 
     The images themselves are not touched. Vectors that leave are computed again if the images
     are embedded again.
@@ -123,6 +124,10 @@ def forget(
     """
     open_store(store)
     folders = {name: files.join(store, name) for name in inner}
+    if not dry_run:
+        # The next run would finish them, and bring back what is forgotten now.
+        for table in (store, *folders.values()):
+            finish_begun(table, by="forget")
     leaving: Leaving | Backbone = Missing()
     if root is not None:
         named = _named_backbone(root, (store, *folders.values()))
@@ -149,7 +154,7 @@ def forget(
 
 
 def _named_backbone(name: str, folders: Iterable[str]) -> Backbone | None:
-    """Return the backbone of that name, if the tables have one."""
+    """Returns the backbone of that name, if the tables have one."""
     held = [item for folder in folders for item in latest(folder).sections.items()]
     found = {
         section.fingerprint
@@ -168,7 +173,7 @@ def _named_backbone(name: str, folders: Iterable[str]) -> Backbone | None:
 def _forget(
     table: str, leaving: Leaving | Backbone, rows: type[StoreRows], *, dry_run: bool
 ) -> Forgotten:
-    """Take rows out of one table, whichever it is; return them as rows and rejects."""
+    """Takes rows out of one table, whichever it is; return them as rows and rejects."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
     if dry_run:
@@ -215,7 +220,7 @@ def _without(
     run: str,
     dry_run: bool,
 ) -> tuple[Manifest, tuple[str, ...]]:
-    """Return the version without the rows that leave, and the addresses of lost parts."""
+    """Returns the version without the rows that leave, and the addresses of lost parts."""
     if isinstance(leaving, Backbone):
         others = {k: s for k, s in base.sections.items() if not leaving.is_of(s)}
         return replace(base, sections=others, made={}), ()
@@ -248,8 +253,8 @@ def _remaining(
     rows: type[StoreRows],
     dry_run: bool,
 ) -> Part | None:
-    """Return the part as it is, one without the rows that leave, or None if none stay."""
-    names = read_part(place, part.name, ["uri", "root"])
+    """Returns the part as it is, one without the rows that leave, or None if none stay."""
+    names = read_part(place, part, ["uri", "root"])
     gone = leaving.rows(names)
     left = len(names) - (pc.sum(gone).as_py() or 0)
     if left == len(names):
@@ -265,7 +270,7 @@ def _remaining(
 
 
 def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
-    """Return a mask of the paths that are `root` or lie below it; a missing one does not."""
+    """Returns a mask of the paths that are `root` or lie below it; a missing one does not."""
     is_root = pc.equal(paths, root)
     return pc.fill_null(pc.or_(is_root, pc.starts_with(paths, files.join(root, ""))), False)
 

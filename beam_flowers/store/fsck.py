@@ -196,5 +196,5 @@ def _returned(place: Place, section: Section, sound: list[Part]) -> list[Part]:
 
 
 def _uris(place: Place, part: Part) -> list[str]:
-    uris: list[str] = pc.unique(read_part(place, part.name, ["uri"])["uri"]).to_pylist()
+    uris: list[str] = pc.unique(read_part(place, part, ["uri"])["uri"]).to_pylist()
     return uris

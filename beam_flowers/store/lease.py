@@ -16,8 +16,11 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from beam_flowers import files
-from beam_flowers.errors import BeamFlowersError, StoreError
+from beam_flowers.errors import BeamFlowersError, StoreError, StoreFieldError
+from beam_flowers.files.typed import Count, Form
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -74,6 +77,32 @@ class Withdrawn:
     """
 
     by: str
+
+
+class _Committing(msgspec.Struct, tag_field="state", tag="committing"):
+    """Types of the fields of a lease's file, see `Intent`."""
+
+    base: Count
+    exact: bool
+    manifest: msgspec.Raw
+
+
+class _Withdrawn(msgspec.Struct, tag_field="state", tag="withdrawn"):
+    by: str
+
+
+class _Beat(msgspec.Struct):
+    """Types of the fields of the file by which a run shows that it is alive."""
+
+    host: str
+    pid: Count
+    process: str
+
+
+_AGAIN = "delete it and run this again"
+_EITHER: Any = _Committing | _Withdrawn
+_FORM: Form[_Committing | _Withdrawn] = Form(_EITHER, StoreFieldError, _AGAIN)
+_BEAT = Form(_Beat, StoreFieldError, _AGAIN, most=1 << 16)
 
 
 def lease_uri(root: str, run: str) -> str:
@@ -138,6 +167,24 @@ def withdraw(root: str, run: str, by: str) -> Manifest | None:
     return manifest
 
 
+def finish_begun(root: str, by: str) -> None:
+    """Finishes the commits that killed runs of a table have begun.
+
+    Args:
+        root: folder of the table.
+        by: see `Withdrawn`.
+
+    Raises:
+        StoreError: a lease is damaged, or others committed first each time.
+    """
+    work = files.join(root, WORK)
+    for entry in list(files.list_folder(work)) if files.is_folder(work) else ():
+        run = entry.name.removeprefix("run-")
+        # A run that has ended well has no folder any more.
+        if run != entry.name and is_run(run) and files.exists(lease_uri(root, run)):
+            withdraw(root, run, by)
+
+
 def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
     intent = lease[1]
     return commit_on_newest(
@@ -164,23 +211,18 @@ def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
     """
     uri = lease_uri(root, run)
     try:
-        data = files.read_bytes(uri)
+        found = _FORM.read(files.read_document(uri, _FORM), uri)
     except FileNotFoundError:
         return None
-    try:
-        document = json.loads(data)
-        if document["state"] == "withdrawn":
-            return Withdrawn(str(document["by"]))
-        if document["state"] != "committing" or type(document["base"]) is not int:
-            raise ValueError(f"state {document['state']!r}, base {document['base']!r}")
-        manifest = decode_manifest(json.dumps(document["manifest"]).encode(), uri)
-        ((key, section),) = manifest.sections.items()
-        exact = document["exact"] is True
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise StoreError(f"{uri} is damaged ({error!r}); delete it and run this again") from error
+    if isinstance(found, _Withdrawn):
+        return Withdrawn(found.by)
+    manifest = decode_manifest(found.manifest, uri, "manifest")
+    if len(manifest.sections) != 1:
+        raise _FORM.wrong(uri, "manifest.sections", "expected one section")
     if manifest.run != run:
         raise StoreError(f"{uri} is the lease of another run; delete it and run this again")
-    intent = Intent(document["base"], section, manifest.counts, manifest.made, exact)
+    ((key, section),) = manifest.sections.items()
+    intent = Intent(found.base, section, manifest.counts, manifest.made, found.exact)
     return Place(root, key, section.fingerprint, run), intent
 
 
@@ -311,11 +353,10 @@ def _is_free(root: str, run: str, entries: list[files.Entry]) -> bool:
     if not any(entry.uri == beat for entry in entries):
         return False  # A pipeline of the user's own, which has no driver of ours.
     try:
-        found = json.loads(files.read_bytes(beat))
-        host, pid, process = found["host"], int(found["pid"]), found["process"]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = _BEAT.read(files.read_document(beat, _BEAT), beat)
+    except (OSError, StoreFieldError):
         return False
-    if host == socket.gethostname() and not _is_running(pid, process):
+    if found.host == socket.gethostname() and not _is_running(found.pid, found.process):
         return True
     return newest_change(entries) <= (storage_time(root) - STALE) * 1_000_000
 

@@ -97,7 +97,7 @@ class Going(NamedTuple):
 
 
 class Ledger:
-    """Fill it with `list_found` and `add_part`, `join` once, then ask.
+    """Fills it with `list_found` and `add_part`, `join` once, then ask.
 
     Attributes:
         hidden: files that were listed as such.
@@ -147,7 +147,7 @@ class Ledger:
         return row
 
     def leave_out(self, rows: Iterable[StoredRow]) -> None:
-        """Remove listed files that another table has, with the size and time that are listed.
+        """Removes listed files that another table has, with the size and time that are listed.
 
         Args:
             rows: that table's rows and rejects.
@@ -213,7 +213,7 @@ class Ledger:
         return {root: bool(may) for root, may in self._db.execute(sql.STRAY_ROOTS)}
 
     def take_out_ghosts(self, absent: Iterable[str]) -> None:
-        """Let rows go of which the run lists the contents elsewhere.
+        """Lets rows go of which the run lists the contents elsewhere.
 
         Args:
             absent: those of the stray roots that are not there any more.
@@ -226,11 +226,11 @@ class Ledger:
         return self._number(sql.UNDECIDED) > 0
 
     def going(self) -> Going:
-        """Count the rows that leave."""
+        """Counts the rows that leave."""
         return Going(*self._db.execute(sql.GOING).fetchone())
 
     def hold(self) -> None:
-        """Let all rows and rejects stay that were to leave."""
+        """Lets all rows and rejects stay that were to leave."""
         self._db.executescript(sql.HOLD)
 
     def absent_rows(self) -> dict[str, int]:
@@ -238,7 +238,7 @@ class Ledger:
         return dict(self._db.execute(sql.ABSENT))
 
     def empty(self) -> None:
-        """Forget what is stored, for another join with the same listing."""
+        """Forgets what is stored, for another join with the same listing."""
         self._db.executescript(sql.EMPTY)
 
     def doubt(self, unit_rows: int) -> None:
@@ -325,12 +325,12 @@ class Ledger:
             self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def add_reasons(self, rejects: Iterable[Reject]) -> None:
-        """Take in the files that another table has no row of, and why."""
+        """Takes in the files that another table has no row of, and why."""
         reasons = ((r.image.uri, *r[1:]) for r in rejects)
         self._db.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?, ?)", reasons)
 
     def keep_current_sources(self) -> None:
-        """Drop the sources of files that changed since; of several tables the first one stays."""
+        """Drops the sources of files that changed since; of several tables the first one stays."""
         self._db.executescript(sql.CURRENT)
 
     def reject_without_source(self) -> None:
@@ -351,7 +351,7 @@ class Ledger:
             yield part, [StoredRow(Image(*row[1:9]), row[9]) for row in rows]
 
     def sources(self) -> Iterator[tuple[str, str]]:
-        """Yield (sha256, `<place>/<part>`) of rows that a doubtful file may equal, by sha256."""
+        """Yields (sha256, `<place>/<part>`) of rows that a doubtful file may equal, by sha256."""
         return iter(self._db.execute(sql.SOURCES))
 
     def part_names(self) -> tuple[list[str], list[str]]:
@@ -372,7 +372,7 @@ class Ledger:
         return [StoredRow(Image(*row[:8]), row[8]) for row in cursor]
 
     def unchanged(self) -> Iterator[tuple[StoredRow, str]]:
-        """Yield the rows, as they would stay, of files that are read although they look unchanged.
+        """Yields the rows, as they would stay, of files that are read although they look unchanged.
 
         With each the part that has it; by uri.
         """

@@ -23,7 +23,7 @@ class Missing:
         self._names = lru_cache(maxsize=_REMEMBERED)(_names)
 
     def rows(self, names: pa.Table) -> pa.ChunkedArray:
-        """Return a mask of the rows that leave.
+        """Returns a mask of the rows that leave.
 
         Args:
             names: with columns `uri` and `root`.
@@ -59,7 +59,7 @@ def _names(folder: str) -> frozenset[str]:
 
 
 def _require_reachable(root: str) -> None:
-    """Check that a root is either there, with something in it, or certainly gone.
+    """Checks that a root is either there, with something in it, or certainly gone.
 
     Where a disk is not mounted, there is an empty folder.
     """

@@ -51,7 +51,7 @@ _RUN_FILE = (
 )
 _COMMIT = r"([0-9]{8,})\.json"
 CLOCK = "clock"
-"""Begin of the name below `__work` of the file by which `vacuum` asks a storage for its time."""
+"""Begins of the name below `__work` of the file by which `vacuum` asks a storage for its time."""
 PRESENT = "present"
 """Likewise of the file by which a run says that it uses a table; see `store.presence`."""
 
@@ -64,57 +64,57 @@ _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
 
 
 def is_part(name: str) -> bool:
-    """Tell if `name` is the name of a part of rows or of rejects."""
+    """Tells if `name` is the name of a part of rows or of rejects."""
     return bool(_ANY_PART.fullmatch(name))
 
 
 def is_run(text: str) -> bool:
-    """Tell if `text` is the id of a run."""
+    """Tells if `text` is the id of a run."""
     return bool(re.fullmatch(_RUN_ID, text))
 
 
 def writer_of(name: str) -> str:
-    """Return the id of the run that wrote a part; empty for one of before layout 4."""
+    """Returns the id of the run that wrote a part; empty for one of before layout 4."""
     found = _WRITER.fullmatch(name)
     return found[1] if found else ""
 
 
 def adopted_name(name: str, run: str) -> str:
-    """Return the name of a part that another run takes up."""
+    """Returns the name of a part that another run takes up."""
     head, _, content = name.removesuffix(".parquet").rpartition("-")
     head = head.removesuffix(f"-{writer_of(name)}") if writer_of(name) else head
     return f"{head}-{run}-{content[-16:]}.parquet"
 
 
 def is_section(key: str) -> bool:
-    """Tell if `key` is the folder of a section, `backbone=<name>-<8 hex>`; empty for scores."""
+    """Tells if `key` is the folder of a section, `backbone=<name>-<8 hex>`; empty for scores."""
     return key == "" or bool(re.fullmatch(_SECTION, key))
 
 
 def is_digest(text: str) -> bool:
-    """Tell if `text` is a sha256 in hex, as fingerprints are."""
+    """Tells if `text` is a sha256 in hex, as fingerprints are."""
     return bool(_DIGEST.fullmatch(text))
 
 
 def commit_version(name: str) -> int | None:
-    """Return the version that a file name in `__commits` stands for, or None if it is not one."""
+    """Returns the version that a file name in `__commits` stands for, or None if it is not one."""
     found = re.fullmatch(_COMMIT, name)
     version = int(found[1]) if found else 0
     return version if version and name == commit_name(version) else None
 
 
 def commit_name(version: int) -> str:
-    """Return the file name of a version's manifest."""
+    """Returns the file name of a version's manifest."""
     return f"{version:08d}.json"
 
 
 def published_name(version: int) -> str:
-    """Return the name of the empty file that says that a version is published whole."""
+    """Returns the name of the empty file that says that a version is published whole."""
     return f"{version:08d}.published"
 
 
 def is_reserved_file(relative: str) -> bool:
-    """Tell if a path below a table has the form of a file that we write to its reserved folders.
+    """Tells if a path below a table has the form of a file that we write to its reserved folders.
 
     Those are `__work`, `__commits`, `__retired` and `__rejects`; what is being written counts.
     """
@@ -132,6 +132,6 @@ def is_reserved_file(relative: str) -> bool:
 
 
 def _final(relative: str) -> str:
-    """Return the path that a file is renamed to once it is written."""
+    """Returns the path that a file is renamed to once it is written."""
     found = _TEMPORARY.fullmatch(relative)
     return found[1] + found[2] if found else relative

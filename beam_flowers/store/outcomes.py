@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
 
 from beam_flowers import files
-from beam_flowers.errors import StoreError
+from beam_flowers.errors import StoreFieldError
+from beam_flowers.files.typed import Count, Form, Items
 from beam_flowers.records import Seconds
-from beam_flowers.store.names import OUTCOMES, is_part
-from beam_flowers.store.parts import Part, Place
+from beam_flowers.store.names import OUTCOMES, is_digest
+from beam_flowers.store.parts import Part, PartFields, Place, checked_parts, foreign
 from beam_flowers.store.work_units import Unit, unpack
+
+Hashes = Sequence[tuple[int | None, str] | None] | None
+"""What a unit of doubtful files gives: sizes and digests, None for each that was not read."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,32 @@ class Settled(NamedTuple):
 
     Attributes:
         outcome: its parts and counts.
-        more: further results, JSON values only.
+        more: see `Hashes`.
     """
 
     outcome: Outcome
-    more: Any = None
+    more: Hashes = None
+
+
+class _SecondsFields(msgspec.Struct, forbid_unknown_fields=True):
+    read: float = 0.0
+    network: float = 0.0
+    write: float = 0.0
+
+
+class _Fields(msgspec.Struct, forbid_unknown_fields=True):
+    """Types of the fields of an outcome's file."""
+
+    parts: Annotated[list[PartFields], Items]
+    seconds: _SecondsFields
+    more: Annotated[list[tuple[Count | None, str] | None], Items] | None
+    computed: Count = 0
+    reused: Count = 0
+    reasons: dict[str, Count] = {}
+    unread: dict[str, Count] = {}
+
+
+_FORM = Form(_Fields, StoreFieldError, "run this again")
 
 
 def unit_key(unit: Unit | bytes | str) -> str:
@@ -75,7 +102,7 @@ def unit_key(unit: Unit | bytes | str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def settle(place: Place, outcome: Outcome, more: Any = None) -> Settled:
+def settle(place: Place, outcome: Outcome, more: Hashes = None) -> Settled:
     """Puts the result of a unit unless another attempt has; returns the one that is there."""
     seconds = outcome.seconds._asdict()
     document = {
@@ -99,26 +126,27 @@ def find_settled(place: Place, unit: str) -> Settled | None:
     """Returns what an earlier attempt of a unit gave, or None.
 
     Raises:
-        StoreError: the file holds something else.
+        StoreFieldError: the file holds something else.
     """
     uri = _uri(place, unit)
     try:
-        data = files.read_bytes(uri)
+        found = _FORM.read(files.read_document(uri, _FORM), uri)
     except FileNotFoundError:
         return None
-    try:
-        document = json.loads(data)
-        more = document.pop("more")
-        parts = tuple(Part(**part) for part in document.pop("parts"))
-        seconds = Seconds(**document.pop("seconds"))
-        outcome = Outcome(parts, **document, seconds=seconds, unit=unit)
-        names = [part.name for part in parts]
-        is_ours = all(isinstance(name, str) and is_part(name) for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StoreError(f"{uri} is damaged ({error!r}); run this again") from error
-    if not is_ours:
-        raise StoreError(f"{uri} names parts that this program never writes; run this again")
-    return Settled(outcome, more)
+    seconds = Seconds(found.seconds.read, found.seconds.network, found.seconds.write)
+    for index, hashed in enumerate(found.more or ()):
+        if hashed and not is_digest(hashed[1]):
+            raise foreign(uri, f"more[{index}][1]", hashed[1])
+    outcome = Outcome(
+        checked_parts(found.parts, uri, "parts"),
+        found.computed,
+        found.reused,
+        found.reasons,
+        seconds,
+        unit=unit,
+        unread=found.unread,
+    )
+    return Settled(outcome, found.more)
 
 
 def one_each(outcomes: Iterable[Outcome]) -> list[Outcome]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, BinaryIO, Protocol, cast
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,9 +17,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
-from beam_flowers.errors import PartDamagedError, PartLostError, StoreError
+from beam_flowers.errors import PartDamagedError, PartLostError, StoreError, StoreFieldError
+from beam_flowers.files.parquet import unpacked_too_far
+from beam_flowers.files.typed import Count
 from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
-from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_part, writer_of
+from beam_flowers.store.names import (
+    DAMAGED,
+    REJECTS,
+    RETIRED,
+    WORK,
+    is_digest,
+    is_part,
+    writer_of,
+)
+from beam_flowers.store.part_check import odd_schema, odd_values
 from beam_flowers.store.schema import (
     encoding_of,
     etags_of,
@@ -29,6 +41,8 @@ from beam_flowers.store.schema import (
 
 _REJECTS_PREFIX = "rejects-"
 _BLOCK = 1 << 20
+_TOLD = 200
+"""Characters of a foreign value that an error shows."""
 
 
 def holds_rejects(name: str) -> bool:
@@ -106,6 +120,50 @@ class Part:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
+class PartFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Types of the fields of a `Part` in a file that may come from anybody."""
+
+    name: str
+    rows: Count
+    digest: str
+    failures: Count = 0
+    bytes: Count | None = None
+    sha256: str | None = None
+
+
+def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[Part, ...]:
+    """Check parts from a file: a name becomes a path, a digest a number.
+
+    Args:
+        found: the parts.
+        file: address, for errors.
+        where: place of the list in the file.
+
+    Raises:
+        StoreFieldError: one has not the form of our own.
+    """
+    for index, part in enumerate(found):
+        if not is_part(part.name):
+            raise foreign(file, f"{where}[{index}].name", part.name)
+        if not is_digest(part.digest):
+            raise foreign(file, f"{where}[{index}].digest", part.digest)
+        if part.sha256 is not None and not is_digest(part.sha256):
+            raise foreign(file, f"{where}[{index}].sha256", part.sha256)
+    return tuple(Part(p.name, p.rows, p.digest, p.failures, p.bytes, p.sha256) for p in found)
+
+
+def foreign(file: str, field: str, value: object) -> StoreFieldError:
+    """Make the error about a field that no version of this program has written so."""
+    told = repr(value)
+    told = told if len(told) <= _TOLD else f"{told[:_TOLD]}..."
+    return StoreFieldError(
+        f"{file}: {field} is {told}, which this program never writes. Nothing was touched. Use "
+        "this table only if you know who made it; otherwise delete it",
+        file,
+        field,
+    )
+
+
 @dataclass(frozen=True)
 class Place:
     """Where one section of a table lies.
@@ -171,7 +229,7 @@ class Place:
 
 
 def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
-    """Return the place and the name of a part given as `<index in places>/<name>`."""
+    """Returns the place and the name of a part given as `<index in places>/<name>`."""
     index, _, name = source.partition("/")
     return places[int(index)], name
 
@@ -248,18 +306,57 @@ def encode(rows: pa.Table) -> bytes:
 
 
 @contextmanager
-def open_part(place: Place, name: str) -> Iterator[pq.ParquetFile]:
-    """The part, wherever it lies now, its footer read.
+def open_part(
+    place: Place, part: Part | str, wanted: Sequence[str] = ()
+) -> Iterator[pq.ParquetFile]:
+    """The part, wherever it lies now, its footer read and compared with what we write.
+
+    Args:
+        place: of the section.
+        part: as the manifest describes it, or its name where none does.
+        wanted: columns that it has to have, beside those that all parts of its kind have.
 
     Raises:
         PartLostError: it is nowhere.
         PartDamagedError: it cannot be read as it was written; also from what the part is asked
             for inside of the `with`.
     """
+    name = part if isinstance(part, str) else part.name
     with _open(place, name) as file, _damage_named(place, name):
-        yield pq.ParquetFile(
-            file, pre_buffer=not files.is_local(place.root), page_checksum_verification=True
-        )
+        yield _checked(place, part, file, wanted)
+
+
+def _checked(
+    place: Place, part: Part | str, file: Any, wanted: Sequence[str] = ()
+) -> pq.ParquetFile:
+    """Opens the file of a part.
+
+    Raises:
+        PartDamagedError: it is none that we write, or another one than the manifest says.
+    """
+    name = part if isinstance(part, str) else part.name
+    opened = pq.ParquetFile(
+        file, pre_buffer=not files.is_local(place.root), page_checksum_verification=True
+    )
+    size, rows = file.seek(0, io.SEEK_END), opened.metadata.num_rows
+    reason = odd_schema(opened.schema_arrow, place.section, holds_rejects(name), wanted)
+    reason = reason or unpacked_too_far(opened, file, size)
+    if isinstance(part, Part) and rows != part.rows:
+        reason = reason or f"it has {rows} rows, its manifest says {part.rows}"
+    if reason:
+        raise damage(place, name, reason)
+    return opened
+
+
+def _sound(place: Place, name: str, rows: pa.Table) -> pa.Table:
+    """Returns rows if their values can be ours.
+
+    Raises:
+        PartDamagedError: they cannot.
+    """
+    if reason := odd_values(rows):
+        raise damage(place, name, reason)
+    return rows
 
 
 @contextmanager
@@ -299,7 +396,7 @@ def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
         PartLostError: it is nowhere.
         PartDamagedError: it is another file.
     """
-    rows = _rows_in(place, part.name, _read_bytes(place, part))
+    rows = _rows_in(place, part, _read_bytes(place, part))
     if part.sha256 is None and kind and f"{kind.digest(rows):064x}" != part.digest:
         raise damage(place, part.name, "its rows are not those of the manifest")
     return rows
@@ -373,10 +470,11 @@ class _Steady(io.RawIOBase):
         return len(data)
 
 
-def read_part(place: Place, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_part(place: Place, part: Part | str, columns: Sequence[str] | None = None) -> pa.Table:
     """The part's rows, wherever it lies now."""
-    with open_part(place, name) as part:
-        return part.read(list(columns) if columns else None)
+    name = part if isinstance(part, str) else part.name
+    with open_part(place, part, columns or ()) as opened:
+        return _sound(place, name, opened.read(list(columns) if columns else None))
 
 
 def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iterator[str]:
@@ -388,13 +486,14 @@ def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iter
 
 
 def iterate_part(
-    place: Place, name: str, columns: Sequence[str], rows: int = 65_536
+    place: Place, part: Part | str, columns: Sequence[str], rows: int = 65_536
 ) -> Iterator[pa.Table]:
     """The part's rows, so many at a time; columns that the part lacks are left out."""
-    with open_part(place, name) as part:
-        present = [c for c in columns if c in part.schema_arrow.names]
-        for batch in part.iter_batches(rows, columns=present):
-            yield pa.Table.from_batches([batch])
+    name = part if isinstance(part, str) else part.name
+    with open_part(place, part) as opened:
+        present = [c for c in columns if c in opened.schema_arrow.names]
+        for batch in opened.iter_batches(rows, columns=present):
+            yield _sound(place, name, pa.Table.from_batches([batch]))
 
 
 def work_parts(place: Place) -> list[str]:
@@ -406,13 +505,14 @@ def work_parts(place: Place) -> list[str]:
     return sorted(name for name in found if is_part(name))
 
 
-def _rows_in(place: Place, name: str, data: bytes) -> pa.Table:
+def _rows_in(place: Place, part: Part | str, data: bytes) -> pa.Table:
+    name = part if isinstance(part, str) else part.name
     with _damage_named(place, name):
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        file = _checked(place, part, pa.BufferReader(data))
         # A process that ends right after Arrow's threads have read is aborted now and then on a
         # busy machine ("terminate called without an active exception", 8 of 1,000 runs, pyarrow
         # 25).
-        return file.read(use_threads=False)
+        return _sound(place, name, file.read(use_threads=False))
 
 
 def describe_part(place: Place, name: str, kind: RowKind) -> Part:

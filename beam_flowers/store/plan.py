@@ -17,7 +17,7 @@ import pyarrow as pa
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError
 from beam_flowers.images.formats import FORMATS
-from beam_flowers.images.rules import CRASHED, changed_rules, is_outdated
+from beam_flowers.images.rules import BY_INSTALLATION, changed_rules, is_outdated
 from beam_flowers.records import NOT_AN_IMAGE, READ, added
 from beam_flowers.store.commits import (
     Manifest,
@@ -180,7 +180,9 @@ def _outdated(table: pa.Table) -> list[bool]:
     """For each row or reject, if the rules have changed that it was made by."""
     changed = changed_rules(rules_of(table.schema))
     is_of_rejects = "stage" in table.schema.names
-    if not changed and not (is_of_rejects and CRASHED in table["error_class"].unique().to_pylist()):
+    if not changed and not (
+        is_of_rejects and BY_INSTALLATION & {*table["error_class"].unique().to_pylist()}
+    ):
         return [False] * len(table)
     if is_of_rejects:
         verdicts = (table[name].to_pylist() for name in ("stage", "error_class", "message"))
@@ -287,7 +289,7 @@ def _standing_parts(
     section: Section,
     described: Mapping[str, Part],
 ) -> tuple[list[Part], list[str]]:
-    """Return the parts that stay, with all rejects known now, and names of those to write again."""
+    """Returns the parts that stay, with all known rejects, and names of those to write again."""
     whole, partly = ledger.part_names()
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
@@ -297,7 +299,7 @@ def _standing_parts(
 
 
 def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
-    """Let ghosts leave, and all others stay if they are too many.
+    """Lets ghosts leave, and all others stay if they are too many.
 
     Returns:
         The counts of what stays therefore, and `Plan.undecided`.

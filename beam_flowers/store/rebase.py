@@ -224,6 +224,6 @@ def _uris(place: Place, parts: Iterable[Part]) -> npt.NDArray[np.int64]:
 
     Two uris of one number, which is very rare, cost a plan.
     """
-    tables = (table for part in parts for table in iterate_part(place, part.name, ["uri"]))
+    tables = (table for part in parts for table in iterate_part(place, part, ["uri"]))
     numbers = [np.array(list(map(hash, table["uri"].to_pylist())), np.int64) for table in tables]
     return np.concatenate([np.empty(0, np.int64), *numbers])

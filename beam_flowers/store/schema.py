@@ -190,7 +190,7 @@ def with_etags(rows: pa.Table, etags: Mapping[str, str | None]) -> pa.Table:
 
 
 def etags_of(schema: pa.Schema) -> dict[str, str]:
-    """Read the ETags that `with_etags` kept, by uri; none if they are no such thing."""
+    """Reads the ETags that `with_etags` kept, by uri; none if they are no such thing."""
     data = (schema.metadata or {}).get(_ETAGS.encode())
     if data is None:
         return {}
@@ -239,7 +239,7 @@ def rules_record() -> dict[str, str]:
 
 
 def rules_of(schema: pa.Schema) -> dict[str, int]:
-    """Read the versions of the rules that rows or rejects with this schema were made by.
+    """Reads the versions of the rules that rows or rejects with this schema were made by.
 
     A part from before there were any has none: that is 1 of each.
     """

@@ -152,7 +152,7 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
 
 
 def own_entries(root: str) -> Iterator[files.Entry]:
-    """Yield the files of a table, without damaged ones and those of the tables inside of it."""
+    """Yields the files of a table, without damaged ones and those of the tables inside of it."""
     inner = {files.join(root, name) for name in (*INNER, DAMAGED)}
     for entry in files.walk(root, lambda folder: folder not in inner):
         relative = files.relative(entry.uri, root)
@@ -162,7 +162,7 @@ def own_entries(root: str) -> Iterator[files.Entry]:
 
 
 def _group(relative: str) -> str | None:
-    """Return the name of the group that a file is kept or deleted with; None if it is not ours.
+    """Returns the name of the group that a file is kept or deleted with; None if it is not ours.
 
     All files of a run go together, as do the unfinished parts of one fingerprint: while a run adds
     to them, those that it wrote long ago are still needed.

@@ -33,7 +33,7 @@ def plan_whole(
     rejects: list[Part] = []
     reasons: Counter[str] = Counter()
     for part in stored.rejects:
-        rows = read_part(source, part.name)
+        rows = read_part(source, part)
         rejects.append(write_part(place, RejectRows(), rows))
         reasons.update(rows["error_class"].to_pylist())
     units = tuple(Unit("", 0, f"0/{part.name}", part.rows) for part in stored.rows)
@@ -55,5 +55,5 @@ def stored_labels(source: Place, stored: Section) -> list[str]:
     """The labels of a store's rows."""
     found: set[str] = set()
     for part in stored.rows:
-        found.update(pc.unique(read_part(source, part.name, ["label"])["label"]).to_pylist())
+        found.update(pc.unique(read_part(source, part, ["label"])["label"]).to_pylist())
     return sorted(label for label in found - {None} if label)

@@ -18,9 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from beam_flowers import files
-from beam_flowers.errors import WorkerError
+from beam_flowers.errors import StoreFieldError, WorkerError
+from beam_flowers.files.typed import Form
 from beam_flowers.store.ledger import Ledger, StoredRow
-from beam_flowers.store.parts import Part, Place
+from beam_flowers.store.parts import Part, PartFields, Place, checked_parts
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_table
 
 _MOST_IN_PARTITION = 200_000
@@ -186,7 +187,7 @@ def write_sources(
 def write_unchanged(
     place: Place, rows: Iterable[tuple[StoredRow, str]], described: Mapping[str, Part]
 ) -> None:
-    """Write the rows that stay if their files cannot be read, with the parts that have them.
+    """Writes the rows that stay if their files cannot be read, with the parts that have them.
 
     Args:
         place: of the run.
@@ -205,7 +206,7 @@ def write_unchanged(
 
 
 def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
-    """Find the rows of some files that `write_unchanged` wrote.
+    """Finds the rows of some files that `write_unchanged` wrote.
 
     Returns:
         By part, in `IMAGE_SCHEMA`.
@@ -217,7 +218,7 @@ def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
     found = pq.read_table(files.open_read(uri), filters=[("uri", "in", list(uris))])
     parts = dict(zip(found["part"].to_pylist(), found["described"].to_pylist(), strict=True))
     return {
-        Source(name, _described(text)): found.filter(pc.equal(found["part"], name)).select(
+        Source(name, _described(text, uri)): found.filter(pc.equal(found["part"], name)).select(
             IMAGE_SCHEMA.names
         )
         for name, text in sorted(parts.items())
@@ -226,16 +227,22 @@ def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
 
 def read_sources(place: Place, index: int) -> dict[str, Source]:
     """The parts of the stored rows in one partition, by the digest of their content."""
-    with pq.ParquetFile(files.open_read(place.run_file("sources.parquet"))) as file:
+    uri = place.run_file("sources.parquet")
+    with pq.ParquetFile(files.open_read(uri)) as file:
         rows = file.read_row_group(index)
     decode = lru_cache(maxsize=None)(_described)
     columns = (rows[name].to_pylist() for name in rows.schema.names)
-    return {sha: Source(name, decode(text)) for sha, name, text in zip(*columns, strict=True)}
+    return {sha: Source(name, decode(text, uri)) for sha, name, text in zip(*columns, strict=True)}
 
 
 def _description(part: Part | None) -> str | None:
     return json.dumps(part.as_dict()) if part else None
 
 
-def _described(text: str | None) -> Part | None:
-    return Part(**json.loads(text)) if text else None
+def _described(text: str | None, uri: str) -> Part | None:
+    if not text:
+        return None
+    return checked_parts([_PART.read(text.encode(), uri)], uri, "described")[0]
+
+
+_PART = Form(PartFields, StoreFieldError, "run this again")

@@ -1,4 +1,4 @@
-"""All of Beam but its file systems: transforms, plans, workers, runners.
+"""Puts the package into Beam: transforms, plans, checks of workers, runners.
 
 The names below are imported when first asked for: modules of this package that a run needs before
 Beam is imported (`preflight`, `prefetch`) must not wait two seconds for it.

@@ -1,4 +1,4 @@
-"""Our transforms as pipelines in Beam YAML use them: from rows to rows, settings as plain values.
+"""Gives Beam YAML our transforms: from rows to rows, with settings as plain values.
 
 A pipeline names those it uses below `providers:`, with `type: python`. `error_handling` is that of
 Beam YAML: with `{output: NAME}` the files that give no row come out as NAME, see `RejectRow`;
@@ -19,7 +19,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.records import Reject
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K
 from beam_flowers.store.parts import read_part
 from beam_flowers.store.schema import bottlenecks_of
@@ -52,16 +52,21 @@ class FindImages(beam.PTransform):
     Args:
         sources: folders, quoted globs, lists, manifests or pictures.
         error_handling: where files go that the listing rejects.
+        manifest_schemes: such as `s3`, that rows of manifests and lists may name besides local
+            files and the scheme of the manifest.
     """
 
     sources: Sequence[str]
     error_handling: ErrorHandling = None
+    manifest_schemes: Sequence[str] = ()
 
     _yaml_requires_inputs = False
 
     def expand(self, pbegin: PBegin) -> Any:
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
-        found = pbegin | transforms.FindImages(sources)
+        schemes = self.manifest_schemes
+        schemes = [schemes] if isinstance(schemes, str) else schemes
+        found = pbegin | transforms.FindImages(sources, schemes)
         rows = found.images | "Rows" >> beam.Map(image_row).with_output_types(ImageRow)
         return with_errors(rows, found.rejects, self.error_handling)
 
@@ -154,8 +159,8 @@ class _Labelling(beam.PTransform):
         folders = [self.model] if isinstance(self.model, str) else self.model
         return [read_bundle(files.absolute(folder)) for folder in folders]
 
-    def rule(self) -> Rule:
-        return Rule(self.threshold, self.min_margin, self.target_precision)
+    def rule(self) -> AcceptanceRule:
+        return AcceptanceRule(self.threshold, self.min_margin, self.target_precision)
 
 
 @dataclass
@@ -199,14 +204,14 @@ class ScoreImages(_Labelling):
 
 
 def resolved(backbone: str | Mapping[str, Any]) -> ResolvedBackbone:
-    """The backbone that a setting names."""
+    """Returns the backbone that a setting names."""
     return resolve(backbone) if isinstance(backbone, str) else resolve(**backbone)
 
 
 def with_errors(
     rows: PCollection[Any], rejects: PCollection[Reject], error_handling: ErrorHandling
 ) -> Any:
-    """Rows and rejects as Beam YAML wants them; without `error_handling` a reject is an error.
+    """Returns rows and rejects as Beam YAML wants them; without `error_handling` a reject raises.
 
     Raises:
         InputError: `error_handling` has another setting than `output`.

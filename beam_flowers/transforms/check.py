@@ -1,4 +1,4 @@
-"""A small job that finds out what each worker has and can: what `beam-flowers check` runs."""
+"""Runs a small job that tells the hardware, versions and arithmetic of each worker."""
 
 from __future__ import annotations
 
@@ -43,20 +43,20 @@ FINDINGS = "findings.json"
 
 @dataclass(frozen=True)
 class Finding:
-    """What one worker process found while it had one picture in hand.
+    """Holds the findings of one worker process, made with one image.
 
     Attributes:
-        host: its name.
+        host: name of the machine.
         pid: process id.
         versions: see `transforms.preflight.versions`.
         cores: that the process may keep busy.
-        threads: that read, decode and compute in it.
-        engine: what runs the network, and its precision.
-        loading: seconds until the network was there; 0 where it was already.
-        seconds: from the picture's address to its vector.
-        megabytes: most memory that the process had so far (resident set).
-        vector: digest of the vector of a photograph that ships with the package.
-        problem: what is wrong; empty if nothing is.
+        threads: number of them that read, decode and compute in it.
+        engine: the library that runs the backbone, and its precision.
+        loading: seconds until the backbone was loaded; 0 if it was loaded before.
+        seconds: from the image's uri to its embedding.
+        megabytes: peak memory of the process so far (resident set).
+        vector: digest of the embedding of an image that ships with the package.
+        problem: the fault; empty if there is none.
     """
 
     host: str
@@ -74,12 +74,12 @@ class Finding:
 
 @dataclass
 class CheckWorkers(beam.PTransform):
-    """Pictures → a `Finding` each, by whatever workers they get to; all as JSON in `FINDINGS`.
+    """Makes a `Finding` of each image on the worker that it gets to; writes all to `FINDINGS`.
 
     Attributes:
-        place: where to write.
-        backbone: to compute with.
-        pictures: one for each probe; None stands for a photograph of the package.
+        place: folder for the JSON file `FINDINGS`.
+        backbone: the pre-trained network.
+        pictures: one for each probe; None stands for an image of the package.
     """
 
     place: Place
@@ -122,7 +122,7 @@ class _Report(beam.DoFn):
 
 
 def probe(setup: Setup, picture: Image | None) -> Finding:
-    """What this process is, and whether it can compute the vector of `picture`."""
+    """Describes this process, and tries to compute the embedding of `picture`."""
     backbone = setup.backbones[0]
     loading = seconds = 0.0
     vector, problem = "", setup.problem()
@@ -165,7 +165,7 @@ def _compute(backbone: ResolvedBackbone, picture: Image | None) -> str:
 
 
 def _vector_of_the_packages(backbone: ResolvedBackbone) -> str:
-    """Hex digest of a vector that every worker can compute: equal ones mean equal arithmetic."""
+    """Returns the hex digest of an embedding: equal ones mean equal arithmetic."""
     flowers = resources("beam_flowers") / "data" / "flowers" / "unseen"
     with as_file(flowers) as folder:
         path = min(str(p) for p in folder.rglob("*.jpg"))

@@ -1,4 +1,4 @@
-"""The transform that computes vectors."""
+"""Computes embeddings in a pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BLOCK = 128
 
 
 class Computed(NamedTuple):
-    """The outputs of `ComputeBottlenecks`."""
+    """Holds the outputs of `ComputeBottlenecks`."""
 
     bottlenecks: PCollection[Bottleneck]
     rejects: PCollection[Reject]

@@ -65,14 +65,15 @@ from beam_flowers.transforms.start_ahead import StartAhead
 
 
 class VectorKind(RowKind, Protocol):
-    """Rows that follow from the vectors of a store."""
+    """Makes rows from the vectors of a store."""
 
+    @property
+    def image_columns(self) -> tuple[str, ...]: ...
     def stored(self, images: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table: ...
 
 
 _MOST_AHEAD = 4
 
-_SCORED = ["uri", "sha256", "bytes", "modified", "vector"]
 _SCORED_ROWS = 1024
 """Of a part of 10,000 at once: half the memory, as fast."""
 
@@ -123,7 +124,7 @@ class Step(beam.DoFn):
 def attempted(
     setup: Setup, function: Callable[..., Iterable[Any]], *arguments: Any, **named: Any
 ) -> Iterator[Any]:
-    """What `function` gives; or, where the worker is at fault, an `Outcome` that says so."""
+    """Returns the result of `function`, or an `Outcome` that names a fault of the worker."""
     problem = setup.problem()
     try:
         if not problem:
@@ -142,7 +143,7 @@ def attempted(
 
 
 def read_images(unit: Unit | bytes) -> list[Image]:
-    """The files of a unit.
+    """Returns the files of a unit.
 
     Raises:
         WorkerError: this worker does not see them.
@@ -186,7 +187,7 @@ def write_results(
 def keep_rows(
     place: Place, kind: RowKind, uris: Sequence[str]
 ) -> tuple[list[str], list[Part], Counter[str]]:
-    """Write the rows and rejects again that files have which the plan calls unchanged.
+    """Writes the stored rows and rejects of unchanged files again.
 
     Args:
         place: the section.
@@ -297,7 +298,7 @@ def hash_unit(
     if settled.outcome.parts:
         yield TaggedOutput(OUTCOMES, settled.outcome)
     blocks: dict[int, list[Hashed]] = defaultdict(list)
-    for image, found in zip(images, settled.more, strict=True):
+    for image, found in zip(images, settled.more or (), strict=True):
         if found:
             size, sha256 = found
             hashed = Hashed(image._replace(bytes=size), sha256)
@@ -309,7 +310,7 @@ def hash_unit(
 def settle_partition(
     keyed: tuple[int, Iterable[bytes]], place: Place, unit_rows: int
 ) -> Iterator[bytes | TaggedOutput]:
-    """Hashed files → files still to embed, copies together; (part, files) of known content.
+    """Yields the files still to embed, copies together, and (part, files) of known content.
 
     What the manifest says of a part travels with its files.
     """
@@ -336,7 +337,7 @@ def settle_partition(
 def copy_rows(
     keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind, others: Sequence[Place] = ()
 ) -> Iterator[Outcome]:
-    """Write rows of moved or copied files with the vectors that a part has.
+    """Writes rows of moved or copied files with the vectors of a part.
 
     Args:
         keyed: the part as `<place>/<name>`, and the files.
@@ -392,21 +393,22 @@ def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorK
     Raises:
         StoreError: the sections differ by now.
     """
-    rows = pa.concat_tables(kind.stored(*piece) for piece in _pieces(unit, sources))
+    rows = pa.concat_tables(kind.stored(*piece) for piece in _pieces(unit, sources, kind))
     return Outcome(write_parts(place, kind, rows), reused=len(rows) // kind.rows_each)
 
 
 def _pieces(
-    unit: Unit, sources: Sequence[Place]
+    unit: Unit, sources: Sequence[Place], kind: VectorKind
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.float32]]]:
-    """Rows and vectors of a unit, a few at a time where it is all of a part."""
+    """Yields rows and vectors of a unit, a few at a time if it is all of a part."""
+    columns = [*kind.image_columns, "vector"]
     named = [located(source, sources) for source in unit.source.split("+")]
     if not unit.file:
-        for some in iterate_part(*named[0], _SCORED, _SCORED_ROWS):
+        for some in iterate_part(*named[0], columns, _SCORED_ROWS):
             yield some, vectors_of(some)
         return
     uris = read_unit(unit)["uri"]
-    parts = [read_part(*part, _SCORED) for part in named]
+    parts = [read_part(*part, columns) for part in named]
     tables = [part.take(find_rows(part, uris, "uri")) for part in parts]
     images, vectors = tables[0], [vectors_of(table) for table in tables]
     if any(not table["sha256"].equals(images["sha256"]) for table in tables):

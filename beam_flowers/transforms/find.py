@@ -28,14 +28,14 @@ Source: TypeAlias = Image | str | ReadableFile | FileMetadata
 
 
 class Found(NamedTuple):
-    """The outputs of `FindImages`."""
+    """Holds the outputs of `FindImages`."""
 
     images: PCollection[Image]
     rejects: PCollection[Reject]
 
 
 class Contents(NamedTuple):
-    """The outputs of `ReadImages`."""
+    """Holds the outputs of `ReadImages`."""
 
     contents: PCollection[tuple[Image, bytes]]
     rejects: PCollection[Reject]

@@ -10,10 +10,10 @@ import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
 from beam_flowers.backbones.joined import Backbones, several
-from beam_flowers.head.networks import networks_of, require_networks
+from beam_flowers.head.backbones import backbones_of, require_backbones
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Reject, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.transforms.compute import ComputeBottlenecks
@@ -22,7 +22,7 @@ from beam_flowers.transforms.find import Source
 
 @dataclass
 class ScoreBottlenecks(beam.PTransform):
-    """Labels vectors: gives a `Score` for each model.
+    """Gives each vector a `Score` by each model.
 
     Attributes:
         models: the model, or several of one backbone.
@@ -32,7 +32,7 @@ class ScoreBottlenecks(beam.PTransform):
 
     models: Models
     top_k: int = TOP_K
-    rule: Rule | None = None
+    rule: AcceptanceRule | None = None
 
     def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
         kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
@@ -40,7 +40,7 @@ class ScoreBottlenecks(beam.PTransform):
 
 
 class Scored(NamedTuple):
-    """The outputs of `ScoreImages`."""
+    """Holds the outputs of `ScoreImages`."""
 
     scores: PCollection[Score]
     rejects: PCollection[Reject]
@@ -48,7 +48,7 @@ class Scored(NamedTuple):
 
 @dataclass
 class ScoreImages(beam.PTransform):
-    """Labels images: gives a `Score` for each model; one that gives none comes out as a `Reject`.
+    """Gives each image a `Score` by each model, or a `Reject`.
 
     Takes what `ComputeBottlenecks` takes.
 
@@ -64,13 +64,13 @@ class ScoreImages(beam.PTransform):
     models: Models
     backbone: Backbones | None = None
     top_k: int = TOP_K
-    rule: Rule | None = None
+    rule: AcceptanceRule | None = None
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, images: PCollection[Source]) -> Scored:
         bundle = bundles_of(self.models)[0]
-        networks = several(self.backbone) if self.backbone else networks_of(bundle)
-        require_networks(networks, bundle)
+        networks = several(self.backbone) if self.backbone else backbones_of(bundle)
+        require_backbones(networks, bundle)
         computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
         scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
         scores = computed.bottlenecks | "Label" >> scoring

@@ -1,4 +1,4 @@
-"""Beam's own flags, as its options declare them."""
+"""Parses Beam's own flags, as its options declare them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FILE_SYSTEMS = (
 
 
 def pipeline_options(flags: Sequence[str]) -> beam.PipelineOptions:
-    """Beam's options from flags; without `--runner`, the pipeline runs in this process.
+    """Returns Beam's options from flags; without `--runner`, the pipeline runs in this process.
 
     Raises:
         InputError: Beam knows no such flag, which it would pass over with a warning.
@@ -39,7 +39,7 @@ def pipeline_options(flags: Sequence[str]) -> beam.PipelineOptions:
 
 
 def beam_actions() -> dict[str, argparse.Action]:
-    """All of Beam's options by flag."""
+    """Returns all of Beam's options by flag."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for options in beam.PipelineOptions.__subclasses__():
         options._add_argparse_args(parser)
@@ -47,7 +47,7 @@ def beam_actions() -> dict[str, argparse.Action]:
 
 
 def file_system_actions() -> dict[str, argparse.Action]:
-    """The options of Beam's file systems by flag."""
+    """Returns the options of Beam's file systems by flag."""
     parser = argparse.ArgumentParser(add_help=False)
     for options in _FILE_SYSTEMS:
         options._add_argparse_args(parser)

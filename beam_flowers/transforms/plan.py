@@ -1,6 +1,6 @@
-"""The steps of the two pipelines, embed and score: a plan's units → parts → one commit.
+"""Wires the two pipelines, embed and score: a plan's units become parts and one commit.
 
-This module only wires; whatever deserves a test of its own is elsewhere.
+The functions of the steps are in other modules, where they have tests of their own.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class CommitPlan(beam.PTransform):
 
 @dataclass
 class RewriteParts(beam.PTransform):
-    """The parts that lose or change rows → outcomes."""
+    """Rewrites the parts that lose or change rows; gives their outcomes."""
 
     plan: Plan
     kind: RowKind
@@ -195,12 +195,12 @@ class ScorePlan(beam.PTransform):
 
 
 def _as_sent(kind: Any, place: Place) -> Any:
-    """The kind as steps hold it: the models of a score table go by a file."""
+    """Returns the kind for steps: the models of a score table go by a file."""
     return kind.filed(place.run_file("models")) if isinstance(kind, ScoreRows) else kind
 
 
 def step(setup: Setup, function: Callable[..., Iterable[Any]], **arguments: Any) -> beam.PTransform:
-    """`function` over elements, on workers that are set up as the driver; see `dofns.Step`."""
+    """Applies `function` to elements, on workers that fit the driver; see `dofns.Step`."""
     return beam.ParDo(dofns.Step(setup, function, **arguments))
 
 

@@ -1,7 +1,7 @@
-"""Work for the threads while Beam is imported and the pipeline is built.
+"""Computes the first units while Beam is imported and the pipeline is built.
 
-That takes one core a second or more, in which the others had nothing to do: of two thousand
-pictures and a fast network a tenth of the time (benchmarks/RESULTS.md, P9).
+That takes one core a second or more, in which the others were idle: a tenth of the time of two
+thousand images with a fast backbone (benchmarks/RESULTS.md, P9).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a worker has to have in common with the driver, proved before it touches a picture."""
+"""Compares each worker with the driver before it reads an image."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ PATIENCE = "BEAM_FLOWERS_WORKER_TIMEOUT"
 
 
 def patience() -> float:
-    """Seconds; see `PATIENCE`. Ten minutes by default."""
+    """Returns the seconds of `PATIENCE`, ten minutes by default."""
     return float(os.environ.get(PATIENCE, "600"))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What the driver of a run has. Small and picklable.
+    """Describes the driver of a run. Small and picklable.
 
     Attributes:
         place: where the run writes; its `run_file`s hold the nonce and the workers' answers.
@@ -71,9 +71,9 @@ class Setup:
     pulse: float
 
     def problem(self) -> str:
-        """Why this process must not work for the run, with its host's name; empty if it may.
+        """Returns the reason why this process must not work for the run; empty if it may.
 
-        Found out once a process, which takes its share of the cores at that.
+        The check runs once a process, which takes its share of the cores then.
         """
         return _problem(self)
 
@@ -84,7 +84,7 @@ def expected_setup(
     backbones: Sequence[ResolvedBackbone] = (),
     readable: Sequence[str] = (),
 ) -> Setup:
-    """The setup of this process, the driver's; writes the nonce.
+    """Returns the setup of this process, the driver, and writes the nonce.
 
     Args:
         place: where the run writes.
@@ -108,7 +108,7 @@ def expected_setup(
 
 
 def processes_on_a_host(options: Mapping[str, Any]) -> int:
-    """Worker processes that Beam's options put on one machine; 1 where they do not say."""
+    """Returns the worker processes on one machine by Beam's options; 1 if they do not say."""
     if options.get("direct_running_mode") == "multi_processing":
         return int(options.get("direct_num_workers") or hardware.cores())
     return int(options.get("sdk_worker_parallelism") or 1)
@@ -116,7 +116,7 @@ def processes_on_a_host(options: Mapping[str, Any]) -> int:
 
 @lru_cache(maxsize=1)
 def versions() -> tuple[tuple[str, str], ...]:
-    """What vectors, parts and pickled steps depend on: name → version, as far as installed."""
+    """Returns the installed versions by name on which vectors, parts and pickled steps depend."""
     python = ".".join(platform.python_version_tuple()[:2])
     packages = ((name, _version(name)) for name in _PACKAGES)
     return (("python", python), ("beam-flowers", _own_version()), *packages)
@@ -132,7 +132,7 @@ def _version(package: str) -> str:
 
 
 def _own_version() -> str:
-    """A digest of the whole package's sources: two states of it may have one version."""
+    """Returns a digest of the whole package's sources: two states of it may have one version."""
     folder, digest = Path(beam_flowers.__file__).parent, hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(f"{path.relative_to(folder).as_posix()}\n".encode() + path.read_bytes())
@@ -157,7 +157,7 @@ def _other_versions(setup: Setup) -> Iterator[str]:
 
 
 def _unseen_store(setup: Setup) -> Iterator[str]:
-    """Whether the nonce is there; whoever finds it answers."""
+    """Looks for the nonce, answers if it is there, and else yields the reason why not."""
     uri = setup.place.run_file(_NONCE)
     try:
         found = files.read_bytes(uri).decode("ascii", "replace")
@@ -174,7 +174,7 @@ def _unseen_store(setup: Setup) -> Iterator[str]:
 
 
 def sees_store(setup: Setup) -> bool:
-    """Whether this process sees the same place as the driver."""
+    """Tells if this process sees the same place as the driver."""
     return not list(_unseen_store(setup))
 
 
@@ -202,7 +202,7 @@ def _go_on_beating(setup: Setup) -> None:
 
 
 def signs_of_life(place: Place) -> frozenset[tuple[str, Any]]:
-    """What changes as long as a worker of the run is alive, in this process or elsewhere."""
+    """Returns a value that changes while a worker of the run is alive, here or elsewhere."""
     here = {("here", time.monotonic())} if place.run in _ANSWERED_HERE else set()
     folder = place.run_file(_ANSWERS)
     answers = files.list_folder(folder) if files.is_folder(folder) else ()
@@ -247,7 +247,7 @@ def require_seen(images: Sequence[Image]) -> None:
 
 
 def unfit(problems: Iterable[str]) -> WorkerError:
-    """The error of a run that met workers which are not set up as the driver is."""
+    """Returns the error of a run whose workers differ from the driver."""
     return WorkerError(
         f"nothing was committed, since there are workers that are not set up as this machine is. "
         f"{'. '.join(sorted(set(problems)))}. Mend it there (one image for all is the surest), "

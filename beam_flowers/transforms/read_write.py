@@ -17,7 +17,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing
 from beam_flowers.records import Bottleneck, Reject, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import Layout, ScoreRows
 from beam_flowers.scoring.table_folder import check_table_folder
@@ -35,7 +35,7 @@ Rows: TypeAlias = StoreRows | ScoreRows
 
 
 class StoredPart(NamedTuple):
-    """A part of a store to read."""
+    """Names a part of a store to read."""
 
     place: Place
     name: str
@@ -127,6 +127,8 @@ class WriteScores(beam.PTransform):
         models: those that gave the scores.
         top_k: labels a row; those of the scores beyond it are left out.
         rule: by which the labels were given.
+        formats: a column `format`, see `Picture.format`: where `Limits.salvage` takes pictures that
+            were cut, their rows then say so.
 
     Raises:
         OutputError: `output` is named like a file. When the pipeline runs: something else is
@@ -137,7 +139,8 @@ class WriteScores(beam.PTransform):
     output: str
     models: Models
     top_k: int = TOP_K
-    rule: Rule | None = None
+    rule: AcceptanceRule | None = None
+    formats: bool = False
 
     def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
         require_kind(self.output)
@@ -146,7 +149,8 @@ class WriteScores(beam.PTransform):
                 f"{self.output!r} is named like a file, and a pipeline writes a folder of parts: "
                 "name a folder, or use `beam-flowers score` for one file"
             )
-        kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k)).unweighted()
+        layout = Layout(self.top_k, formats=self.formats)
+        kind = ScoreRows.of(self.models, self.rule, layout).unweighted()
         about = {**kind.about(), "backbone": bundles_of(self.models)[0].backbone}
         if kind.rows_each > 1:
             elements = _flat(elements) | "Together" >> _ByUri()
@@ -155,7 +159,7 @@ class WriteScores(beam.PTransform):
 
 
 class _Target(NamedTuple):
-    """The table as the pipeline's first step found it."""
+    """Holds the table as the first step of the pipeline found it."""
 
     place: Place
     encoding: str

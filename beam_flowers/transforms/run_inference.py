@@ -1,7 +1,7 @@
-"""Model handlers for Beam's RunInference: pictures' pixels → vectors, vectors → labels.
+"""Gives Beam's RunInference handlers: pixels to embeddings, embeddings to labels.
 
-A head is small and is trained again often, a network is neither: so the head's handler takes a
-newer model while the pipeline runs.
+A head is small and is trained often, so its handler takes a newer model while the pipeline runs.
+A backbone is neither.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, BeamFlowersError, ModelError
 from beam_flowers.head.bundle import MODEL_FILE, read_bundle
 from beam_flowers.records import Bottleneck, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Labeller
 
 _PIXELS = {"min_batch_size": 1, "max_batch_size": 32}
@@ -36,10 +36,9 @@ T = TypeVar("T")
 
 
 class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.float32], Engine]):
-    """For Beam's RunInference: uint8 [H, W, 3] pixels → float32 [D] vectors.
+    """Computes float32 [D] embeddings of uint8 [H, W, 3] pixels in Beam's RunInference.
 
-    The pixels are those that `decode(data, engine.recipe)` gives, `engine` being what
-    `load_model` returns.
+    `decode(data, engine.recipe)` gives such pixels; `load_model` returns the engine.
 
     Args:
         backbone: the network.
@@ -51,7 +50,7 @@ class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.
         self._backbone = backbone
 
     def load_model(self) -> Engine:
-        """The network; one a process, however many steps and threads ask."""
+        """Returns the backbone's engine, one for all steps and threads of a process."""
         return load(self._backbone)
 
     def run_inference(
@@ -60,11 +59,11 @@ class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.
         model: Engine,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[npt.NDArray[np.float32]]:
-        """A vector for each picture, bit for bit what it would be alone."""
+        """Returns an embedding of each image, the same bits as if it were alone."""
         return list(model.embed(np.stack(batch)))
 
     def get_num_bytes(self, batch: Sequence[npt.NDArray[np.uint8]]) -> int:
-        """Bytes of a batch's pixels."""
+        """Returns the bytes of a batch's pixels."""
         return sum(pixels.nbytes for pixels in batch)
 
     def update_model_path(self, model_path: str | None = None) -> None:
@@ -82,11 +81,11 @@ class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.
 
 
 class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
-    """For Beam's RunInference: `Bottleneck`s → `Score`s, by a model that may be replaced.
+    """Gives `Bottleneck`s a `Score` in Beam's RunInference, by a model that may be replaced.
 
-    Newer models come by RunInference's `model_metadata_pcoll`, or `watch_model_pattern=
-    "models/*/model.json"` on runners that have triggers for side inputs, as Prism has not: that
-    file is written last, so that no model is taken half written. All are of one backbone.
+    Newer models come by RunInference's `model_metadata_pcoll`, or by `watch_model_pattern=
+    "models/*/model.json"` on runners that have triggers for side inputs (Prism has none). That file
+    is written last, so that no model is taken half written. All models are of one backbone.
 
     Args:
         model: folder of the model to begin with.
@@ -99,16 +98,16 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
     """
 
     def __init__(
-        self, model: str, top_k: int = TOP_K, rule: Rule | None = None, **options: Any
+        self, model: str, top_k: int = TOP_K, rule: AcceptanceRule | None = None, **options: Any
     ) -> None:
         super().__init__(**(_VECTORS | options))
         self._model = files.absolute(model)
         self._top_k = top_k
-        self._rule = rule or Rule()
+        self._rule = rule or AcceptanceRule()
         self._fingerprint = read_bundle(self._model).fingerprint
 
     def load_model(self) -> Labeller:
-        """The model that was named last.
+        """Returns the model that was named last.
 
         Raises:
             ModelError: it can't be read, or takes vectors of another backbone.
@@ -116,7 +115,7 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
         return self.read_model(self._model)
 
     def read_model(self, model: str) -> Labeller:
-        """What labels with the model of that folder; see `load_model`."""
+        """Returns the labeller of the model in a folder; see `load_model`."""
         bundle = read_bundle(model)
         if bundle.fingerprint != self._fingerprint:
             raise ModelError(
@@ -132,11 +131,11 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
         model: Labeller,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Score]:
-        """A `Score` for each vector; `model_id` says which model gave it."""
+        """Returns a `Score` for each vector; `model_id` names the model that gave it."""
         return list(model.scores(batch, self._top_k))
 
     def get_num_bytes(self, batch: Sequence[Bottleneck]) -> int:
-        """Bytes of a batch's vectors."""
+        """Returns the bytes of a batch's vectors."""
         return sum(bottleneck.vector.nbytes for bottleneck in batch)
 
     def update_model_path(self, model_path: str | None = None) -> None:
@@ -147,7 +146,7 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
 
 
 class Newest:
-    """The newest model of a folder that can be read; those passed over are said in the log.
+    """Holds the newest readable model of a folder; logs those that it skips.
 
     Args:
         folder: each model in it is a folder of its own.
@@ -167,7 +166,7 @@ class Newest:
         self._looked = time.monotonic()
 
     def current(self) -> Labeller:
-        """The newest model; where no newer one can be read, that of the last look stays."""
+        """Returns the newest model, or that of the last look if no newer one can be read."""
         with self._lock:
             if time.monotonic() - self._looked >= self._interval:
                 self._looked = time.monotonic()
@@ -187,11 +186,11 @@ class Newest:
 
 
 class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
-    """As `ScoreModelHandler`, by the newest model of a folder: one retrained overnight takes over.
+    """Gives `Bottleneck`s a `Score` by the newest model of a folder, as it appears.
 
-    It needs no side input and so works on every runner; a job that begins again begins with the
-    newest. A model that can't be read is passed over, with a warning; so is one of another backbone
-    than the model that the handler was made with, the newest at that time.
+    It needs no side input, so it works on every runner. A job that is started again takes the
+    newest model. A model that cannot be read is skipped with a warning. So is one of another
+    backbone than that of the newest model when the handler was made.
 
     Args:
         folder: each model in it is a folder of its own, written once.
@@ -209,7 +208,7 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         folder: str,
         interval: float = 60.0,
         top_k: int = TOP_K,
-        rule: Rule | None = None,
+        rule: AcceptanceRule | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**(_VECTORS | options))
@@ -219,7 +218,7 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         self._by = _read_newest(models, lambda model: ScoreModelHandler(model, top_k, rule))[1]
 
     def load_model(self) -> Newest:
-        """What looks for the newest model."""
+        """Returns an object that looks for the newest model."""
         return Newest(self._folder, self._interval, self._by.read_model)
 
     def run_inference(
@@ -228,16 +227,16 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         model: Newest,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Score]:
-        """A `Score` for each vector; `model_id` says which model gave it."""
+        """Returns a `Score` for each vector; `model_id` names the model that gave it."""
         return self._by.run_inference(batch, model.current())
 
     def get_num_bytes(self, batch: Sequence[Bottleneck]) -> int:
-        """Bytes of a batch's vectors."""
+        """Returns the bytes of a batch's vectors."""
         return self._by.get_num_bytes(batch)
 
 
 def newest_first(folder: str) -> list[str]:
-    """The models in `folder`, first the one whose description was written last.
+    """Returns the models in `folder`, newest description first.
 
     Raises:
         ModelError: there is none.
@@ -253,7 +252,7 @@ def newest_first(folder: str) -> list[str]:
 
 
 def _read_newest(models: list[str], read: Callable[[str], T]) -> tuple[str, T]:
-    """The first of the models that `read` can read, and what it gives."""
+    """Returns the first of the models that `read` can read, and its result."""
     errors = []
     for model in models:
         try:

@@ -1,4 +1,4 @@
-"""Running a pipeline with Beam's options as the user gave them."""
+"""Runs a pipeline with Beam's options as the user gave them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SIGNS_OF_ANOTHER_PYTHON = (
 
 
 def pipeline_options(options: Sequence[str]) -> PipelineOptions:
-    """Beam's options from flags, with our own default for the runner.
+    """Returns Beam's options from flags, with our own default for the runner.
 
     Raises:
         InputError: Beam does not know one, or not its value.
@@ -206,7 +206,7 @@ def _silence(after_signs: bool) -> WorkerError:
 
 
 def _explained(error: Exception) -> Exception:
-    """`error`, or what it means where a worker could not even read what it was sent."""
+    """Returns `error`, or its meaning if a worker could not unpickle a step."""
     lines = [line.strip() for line in str(error).splitlines()]
     signs = (s for s in _SIGNS_OF_ANOTHER_PYTHON for line in lines if s in line)
     sign: Any = next(signs, None)

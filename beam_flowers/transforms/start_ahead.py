@@ -1,4 +1,4 @@
-"""Work that is on the threads before the work ahead of it is awaited."""
+"""Starts work on threads before the results of earlier work are awaited."""
 
 from __future__ import annotations
 

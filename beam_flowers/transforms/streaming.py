@@ -1,4 +1,4 @@
-"""What collections without an end need: a source, a spread, windows kept, a runner that can."""
+"""Watches folders for new images, in pipelines without an end."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from beam_flowers.records import Image
 
 @dataclass
 class WatchImages(beam.PTransform):
-    """A folder → the `Image`s in it and those that arrive, as long as the pipeline runs.
+    """Gives the `Image`s of a folder and those that arrive while the pipeline runs.
 
-    A file that changes comes again. Hidden files are passed over: write under a name that starts
-    with a dot, then rename, and no picture is looked at half written. An `Image`'s event time is
-    that of the look that found it. Labels and splits are those of `FindImages`; whether the
-    folders are splits is looked at once, when the pipeline is made.
+    A file that changes comes again. Hidden files are skipped: write under a name that starts with a
+    dot, then rename, so that no image is read half written. The event time of an `Image` is that of
+    the look that found it. Labels and splits are those of `FindImages`; the folders are tested for
+    names of splits once, when the pipeline is made.
 
     Attributes:
         folder: an existing folder, local or not, without `*`, `?` and `[` in its path; all below it
@@ -61,7 +61,7 @@ class WatchImages(beam.PTransform):
 
 
 def arrived(match: FileMetadata, root: str, splits: bool = False) -> Iterator[Image]:
-    """The `Image` of a file below `root`, whose folders may be splits, unless it is hidden."""
+    """Yields the `Image` of a file below `root`, unless it is hidden."""
     uri = files.printable(match.path)
     path = files.relative(uri, root)
     if not is_hidden(path):

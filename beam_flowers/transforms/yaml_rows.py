@@ -1,4 +1,4 @@
-"""Rows with a schema, as pipelines in YAML pass them on, and our records: one into the other."""
+"""Turns our records into rows with a schema, which Beam YAML passes on, and back."""
 
 # Beam reads the types of a row's fields at run time: it knows neither strings, so there are no
 # `annotations` from the future here, nor `str | None`.
@@ -16,7 +16,7 @@ from beam_flowers.records import Bottleneck, Image, Reject, Score
 
 
 class ImageRow(NamedTuple):
-    """See `Image`."""
+    """Holds an `Image` with a schema."""
 
     uri: str
     root: str
@@ -28,7 +28,7 @@ class ImageRow(NamedTuple):
 
 
 class BottleneckRow(NamedTuple):
-    """See `Bottleneck`; `fingerprint` is that of the backbone."""
+    """Holds a `Bottleneck` with a schema; `fingerprint` is that of the backbone."""
 
     uri: str
     root: str
@@ -46,14 +46,14 @@ class BottleneckRow(NamedTuple):
 
 
 class RankedRow(NamedTuple):
-    """See `Ranked`."""
+    """Holds a `Ranked` with a schema."""
 
     label: str
     score: float
 
 
 class ScoreRow(NamedTuple):
-    """See `Score`."""
+    """Holds a `Score` with a schema."""
 
     uri: str
     sha256: str
@@ -65,13 +65,13 @@ class ScoreRow(NamedTuple):
 
 
 class CountRow(NamedTuple):
-    """A number of rows written."""
+    """Holds the number of rows written."""
 
     rows: int
 
 
 class RejectRow(NamedTuple):
-    """See `Reject`; `element` and `msg` are what Beam's own error outputs call them."""
+    """Holds a `Reject` with a schema; `element` and `msg` are the names in Beam's error outputs."""
 
     uri: str
     stage: str
@@ -82,12 +82,12 @@ class RejectRow(NamedTuple):
 
 
 def image_row(image: Image) -> ImageRow:
-    """A row of a file."""
+    """Returns the row of a file."""
     return ImageRow(*image[:7])
 
 
 def image_of(row: Any) -> Image:
-    """The file that a row with at least the field `uri` names.
+    """Returns the file that a row with at least the field `uri` names.
 
     Raises:
         InputError: there is no such field, or nothing in it; or a split that is none.
@@ -107,7 +107,7 @@ def image_of(row: Any) -> Image:
 
 
 def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:
-    """A row of a vector."""
+    """Returns the row of an embedding."""
     _, sha256, width, height, form, vector = bottleneck
     return BottleneckRow(
         *bottleneck.image[:7], sha256, width, height, form, fingerprint, vector.tolist()
@@ -115,7 +115,7 @@ def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:
 
 
 def bottleneck_of(row: Any, fingerprint: str) -> Bottleneck:
-    """The vector in a row that `bottleneck_row` made.
+    """Returns the embedding in a row that `bottleneck_row` made.
 
     Raises:
         InputError: it is of another backbone than the one of that fingerprint.
@@ -130,24 +130,24 @@ def bottleneck_of(row: Any, fingerprint: str) -> Bottleneck:
 
 
 def score_row(score: Score) -> ScoreRow:
-    """A row of labels."""
+    """Returns the row of labels."""
     ranked = [RankedRow(*one) for one in score.top_k]
     return ScoreRow(*score[:4], ranked, score.model_id, list(score.labels))
 
 
 def reject_row(reject: Reject) -> RejectRow:
-    """A row of an error output."""
+    """Returns the row of an error output."""
     image, stage, error_class, message, sha256 = reject
     return RejectRow(image.uri, stage, error_class, message, sha256, image_row(image))
 
 
 def _known(value: Any) -> Any:
-    """`value`; None for the NaN that tables read by pandas have in its place."""
+    """Returns `value`, or None for the NaN that pandas has in its place."""
     return None if value != value else value
 
 
 def _text(value: Any) -> str | None:
-    """A cell's text; None for an empty one.
+    """Returns a cell's text, or None for an empty one.
 
     A reader of CSV makes numbers of text that looks like some, with a fraction where the column
     has blanks.

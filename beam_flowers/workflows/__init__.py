@@ -1,1 +1,1 @@
-"""Whole jobs, one module each, as the command line offers them: plan, pipeline, commit, summary."""
+"""Runs whole jobs, one module each: plan, pipeline, commit, summary."""

@@ -1,8 +1,7 @@
-"""`check`: do the workers of a runner have all that a run needs?"""
+"""Checks that the workers of a runner have all that a run needs."""
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, WorkerError
+from beam_flowers.errors import InputError, StoreFieldError, WorkerError
+from beam_flowers.files.typed import MOST_FREE_BYTES, Form
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
 from beam_flowers.store.commits import require_table_place
@@ -61,7 +61,8 @@ def check_workers(
     finally:
         uri = place.run_file(FINDINGS)
         if files.exists(uri):
-            findings = [Finding(**found) for found in json.loads(files.read_bytes(uri))]
+            form = Form(list[Finding], StoreFieldError, "run this again", most=MOST_FREE_BYTES)
+            findings = form.read(files.read_document(uri, form), uri)
         _leave_nothing(place, is_new)
     if not findings:
         raise WorkerError("the job ended, but its last step did not; the runner's log says more")
@@ -69,7 +70,7 @@ def check_workers(
 
 
 def _pictures(images: Sequence[str], count: int) -> list[Image | None]:
-    """`count` pictures, some of each source; the same ones again where there are fewer."""
+    """Returns `count` images, some of each source, repeated if there are fewer."""
     if not images:
         return [None] * count
     found: list[Image | None] = []

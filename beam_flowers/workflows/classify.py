@@ -8,20 +8,20 @@ from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Score
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models
 from beam_flowers.scoring.table import Layout, ScoreRows
 
 
-def classify_pictures(
+def classify_images(
     pictures: Sequence[str],
     models: Models,
     backbones: Backbones,
     top_k: int = TOP_K,
-    rule: Rule | None = None,
+    rule: AcceptanceRule | None = None,
     limits: Limits = DEFAULT_LIMITS,
 ) -> list[tuple[Score, ...] | Reject]:
-    """For each picture, in their order, a `Score` of each model, or why it has none.
+    """Returns for each image, in their order, a `Score` of each model, or its reject.
 
     Args:
         pictures: paths or addresses.
@@ -32,8 +32,9 @@ def classify_pictures(
         limits: what one picture may cost.
     """
     kind = ScoreRows.of(models, rule, Layout(top_k))
-    images = [Image(uri, files.parent(uri), uri) for uri in map(files.absolute, pictures)]
-    results = collect_joined(start_each(images, several(backbones), limits))
+    uris = map(files.absolute, pictures)
+    listed = [Image(uri, files.parent(uri), uri) for uri in uris]
+    results = collect_joined(start_each(listed, several(backbones), limits))
     found = [result for result in results if isinstance(result, Bottleneck)]
     scores = iter(kind.scores(found) if found else ())
     return [

@@ -1,4 +1,4 @@
-"""`doctor`: looks at every picture once and says what is wrong with the collection."""
+"""Reads every image once and lists the faults of a collection."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OURS = re.compile(
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found.
+    """Holds the findings of `diagnose`.
 
     Attributes:
         files: of every file that is not hidden.
@@ -55,7 +55,7 @@ class Diagnosis:
         return [f.image.uri for f in self.files if f.error_class != NOT_AN_IMAGE]
 
     def counts(self) -> list[tuple[str, int, int, int]]:
-        """(label, usable pictures, of them copies of others, unusable files), by label."""
+        """Returns (label, usable images, of them copies of others, unusable files), by label."""
         names = sorted({fact.image.label or "" for fact in self.files})
         usable = Counter(f.image.label or "" for f in self.files if not f.error_class)
         unusable = Counter(f.image.label or "" for f in self.files if f.error_class)
@@ -64,7 +64,7 @@ class Diagnosis:
         return [(n, usable[n], usable[n] - distinct[n], unusable[n]) for n in names]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, JSON values."""
+        """Returns all findings as JSON values."""
         columns = ("label", "pictures", "copies", "unusable")
         return {
             "format": FORMAT,
@@ -108,7 +108,7 @@ def diagnose(
 
 
 def is_findings(path: str) -> bool:
-    """True for a file that `write_json` wrote, in this version or an earlier one."""
+    """Tells if `write_json` wrote a file, in this version or an earlier one."""
     return bool(_OURS.match(files.read_bytes(path, HEAD).decode("utf-8", "replace")))
 
 
@@ -143,7 +143,7 @@ def write_page(
     thumbnails: int,
     writing: Writing | None = None,
 ) -> Rendered:
-    """All findings with thumbnails, as one HTML file.
+    """Writes all findings with thumbnails as one HTML file.
 
     Args:
         diagnosis: what was found.
@@ -182,7 +182,7 @@ def _examined(images: Sequence[Image], limits: Limits, progress: Progress) -> It
 
 
 def _class_folders(images: Sequence[str]) -> Iterator[str]:
-    """The folders that stand for classes, whether there are pictures in them or not."""
+    """Returns the folders of classes, empty ones, too."""
     for root in map(files.absolute, images):
         if files.is_folder(root):
             folders = [e for e in files.list_folder(root) if e.kind == "folder"]

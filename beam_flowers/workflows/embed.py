@@ -1,18 +1,26 @@
-"""`embed`: pictures → the store."""
+"""Brings a store up to date with images."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, PartDamagedError, PartLostError, StoreError
+from beam_flowers.errors import (
+    InputError,
+    PartDamagedError,
+    PartLostError,
+    StoreError,
+    StoreFieldError,
+)
+from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form
 from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
@@ -50,7 +58,7 @@ another encoding is always told."""
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every run over pictures takes.
+    """Holds the options of every run over images.
 
     Attributes:
         pipeline: Beam's own options as flags, `["--runner=FlinkRunner", ...]`.
@@ -58,7 +66,7 @@ class RunOptions:
         retry_rejects: try files again that were rejected.
         verify: trust no stored row; read every file again.
         made: `command` and `options` for the history of the table; nothing that is secret.
-        limits: what one picture may cost. Those that were accepted or rejected by other limits
+        limits: bounds on the cost of one image. Images that other limits accepted or rejected
             stay so; `retry_rejects` looks at the rejected ones again.
         max_removed_fraction: of the stored rows that a listing covers. If the files of more are
             gone, and of more than 100, `embed` takes none out: a disk may not be mounted.
@@ -124,7 +132,7 @@ def run_until_committed(
 
 @dataclass
 class TableRun:
-    """One run that brings a section of a table up to date with what is listed.
+    """Brings a section of a table up to date with a listing, in one run.
 
     Attributes:
         root: the table's folder.
@@ -270,7 +278,7 @@ class TableRun:
         first: dict[str, Any],
         carry_out: Callable[[Plan], None],
     ) -> tuple[Plan, dict[str, Any]]:
-        """Plan what leaves, and carry it out, now that the contents of all files are stored."""
+        """Plans what leaves, and carry it out, now that the contents of all files are stored."""
         base = latest(self.root)
         place = replace(place, run=secrets.token_hex(8))
         ledger.empty()
@@ -295,7 +303,7 @@ class TableRun:
             )
 
     def _warn_of_absent(self, ledger: Ledger, result: dict[str, Any]) -> None:
-        """Name the rows that stay though their files, or the roots of these, are not there."""
+        """Warns of the rows that stay although their files or roots are gone."""
         if self.max_removed_fraction is None:
             return
         if held := result.get("held"):
@@ -357,7 +365,7 @@ class TableRun:
             )
 
     def _other_sections(self, place: Place) -> list[tuple[Place, Section]]:
-        """Return the sections of `others` that hold the same backbone's vectors."""
+        """Returns the sections of `others` that hold the same backbone's vectors."""
         found = []
         for root in self.others:
             other = Place(root, place.section, place.fingerprint)
@@ -377,7 +385,7 @@ class TableRun:
         )
 
     def _rows_there(self, place: Place, name: str) -> Iterator[StoredRow]:
-        """Yield the rows of a part of another table; none of one that is lost."""
+        """Yields the rows of a part of another table, and nothing of a lost part."""
         try:
             yield from stored_rows(place, name)
         except PartLostError:
@@ -446,7 +454,7 @@ def _bytes_replaced(plan: Plan, base: Manifest) -> int:
 
 
 def backbone_place(table: str, backbone: ResolvedBackbone) -> Place:
-    """Return the place of a backbone's rows in a store, or in its table of scored images."""
+    """Returns the place of a backbone's rows in a store, or in its table of scored images."""
     fingerprint = backbone.fingerprint
     return Place(table, section_name(backbone.row.name, fingerprint), fingerprint)
 
@@ -460,7 +468,7 @@ def backbone_run(
     warn: Warn,
     progress: Progress | None,
 ) -> TableRun:
-    """Describe the run that brings a backbone's rows at `place` up to date."""
+    """Describes the run that brings a backbone's rows at `place` up to date."""
     name = backbone.row.name
     about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
     section = Section(backbone.fingerprint, about)
@@ -553,20 +561,44 @@ def run_plan(
         run_pipeline(made, plan.place, options.pipeline)
 
 
+class _Result(msgspec.Struct):
+    """Types of the fields in `result.json` that are read, see `plan.finish`."""
+
+    committed: bool
+    problems: list[str] = []
+    lost: list[str] = []
+    damaged: list[tuple[str, str]] = []
+    embedded: Count = 0
+    listed: Count = 0
+    reused: Count = 0
+    rejected: Count = 0
+    hidden: Count = 0
+    failures: Count = 0
+    held: Count = 0
+    reasons: dict[str, Count] = {}
+    unread: dict[str, Count] = {}
+    seconds: dict[str, float] = {}
+
+
+_TOLD = Form(_Result, StoreFieldError, "run this again", most=MOST_FREE_BYTES)
+_RESULT = Form(dict[str, Any], StoreFieldError, "run this again", most=MOST_FREE_BYTES)
+
+
 def read_result(place: Place) -> dict[str, Any]:
-    """What the pipeline's last step, `plan.finish`, returned on some worker."""
+    """Reads the result of the pipeline's last step, `plan.finish`, which ran on some worker."""
     uri = place.run_file("result.json")
     if not files.exists(uri):
         raise StoreError(
             f"the pipeline ended without its last step, which writes {uri}: it failed, or its "
             "workers see other files than this machine; the runner's log says more"
         )
-    result: dict[str, Any] = json.loads(files.read_bytes(uri))
-    if "problems" in result:
-        raise unfit(result["problems"])
-    if "lost" in result:
-        raise PartLostError(result["lost"][0])
-    return result
+    data = files.read_document(uri, _RESULT)
+    told = _TOLD.read(data, uri)
+    if told.problems:
+        raise unfit(told.problems)
+    if told.lost:
+        raise PartLostError(told.lost[0])
+    return _RESULT.read(data, uri)
 
 
 def list_images(
@@ -575,7 +607,7 @@ def list_images(
     progress: Progress | None = None,
     schemes: Sequence[str] = (),
 ) -> Iterator[Found]:
-    """`find_images` without the files of the table that is written.
+    """Yields `find_images` without the files of the table that is written.
 
     Args:
         images: see `find_images`.

@@ -41,7 +41,7 @@ def embed_scored(
     warn: Warn,
     progress: Progress | None = None,
 ) -> Summary:
-    """Compute the vectors of images that the collection of `store` lacks, into `STORE/__scored`.
+    """Computes the vectors of images that the collection of `store` lacks, into `STORE/__scored`.
 
     Images that the collection has, with the size and time that are listed, are left to it; images
     of which it has the content take the vectors from there.
@@ -85,7 +85,7 @@ def embed_scored(
 
 
 def _require_newest_layout(store: str) -> None:
-    """Commit the collection as it is where only manifests of an older layout say what it is.
+    """Commits the collection once more if its manifests have an older layout.
 
     A program that knows layout 1 only would delete `__scored` by `vacuum`; it refuses layout 2.
     """

@@ -1,4 +1,4 @@
-"""`evaluate`: a store's labelled vectors and a model → a report."""
+"""Measures a model on a store's labelled images and writes a report."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from beam_flowers import files
 from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
 from beam_flowers.evaluation.document import FORMAT, build_report, build_sections, rounded
-from beam_flowers.evaluation.markdown import to_markdown
 from beam_flowers.evaluation.measures import Scored, log_scores
 from beam_flowers.evaluation.multi_label import (
     Decided,
     sigmoid_scores,
 )
-from beam_flowers.evaluation.plots import SOFTWARE, confusion_png
+from beam_flowers.evaluation.render import (
+    SOFTWARE,
+    confusion_csv,
+    confusion_png,
+    misclassified_csv,
+    to_markdown,
+)
 from beam_flowers.evaluation.search import find_suspects, neighbours
 from beam_flowers.evaluation.selection import SIDES, choose_rows
 from beam_flowers.evaluation.suspects import FOLDS
-from beam_flowers.evaluation.tables import confusion_csv, misclassified_csv
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
 from beam_flowers.head.metrics import evaluate
@@ -40,7 +44,7 @@ _NAMES = (_JSON, "evaluation.md", "confusion.csv", "misclassified.csv", _PNG)
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """What to measure.
+    """Names the model, the store and the rows to measure.
 
     Attributes:
         store: folder of the feature store.
@@ -84,7 +88,7 @@ class EvaluationJob:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A finished evaluation.
+    """Holds a finished evaluation.
 
     Attributes:
         report: what `evaluation.json` holds.
@@ -121,8 +125,8 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     pages = {
         _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "evaluation.md": to_markdown(report),
-        "confusion.csv": confusion_csv(report, job.exact_csv),
-        "misclassified.csv": misclassified_csv(report, job.exact_csv),
+        "confusion.csv": confusion_csv(report, exact=job.exact_csv),
+        "misclassified.csv": misclassified_csv(report, exact=job.exact_csv),
     }
     output = files.absolute(job.output)
     for name, text in pages.items():
@@ -132,13 +136,13 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
 
 
 def is_evaluation(folder: str) -> bool:
-    """True for a folder of `evaluate_model`, in this version or an earlier one."""
+    """Tells if `evaluate_model` wrote a folder, in this version or an earlier one."""
     head = files.read_bytes(files.join(folder, _JSON), HEAD)
     return head.startswith(f'{{\n "format": "{FORMAT}"'.encode())
 
 
 def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored:
-    """The store's rows of the model's backbone, with corrected labels.
+    """Returns the store's rows of the model's backbone, with corrected labels.
 
     Raises:
         ModelError: if the store has no such vectors, or the model is of another backbone.

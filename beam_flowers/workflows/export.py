@@ -1,4 +1,4 @@
-"""`export`: a model bundle → a file or folder for use elsewhere, compared before it is kept."""
+"""Writes a model in a format for use elsewhere, and compares it before it is kept."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def export_model(
 
 
 def labels_text(labels: Sequence[str]) -> bytes:
-    """One label a line, in class order, UTF-8.
+    """Returns the labels in class order, one a line, UTF-8.
 
     Raises:
         ModelError: a label has a line break.
@@ -120,12 +120,12 @@ def labels_text(labels: Sequence[str]) -> bytes:
 
 
 def labels_beside(path: str) -> str:
-    """`flowers.tflite` → `flowers.tflite.labels.txt`."""
+    """Returns the path of the labels: `flowers.tflite.labels.txt` for `flowers.tflite`."""
     return path + ".labels.txt"
 
 
 def check_export(kind: str, output: str, writing: Writing) -> str:
-    """The absolute path of an export; raises OutputError as `check_target` does."""
+    """Returns the absolute path of an export; raises OutputError as `check_target` does."""
     what = f"an export to {kind}"
     if SUFFIXES[kind]:
         require_ending(output, [SUFFIXES[kind]], what)
@@ -158,7 +158,7 @@ def _write(
 
 
 def _pictures(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int) -> list[_Opened]:
-    """Up to `most` JPEG and PNG pictures, which is what every export can be asked."""
+    """Returns up to `most` JPEG and PNG images, which every export can read."""
     if store is None:
         data = importlib.resources.files("beam_flowers") / "data" / "flowers"
         with importlib.resources.as_file(data) as folder:
@@ -174,10 +174,10 @@ def _pictures(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int)
 
 
 def _stored_uris(bundle: Bundle, store: str) -> list[str]:
-    """Of one file a content, in the order of the contents' digests, which is by chance."""
+    """Yields the uri of one file for each content, in the random order of the digests."""
     place, section = model_sections(files.absolute(store), bundle)[0]
     columns = ["uri", "sha256"]
-    rows = pa.concat_tables([read_part(place, part.name, columns) for part in section.rows])
+    rows = pa.concat_tables([read_part(place, part, columns) for part in section.rows])
     first = {sha: uri for uri, sha in zip(*(rows[c].to_pylist() for c in columns), strict=True)}
     return [first[sha] for sha in sorted(first)]
 

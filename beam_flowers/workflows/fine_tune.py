@@ -1,4 +1,4 @@
-"""`train --fine-tune`: a store's labels and the pictures themselves → a new backbone."""
+"""Trains the backbone itself on a store's images and labels."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ class FineTuneOptions:
         check_settings(self)
 
     def descent(self) -> Descent:
-        """What a single step needs to know."""
+        """Returns the options of a single step."""
         values = asdict(self)
         return Descent(**{name: values[name] for name in Descent.__dataclass_fields__})
 
 
 class Accuracy(NamedTuple):
-    """How many of some pictures were labelled right."""
+    """Counts images and those that were labelled right."""
 
     right: int
     total: int
@@ -92,7 +92,7 @@ _UNKNOWN = Accuracy(0, 0)
 
 
 class FineTuned(NamedTuple):
-    """A finished fine-tuning.
+    """Holds a finished fine-tuning.
 
     Attributes:
         backbone: the new one.
@@ -191,7 +191,7 @@ def fine_tune(
 
 
 def _check_places(output: str, model: str | None, writing: Writing) -> str:
-    """The backbone's absolute path; raises OutputError if something that must stay is there."""
+    """Returns the backbone's absolute path; raises OutputError if a file there must stay."""
     if model:
         check_model_folder(files.absolute(model), writing)
     return check_target(output, "a backbone", writing)
@@ -200,7 +200,7 @@ def _check_places(output: str, model: str | None, writing: Writing) -> str:
 def _finish(
     tuner: Tuner, reader: Reader, sides: Mapping[str, list[Item]], size: int
 ) -> tuple[Head, Calibration | None, dict[str, Metrics]]:
-    """The layer as a head, its temperature, and how it does on the pictures held back."""
+    """Returns the layer as a head, its temperature, and its accuracy on held-out images."""
     held_back = {name: _sample(tuner, reader, sides[name], size) for name in SPLITS[1:]}
     head = Head(*tuner.layer)
     calibration = fit_temperature(head, held_back["validation"])
@@ -252,7 +252,7 @@ def _stored(store: str, backbone: ResolvedBackbone, labels: str | None) -> Store
 
 
 def _sample(tuner: Tuner, reader: Reader, items: Sequence[Item], size: int) -> Sample:
-    """The tuned network's vectors of those pictures that can be used."""
+    """Returns the tuned backbone's embeddings of the readable images."""
     found = [(tuner.embed(pixels), classes) for pixels, classes in reader.batches(items, size)]
     if not found:
         return Sample(np.empty((0, len(tuner.layer[0])), np.float32), np.empty(0, np.intp))
@@ -293,7 +293,7 @@ def _run(
 def _epoch(
     tuner: Tuner, batches: Iterator[tuple[Pixels, Classes]], progress: Progress
 ) -> tuple[float, Accuracy]:
-    """The mean loss and the accuracy over an epoch, each batch measured before its step."""
+    """Returns mean loss and accuracy over an epoch, each batch measured before its step."""
     loss, right, count = 0.0, 0, 0
     before = progress.state().done
     for pixels, classes in batches:

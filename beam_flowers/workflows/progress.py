@@ -1,8 +1,8 @@
-"""How far a run is: what it says of itself, and what its finished parts say of the workers'.
+"""Counts the progress of a run: by its own reports, and by the parts that workers have finished.
 
-A runner that blocks, or whose workers are on other hosts, tells its driver nothing. The parts that
-workers write can be counted by whoever sees the table: that is what is shown, as the parts of
-this run come; where the workers are this process, what its threads have finished comes sooner.
+A runner that blocks, or whose workers are on other hosts, tells its driver nothing. So the driver
+counts the parts of this run in the table. If the workers are this process, the count of its
+threads comes sooner.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _BLOCK = 256
 
 
 class Sample(NamedTuple):
-    """So many files were done at a time, in seconds of `time.monotonic`."""
+    """Holds the number of files done at a time, in seconds of `time.monotonic`."""
 
     time: float
     done: int
@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """Where a run is.
+    """Holds the state of a run.
 
     Attributes:
         stage: `starting`, `listing`, `planning`, `computing`, `committing`, ...
@@ -79,7 +79,7 @@ def rate(samples: Sequence[Sample], now: float) -> float | None:
 
 
 class Progress:
-    """What a run says of itself; safe to ask from other threads.
+    """Collects the reports of a run; safe to ask from other threads.
 
     Attributes:
         seconds: that the finished stages took, by name.
@@ -93,7 +93,7 @@ class Progress:
         self._begun = time.monotonic()
 
     def begin(self, stage: str, total: int | None = None, rejects: int = 0) -> None:
-        """The stage before has ended."""
+        """Starts a stage and ends the one before."""
         with self._lock:
             now = time.monotonic()
             if self._state.stage != State.stage:
@@ -103,7 +103,7 @@ class Progress:
             self._samples = deque([Sample(now, 0)])
 
     def reach(self, done: int, rejects: int = 0) -> None:
-        """So many are done in this stage; less than before changes nothing."""
+        """Sets the number of files done in this stage; a smaller number changes nothing."""
         with self._lock:
             now, old = time.monotonic(), self._state
             done = max(done if old.total is None else min(done, old.total), old.done)
@@ -120,14 +120,14 @@ class Progress:
             samples.popleft()
 
     def state(self) -> State:
-        """Where the run is now."""
+        """Returns the state of the run now."""
         with self._lock:
             now, at = time.monotonic(), self._state
             speed = rate(list(self._samples), now)
             return State(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
 
     def told(self, stage: str) -> Callable[[int, int], None]:
-        """What takes how many of how many are done, again and again; less than before: anew."""
+        """Returns a callback (done, total) for this stage; a smaller `done` restarts it."""
 
         def tell(done: int, total: int) -> None:
             at = self.state()
@@ -138,7 +138,7 @@ class Progress:
         return tell
 
     def counted(self, found: Iterable[T]) -> Iterator[T]:
-        """What is found, unchanged; each counts as done."""
+        """Yields the items and counts each as done."""
         done = 0
         for done, item in enumerate(found, 1):
             yield item
@@ -182,7 +182,7 @@ def watched(
 
 
 class _Counts:
-    """What this run's new parts and this process' threads say."""
+    """Holds the counts of this run's new parts and of this process' threads."""
 
     def __init__(self, place: Place, rows_each: int, networks: int) -> None:
         # A run that has nothing to do goes without Pillow.

@@ -1,19 +1,20 @@
-"""`report`: a model, a store or a table of scores → one HTML file to look at."""
+"""Writes an HTML page about a model, a store or a score table."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from beam_flowers import files
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, InputFieldError
 from beam_flowers.evaluation.measures import Scored
 from beam_flowers.evaluation.search import find_suspects
 from beam_flowers.evaluation.suspects import FOLDS
+from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form
 from beam_flowers.head.bundle import Bundle, model_id, read_bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
@@ -22,8 +23,8 @@ from beam_flowers.images.outputs import Writing, require_ending
 from beam_flowers.pages import model_sections, score_sections, store_sections
 from beam_flowers.pages.format import counted, listed, percent, settings
 from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render, require_packages
-from beam_flowers.pages.projection import sample_rows
 from beam_flowers.pages.sections import Facts, Page, Section, Tile
+from beam_flowers.pages.store_sections import sample_rows
 from beam_flowers.scoring.read_table import ScoreTable, is_score_folder, read_scores
 from beam_flowers.scoring.write_table import SUFFIXES
 from beam_flowers.store.commits import latest
@@ -39,7 +40,7 @@ MAP_POINTS = 1000
 
 @dataclass(frozen=True)
 class ReportJob:
-    """What to report on.
+    """Names the source and the options of a report.
 
     Attributes:
         source: folder of a model, of a store, or a table of scores.
@@ -103,7 +104,7 @@ def write_report(job: ReportJob, progress: Progress | None = None) -> Rendered:
 
 
 def kind_of(source: str) -> str:
-    """`model`, `store` or `scores`.
+    """Returns `model`, `store` or `scores` for a path.
 
     Raises:
         InputError: if it is none of them.
@@ -122,7 +123,7 @@ def kind_of(source: str) -> str:
 
 
 def model_page(job: ReportJob) -> Page:
-    """About a model, measured on a store where one is given."""
+    """Makes the page about a model, measured on a store if one is given."""
     bundle = read_bundle(files.absolute(job.source))
     steps = _steps(job)
     if job.store is None:
@@ -153,7 +154,7 @@ def model_page(job: ReportJob) -> Page:
 
 
 def store_page(job: ReportJob) -> Page:
-    """About the vectors of a store."""
+    """Makes the page about a store."""
     _refuse(job, "a store", "store")
     rows = read_examples(files.absolute(job.source), job.backbone)
     rejected = _rejects(files.absolute(job.source), rows.fingerprint.split("+"))
@@ -185,7 +186,7 @@ def store_page(job: ReportJob) -> Page:
 
 
 def scores_page(job: ReportJob) -> Page:
-    """About a table of scores."""
+    """Makes the page about a score table."""
     table = read_scores(job.source, job.model_id)
     sections = [
         *score_sections.score_sections(table),
@@ -241,7 +242,7 @@ def _given(bundle: Bundle, examples: Examples, rows: Indices) -> list[str]:
 
 
 def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
-    """Map the scored images that the store has vectors of, by the label given.
+    """Maps the scored images that the store has vectors of, by the label given.
 
     They lie in its collection or in its table of images that were only scored.
     """
@@ -274,8 +275,21 @@ def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
     return [drawn] if len(chosen) > 2 else []
 
 
+class _Step(msgspec.Struct):
+    """Types of a line of the step log, see `Step`; numbers that are not finite are None."""
+
+    step: Count
+    train_accuracy: float
+    validation_accuracy: float | None
+    cross_entropy: float | None
+    validation_cross_entropy: float | None = None
+
+
+_STEP = Form(_Step, InputFieldError, "it is no step log of train", most=MOST_FREE_BYTES)
+
+
 def _steps(job: ReportJob) -> list[Section]:
-    """The curves of the newest run below the folder of step logs."""
+    """Returns the curves of the newest run below the folder of step logs."""
     if job.summaries_dir is None:
         return []
     folder = files.absolute(job.summaries_dir)
@@ -288,20 +302,19 @@ def _steps(job: ReportJob) -> list[Section]:
             f"{job.summaries_dir!r} has no steps.jsonl; name the folder that train "
             "--summaries-dir wrote to"
         )
-    try:
-        steps = [json.loads(line) for line in files.read_bytes(logs[-1]).splitlines()]
-        return [store_sections.step_curves(steps, logs[-1])] if steps else []
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{logs[-1]!r} is no step log of train: {error!r}") from error
+    lines = files.read_document(logs[-1], _STEP).splitlines()
+    steps = [_STEP.read(line, logs[-1], f"line {n}") for n, line in enumerate(lines, start=1)]
+    curves = [msgspec.structs.asdict(step) for step in steps]
+    return [store_sections.step_curves(curves, logs[-1])] if steps else []
 
 
 def _rejects(store: str, fingerprints: Sequence[str]) -> list[dict[str, Any]]:
-    """The store's rejects, each file once."""
+    """Returns the store's rejects, each file once."""
     found: dict[str, dict[str, Any]] = {}
     for key, section in latest(store).sections.items():
         place = Place(store, key, section.fingerprint)
         for part in section.rejects if section.fingerprint in fingerprints else ():
-            rows = read_part(place, part.name, ["uri", "error_class", "message"])
+            rows = read_part(place, part, ["uri", "error_class", "message"])
             found |= {row["uri"]: row for row in rows.to_pylist()}
     return [found[uri] for uri in sorted(found)]
 

@@ -1,4 +1,4 @@
-"""`score`: pictures or stored vectors → a table of labels."""
+"""Labels images or a store into a score table."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
+from beam_flowers.head.backbones import require_backbones
 from beam_flowers.head.bundle import Bundle
-from beam_flowers.head.networks import require_networks
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
@@ -32,7 +32,12 @@ from beam_flowers.store.table import TRIES
 from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
-from beam_flowers.workflows.score_job import Job, check_outputs, clear_deleted, make_unfinished
+from beam_flowers.workflows.score_options import (
+    ScoreOptions,
+    check_outputs,
+    clear_deleted,
+    make_unfinished,
+)
 from beam_flowers.workflows.score_stored import is_store, score_stored
 
 T = TypeVar("T")
@@ -40,17 +45,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ScoreSummary(Summary):
-    """What a run did, in pictures; the table has a row of each for every model.
+    """Counts the images of a run; the table has a row of each for every model.
 
     Attributes:
-        copied: what `Job.copy_to` came to.
+        copied: what `ScoreOptions.copy_to` came to.
     """
 
     copied: Copied | None = None
 
 
 def score_images(
-    job: Job,
+    job: ScoreOptions,
     models: Models,
     backbones: Backbones | None = None,
     options: RunOptions | None = None,
@@ -79,7 +84,8 @@ def score_images(
     options = options or RunOptions()
     warn = functools.cache(warn)  # `--store` makes two runs over the same files.
     options.apply()
-    kind = ScoreRows.of(models, job.rule, job.layout)
+    layout = replace(job.layout, formats=options.limits.salvage > 0)
+    kind = ScoreRows.of(models, job.rule, layout)
     _check(job, kind)
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
@@ -102,7 +108,7 @@ def score_images(
     return ScoreSummary(**vars(summary), copied=copied)
 
 
-def _until_written(job: Job, attempt: Callable[[], T]) -> T:
+def _until_written(job: ScoreOptions, attempt: Callable[[], T]) -> T:
     """Makes one file of a hidden table, which goes with the last run that uses it.
 
     Where nobody knows who else does, as in object stores, another run to the same file may delete
@@ -126,7 +132,7 @@ def _until_written(job: Job, attempt: Callable[[], T]) -> T:
 
 
 def _table_run(
-    job: Job, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Warn
+    job: ScoreOptions, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Warn
 ) -> TableRun:
     about = {**kind.about(), "backbone": bundle.backbone}
     rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
@@ -135,7 +141,7 @@ def _table_run(
 
 
 def _score(
-    job: Job,
+    job: ScoreOptions,
     table: TableRun,
     bundle: Bundle,
     networks: Sequence[ResolvedBackbone],
@@ -145,7 +151,7 @@ def _score(
         return score_stored(table, job.images[0], None, bundle, options)
     if not networks:
         raise InputError("pictures can only be scored with the backbone of the model")
-    require_networks(networks, bundle)
+    require_backbones(networks, bundle)
     if job.store:
         runs = [
             embed_scored(job.images, job.store, network, options, table.warn, table.progress)
@@ -162,7 +168,7 @@ def _score(
     )
 
 
-def _check(job: Job, kind: ScoreRows) -> None:
+def _check(job: ScoreOptions, kind: ScoreRows) -> None:
     check_outputs(job)
     if job.copy_to and kind.rows_each > 1:
         raise InputError("pictures are copied by the labels of one model; give one")
@@ -179,13 +185,13 @@ def _check(job: Job, kind: ScoreRows) -> None:
         )
 
 
-def _copy(job: Job, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
+def _copy(job: ScoreOptions, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
     label = LABEL_TEXT if job.partition_by_label else "label"
     columns = ["uri", "sha256", label]
     if any(labeller.bar.multi_label for labeller in kind.labellers):
         columns.append("labels")
     place, section = _own_section(job.table, kind)
-    parts = [read_part(place, part.name, columns) for part in section.rows]
+    parts = [read_part(place, part, columns) for part in section.rows]
     rows = pa.concat_tables(parts).sort_by("uri") if parts else pa.table({n: [] for n in columns})
     copied = copy_pictures(_labelled(rows, label), files.absolute(job.copy_to or ""))
     for uri, reason in copied.failed:
@@ -200,12 +206,12 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
             yield Labelled(row["uri"], row["sha256"], tuple(names))
 
 
-def _write_files(job: Job, kind: ScoreRows) -> None:
-    """The committed parts as one file, and the rejects as another."""
+def _write_files(job: ScoreOptions, kind: ScoreRows) -> None:
+    """Writes the committed parts as one file, and the rejects as another."""
     output = files.absolute(job.output)
     place, section = _own_section(job.table, kind)
-    rows = [read_part(place, p.name) for p in section.rows]
-    rejects = [read_part(place, p.name) for p in section.rejects]
+    rows = [read_part(place, p) for p in section.rows]
+    rejects = [read_part(place, p) for p in section.rejects]
     scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
     rejected = pa.concat_tables([RejectRows().table([]), *rejects])
     write_table(output, scores_of(scores), job.exact_csv)
@@ -213,7 +219,7 @@ def _write_files(job: Job, kind: ScoreRows) -> None:
 
 
 def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:
-    """Return the rows that were committed, unless another run has put others in their place."""
+    """Returns the rows that were committed, unless another run has put others in their place."""
     section = latest(table).sections.get("")
     if section is None or section.fingerprint != kind.fingerprint:
         raise StoreError(

@@ -1,5 +1,6 @@
-"""Scoring by the vectors of a store: no image is read. Those of several backbones, which some
-heads take side by side, are joined by uri and content."""
+"""Labels the vectors of a store, without reading an image.
+
+Vectors of several backbones, which some heads take side by side, are joined by uri and content."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ Source = tuple[Place, Section]
 
 
 def is_store(path: str) -> bool:
-    """True if `path` is a feature store."""
+    """Tells if `path` is a store."""
     return files.is_folder(files.join(files.absolute(path), COMMITS))
 
 
@@ -36,7 +37,7 @@ def store_roots(store: str) -> list[str]:
 
 
 def sections_of(table: str, manifest: Manifest) -> dict[str, Source]:
-    """Return the sections of a table by their fingerprints."""
+    """Returns the sections of a table by their fingerprints."""
     return {
         section.fingerprint: (Place(table, key, section.fingerprint), section)
         for key, section in manifest.sections.items()
@@ -44,7 +45,7 @@ def sections_of(table: str, manifest: Manifest) -> dict[str, Source]:
 
 
 def model_sections(store: str, bundle: Bundle) -> list[Source]:
-    """The store's vectors that the model was trained on the like of, by backbone.
+    """Returns the store's sections that the model takes vectors of, by backbone.
 
     Raises:
         ModelError: if the store lacks some; both sides are named.
@@ -133,7 +134,7 @@ def score_stored(
 
 
 def _sources_of_listed(store: str, bundle: Bundle, verify: bool) -> list[list[Source]]:
-    """Return for each backbone of the model the tables that have its vectors, best first.
+    """Returns for each backbone of the model the tables that have its vectors, best first.
 
     Under `verify` that is the table of scored images alone: all that is listed was read for it.
     """
@@ -144,7 +145,7 @@ def _sources_of_listed(store: str, bundle: Bundle, verify: bool) -> list[list[So
 
 
 def _stored(sources: Sequence[Sequence[Source]]) -> Iterator[Image]:
-    """The store's files; where one is in several sections, as the first has it."""
+    """Yields the store's files; one in several sections as the first has it."""
     for number, ((place, section),) in enumerate(sources):
         for part in section.parts:
             for row in stored_rows(place, part.name):
@@ -155,7 +156,7 @@ def _rejects(place: Place, section: Section) -> Iterator[Reject]:
     for part in section.rejects:
         rows = []
         with suppress(PartLostError):
-            rows = read_part(place, part.name).to_pylist()
+            rows = read_part(place, part).to_pylist()
         for row in rows:
             image = Image(row["uri"], row["root"], row["relative_path"])
             yield Reject(image, *(row[n] for n in ("stage", "error_class", "message", "sha256")))

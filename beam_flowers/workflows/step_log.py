@@ -1,4 +1,4 @@
-"""The step log as files: JSON lines, and summaries for TensorBoard."""
+"""Writes the step log of a training: JSON lines, and summaries for TensorBoard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run over pictures came to."""
+"""Counts the results of a run over images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did: `embedded + reused + rejected + hidden = total` files.
+    """Counts the files of a run: `embedded + reused + rejected + hidden = total`.
 
     Attributes:
         embedded: rows whose vectors were computed now.

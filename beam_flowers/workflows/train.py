@@ -1,4 +1,4 @@
-"""`train`: a store's labelled vectors → a model bundle."""
+"""Trains a model on a store's labelled embeddings."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _PACKAGES = ("beam-flowers", "numpy", "scipy", "tensorflow", "pillow")
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What a training may have beside its recipe and split.
+    """Holds the options of a training beside its recipe and split.
 
     Attributes:
         labels: manifest of corrections: see `read_corrections`.
@@ -74,7 +74,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training.
+    """Holds a finished training.
 
     Attributes:
         model_id: of the bundle written.
@@ -164,7 +164,7 @@ def train_model(
 
 @dataclass(frozen=True)
 class _Source:
-    """A store's rows as the user wants them labelled."""
+    """Holds a store's rows with the labels that the user wants."""
 
     root: str
     corrections: Corrections | None
@@ -218,7 +218,7 @@ def _sweep(
     options: TrainOptions,
     report: Callable[[Trial], None] | None,
 ) -> list[Trial]:
-    """The trials of the sweep; none, and no row read, where there is none to do."""
+    """Returns the trials of the sweep; reads no row if there is none to do."""
     if not options.sweep:
         return []
     what, required = options.sweep, options.required
@@ -250,7 +250,7 @@ def _train(
 
 
 def _start(model: str, stored: Stored) -> tuple[Head, tuple[str, ...]]:
-    """An older model's head over the stored vectors, and its labels."""
+    """Returns an older model's head over the stored vectors, and its labels."""
     old = read_bundle(files.absolute(model))
     try:
         require_backbone(old, stored.backbone, stored.fingerprint, stored.pixels)

@@ -20,7 +20,7 @@ import pytest
 from crashing import deadly, obedient  # noqa: F401
 from stores import cli, embed, photos, rejects, rows, scenes, visible
 
-from beam_flowers import classify_pictures, read_bundle
+from beam_flowers import classify_images, read_bundle
 from beam_flowers.backbones import decoders
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.engine import load
@@ -123,7 +123,7 @@ class TestCrash:
         assert len(rows(tmp_path / "table")) == 20
         assert rejects(tmp_path / "table") == crashed(folder)
         some = [str(folder / name) for name in ("0001.jpg", "crash-0.jpg", "0002.jpg")]
-        results = classify_pictures(some, read_bundle(str(model)), resolve("efficientnet-lite0"))
+        results = classify_images(some, read_bundle(str(model)), resolve("efficientnet-lite0"))
         assert [isinstance(result, Reject) for result in results] == [False, True, False]
         assert results[1].error_class == "Crashed"
 
@@ -148,10 +148,11 @@ class TestKilled:
         assert embed(folder, tmp_path / "store").embedded == 4
         assert (tmp_path / "mark").exists()
 
-    def test_killed_each_time_it_is_tried_again_by_the_next_run(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("what", ["kill", "memory"])
+    def test_killed_each_time_it_is_tried_again_by_the_next_run(self, tmp_path, monkeypatch, what):
         folder = scenes(tmp_path / "pictures", 3)
         for name in ("large.jpg", "copy.jpg"):
-            (folder / name).write_bytes(deadly("kill"))
+            (folder / name).write_bytes(deadly(what))
         assert embed(folder, tmp_path / "store").reasons == {"Killed": 2}
         monkeypatch.delenv("PYTHONPATH")
         monkeypatch.setattr(decoders, "_decoders", decoders._Decoders())

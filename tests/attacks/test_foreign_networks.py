@@ -20,8 +20,8 @@ from beam_flowers import transforms
 from beam_flowers.backbones import engine
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError
+from beam_flowers.head.backbones import backbones_of
 from beam_flowers.head.bundle import read_bundle, write_bundle
-from beam_flowers.head.networks import networks_of
 from beam_flowers.transforms import beam_yaml
 from beam_flowers.transforms.run_inference import ScoreModelHandler
 
@@ -175,7 +175,7 @@ def test_the_users_own_flag_is_followed(kind, base, tmp_path):
 def test_python_names_the_argument(base, model, name):
     bundle = read_bundle(str(model))
     with pytest.raises(BackboneError, match="argument `backbone`: resolve"):
-        networks_of(bundle)
+        backbones_of(bundle)
     images = beam.Pipeline() | beam.Create([])
     for refused in (transforms.ScoreImages(bundle), beam_yaml.ScoreImages(str(model))):
         with pytest.raises(BackboneError, match="argument `backbone`: resolve"):
@@ -206,7 +206,7 @@ def test_of_networks_side_by_side_none_is_followed(command, base, name, tmp_path
     assert f"names the backbone {name!r}, which is not in the catalogue" in said
     assert "by `embed --backbone`, and score the store" in said
     with pytest.raises(BackboneError, match="argument `backbone`: resolve"):
-        networks_of(read_bundle(str(tmp_path / "both")))
+        backbones_of(read_bundle(str(tmp_path / "both")))
     assert not (base / "loaded").exists()
 
 

@@ -18,10 +18,8 @@ RECIPE = PixelRecipe(24, 32, crop=0.875)
 KINDS = sorted(pictures.each_format())
 
 OTHER_PICTURES = {
-    "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-    "AVIF": b"\0\0\0\x1cftypavif\0\0\0\0avifmif1",
+    "HEIF of another codec": b"\0\0\0\x18ftypvvic\0\0\0\0mif1miaf",
     "JPEG XL": b"\0\0\0\x0cJXL \r\n\x87\n",
-    "JPEG 2000": b"\0\0\0\x0cjP  \r\n\x87\n",
     "PSD": b"8BPS\0\x01",
     "SVG": b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="http://www.w3.org/2000/svg"/>',
     "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n",
@@ -66,7 +64,7 @@ def test_other_picture_formats_are_named_with_the_cure(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_seven_formats_are_no_other_format(kind: str) -> None:
+def test_our_formats_are_no_other_format(kind: str) -> None:
     data = pictures.each_format()[kind]
     assert sniff(data)
     assert sniff_other(data) is None

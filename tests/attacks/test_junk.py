@@ -48,7 +48,7 @@ def test_a_format_is_told_by_content(embedded):
         ("Thumbs.db", "NotAnImage"),
         ("truncated.jpg", "Truncated"),
         ("bomb.png", "TooManyPixels"),
-        ("phone.heic", "UnsupportedFormat"),
+        ("new.jxl", "UnsupportedFormat"),
         ("dangling.jpg", "DanglingLink"),
         ("pipe.jpg", "NotARegularFile"),
     ],

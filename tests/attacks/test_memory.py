@@ -16,6 +16,7 @@ import pictures
 import pytest
 from PIL import Image
 
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.memory_gate import Gate
@@ -41,6 +42,9 @@ BLANK = {
     "JPEG progressive": blank("JPEG", progressive=True, subsampling=0),
     "BMP": blank("BMP"),
     "PPM": blank("PPM"),
+    "AVIF": blank("AVIF", speed=10),
+    "HEIC": pictures.heic(Image.new("RGB", (600, 600))),
+    "JPEG2000": blank("JPEG2000"),
 }
 
 
@@ -118,6 +122,8 @@ PEAK = """if True:
         ("WEBP", {"lossless": True, "method": 0}, 14),
         ("PNG", {"transparency": (9, 9, 9)}, 10),
         ("JPEG", {"progressive": True, "subsampling": 0}, 5),
+        ("JPEG2000", {}, 15),
+        ("AVIF", {"speed": 10, "subsampling": "4:4:4"}, 8),
     ],
 )
 def test_the_estimate_is_above_what_is_taken_but_not_far(tmp_path, format_, options, least) -> None:
@@ -132,6 +138,51 @@ def test_the_estimate_is_above_what_is_taken_but_not_far(tmp_path, format_, opti
     )
     taken, needed = (int(number) / side**2 for number in ran.stdout.split())
     assert least < taken <= needed < 1.5 * taken
+
+
+@pytest.mark.slow  # A second to make the file.
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux limits a process' memory")
+def test_a_header_inside_of_the_first_takes_no_more_memory_than_that_one_says() -> None:
+    """libavif makes the 81 megapixels that AV1 names as small as the AVIF around it says."""
+    data = blank("AVIF", 9000, speed=10)
+    at = data.index(b"ispe") + 8
+    lying = data[:at] + struct.pack(">II", 64, 64) + data[at + 8 :]
+    with pytest.raises(PictureError, match=r"Undecodable|TooMuchMemory"):
+        decode_apart(lying, RECIPE)
+    assert decode_apart(data, RECIPE).width == 9000
+
+
+BOUNDED = """if True:
+    from beam_flowers.errors import PictureError
+    from beam_flowers.images.memory_gate import AskingGate
+    gate = AskingGate(2**40, 2**40, print)
+    with gate.bounded(2**28, "AVIF"):
+        bytearray(2**28)
+    try:
+        with gate.bounded(2**28, "AVIF of 8 x 8 pixels"):
+            bytearray(2**29)
+    except PictureError as error:
+        print(error)
+    bytearray(2**29)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux limits a process' memory")
+def test_what_takes_far_more_than_was_estimated_is_refused_its_memory() -> None:
+    ran = subprocess.run([sys.executable, "-c", BOUNDED], capture_output=True, text=True)
+    assert ran.stdout.startswith("TooMuchMemory: AVIF of 8 x 8 pixels takes more memory to decode")
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("options", [{"tile_size": (4, 4)}, {"codeblock_size": (4, 4)}])
+def test_what_jpeg_2000_holds_beside_pixels_is_counted(limited, options) -> None:
+    """Tiles of a few pixels take kilobytes each, code blocks hundreds of bytes."""
+    image = Image.new("L", (400, 400))
+    sound, split = (pictures.saved(image, "JPEG2000", **more) for more in ({}, options))
+    limited(10 * MIB)
+    assert decode(sound, RECIPE).width == 400
+    with pytest.raises(PictureError, match="TooMuchMemory: JPEG2000 of 400 x 400"):
+        decode(split, RECIPE)
 
 
 def test_a_plain_jpeg_of_200_megapixels_is_decoded_small() -> None:

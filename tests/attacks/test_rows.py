@@ -12,11 +12,13 @@ import tracemalloc
 
 import pictures
 import pytest
+from memory_files import OBJECTS, MemoryFileSystem
 from stores import cli, embed, rejects, rows
 
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, OutputError, UnreachableError
 from beam_flowers.files import MemberError, tfrecord
 from beam_flowers.images.find import find_images
+from beam_flowers.images.outputs import Writing
 from beam_flowers.records import Image, Reject, RootListed
 
 SOUND = "a.jpg"
@@ -44,6 +46,23 @@ def listed(source, schemes=()):
     return found
 
 
+@pytest.fixture
+def closed(monkeypatch):
+    """A function that has questions for some objects of `mem://` fail."""
+
+    def close(prefix, error):
+        metadata = MemoryFileSystem.metadata
+
+        def refused(self, path):
+            if path.startswith(prefix):
+                raise error
+            return metadata(self, path)
+
+        monkeypatch.setattr(MemoryFileSystem, "metadata", refused)
+
+    return close
+
+
 class TestSchemes:
     @pytest.mark.parametrize("suffix", ["csv", "txt", "jsonl"])
     @pytest.mark.parametrize(
@@ -68,20 +87,53 @@ class TestSchemes:
         (found,) = listed(f"files-from:{path}")
         assert found.error_class == "SchemeNotAllowed"
 
-    def test_they_can_be_allowed(self, folder):
-        (found,) = listed(manifest(folder, "nothing://b/a.jpg"), ["nothing"])
-        assert (found.stage, found.error_class) == ("find", "UnknownAddress")
+    def test_a_row_costs_itself_where_another_of_its_scheme_can_be_looked_at(self, folder, closed):
+        OBJECTS.clear()
+        OBJECTS["mem://b/a.jpg"] = b"12345"
+        path = manifest(folder, SOUND, "mem://b/a.jpg", "mem://closed/a.jpg", "mem://b/none.jpg")
+        closed("mem://closed/", InputError("no such bucket"))
+        first, second, third, last = listed(path, ["mem"])
+        assert (first.bytes, second.bytes) == (os.stat(folder / SOUND).st_size, 5)
+        assert (third.stage, third.error_class) == ("find", "UnknownAddress")
+        assert last.error_class == "NotFound"
+
+    @pytest.mark.parametrize("error", [InputError("no library"), PermissionError(13, "no right")])
+    def test_if_no_row_of_a_scheme_can_be_looked_at_the_listing_ends(self, folder, closed, error):
+        path = manifest(folder, SOUND, "mem://b/a.jpg", SOUND, "mem://b/b.jpg")
+        closed("mem://", error)
+        with pytest.raises(InputError) as ended:
+            listed(path, ["mem"])
+        assert f"{str(path)!r}: no file that it names by mem:// can be read (2 rows)" in str(
+            ended.value
+        )
+        assert str(error.args[-1]) in str(ended.value)
+
+    def test_a_server_that_does_not_answer_is_no_fault_of_a_row(self, folder, closed):
+        path = manifest(folder, SOUND, "mem://b/a.jpg", "mem://b/b.jpg")
+        closed("mem://b/a", UnreachableError("no answer"))
+        with pytest.raises(UnreachableError):
+            listed(path, ["mem"])
 
     def test_a_run_says_so_and_goes_on(self, folder, tmp_path):
         summary = embed(manifest(folder, SOUND, "s3://secret/a.jpg"), tmp_path / "store")
         assert (summary.rows, summary.rejected, summary.total) == (1, 1, 2)
         assert rejects(tmp_path / "store") == {"s3://secret/a.jpg": "SchemeNotAllowed"}
 
-    def test_the_flag_is_taken(self, folder, tmp_path):
+    def test_the_flag_is_taken(self, folder, tmp_path, capsys):
         path = manifest(folder, SOUND, "other://b/a.jpg")
         flags = ["--manifest-schemes", "s3,other"]
-        assert cli("embed", path, "--store", tmp_path / "store", *flags) == 0
-        assert rejects(tmp_path / "store") == {"other://b/a.jpg": "UnknownAddress"}
+        assert cli("embed", path, "--store", tmp_path / "store", *flags) == 1
+        said = capsys.readouterr().err
+        assert "no file that it names by other:// can be read (1 rows)" in said
+        assert "no file system for other://" in said
+        assert not (tmp_path / "store" / "__commits").exists()
+
+    def test_the_check_of_outputs_looks_at_none_either(self, folder, closed):
+        path = manifest(folder, SOUND, "mem://b/a.jpg")
+        closed("mem://", AssertionError("was looked at"))
+        terms = Writing(overwrite=True).listing([str(path)])
+        with pytest.raises(OutputError, match="is one of the images to read"):
+            terms.refuse_listed("mem://b/a.jpg")
 
 
 class TestPipes:

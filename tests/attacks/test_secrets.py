@@ -23,7 +23,7 @@ from beam_flowers.records import Image, Reject
 from beam_flowers.store.schema import rejects_table
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job, check_outputs, make_unfinished
+from beam_flowers.workflows.score_options import ScoreOptions, check_outputs, make_unfinished
 
 HELD = [
     "https://me:S3CRET@hub.example/net.tar.gz",
@@ -159,7 +159,7 @@ def test_the_unfinished_table_is_entered_by_nobody_else(store, tmp_path, there):
 
     if there:
         partial.mkdir(mode=0o755)
-    score_images(Job((store,), str(tmp_path / "o.csv")), model, progress=Watching())
+    score_images(ScoreOptions((store,), str(tmp_path / "o.csv")), model, progress=Watching())
     assert set(seen) == {0o700}
 
 
@@ -168,7 +168,7 @@ def test_a_link_in_its_place_is_refused(store, tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / ".o.csv.partial").symlink_to(tmp_path / "theirs")
     for attempt in (
-        lambda: check_outputs(Job((store,), str(tmp_path / "o.csv"))),
+        lambda: check_outputs(ScoreOptions((store,), str(tmp_path / "o.csv"))),
         lambda: make_unfinished(str(tmp_path / ".o.csv.partial")),
     ):
         with pytest.raises(OutputError, match="unfinished"):
@@ -181,7 +181,7 @@ def test_another_users_folder_in_its_place_is_refused(store, tmp_path):
     folder.mkdir()
     os.chown(folder, 12345, 12345)
     for attempt in (
-        lambda: check_outputs(Job((store,), str(tmp_path / "o.csv"))),
+        lambda: check_outputs(ScoreOptions((store,), str(tmp_path / "o.csv"))),
         lambda: make_unfinished(str(folder)),
     ):
         with pytest.raises(OutputError, match="another user"):

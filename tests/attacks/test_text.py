@@ -9,7 +9,7 @@ from stores import cli
 from vectors import make_store, train_run
 
 from beam_flowers.evaluation.card import model_card
-from beam_flowers.evaluation.tables import confusion_csv
+from beam_flowers.evaluation.render import confusion_csv
 from beam_flowers.evaluation.text import table
 from beam_flowers.files.text import guarded, unguarded
 from beam_flowers.head.bundle import write_bundle
@@ -18,7 +18,7 @@ from beam_flowers.images.manifest import read_manifest
 from beam_flowers.review.decisions import Decision, Decisions
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 FORMULA = "=cmd|' /C calc'!A0"
 LABELS = (FORMULA, "'=1+1", "-12.5")
@@ -61,11 +61,11 @@ def cells(path):
 
 def test_a_score_table_holds_no_formula_and_reads_back_as_it_was(base, model, tmp_path):
     out = tmp_path / "o.csv"
-    score_images(Job((str(base),), str(out), separate_columns=True), model)
+    score_images(ScoreOptions((str(base),), str(out), separate_columns=True), model)
     assert not [cell for cell in cells(out) if cell.startswith("=")]
     assert {f"'{FORMULA}", "''=1+1", "-12.5"} <= set(cells(out))
     parquet = tmp_path / "o.parquet"
-    score_images(Job((str(base),), str(parquet), separate_columns=True), model)
+    score_images(ScoreOptions((str(base),), str(parquet), separate_columns=True), model)
     mine, exact = read_scores(str(out)), read_scores(str(parquet))
     assert list(mine.given) == list(exact.given)
     assert [n for row in mine.top_k for n, _ in row] == [n for row in exact.top_k for n, _ in row]

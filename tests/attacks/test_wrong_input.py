@@ -131,7 +131,7 @@ def test_whole_numbers_are_whole(value):
     with pytest.raises(TrainingError, match="testing percentage must be a whole number"):
         SplitOptions(testing_percentage=value)
     with pytest.raises(TrainingError, match="seed must be a whole number"):
-        prepare(examples(), SplitOptions(), value)
+        prepare(examples(), SplitOptions(), seed=value)
 
 
 def test_stopping_early_in_a_sweep_watches_another_fold_than_the_one_measured(store, capsys):

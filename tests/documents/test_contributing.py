@@ -80,7 +80,7 @@ def test_every_path_and_name_of_a_page_exists(page):
         ("`storage/`", ("storage/", None)),
         ("`store/plan.py: make_plans`", ("store/plan.py", "make_plans")),
         ("`store/plan.py:make_plans`", ("store/plan.py", "make_plans")),
-        ("`scoring/decision.py: Bar.gives`", ("scoring/decision.py", "Bar.gives")),
+        ("`scoring/decision.py: Thresholds.gives`", ("scoring/decision.py", "Thresholds.gives")),
         ("`store/plan.py:\n  make_plans`", ("store/plan.py", "make_plans")),
         ("`python tests/absent.py TARGET`", ("tests/absent.py", None)),
         ("`python -m beam_flowers.jobs.cancel`", ("beam_flowers.jobs.cancel", None)),
@@ -93,7 +93,7 @@ def test_what_is_gone_is_found(text, found):
 
 def test_what_is_there_is_not_missed():
     good = "`.ci/run --one` `store/` `pyproject.toml` `STORE/__work` `.[dev,aws]` [a](docs/adr)"
-    good += " `cli/parser.py: COMMANDS` `scoring/decision.py: Bar.given`"
+    good += " `cli/parser.py: COMMANDS` `scoring/decision.py: Thresholds.given`"
     good += " `beam_flowers.yaml_transforms`"
     assert len(list(references(good))) == 7
     assert missing(good) == []

@@ -1,6 +1,7 @@
 """A bucket on a real S3 server, behind a proxy that counts requests and makes faults."""
 
 import itertools
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -55,23 +56,42 @@ def server(tmp_path_factory):
 @pytest.fixture
 def bucket(server, monkeypatch):
     """A `Bucket`; nothing points to it yet."""
-    monkeypatch.setattr(FileSystems, "_pipeline_options", None)
+    with new_bucket(server, monkeypatch) as found:
+        yield found
+
+
+@pytest.fixture
+def reached(bucket, monkeypatch):
+    """The same, with AWS' environment variables set to reach it."""
+    return reach(bucket, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared(server):
+    """One that is reached likewise, for all tests of a module."""
+    with pytest.MonkeyPatch.context() as patch, new_bucket(server, patch) as found:
+        yield reach(found, patch)
+
+
+@contextmanager
+def new_bucket(server, patch):
+    """A `Bucket` for as long as the block lasts."""
+    patch.setattr(FileSystems, "_pipeline_options", None)
     for name in _VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        patch.delenv(name, raising=False)
     for name in list(_VARIABLES)[3:]:
-        monkeypatch.setenv(name, _VARIABLES[name])
+        patch.setenv(name, _VARIABLES[name])
     forget()
     with proxied(server[0]) as proxy:
         yield Bucket(f"bucket-{next(_NUMBERS)}", server[1], proxy)
     forget()
 
 
-@pytest.fixture
-def reached(bucket, monkeypatch):
-    """The same, with AWS' environment variables set to reach it."""
+def reach(bucket, patch):
+    """Sets AWS' environment variables to a bucket, and returns it."""
     for name, value in _VARIABLES.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.proxy.url)
+        patch.setenv(name, value)
+    patch.setenv("AWS_ENDPOINT_URL", bucket.proxy.url)
     return bucket
 
 

@@ -9,19 +9,32 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-PASS, BUSY, RESET, CUT = "pass", "503", "reset", "cut"
-_SLOW_DOWN = (
-    b'<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code>'
-    b"<Message>Please reduce your request rate.</Message></Error>"
-)
+PASS, BUSY, DENIED, RESET = "pass", "503", "403", "reset"
+LOST, CUT, SLOW, FAILED = "lost", "cut", "slow", "failed"
+FIRST_OF_TWO, LAST_OF_TWO, AGAIN = "first of two", "last of two", "again"
+CHANGES = {"PUT", "POST", "DELETE"}
+_ERROR = '<?xml version="1.0" encoding="UTF-8"?><Error><Code>%s</Code><Message>%s</Message></Error>'
+_REFUSALS = {
+    BUSY: (503, _ERROR % ("SlowDown", "Please reduce your request rate.")),
+    DENIED: (403, _ERROR % ("AccessDenied", "Access Denied")),
+    FAILED: (200, _ERROR % ("InternalError", "We encountered an internal error.")),
+}
 _ONE_HOP = {"connection", "keep-alive", "transfer-encoding", "expect"}
 
 Fault = Callable[[str, str], str]
-"""(method, path) → PASS; BUSY: answer 503 SlowDown; RESET: TCP reset instead of an answer; CUT:
-half of the answer's body, then a reset."""
+"""(method, path) → one of these. Not carried out are BUSY, DENIED: answered by 503, 403; FAILED: by
+200 with an error in the body, as S3 may answer a COPY; RESET: by a TCP reset. Carried out are PASS;
+LOST: a reset instead of the answer; CUT: half of the answer's body, or of its head where it has
+none, then a reset; SLOW: the answer comes after `Proxy.delay` seconds; FIRST_OF_TWO, LAST_OF_TWO:
+carried out twice and answered by the first or the last answer; AGAIN: answered at once, and carried
+out again before the last of `Proxy.after` changes that follow, or by `Proxy.repeat`."""
+
+Request = tuple[str, str, bytes, dict[str, str]]
+Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
 class Proxy(ThreadingHTTPServer):
@@ -37,17 +50,38 @@ class Proxy(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.paths: list[tuple[str, str]] = []
         self.faults = 0
+        self.delay, self.after = 1.0, 3
+        self.repeated: list[tuple[str, str, int]] = []
+        self._kept: list[tuple[int, Request]] = []
+        self._lock = threading.Lock()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
     def judge(self, method: str, path: str) -> str:
-        self.requests[method] += 1
-        self.paths.append((method, path))
-        verdict = self.fault(method, path)
-        self.faults += verdict != PASS
+        with self._lock:
+            self.requests[method] += 1
+            self.paths.append((method, path))
+            verdict = self.fault(method, path)
+            self.faults += verdict != PASS
         return verdict
+
+    def keep(self, request: Request) -> None:
+        """Carries a request out again later."""
+        with self._lock:
+            self._kept.append((self.after, request))
+
+    def repeat(self, *, now: bool = True, backwards: bool = False) -> None:
+        """Carries out again what was kept, or only what is due with one more change."""
+        with self._lock:
+            kept = [(0 if now else left - 1, request) for left, request in self._kept]
+            self._kept = [(left, request) for left, request in kept if left]
+        for left, request in kept[:: -1 if backwards else 1]:
+            if not left:
+                with closing(http.client.HTTPConnection("127.0.0.1", self.target)) as upstream:
+                    status = carry_out(upstream, request)[0]
+                self.repeated.append((*request[:2], status))
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A connection that ends is what this server is for."""
@@ -69,32 +103,42 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.command in CHANGES:
+            self.server.repeat(now=False)
         verdict = self.server.judge(self.command, self.path)
         if verdict == RESET:
             self._reset()
-        elif verdict == BUSY:
-            self._answer(503, [("Content-Type", "application/xml")], _SLOW_DOWN)
+        elif verdict in _REFUSALS:
+            status, text = _REFUSALS[verdict]
+            self._answer(status, [("Content-Type", "application/xml")], text.encode())
         else:
             headers = {k: v for k, v in self.headers.items() if k.lower() not in _ONE_HOP}
-            self._upstream.request(self.command, self.path, body, headers)
-            found = self._upstream.getresponse()
-            self._answer(found.status, found.getheaders(), found.read(), verdict == CUT)
+            request = (self.command, self.path, body, headers)
+            answer = carry_out(self._upstream, request)
+            if verdict in (FIRST_OF_TWO, LAST_OF_TWO):
+                second = carry_out(self._upstream, request)
+                answer = second if verdict == LAST_OF_TWO else answer
+            elif verdict == AGAIN:
+                self.server.keep(request)
+            elif verdict == SLOW:
+                time.sleep(self.server.delay)
+            if verdict == LOST:
+                self._reset()
+            else:
+                self._answer(*answer, verdict == CUT)
 
     do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = _forward
 
     def _answer(
         self, status: int, headers: list[tuple[str, str]], body: bytes, cut: bool = False
     ) -> None:
-        self.send_response_only(status)
-        for name, value in headers:
-            if name.lower() not in _ONE_HOP | {"content-length"}:
-                self.send_header(name, value)
+        kept = [(k, v) for k, v in headers if k.lower() not in _ONE_HOP | {"content-length"}]
         lengths = [v for k, v in headers if k.lower() == "content-length"]
         length = lengths[0] if self.command == "HEAD" and lengths else str(len(body))
-        self.send_header("Content-Length", length)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+        lines = [f"{k}: {v}" for k, v in [*kept, ("Content-Length", length)]]
+        head = "\r\n".join([f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *lines, "", ""])
+        data = head.encode("latin-1") + (b"" if self.command == "HEAD" else body)
+        self.wfile.write(data[: -len(body) // 2 or len(data) // 2] if cut else data)
         if cut:
             self._reset()
 
@@ -106,6 +150,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing: the counts are what is looked at."""
+
+
+def carry_out(upstream: http.client.HTTPConnection, request: Request) -> Answer:
+    """The server's answer: status, headers and body."""
+    upstream.request(*request)
+    found = upstream.getresponse()
+    return found.status, found.getheaders(), found.read()
 
 
 @contextmanager

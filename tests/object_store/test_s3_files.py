@@ -7,7 +7,20 @@ import threading
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from proxy import BUSY, CUT, RESET, every
+from proxy import (
+    AGAIN,
+    BUSY,
+    CHANGES,
+    CUT,
+    FAILED,
+    FIRST_OF_TWO,
+    LAST_OF_TWO,
+    LOST,
+    PASS,
+    RESET,
+    SLOW,
+    every,
+)
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
@@ -164,6 +177,65 @@ def test_put_if_absent_has_one_winner(reached):
         thread.join()
     assert len(won) == 1
     assert files.read_bytes(uri) == b"%d" % won[0] * 9999
+
+
+def first_change(*faults):
+    """The faults for the first changes, one each."""
+    left = list(faults)
+    return lambda method, path: left.pop(0) if left and method in CHANGES else PASS
+
+
+@pytest.mark.parametrize("fault", [LOST, CUT, LAST_OF_TWO])
+def test_put_if_absent_may_find_its_own_file(reached, fault):
+    uri = files.join(reached.uri, "commits", "1.json")
+    reached.proxy.fault = first_change(fault)
+    assert not files.put_if_absent(uri, b"rose")
+    assert files.read_bytes(uri) == b"rose"
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [FAILED],
+        *([fault] for fault in (LOST, CUT, FIRST_OF_TWO, LAST_OF_TWO)),
+        *([PASS, fault] for fault in (LOST, CUT, FIRST_OF_TWO, LAST_OF_TWO)),
+    ],
+    ids="-".join,
+)
+def test_a_move_is_whole_whatever_becomes_of_its_copy_or_deletion(reached, faults):
+    source, target = (files.join(reached.uri, name) for name in ("work/a", "b"))
+    files.write_atomic(source, b"rose")
+    reached.proxy.fault = first_change(*faults)
+    files.move(source, target)
+    assert reached.proxy.faults == 1
+    assert files.read_bytes(target) == b"rose"
+    assert not files.exists(source)
+
+
+def test_the_proxy_carries_a_request_out_again_before_the_third_that_follows(reached):
+    first, *others = (files.join(reached.uri, name) for name in "abcd")
+    reached.proxy.fault = first_change(AGAIN)
+    files.write_atomic(first, b"rose")
+    files.delete(first)
+    files.write_atomic(others[0], b"1")
+    assert not files.exists(first)
+    files.write_atomic(others[1], b"1")
+    assert files.read_bytes(first) == b"rose"
+    assert reached.proxy.repeated == [("PUT", f"{reached.uri[4:]}/a", 200)]
+    reached.proxy.fault = first_change(AGAIN)
+    files.delete(others[1])
+    files.write_atomic(others[1], b"2")
+    reached.proxy.repeat()
+    assert not files.exists(others[1])
+
+
+def test_an_answer_that_is_later_than_the_clients_patience(reached, monkeypatch):
+    config, uri = s3_server.Config, files.join(reached.uri, "a")
+    monkeypatch.setattr(s3_server, "Config", lambda **g: config(**{**g, "read_timeout": 0.5}))
+    reached.proxy.fault = first_change(SLOW)
+    files.write_atomic(uri, b"rose")
+    assert reached.proxy.requests["PUT"] == 2
+    assert files.read_bytes(uri) == b"rose"
 
 
 def test_files_survive_a_server_that_fails_now_and_then(reached):

@@ -39,9 +39,8 @@ LITE0 = resolve("efficientnet-lite0")
 def augment(store, copies=2, distortions=DEFAULT, warnings=(), **options):
     """(computed, reused, rejected) of a run, which has to say `warnings`."""
     said = []
-    done = augment_store(
-        str(store), LITE0, Augmentation(copies, distortions), RunOptions(**options), said.append
-    )
+    augmentation, options = Augmentation(copies, distortions), RunOptions(**options)
+    done = augment_store(str(store), LITE0, augmentation, options, warn=said.append)
     assert len(said) == len(warnings)
     assert all(word in line for word, line in zip(warnings, said, strict=True))
     assert done.computed + done.reused + done.rejected == done.copies * done.pictures

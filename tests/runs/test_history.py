@@ -317,6 +317,20 @@ def test_a_reading_command_finishes_what_a_killed_one_began_to_publish(store, tm
     assert [p.name for p in (store / "__commits").glob("*.published")] == ["00000003.published"]
 
 
+def test_a_report_finishes_what_a_killed_score_began_to_publish(store, tmp_path):
+    model, table = tmp_path / "model", tmp_path / "scores"
+    flags = ["--model", model, "--output", table]
+    assert cli("train", store, "--model", model) == 0
+    for number in (2, 3):
+        assert cli("restore", store, number) == 0
+        assert cli("score", store, *flags) == 0
+    expected = rows(table)
+    half_published(table)
+    assert len(pd.read_parquet(table)) != len(expected)
+    assert cli("report", table, "--output", tmp_path / "r.html") == 0
+    assert rows(table) == expected
+
+
 def test_a_store_that_may_only_be_read_is_read(store, monkeypatch):
     half_published(store)
 

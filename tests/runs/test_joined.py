@@ -18,17 +18,17 @@ from beam_flowers.errors import InputError, ModelError, StoreError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.head.store_examples import read_examples, read_examples_of
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.store.commits import latest
 from beam_flowers.transforms import (
     ComputeBottlenecks,
     FindImages,
     ScoreBottlenecks,
 )
-from beam_flowers.workflows.classify import classify_pictures
+from beam_flowers.workflows.classify import classify_images
 from beam_flowers.workflows.embed import embed_images
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_joined_vectors_beat_each_alone(store):
 def test_a_joined_head_scores_a_store(store, tmp_path):
     bundle = train_run(store, "small+large").bundle
     output = str(tmp_path / "scores.parquet")
-    summary = score_images(Job((store,), output, top_k=2), bundle, None)
+    summary = score_images(ScoreOptions((store,), output, top_k=2), bundle, None)
     assert (summary.rows, summary.rejected) == (118, 2)
     rows = pq.read_table(output).to_pylist()
     stored = read_examples_of(store, bundle).examples
@@ -86,7 +86,7 @@ def test_a_joined_head_scores_a_store(store, tmp_path):
 def test_a_joined_head_scores_into_a_folder_that_keeps_up(store, tmp_path):
     bundle = train_run(store, "small+large").bundle
     out = tmp_path / "out"
-    job = Job((store,), str(out), partition_by_label=True)
+    job = ScoreOptions((store,), str(out), partition_by_label=True)
     assert (score_images(job, bundle).rows, rejects(out)) == (
         118,
         {"/r/0.jpg": "NoVector", "/r/1.jpg": "NoVector"},
@@ -107,12 +107,14 @@ def test_a_joined_head_is_refused_where_it_cannot_score(store, tmp_path):
     bundle = train_run(store, "small+large").bundle
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match="can only be scored with the backbone of the model"):
-        score_images(Job((str(tmp_path / "a.jpg"),), str(tmp_path / "o.csv")), bundle)
+        score_images(ScoreOptions((str(tmp_path / "a.jpg"),), str(tmp_path / "o.csv")), bundle)
     with pytest.raises(ModelError, match=r"of the backbone 'small\+large', these are of 'eff"):
-        score_images(Job((str(tmp_path / "a.jpg"),), str(tmp_path / "o.csv")), bundle, NETWORKS[0])
+        score_images(
+            ScoreOptions((str(tmp_path / "a.jpg"),), str(tmp_path / "o.csv")), bundle, NETWORKS[0]
+        )
     add(tmp_path / "other", "small", bottlenecks(range(9), 6))
     with pytest.raises(ModelError, match=r"needs vectors of small\+large .* holds small"):
-        score_images(Job((str(tmp_path / "other"),), str(tmp_path / "o.csv")), bundle)
+        score_images(ScoreOptions((str(tmp_path / "other"),), str(tmp_path / "o.csv")), bundle)
 
 
 NETWORKS = [resolve("efficientnet-lite0"), resolve("efficientnet-lite0", pixel_range=(0, 1))]
@@ -147,7 +149,9 @@ def head(pixels):
 
 
 def test_a_joined_head_scores_pixels_as_it_scores_a_store(pixels, head, tmp_path):
-    job = Job((str(pixels),), str(tmp_path / "a.jsonl"), rule=Rule(min_margin=0.1))
+    job = ScoreOptions(
+        (str(pixels),), str(tmp_path / "a.jsonl"), rule=AcceptanceRule(min_margin=0.1)
+    )
     summary = score_images(job, head, NETWORKS)
     assert str(summary) == "embedded 4, reused 0, rejected 1, hidden 0, of 5"
     with_store = replace(job, output=str(tmp_path / "b.jsonl"), store=str(tmp_path / "store"))
@@ -155,13 +159,13 @@ def test_a_joined_head_scores_pixels_as_it_scores_a_store(pixels, head, tmp_path
     for network in NETWORKS:
         found = embed_images([str(pixels)], str(tmp_path / "store"), network)
         assert (found.embedded, found.reused) == (0, 4)
-    stored = Job((str(tmp_path / "store"),), str(tmp_path / "c.jsonl"), rule=job.rule)
+    stored = ScoreOptions((str(tmp_path / "store"),), str(tmp_path / "c.jsonl"), rule=job.rule)
     assert score_images(stored, head).rejected == 1
     texts = [(tmp_path / f"{name}.jsonl").read_text() for name in "abc"]
     assert texts[0] == texts[1] == texts[2]
     reasons = [(tmp_path / f"{name}.rejects.jsonl").read_text() for name in "abc"]
     assert reasons[0] == reasons[1] == reasons[2]
-    classified = classify_pictures(
+    classified = classify_images(
         [str(pixels / "0000.jpg"), str(pixels / "cut.jpg")], head, NETWORKS, rule=job.rule
     )
     ((score,), reject) = classified
@@ -171,13 +175,13 @@ def test_a_joined_head_scores_pixels_as_it_scores_a_store(pixels, head, tmp_path
 
 
 def test_joined_vectors_in_a_pipeline_of_ones_own(pixels, head, tmp_path):
-    score_images(Job((str(pixels),), str(tmp_path / "a.jsonl")), head, NETWORKS)
+    score_images(ScoreOptions((str(pixels),), str(tmp_path / "a.jsonl")), head, NETWORKS)
     wanted = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     models = [head, replace(head, seed=1)]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         images = pipeline | FindImages([str(pixels)])
         computed = images.images | ComputeBottlenecks(NETWORKS)
-        scores = computed.bottlenecks | ScoreBottlenecks(models, 1, Rule(threshold=1.0))
+        scores = computed.bottlenecks | ScoreBottlenecks(models, 1, AcceptanceRule(threshold=1.0))
         pairs = scores | beam.Map(lambda s: (s.uri, f"{s.score:.6f}", s.label))
         expected = [(row["uri"], f"{row['score']:.6f}", "unknown") for row in wanted] * 2
         assert_that(pairs, equal_to(expected))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 
+import apache_beam as beam
 import numpy as np
 import pictures
 import pytest
@@ -13,6 +15,7 @@ import beam_flowers as bf
 from beam_flowers.errors import PictureError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
+from beam_flowers.scoring.read_table import read_scores
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +24,14 @@ def folder(tmp_path_factory):
     folder = photos(tmp_path_factory.mktemp("limits") / "photos", 2)
     (folder / "roses" / "large.png").write_bytes(pictures.png(700, 500) + bytes(1_000_000))
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    """Trained on them, from the store beside it."""
+    embed(folder, folder.parent / "store")
+    assert cli("train", folder.parent / "store", "--model", folder.parent / "model") == 0
+    return folder.parent / "model"
 
 
 @pytest.mark.parametrize(
@@ -48,10 +59,8 @@ def test_a_configuration_and_python_take_limits_too(folder, tmp_path):
     assert rejects(tmp_path / "other") == {large: "TooManyPixels"}
 
 
-def test_score_and_classify_take_limits(folder, tmp_path, capsys):
-    store, model, large = tmp_path / "store", tmp_path / "model", folder / "roses" / "large.png"
-    embed(folder, store)
-    assert cli("train", store, "--model", model) == 0
+def test_score_and_classify_take_limits(folder, model, tmp_path, capsys):
+    large = folder / "roses" / "large.png"
     flags = ["--model", model, "--max-pixels", 300_000]
     assert cli("score", folder, *flags, "--output", tmp_path / "scores.parquet") == 0
     assert (tmp_path / "scores.rejects.parquet").exists()
@@ -88,6 +97,67 @@ def test_a_cut_jpeg_is_taken_by_salvage_and_its_row_says_so(tmp_path):
     formats = {row["uri"].rpartition("/")[2]: row["format"] for row in rows(store)}
     assert re.fullmatch(r"JPEG, \d\.\d% missing", formats.pop("a.jpg"))
     assert set(formats.values()) == {"JPEG"}
+
+
+@pytest.fixture
+def cut(tmp_path):
+    """A folder of a whole picture, one that lacks 3 % and one that lacks 40."""
+    (tmp_path / "cut").mkdir()
+    whole = pictures.jpeg(640, 480, quality=95)
+    for name, kept in {"whole.jpg": 1, "a.jpg": 0.97, "b.jpg": 0.6}.items():
+        (tmp_path / "cut" / name).write_bytes(pictures.truncated(whole, kept))
+    return tmp_path / "cut"
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_score_takes_a_cut_jpeg_by_salvage_and_its_row_says_so(cut, model, tmp_path, with_store):
+    flags = ["--model", model, *(["--store", tmp_path / "store"] if with_store else [])]
+    table = tmp_path / "labels.csv"
+    assert cli("score", cut, *flags, "--output", table) == 0
+    assert "format" not in (plain := read_rows(table))["whole.jpg"]
+    assert list(plain) == ["whole.jpg"]
+    salvaging = [*flags, "--salvage", 0.1, *(["--retry-rejects"] if with_store else [])]
+    assert cli("score", cut, *salvaging, "--output", table) == 0
+    found = read_rows(table)
+    assert list(found) == ["a.jpg", "whole.jpg"]
+    assert re.fullmatch(r"JPEG, \d\.\d% missing", found["a.jpg"]["format"])
+    assert found["whole.jpg"].pop("format") == "JPEG"
+    assert found["whole.jpg"] == plain["whole.jpg"]
+    assert list(read_rows(tmp_path / "labels.rejects.csv")) == ["b.jpg"]
+    scores = read_scores(str(table))
+    assert [uri.rpartition("/")[2] for uri in scores.uris] == ["a.jpg", "whole.jpg"]
+    # The file is known for ours: it is replaced without --overwrite.
+    assert cli("score", cut, *flags, "--output", table) == 0
+    assert "format" not in read_rows(table)["whole.jpg"]
+
+
+def test_a_folder_of_scores_and_one_from_a_store_say_so_too(cut, model, tmp_path):
+    store, table = tmp_path / "store", tmp_path / "labels"
+    assert cli("embed", cut, "--store", store, "--salvage", 0.1) == 0
+    flags = ["--model", model, "--salvage", 0.1]
+    for images in (cut, store):
+        assert cli("score", images, *flags, "--output", table) == 0
+        found = {row["uri"].rpartition("/")[2]: row["format"] for row in rows(table)}
+        assert re.fullmatch(r"JPEG, \d\.\d% missing", found.pop("a.jpg"))
+        assert found == {"whole.jpg": "JPEG"}
+        assert len(read_scores(str(table)).uris) == 2
+
+
+def test_a_pipeline_says_so_too(cut, model, tmp_path):
+    bundle = bf.read_bundle(str(model))
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        found = pipeline | bf.FindImages([str(cut)])
+        scored = found.images | bf.ScoreImages(bundle, limits=bf.Limits(salvage=0.1))
+        written = (scored.scores, scored.rejects)
+        _ = written | bf.WriteScores(str(tmp_path / "labels"), bundle, formats=True)
+    found = {row["uri"].rpartition("/")[2]: row["format"] for row in rows(tmp_path / "labels")}
+    assert re.fullmatch(r"JPEG, \d\.\d% missing", found.pop("a.jpg"))
+    assert found == {"whole.jpg": "JPEG"}
+
+
+def read_rows(table):
+    with table.open(newline="") as file:
+        return {row["uri"].rpartition("/")[2]: row for row in csv.DictReader(file)}
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.5])

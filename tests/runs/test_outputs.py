@@ -23,7 +23,7 @@ from beam_flowers.pages.page import is_page
 from beam_flowers.scoring.write_table import MARK, is_rejects_file, is_score_file
 from beam_flowers.workflows.doctor import diagnose, is_findings, write_json
 from beam_flowers.workflows.fine_tune import fine_tune as tune
-from beam_flowers.workflows.score_job import _check_unfinished, clear_deleted
+from beam_flowers.workflows.score_options import _check_unfinished, clear_deleted
 
 LIST = b"uri,label\n/mine/a.jpg,rose\n"
 PAGE = b"<!doctype html>\n<html><head><title>Mine</title></head></html>\n"

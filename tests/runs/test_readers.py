@@ -16,7 +16,7 @@ from vectors import train_run
 
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 pytestmark = [pytest.mark.readers, pytest.mark.timeout(600)]
 
@@ -40,7 +40,7 @@ def base(tmp_path_factory):
     assert cli("embed", pictures, "--store", folder / "plain", "--encoding", "plain") == 0
     model = replace(train_run(str(folder / "store"), "efficientnet-lite0").bundle, labels=NAMES)
     for name in ("t.parquet", "t.csv", "t.jsonl", "t.arrow", "t.feather", "parts"):
-        job = Job((str(folder / "store"),), str(folder / name))
+        job = ScoreOptions((str(folder / "store"),), str(folder / name))
         assert score_images(job, model, warn=pytest.fail).rejected == 1
     assert len(rejects(folder / "store")) == len(rejects(folder / "parts")) == 1
     return folder

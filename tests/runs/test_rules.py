@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import sys
 
 import bmps
 import pictures
@@ -15,6 +16,7 @@ from beam_flowers import files
 from beam_flowers.backbones import compute
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import PictureError
+from beam_flowers.images import heif
 from beam_flowers.images.decode import decode
 from beam_flowers.images.rules import RULES
 from beam_flowers.store.commits import latest, versions
@@ -223,6 +225,8 @@ def fax_without_its_end():
     return data[: start + size // 2] + bytes(size - size // 2) + data[start + size :]
 
 
+FORMATS = pictures.each_format()
+
 OLD_VERDICTS = {
     "text.png": (flipped(b"tEXt"), "Undecodable", "PNG cannot be decoded: bad header checksum"),
     "pixels.png": (flipped(b"IDAT"), "", ""),
@@ -234,6 +238,10 @@ OLD_VERDICTS = {
     "rle.bmp": (bmps.bmp(b"\3\x12\0\1", 4, compression=2, colours=16, width=3, height=1), "", ""),
     "masks.bmp": (bmps.variants()["16 masks f00 f0 f header 40"][0], "Undecodable", "BMP cannot"),
     "short.bmp": (bmps.variants()["palette 8 header 16"][0], "NotAnImage", "not an image"),
+    "new.avif": (FORMATS["AVIF"], "UnsupportedFormat", "AVIF is not read: convert it"),
+    "new.jp2": (FORMATS["JPEG2000"], "UnsupportedFormat", "JPEG 2000 is not read: convert it"),
+    "phone.heic": (FORMATS["HEIC"], "UnsupportedFormat", "HEIC is not read: convert it"),
+    "brand.heic": (FORMATS["HEIC"].replace(b"heic", b"mif2", 1), "NotAnImage", "not an image"),
     "long.pgm": (b"P5 65536 1 255\n" + bytes(65536), "", ""),
 }
 """Files with the class and the beginning of the message that version 0.2 gave, none if it took
@@ -283,3 +291,26 @@ def test_a_store_of_version_0_2_that_is_updated_equals_a_fresh_one(tmp_path, mon
         "rle.bmp": "UnsupportedFormat",
         "long.pgm": "TooManyPixels",
     }
+
+
+def test_a_store_made_without_an_extra_equals_a_fresh_one_once_it_is_installed(
+    tmp_path, monkeypatch, read
+):
+    folder = tmp_path / "pictures" / "rose"
+    folder.mkdir(parents=True)
+    (folder / "sound.jpg").write_bytes(pictures.jpeg())
+    (folder / "phone.heic").write_bytes(FORMATS["HEIC"])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "pillow_heif", None)
+        patch.setattr(compute, "decode_apart", decode)
+        heif._heif.cache_clear()
+        embed(folder, tmp_path / "store")
+        read.clear()
+        assert embed(folder, tmp_path / "store").reasons == {"UnsupportedFormat": 1}
+        assert read == []
+    heif._heif.cache_clear()
+    assert embed(folder, tmp_path / "store").embedded == 1
+    assert read == ["phone.heic"]
+    embed(folder, tmp_path / "fresh")
+    assert rejects(tmp_path / "store") == {}
+    assert dataset_hash(tmp_path / "store") == dataset_hash(tmp_path / "fresh")

@@ -18,7 +18,7 @@ from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.workflows.embed import RunOptions
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 NETWORK = resolve("efficientnet-lite0")
 COLUMNS = ["uri", "sha256", "label", "score", "top_k", "model_id", "label_id"]
@@ -45,7 +45,7 @@ def model(base):
 
 
 def score(images, output, model, store=None, top_k=5, **options):
-    job = Job((str(images),), str(output), store and str(store), top_k)
+    job = ScoreOptions((str(images),), str(output), store and str(store), top_k)
     said = []
     summary = score_images(job, model, NETWORK, RunOptions(**options), said.append)
     assert not said
@@ -319,6 +319,20 @@ def test_nothing_usable_is_an_error_after_the_reasons_are_written(model, tmp_pat
     assert _read(tmp_path / "labels.csv") == []
 
 
+def test_a_row_of_another_scheme_costs_itself_and_all_of_an_allowed_one_the_run(
+    base, tmp_path, capsys
+):
+    photo = min((base / "pictures" / "roses").iterdir())
+    (tmp_path / "list.csv").write_text(f"uri\n{photo}\nother://b/a.jpg\n")
+    command = ("score", tmp_path / "list.csv", "--model", base / "model")
+    assert cli(*command, "--output", tmp_path / "a.csv") == 0
+    with (tmp_path / "a.rejects.csv").open() as file:
+        assert [row["error_class"] for row in csv.DictReader(file)] == ["SchemeNotAllowed"]
+    assert cli(*command, "--output", tmp_path / "b.csv", "--manifest-schemes", "other") == 1
+    assert "no file that it names by other:// can be read (1 rows)" in capsys.readouterr().err
+    assert not (tmp_path / "b.csv").exists()
+
+
 def test_too_many_failures_end_in_exit_code_3(base, tmp_path, capsys):
     command = ("score", base / "store", "--model", base / "model", "--output", tmp_path / "l.csv")
     assert cli(*command, "--max-bad-fraction", "0.05") == 3
@@ -380,7 +394,7 @@ class TestTwoModels:
 
 
 def test_a_killed_run_by_label_goes_on(base, model, tmp_path):
-    job = Job((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
+    job = ScoreOptions((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="division"):

@@ -19,12 +19,12 @@ from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.records import Image
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.folders import label_folder, partition_folder
 from beam_flowers.store.commits import latest
 from beam_flowers.store.vacuum import vacuum
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 ODD = ("a/b", "007", "50% 玫瑰")
 
@@ -47,7 +47,7 @@ def odd(model):
 
 
 def score(store, output, models, **job):
-    return score_images(Job((str(store),), str(output), **job), models, warn=pytest.fail)
+    return score_images(ScoreOptions((str(store),), str(output), **job), models, warn=pytest.fail)
 
 
 def versions(table):
@@ -58,7 +58,7 @@ def versions(table):
 def table(base, odd, tmp_path_factory):
     """A folder of parts by label, some `unknown`."""
     out = tmp_path_factory.mktemp("partitions") / "out"
-    score(base, out, odd, partition_by_label=True, rule=Rule(threshold=0.5))
+    score(base, out, odd, partition_by_label=True, rule=AcceptanceRule(threshold=0.5))
     return out
 
 
@@ -73,7 +73,7 @@ class TestByLabel:
         assert (frame["label"].astype(str) == frame["label_text"]).all()
         dataset = pyarrow.dataset.dataset(table, partitioning="hive")
         assert dataset.to_table()["label"].to_pylist() == frame["label"].to_list()
-        score(base, tmp_path / "flat.parquet", odd, rule=Rule(threshold=0.5))
+        score(base, tmp_path / "flat.parquet", odd, rule=AcceptanceRule(threshold=0.5))
         flat = pd.read_parquet(tmp_path / "flat.parquet")
         found = frame.sort_values("uri")[["uri", "label_text", "score"]].to_numpy().tolist()
         assert found == flat[["uri", "label", "score"]].to_numpy().tolist()
@@ -92,7 +92,7 @@ class TestByLabel:
         for _ in range(2):
             score(base, out, odd, partition_by_label=True)
         assert versions(out) == 1
-        score(base, out, odd, partition_by_label=True, rule=Rule(threshold=1.0))
+        score(base, out, odd, partition_by_label=True, rule=AcceptanceRule(threshold=1.0))
         assert versions(out) == 2
         assert {path.parent.name for path in out.glob("label=*/*")} == {"label=unknown"}
         before = len(rows(out))
@@ -160,7 +160,7 @@ class TestSeveralModels:
         return [model, replace(model, seed=99)]
 
     def test_a_row_of_each_for_every_picture(self, base, models, tmp_path):
-        summary = score(base, tmp_path / "o.jsonl", models, rule=Rule(min_margin=0.3))
+        summary = score(base, tmp_path / "o.jsonl", models, rule=AcceptanceRule(min_margin=0.3))
         assert (summary.rows, summary.total) == (120, 120)
         found = _jsonl(tmp_path / "o.jsonl")
         keys = [(row["uri"], row["model_id"]) for row in found]
@@ -250,7 +250,7 @@ class TestCopying:
         add(store, "small", images)
         Path(pictures[2].uri).unlink()
         warnings = []
-        job = Job((str(store),), str(tmp_path / "o.csv"), copy_to=str(out))
+        job = ScoreOptions((str(store),), str(tmp_path / "o.csv"), copy_to=str(out))
         summary = score_images(job, model, warn=warnings.append)
         labels = {row["uri"]: row["label"] for row in _csv(tmp_path / "o.csv")}
         assert str(summary.copied) == "copied 2, there already 0, failed 1"
@@ -263,7 +263,7 @@ class TestCopying:
     def test_copies_may_not_lie_among_the_pictures(self, base, model, tmp_path, inside):
         (tmp_path / "p").mkdir()
         (tmp_path / "link").symlink_to("p")
-        job = Job(
+        job = ScoreOptions(
             (str(tmp_path / "p"),), str(tmp_path / "o.csv"), copy_to=f"{tmp_path}/link{inside}"
         )
         with pytest.raises(InputError, match="taken for pictures of the collection"):

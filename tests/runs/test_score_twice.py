@@ -10,11 +10,11 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import StoreError
 from beam_flowers.head.bundle import read_bundle
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.store import presence
 from beam_flowers.workflows import score as score_run
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main", "score"]
 
@@ -32,7 +32,7 @@ def base(tmp_path_factory):
 
 
 def score(base, output, rule=None):
-    job = Job((str(base / "pictures"),), str(output), rule=rule or Rule())
+    job = ScoreOptions((str(base / "pictures"),), str(output), rule=rule or AcceptanceRule())
     model = read_bundle(str(base / "model"))
     return score_images(job, model, resolve("efficientnet-lite0"), warn=print)
 
@@ -109,7 +109,7 @@ def test_scores_by_another_rule_are_not_taken_for_its_own(base, tmp_path, monkey
 
     def meet_another(*arguments):
         monkeypatch.setattr(score_run, "_write_files", write)
-        score(base, output, Rule(threshold=0.99))
+        score(base, output, AcceptanceRule(threshold=0.99))
         write(*arguments)
 
     monkeypatch.setattr(score_run, "_write_files", meet_another)

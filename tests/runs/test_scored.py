@@ -22,7 +22,7 @@ from beam_flowers.store.forget import Forgotten, forget
 from beam_flowers.store.names import AUGMENTED, SCORED
 from beam_flowers.workflows.embed import RunOptions
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 NETWORK = resolve("efficientnet-lite0")
 
@@ -52,7 +52,7 @@ def collection(made):
 
 
 def score(base, *images, store="store", **options):
-    job = Job(tuple(map(str, images)), str(base / "out.parquet"), str(base / store))
+    job = ScoreOptions(tuple(map(str, images)), str(base / "out.parquet"), str(base / store))
     said = []
     model = read_bundle(str(base / "model"))
     summary = score_images(job, model, NETWORK, RunOptions(**options), said.append)
@@ -181,7 +181,9 @@ def test_the_map_of_a_score_table_has_images_of_both(collection):
 def test_a_lost_part_of_the_collection_is_computed_again(collection):
     for part in (collection / "store").glob("backbone=*/*.parquet"):
         part.unlink()
-    job = Job((str(collection / "photos"),), str(collection / "out.csv"), str(collection / "store"))
+    job = ScoreOptions(
+        (str(collection / "photos"),), str(collection / "out.csv"), str(collection / "store")
+    )
     said = []
     model = read_bundle(str(collection / "model"))
     assert score_images(job, model, NETWORK, warn=said.append).embedded == 20
@@ -219,7 +221,7 @@ def test_an_embed_that_replaces_parts_meanwhile_ends_no_score(collection, monkey
 
     monkeypatch.setattr(plan, "ScorePlan", relabelled_meanwhile)
     if way == "the whole store":
-        job = Job((str(store),), str(collection / "out.parquet"))
+        job = ScoreOptions((str(store),), str(collection / "out.parquet"))
         assert score_images(job, read_bundle(str(collection / "model"))).reused == 20
     else:
         assert score(collection, collection / "photos", collection / "more").rows == 26

@@ -10,7 +10,7 @@ from beam_flowers.store.commits import latest
 from beam_flowers.transforms import dofns
 from beam_flowers.workflows import score_stored
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def base(tmp_path_factory):
 def score(base, tmp_path):
     def score(name, said=None):
         warn = pytest.fail if said is None else said.append
-        job = Job((str(base / "store"),), str(tmp_path / name))
+        job = ScoreOptions((str(base / "store"),), str(tmp_path / name))
         return score_images(job, read_bundle(str(base / "model")), warn=warn)
 
     return score
@@ -97,6 +97,6 @@ def test_labels_that_become_one_are_named(base, tmp_path):
         (folder / name / "a.jpg").write_bytes(pictures.jpeg(seed=len(name) + ord(name[0])))
     cli("embed", folder, "--store", tmp_path / "store")
     said = []
-    job = Job((str(tmp_path / "store"),), str(tmp_path / "out"))
+    job = ScoreOptions((str(tmp_path / "store"),), str(tmp_path / "out"))
     score_images(job, read_bundle(str(base / "model")), warn=said.append)
     assert said == ["labels that differ in writing only: 'Rosa canina', 'rosa-canina'"]

@@ -165,8 +165,8 @@ MODELS = {
 }
 RULES = {
     "no rule": None,
-    "a threshold": bf.Rule(threshold=0.6),
-    "a margin": bf.Rule(min_margin=0.3),
+    "a threshold": bf.AcceptanceRule(threshold=0.6),
+    "a margin": bf.AcceptanceRule(min_margin=0.3),
 }
 
 
@@ -252,9 +252,13 @@ def test_scores_by_some_of_the_models_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("made", "given", "message"),
     [
-        ({"rule": bf.Rule(threshold=0.99)}, {}, "does not follow from the table's rule .no rule."),
-        ({}, {"rule": bf.Rule(threshold=0.99)}, "does not follow from the table's rule"),
-        ({}, {"rule": bf.Rule(min_margin=0.9)}, "does not follow from the table's rule"),
+        (
+            {"rule": bf.AcceptanceRule(threshold=0.99)},
+            {},
+            "does not follow from the table's rule .no rule.",
+        ),
+        ({}, {"rule": bf.AcceptanceRule(threshold=0.99)}, "does not follow from the table's rule"),
+        ({}, {"rule": bf.AcceptanceRule(min_margin=0.9)}, "does not follow from the table's rule"),
         ({"top_k": 1}, {"top_k": 3}, "has 1 labels, the table has 3"),
     ],
 )

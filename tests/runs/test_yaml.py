@@ -10,6 +10,7 @@ import pictures
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from memory_files import OBJECTS
 from places import EXAMPLES
 from stores import cli, embed, photos, rows
 
@@ -153,6 +154,36 @@ def test_without_error_handling_a_reject_ends_the_pipeline_and_says_what_to_do(b
             model=base / "model",
         )
     assert "With `error_handling: {output: rejects}` the step goes on" in str(found.value)
+
+
+def test_rows_of_a_manifest_may_name_the_schemes_that_are_allowed(tmp_path):
+    OBJECTS["mem://b/a.jpg"] = b"123"
+    (tmp_path / "list.csv").write_text("mem://b/a.jpg\ns3://b/a.jpg\n")
+    run(
+        """
+        pipeline:
+          transforms:
+            - type: FindImages
+              config:
+                sources: "{{ base }}/list.csv"
+                manifest_schemes: [mem]
+                error_handling: {output: rejects}
+            - type: WriteToParquet
+              name: images
+              input: FindImages
+              config: {path: "{{ base }}/images"}
+            - type: WriteToParquet
+              name: rejects
+              input: FindImages.rejects
+              config: {path: "{{ base }}/rejects"}
+        """,
+        base=tmp_path,
+    )
+    assert {uri: row["bytes"] for uri, row in table(tmp_path / "images").items()} == {
+        "mem://b/a.jpg": 3
+    }
+    rejects = table(tmp_path / "rejects")
+    assert rejects["s3://b/a.jpg"]["error_class"] == "SchemeNotAllowed"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Pictures → the vectors of their distorted copies, each picture read and decoded once."""
+"""Computes the vectors of distorted copies; each image is read and decoded once."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ Result = CopyVector | Reject
 def start_copies(
     copies: Sequence[Copy], engine: Engine, distortions: Distortions, limits: Limits
 ) -> Pending:
-    """Hands the copies to the pool; those of equal bytes, which lie together, as one task."""
+    """Hands copies, sorted by content, to the pool: one task for each content."""
     contents = groupby(copies, key=lambda copy: copy.sha256)
-    return [submit(_compute, list(same), engine, distortions, limits) for _, same in contents]
+    return [submit(_compute, list(group), engine, distortions, limits) for _, group in contents]
 
 
 def collect_copies(pending: Pending) -> list[Result]:
-    """Waits for `start_copies`' work: one outcome a copy, in their order."""
+    """Waits for the tasks of `start_copies`; returns one result for each copy, in their order."""
     return [result for future in pending for result in future.result().outcomes]
 
 
 def _compute(
     copies: Sequence[Copy], engine: Engine, distortions: Distortions, limits: Limits
 ) -> Done:
-    """All copies of one content."""
+    """Computes all copies of one content."""
     begun = time.perf_counter()
     canvas = _open(copies, canvas_recipe(engine.recipe, distortions), limits)
     if isinstance(canvas, Reject):
@@ -57,24 +57,22 @@ def _compute(
 
 
 def _open(copies: Sequence[Copy], recipe: PixelRecipe, limits: Limits) -> Picture | Reject:
-    """The picture, from the first of its files that still has it."""
-    images = dict.fromkeys(copy.image for copy in copies)
-    tries = (_open_one(image, copies[0].sha256, recipe, limits) for image in images)
-    failed = None
-    for result in tries:
-        if isinstance(result, Picture):
-            return result
-        failed = failed or result
-    assert failed is not None, "a task without a copy"
-    return failed
+    """Decodes an image from the first of its files that still has its content."""
+    rejects = []
+    for image in dict.fromkeys(copy.image for copy in copies):
+        opened = _open_one(image, copies[0].sha256, recipe, limits)
+        if isinstance(opened, Picture):
+            return opened
+        rejects.append(opened)
+    return rejects[0]
 
 
 def _open_one(image: Image, sha256: str, recipe: PixelRecipe, limits: Limits) -> Picture | Reject:
     content = read_content(image, limits)
     if isinstance(content, Reject):
         return content
-    _, data, found = content
-    if found != sha256:
+    _, data, digest = content
+    if digest != sha256:
         return Reject(image, "read", "Changed", "the file was changed since it was embedded")
     try:
         return decode_apart(data, recipe, limits, whole=True)

@@ -1,7 +1,7 @@
-"""Distorted copies of a picture, drawn from nothing but its content and the copy's number.
+"""Makes distorted copies of an image, which depend on its content and the copy's number only.
 
-What a copy is, in the order in which it comes about, by retrain.py's and Keras' names and rules
-(U is a uniform draw, Keras is its ImageDataGenerator):
+The steps of a copy in their order, by the names and rules of retrain.py and Keras (U is a uniform
+draw, Keras is its ImageDataGenerator):
 
 | distortion         | of         | the copy                                                     |
 |--------------------|------------|--------------------------------------------------------------|
@@ -16,9 +16,9 @@ What a copy is, in the order in which it comes about, by retrain.py's and Keras'
 | random_brightness  | retrain.py | is multiplied by U(1 - b/100, 1 + b/100), then clipped, which |
 |                    |            | retrain.py did not: networks here take whole numbers, 0..255 |
 
-"The picture" is what the network sees of it without distortions. All of them but the brightness
-are one affine map, so that pixels are sampled once, and what a shift or a turn uncovers is what
-the file has there. Only beyond the file's own edge are its outermost pixels repeated.
+"The picture" is what the network sees of it without distortions. All distortions except the
+brightness are one affine map, so that pixels are sampled once, and areas that a shift or a turn
+uncovers come from the file. Only beyond the file's edge its outermost pixels are repeated.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.records import Picture
 
 DISTORT_VERSION = "affine-1"
-"""Name of the rules above. Change it whenever any copy's pixels could change."""
+"""Name of the rules above. Change it if the pixels of any copy could change."""
 
 _FINER = 2
-"""How many times finer than the network's pixels a copy is sampled before it is reduced."""
+"""Factor by which a copy is sampled finer than the network's pixels before it is reduced."""
 
 # Largest value of each range. Beyond a quarter turn the ends of a shear lie in infinity, and a
 # zoom of 1 would show a single point.
@@ -62,7 +62,7 @@ Matrix = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Distortions:
-    """How much copies may be distorted; 0 leaves a distortion out. See the module's table.
+    """Ranges of the distortions in the module's table; 0 leaves a distortion out.
 
     Attributes:
         flip_left_right: mirror every other copy.
@@ -97,13 +97,13 @@ class Distortions:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """The ranges as plain values with the version of the rules, for a fingerprint."""
+        """Returns the ranges and the version of the rules as plain values, for a fingerprint."""
         numbers = {name: float(getattr(self, name)) for name in _MOST}
         return {"rules": DISTORT_VERSION, "flip_left_right": bool(self.flip_left_right), **numbers}
 
     @property
     def enlargement(self) -> float:
-        """How many times larger a copy may show its picture."""
+        """Largest factor by which a copy may enlarge its image."""
         window = (1 + self.random_crop / 100) * (1 + self.random_scale / 100)
         return window / (1 - self.zoom_range)
 
@@ -114,11 +114,11 @@ DEFAULT = Distortions(flip_left_right=True, random_crop=30, random_scale=30, ran
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Which distorted copies a store has of every labelled picture.
+    """Options of the distorted copies of every labelled image.
 
     Attributes:
-        copies: how many, K >= 1; they are numbered from 1.
-        distortions: what is done to them.
+        copies: number of copies K >= 1; they are numbered from 1.
+        distortions: ranges of the distortions.
     """
 
     copies: int
@@ -133,15 +133,16 @@ class Augmentation:
 
 
 def in_words(distortions: Mapping[str, Any]) -> str:
-    """Those of `Distortions.as_dict` that are not 0, for people."""
+    """Formats the ranges of `Distortions.as_dict` that are not 0."""
     found = {name: value for name, value in distortions.items() if name != "rules" and value}
     return ", ".join(
-        name if value is True else f"{name} {value:g}" for name, value in found.items()
+        f"{name} {value:g}" if type(value) in (int, float) else name
+        for name, value in found.items()
     )
 
 
 def canvas_recipe(recipe: PixelRecipe, distortions: Distortions) -> PixelRecipe:
-    """How to decode, by `decode_whole`, a picture that copies are to be taken from."""
+    """Returns the recipe by which `decode_whole` decodes an image for its copies."""
     fine = max(_FINER, math.ceil(distortions.enlargement))
     return PixelRecipe(recipe.height * fine, recipe.width * fine, recipe.crop, recipe.resample)
 
@@ -149,13 +150,13 @@ def canvas_recipe(recipe: PixelRecipe, distortions: Distortions) -> PixelRecipe:
 def distort(
     canvas: Picture, recipe: PixelRecipe, distortions: Distortions, sha256: str, k: int
 ) -> npt.NDArray[np.uint8]:
-    """One distorted copy of a picture.
+    """Makes one distorted copy of an image.
 
     Args:
-        canvas: the picture, decoded with `canvas_recipe`.
-        recipe: of the network.
+        canvas: the image, decoded with `canvas_recipe`.
+        recipe: pixel recipe of the backbone.
         distortions: the ranges.
-        sha256: of the file's content: equal contents have equal copies.
+        sha256: digest of the file's content: equal contents have equal copies.
         k: number of the copy.
 
     Returns:
@@ -171,30 +172,35 @@ def distort(
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of one copy, each by its name, so that none depends on another.
+    """Random numbers of one copy by name; each is independent of the others.
 
-    Hashed and not from a generator, whose streams may change with NumPy's version.
+    They are hashes, since the streams of a generator may change with NumPy's version.
+
+    Attributes:
+        sha256: digest of the file's content.
+        k: number of the copy.
     """
 
     sha256: str
     k: int
 
     def share(self, name: str) -> float:
-        """In [0, 1)."""
+        """Draws a number in [0, 1)."""
         digest = hashlib.sha256(f"{self.sha256}:{self.k}:{name}".encode()).digest()
+        # 53 bits: a double holds them exactly.
         return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
     def between(self, name: str, most: float) -> float:
-        """In [-most, most)."""
+        """Draws a number in [-most, most)."""
         return (2 * self.share(name) - 1) * most
 
 
 def _view(distortions: Distortions, size: tuple[int, int], draw: Draw) -> Matrix:
-    """From (row, column, 1) of a copy to that of the picture, both counted from the centre.
+    """Maps (row, column, 1) of a copy to that of the image, both counted from the centre.
 
-    Matrices and their order are those of Keras 3's `apply_affine_transform`, which turns columns
-    and rows round at its end, so that its two shifts have each other's names; here each has its
-    own. retrain.py's part of the picture comes before them, its flip after.
+    Matrices and their order are those of Keras 3's `apply_affine_transform`. That swaps columns
+    and rows at its end, so that its two shifts are misnamed; here they are not. retrain.py's crop
+    comes before them, its flip after.
     """
     d = distortions
     window = (1 + d.random_crop / 100) * (1 + draw.share("scale") * d.random_scale / 100)
@@ -229,12 +235,12 @@ def _matrix(
     down: float = 0,
     right: float = 0,
 ) -> Matrix:
-    """float64 [3, 3] that acts on (row, column, 1)."""
+    """Makes a matrix, float64 [3, 3], that acts on (row, column, 1)."""
     return np.array([[rows, rows_by_column, down], [columns_by_row, columns, right], [0, 0, 1]])
 
 
 def _to_canvas(canvas: Picture, recipe: PixelRecipe) -> Matrix:
-    """From the network's pixels, counted from the centre, to those of the canvas."""
+    """Maps the network's pixels, counted from the centre, to those of the canvas."""
     out = (recipe.width, recipe.height)
     left, top, right, bottom = crop_box((canvas.width, canvas.height), out, recipe.crop)
     down, across = canvas.pixels.shape[0] / canvas.height, canvas.pixels.shape[1] / canvas.width
@@ -249,14 +255,14 @@ def _to_canvas(canvas: Picture, recipe: PixelRecipe) -> Matrix:
 def _sample(
     pixels: npt.NDArray[np.uint8], view: Matrix, size: tuple[int, int]
 ) -> npt.NDArray[np.uint8]:
-    """uint8 [height, width, 3], from (row, column) of it through `view` to that of `pixels`."""
+    """Samples uint8 [height, width, 3] from `pixels`; `view` maps its (row, column) to theirs."""
     height, width = size
     fine = view @ _matrix(1 / _FINER, 1 / _FINER, down=-height / 2, right=-width / 2)
     bottom, right = height * _FINER, width * _FINER
     corners = fine @ np.array([[0, 0, bottom, bottom], [0, right, 0, right], [1, 1, 1, 1]])
     start = np.floor(corners.min(axis=1)).astype(int) - 2
     end = np.ceil(corners.max(axis=1)).astype(int) + 2
-    # The part of the canvas that is looked at; beyond its edges its outermost pixels again.
+    # Cut out the visible part of the canvas; beyond its edges repeat its outermost pixels.
     for axis in (0, 1):
         places = np.arange(start[axis], end[axis]).clip(0, pixels.shape[axis] - 1)
         pixels = pixels.take(places, axis)

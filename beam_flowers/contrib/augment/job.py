@@ -1,4 +1,4 @@
-"""`embed --augment`: a store's labelled pictures → the vectors of their distorted copies."""
+"""Computes the vectors of distorted copies of a store's labelled images (`embed --augment`)."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ from beam_flowers.workflows.progress import Progress, watched
 
 @dataclass(frozen=True)
 class AugmentSummary:
-    """What a run did: `computed + reused + rejected = copies x pictures` rows.
+    """Counts of one run: `computed + reused + rejected = copies x pictures` rows.
 
     Attributes:
-        pictures: labelled ones in the store.
-        copies: of each.
-        computed: vectors computed now.
-        reused: rows whose vectors were there, or were computed for a file of the same bytes.
-        rejected: copies that could not be made, as their file was changed or lost since.
+        pictures: number of labelled images in the store.
+        copies: number of copies of each image.
+        computed: number of vectors computed in this run.
+        reused: rows with stored vectors, or with those of a file of the same bytes.
+        rejected: copies of files that were changed or lost since they were embedded.
     """
 
     pictures: int
@@ -68,32 +68,33 @@ def augment_store(
     backbone: ResolvedBackbone,
     augmentation: Augmentation,
     options: RunOptions | None = None,
+    *,
     warn: Warn = print,
     progress: Progress | None = None,
 ) -> AugmentSummary:
-    """Brings the distorted copies of a store's labelled pictures up to date.
+    """Brings the distorted copies of a store's labelled images up to date.
 
-    They lie apart from the pictures' own rows, in `STORE/__augmented`. What is there of the same
-    distortions stays; copies by others, of further numbers or of pictures that the store has no
-    more leave.
+    Their rows are in a table of their own, `STORE/__augmented`. Rows of the same distortions stay.
+    Rows of other distortions, of higher copy numbers or of images that left the store go.
 
     Args:
         store: folder of the store.
-        backbone: whose vectors; the store has to have those of the pictures.
-        augmentation: which copies.
+        backbone: the backbone; the store must have the images' own vectors of it.
+        augmentation: number and distortions of the copies.
         options: see `RunOptions`; a lost copy is always tried again.
-        warn: takes a line for the user.
-        progress: is told how far the run is.
+        warn: called with a line for the user.
+        progress: called with the state of the run.
 
     Raises:
-        InputError: if no picture of the store has a label.
-        StoreError: if there is no such store, or none of the backbone's vectors in it.
+        InputError: if no image of the store has a label.
+        StoreError: if there is no such store, or it has no vectors of the backbone.
     """
     options = options or RunOptions()
     options.apply()
     run = _Run(files.absolute(store), backbone, augmentation, options, warn, progress)
     require_table_place(run.table)
     counts, earlier = run_until_committed(run.table, run.attempt)
+    # What earlier attempts of this run computed, the last one found as reused.
     earlier = min(earlier, counts["reused"])
     made = counts["embedded"] + counts["reused"] + counts["rejected"]
     if made != counts["listed"]:
@@ -160,7 +161,7 @@ class _Run:
         if old.fingerprint != place.fingerprint:
             self.warn(
                 f"the copies in {files.join(self.table, place.section)} were made with other "
-                f"distortions, {in_words(old.about['distortions'])}, and are replaced"
+                f"distortions, {in_words(old.about.get('distortions', {}))}, and are replaced"
             )
 
     def _carry_out(
@@ -171,6 +172,7 @@ class _Run:
         heart.start()
         distortions: Distortions = self.augmentation.distortions
         with watched(plan, self.progress):
+            # Beam takes seconds to import, which a run without work need not pay.
             from beam_flowers.contrib.augment.transforms import AugmentPlan
             from beam_flowers.transforms.runner import run_pipeline
 

@@ -1,8 +1,8 @@
-"""The join of labelled pictures with their stored distorted copies, in a private SQLite database.
+"""Joins labelled images with their stored distorted copies, in a private SQLite database.
 
-Simpler than `store.ledger`'s join of files with rows: here the content of every picture is known.
-Copies belong to contents, their rows to files: a row that lacks only its name, label or place is
-made from any stored copy of the same content.
+The join is simpler than that of `store.ledger`, as the content of every image is known. Copies
+belong to contents, their rows to files: if only name, label or place of a row changed, it is made
+from any stored copy of the same content.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _CACHE_KIB = 256 * 1024
 
 
 class Copy(NamedTuple):
-    """One distorted copy of a picture.
+    """A distorted copy of an image.
 
     Attributes:
-        image: the file.
+        image: the file of the image.
         sha256: hex digest of its bytes.
         k: number of the copy, from 1.
     """
@@ -36,7 +36,7 @@ class CopyVector(NamedTuple):
     """The vector of a distorted copy.
 
     Attributes:
-        bottleneck: of the file; its vector is the copy's.
+        bottleneck: row of the file, with the copy's vector.
         k: number of the copy, from 1.
     """
 
@@ -53,6 +53,10 @@ CREATE TABLE stored(part INT, uri, root, relative_path, label, split, bytes INT,
                     sha256, k INT);
 """
 
+# `states` judges each stored row: gone, changed in its file's columns, or kept. A part of a killed
+# run may repeat rows that were committed since: of equal ones the committed row counts. `whole`
+# parts stay as they are. `made` lists all other rows, with a part that has the vector of their
+# content and copy, or NULL if it must be computed.
 _JOIN = """
 CREATE TABLE states AS
 WITH judged AS (
@@ -97,7 +101,7 @@ LEFT JOIN parts p ON p.id = m.part
 
 
 class CopyLedger:
-    """Fill it with `add_pictures` and `add_part`, `join` once, then ask."""
+    """Joins images and copies: call `add_pictures` and `add_part`, then `join` once, then read."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
@@ -105,7 +109,7 @@ class CopyLedger:
         self._db.executescript(_TABLES)
 
     def add_pictures(self, pictures: Iterable[tuple[Image, str]]) -> None:
-        """Takes in files and the sha256 of their contents; no uri comes twice."""
+        """Adds files and the sha256 of their contents; uris must be unique."""
         self._db.executemany(
             f"INSERT INTO pictures VALUES ({','.join('?' * 8)})",
             ((*image[:7], sha256) for image, sha256 in pictures),
@@ -114,7 +118,7 @@ class CopyLedger:
     def add_part(
         self, name: str, copies: Iterable[Copy], *, committed: bool, stale: bool = False
     ) -> None:
-        """Takes in one stored part's rows; a stale one is to be written again."""
+        """Adds the rows of one stored part; a stale part is written again."""
         cursor = self._db.execute(
             "INSERT INTO parts(name, committed, stale) VALUES (?, ?, ?)", (name, committed, stale)
         )
@@ -124,28 +128,28 @@ class CopyLedger:
         )
 
     def join(self, copies: int) -> None:
-        """Finds how the stored rows differ from the copies 1 to `copies` of every picture."""
+        """Compares the stored rows with the copies 1 to `copies` of every image."""
         self._db.executemany("INSERT INTO numbers VALUES (?)", ((k,) for k in range(1, copies + 1)))
         self._db.executescript(_JOIN)
 
     def pictures(self) -> int:
-        """Number of pictures."""
+        """Returns the number of images."""
         return self._number("SELECT count(*) FROM pictures")
 
     def fresh(self) -> int:
-        """Number of rows whose vectors have to be computed."""
+        """Returns the number of rows whose vectors have to be computed."""
         return self._number("SELECT count(*) FROM made WHERE part IS NULL")
 
     def _number(self, query: str) -> int:
         return int(self._db.execute(query).fetchone()[0])
 
     def whole_parts(self) -> list[str]:
-        """Parts all of whose rows stay as they are."""
+        """Returns the names of parts whose rows all stay unchanged."""
         query = "SELECT name FROM parts WHERE id IN whole ORDER BY id"
         return [name for (name,) in self._db.execute(query)]
 
     def derived(self, most: int) -> Iterator[tuple[str, list[Copy]]]:
-        """Rows to make from stored vectors, at most so many at once, and the part to look in."""
+        """Yields source parts with rows to make from their vectors, at most `most` at once."""
         query = f"{_MADE} WHERE m.part IS NOT NULL ORDER BY m.part, w.uri, m.k"
         cursor = self._db.execute(query)
         for part, rows in groupby(cursor, key=lambda row: row[0]):
@@ -153,17 +157,19 @@ class CopyLedger:
                 yield part, unit
 
     def computed(self, rows: int) -> Iterator[list[Copy]]:
-        """Rows to compute, those of one content in one unit unless they alone are too many."""
+        """Yields units of about `rows` rows to compute; one content is in one unit if it fits."""
         query = f"{_MADE} WHERE m.part IS NULL ORDER BY w.sha256, w.uri, m.k"
         contents = groupby(map(_copy, self._db.execute(query)), key=lambda copy: copy.sha256)
-        return packed((some for _, same in contents for some in _cut(same, 8 * rows)), rows)
+        blocks = (block for _, copies in contents for block in _cut(copies, 8 * rows))
+        return packed(blocks, rows)
 
     def close(self) -> None:
+        """Deletes the database."""
         self._db.close()
 
 
 def _copy(row: tuple[Any, ...]) -> Copy:
-    """From (part, the columns of `pictures`, k)."""
+    """Makes a copy from (part, the columns of `pictures`, k)."""
     return Copy(Image(*row[1:8]), *row[8:])
 
 

@@ -1,7 +1,7 @@
-"""The table of distorted copies, in a folder of the store: a row for each file and copy.
+"""Reads and writes the table of distorted copies inside of a store: a row for each file and copy.
 
-It has commits of its own, so that readers of the store need not know of it. Its sections have
-the names of the store's, and hold the copies by one set of distortions at a time.
+The table has commits of its own, so that readers of the store do not see it. Its sections have
+the names of the store's sections, and hold copies of one set of distortions at a time.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -49,17 +50,17 @@ _MOST_DERIVED = 8192
 
 @dataclass(frozen=True)
 class AugmentedRows(StoreRows):
-    """The rows of copies: the columns of the store's, and `k`, the number of the copy."""
+    """Schema of copies: the columns of the store and `k`, the number of the copy."""
 
     key = (*StoreRows.key, "k")
 
     def schema(self, vector_length: int) -> pa.Schema:
-        """The columns; `vector` as `StoreRows` has it."""
+        """Returns the columns; `vector` as `StoreRows` has it."""
         plain = super().schema(vector_length)
         return plain.insert(plain.get_field_index("vector"), _NUMBER)
 
     def of_copies(self, copies: Sequence[CopyVector]) -> pa.Table:
-        """The rows of copies (at least one), in their order."""
+        """Makes the rows of copies (at least one), in their order."""
         plain = StoreRows(self.fingerprint, self.backbone, self.vectors, self.encoding)
         rows = plain.table([copy.bottleneck for copy in copies])
         numbers = pa.array([copy.k for copy in copies], _NUMBER.type)
@@ -67,25 +68,26 @@ class AugmentedRows(StoreRows):
 
 
 def augmented_root(store: str) -> str:
-    """Folder of the table of the copies in `store`."""
+    """Returns the folder of the table of copies in `store`."""
     return files.join(store, AUGMENTED)
 
 
 def forget_everywhere(
-    store: str, root: str | None, dry_run: bool = False, now: bool = False
+    store: str, root: str | None, *, dry_run: bool = False, now: bool = False
 ) -> Forgotten:
-    """Take images out of a store, their distorted copies too: see `forget`."""
+    """Takes images and their distorted copies out of a store, see `forget`."""
     inner = {**IMAGES_ONLY_SCORED, AUGMENTED: AugmentedRows}
     return forget(store, root, dry_run=dry_run, inner=inner, now=now)
 
 
 def augmented_fingerprint(backbone: str, distortions: Distortions) -> str:
-    """Hex sha256 of what the vectors of copies depend on, beside the pictures.
+    """Returns the hex sha256 of all that the vectors of copies depend on, except the images.
+
+    The number of copies is not part of it: stored copies stay valid if others are added.
 
     Args:
         backbone: fingerprint of the backbone.
-        distortions: of the copies. How many there are is not part of it: adding copies leaves
-            those that are there as they are.
+        distortions: distortions of the copies.
     """
     about = {"backbone": backbone, "distortions": distortions.as_dict()}
     text = json.dumps(about, sort_keys=True, separators=(",", ":"))
@@ -93,7 +95,7 @@ def augmented_fingerprint(backbone: str, distortions: Distortions) -> str:
 
 
 def describe_copies(plain: Section, augmentation: Augmentation) -> Section:
-    """The section for copies of a store's section, without parts."""
+    """Makes the section of the copies of a store's section, without parts."""
     distortions = augmentation.distortions
     about: dict[str, Any] = {
         "name": plain.about["name"],
@@ -106,7 +108,7 @@ def describe_copies(plain: Section, augmentation: Augmentation) -> Section:
 
 
 def labelled_pictures(place: Place, section: Section) -> Iterator[tuple[Image, str]]:
-    """The labelled files of a store's section, with the sha256 of their contents."""
+    """Yields the labelled files of a store's section, with the sha256 of their contents."""
     for part in section.rows:
         for row in stored_rows(place, part.name):
             if row.image.label is not None and row.sha256 is not None:
@@ -116,28 +118,24 @@ def labelled_pictures(place: Place, section: Section) -> Iterator[tuple[Image, s
 def fill_copies(
     ledger: CopyLedger, place: Place, manifest: Manifest, kind: AugmentedRows
 ) -> list[str]:
-    """Takes the stored copies in; returns names of parts that are lost."""
+    """Adds the stored copies to the ledger; returns the names of lost parts."""
     known = [part.name for part in committed(manifest, place).rows]
     unfinished = [name for name in work_parts(place) if not holds_rejects(name)]
     lost = []
     for name in dict.fromkeys([*known, *unfinished]):
         try:
             stale = any(encoded_otherwise(place, [name], kind.encoding))
-            rows = _stored_copies(place, name)
-            ledger.add_part(name, rows, committed=name in known, stale=stale)
+            blocks = map(copies_of, iterate_part(place, name, _COPY_SCHEMA.names))
+            copies = chain.from_iterable(blocks)
+            ledger.add_part(name, copies, committed=name in known, stale=stale)
         except PartLostError:
-            # Whoever wrote an unfinished one may have published and replaced it by now.
+            # The writer of an unfinished part may have published and replaced it by now.
             lost += [name] if name in known else []
     return lost
 
 
-def _stored_copies(place: Place, name: str) -> Iterator[Copy]:
-    for rows in iterate_part(place, name, _COPY_SCHEMA.names):
-        yield from copies_of(rows)
-
-
 def copies_of(table: pa.Table) -> list[Copy]:
-    """The `Copy`s of a table of copies."""
+    """Returns the `Copy`s of a table of copies."""
     columns = (images_of(table), table["sha256"].to_pylist(), table["k"].to_pylist())
     return [Copy(*row) for row in zip(*columns, strict=True)]
 
@@ -153,12 +151,12 @@ def plan_copies(
     """Writes the units of work beside the table.
 
     Args:
-        ledger: filled with the pictures and by `fill_copies`.
+        ledger: filled with the images and by `fill_copies`.
         place: the section to write; its `run` names this run's own files.
         manifest: the version of the table that the ledger was filled from.
-        kind: of the section's rows.
+        kind: schema of the section's rows.
         section: from `describe_copies`.
-        shards: number of units wanted; by default it follows from the number of copies.
+        shards: number of units; by default it follows from the number of copies.
     """
     ledger.join(section.about["copies"])
     known = {part.name: part for part in committed(manifest, place).rows}
@@ -191,7 +189,7 @@ def _table(copies: list[Copy]) -> pa.Table:
 
 
 def derive_copies(place: Place, kind: RowKind, unit: Unit, wanted: pa.Table) -> Part:
-    """Writes the rows of a unit, with the vectors that its source has of their contents."""
+    """Writes the rows of a unit, with the vectors of its source part for their contents."""
     described, name = unit.part, "content"
     rows = read_checked(place, described, kind) if described else read_part(place, unit.source)
     places = find_rows(rows.append_column(name, _contents(rows)), _contents(wanted), name)
@@ -199,5 +197,5 @@ def derive_copies(place: Place, kind: RowKind, unit: Unit, wanted: pa.Table) -> 
 
 
 def _contents(rows: pa.Table) -> pa.ChunkedArray:
-    """A key of each row's content and copy."""
+    """Returns a key of each row's content and copy."""
     return pc.binary_join_element_wise(rows["sha256"], rows["k"].cast(pa.string()), " ")

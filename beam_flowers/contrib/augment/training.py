@@ -1,4 +1,4 @@
-"""The distorted copies that a store has of its pictures, for training on them as well."""
+"""Reads the distorted copies of a store's images for training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from beam_flowers.store.vectors import Stacked
 
 
 def with_copies(root: str, stored: Stored) -> Stored:
-    """Rows of a store with the distorted copies of their pictures behind them.
+    """Appends the distorted copies of the images to rows of a store.
 
-    A copy belongs to every picture of its content, whatever that is called or labelled. Of
-    several backbones the copies stand side by side as the pictures' vectors do: the copies of
-    one number show the same part of a picture, turned alike.
+    A copy belongs to every image of its content, of any name or label. For several backbones
+    vectors of copies are set side by side, as those of images: copies of one number have the same
+    distortions for each.
 
     Raises:
-        StoreError: if a backbone has no copies, or two have them by different distortions.
+        StoreError: if a backbone has no copies, or two backbones have different distortions.
     """
     sections = _sections(root, stored.fingerprint)
     blocks = [read_copies(root, section, stored.examples.sha256) for section in sections]
@@ -53,7 +53,7 @@ def with_copies(root: str, stored: Stored) -> Stored:
 
 
 def _lacking(examples: Examples, rows: Indices) -> list[str]:
-    """A line about the labelled pictures that lack a copy which others have."""
+    """Returns a warning of the labelled images that lack a copy, if there are any."""
     lacking = np.flatnonzero((rows < 0).any(axis=0)).tolist()
     uris = [examples.uris[row] for row in lacking if examples.labels[row] is not None]
     if not uris:
@@ -65,15 +65,15 @@ def _lacking(examples: Examples, rows: Indices) -> list[str]:
 
 
 def copies_held(root: str, fingerprint: str) -> int:
-    """How many copies of each picture a store has of the backbone, or of all of several."""
+    """Returns how many copies of each image a store has for all backbones of a fingerprint."""
     root = files.absolute(root)
-    found = [find_copies(root, section) for section in _sections(root, fingerprint)]
-    return min(0 if place is None else int(place[1].about["copies"]) for place in found)
+    copies = [find_copies(root, section) for section in _sections(root, fingerprint)]
+    return min(0 if found is None else int(found[1].about["copies"]) for found in copies)
 
 
 def _sections(root: str, fingerprint: str) -> list[Section]:
     sections = {s.fingerprint: s for s in open_store(root).sections.values()}
-    return [sections[found] for found in fingerprint.split(JOIN)]
+    return [sections[own] for own in fingerprint.split(JOIN)]
 
 
 def _require_alike(names: str, blocks: Sequence[CopyFeatures]) -> None:
@@ -86,17 +86,17 @@ def _require_alike(names: str, blocks: Sequence[CopyFeatures]) -> None:
 
 
 def _common(blocks: Sequence[CopyFeatures]) -> tuple[Indices, list[Indices]]:
-    """(intp [K, N] as in `CopyFeatures`, of the joined copies; the rows of these in each block)."""
+    """Returns the rows of joined copies, intp [K, N] as in `CopyFeatures`, and their block rows."""
     fewest = min(len(block.rows) for block in blocks)
     rows = np.stack([block.rows[:fewest] for block in blocks])
-    there = (rows >= 0).all(axis=0)
-    joined = np.full(there.shape, -1, np.intp)
-    joined[there] = np.arange(np.count_nonzero(there))
-    return joined, [own[there] for own in rows]
+    is_there = (rows >= 0).all(axis=0)
+    joined = np.full(is_there.shape, -1, np.intp)
+    joined[is_there] = np.arange(np.count_nonzero(is_there))
+    return joined, [own[is_there] for own in rows]
 
 
 def _describe(sections: Sequence[Section]) -> dict[str, Any]:
-    """What a model bundle says of the copies: JSON, their hash included."""
+    """Describes the copies and their hash for a model bundle, JSON."""
     hashes = JOIN.join(section.dataset_hash for section in sections)
     one = len(sections) == 1
     return {

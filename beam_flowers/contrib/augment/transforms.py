@@ -1,4 +1,4 @@
-"""The steps of the pipeline that makes distorted copies: a plan's units → parts → one commit."""
+"""Makes distorted copies in a Beam pipeline: units of a plan become parts and one commit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from beam_flowers.transforms.preflight import Setup, expected_setup, require_see
 
 
 class DistortUnits(Overlapping):
-    """Units of copies, those of one content together → outcomes."""
+    """Computes units of copies, those of one content together, and yields their outcomes."""
 
     def __init__(
         self, setup: Setup, kind: AugmentedRows, limits: Limits, distortions: Distortions
@@ -40,13 +40,13 @@ class DistortUnits(Overlapping):
         self.distortions = distortions
 
     def start(self, unit: Unit) -> Pending:
-        """Hands a unit to the threads."""
+        """Hands the copies of a unit to the threads."""
         copies = copies_of(read_unit(unit))
         require_seen([copy.image for copy in copies])
         return start_copies(copies, load(self.expected.backbones[0]), self.distortions, self.limits)
 
     def finish(self, started: Pending) -> Outcome:
-        """Waits for what `start` returned and writes it."""
+        """Waits for the tasks of `start` and writes their rows."""
         results = collect_copies(started)
         begun = time.perf_counter()
         made = [result for result in results if isinstance(result, CopyVector)]
@@ -70,6 +70,7 @@ class AugmentPlan(beam.PTransform):
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
+        """Builds the steps; the result of the commit comes out."""
         plan, beams = self.plan, pbegin.pipeline.options.get_all_options()
         setup = expected_setup(plan.place, beams, [self.backbone] if plan.compute else ())
         distort = DistortUnits(setup, self.kind, self.limits, self.distortions)

@@ -1,4 +1,4 @@
-"""`import-bottlenecks`: retrain.py's text files and their pictures → rows of the store."""
+"""Imports retrain.py's text files and their images as rows of a store (`import-bottlenecks`)."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.summary import Summary
 
 ROWS = 2000
-"""Rows of a part: 16 MB of Inception's 2048 numbers."""
+"""Rows of a part: 16 MB of vectors of Inception's 2048 numbers."""
 
 _HIDDEN, _STRAY = "/hidden", "/stray"
-"""Counted beside the modules, in whose names there is no `/`."""
+"""Keys beside the modules' names, which hold no `/`."""
 
 _SMALL = PixelRecipe(8, 8, None, "bilinear")
-"""Pictures are decoded to know their size, and that they are pictures; a JPEG at 1/8 of it."""
+"""Recipe that only finds out if a file is an image, and its size; it decodes a JPEG at 1/8."""
 
 
 @dataclass(frozen=True)
 class ImportJob:
-    """What to import.
+    """Folders of one import.
 
     Attributes:
         bottlenecks: retrain.py's `--bottleneck_dir`.
         images: its `--image_dir`.
         store: folder of the feature store.
-        module: the network as the files' names have it; None where they name one only.
+        module: name of the network in the files' names; None if they name one only.
     """
 
     bottlenecks: str
@@ -61,11 +61,11 @@ class ImportJob:
 
 @dataclass(frozen=True)
 class ImportSummary(Summary):
-    """What an import did: `reused + rejected + others + hidden = total` files.
+    """Counts of one import: `reused + rejected + others + hidden = total` files.
 
     Attributes:
-        others: text files of other networks than the one imported.
-        backbone: what the store calls the vectors.
+        others: number of text files of other networks.
+        backbone: name of the vectors in the store.
     """
 
     others: int = 0
@@ -82,12 +82,12 @@ class ImportSummary(Summary):
 def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> ImportSummary:
     """Adds the vectors of retrain.py's text files to a store, as a section of their own.
 
-    Memory holds `ROWS` vectors at a time. A second import replaces the rows that the store has of
-    these pictures' folder and network, and the rejects that it has of the folder of texts.
+    `ROWS` vectors are in memory at a time. A second import replaces the rows of this folder of
+    images and network, and the rejects of this folder of texts.
 
     Raises:
-        InputError: a folder is not there or holds nothing to import, or `module` has to be named.
-        StoreError: the store cannot be written.
+        InputError: if a folder is missing or empty, or `module` has to be named.
+        StoreError: if the store cannot be written.
     """
     progress = progress or Progress()
     progress.begin("listing")
@@ -99,7 +99,7 @@ def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> Impo
     progress.begin("reading", listed[module] + strays)
     name, fingerprint = backbone_of(module), fingerprint_of(module)
     place, kind = store_place(job.store, name, fingerprint)
-    reading = _Reading(images, has_splits(images), _stored_length(place, images))
+    reading = _Reading(images, _stored_length(place, images))
     parts = list(reading.parts(place, kind, _chosen_texts(source, module), progress))
     progress.begin("committing")
     about = {"imported": {"tool": "retrain.py", "module": module}}
@@ -127,7 +127,7 @@ def _folder(path: str) -> str:
 
 
 def _modules(source: str) -> Iterator[str]:
-    """Of every file the network that its name has, or that it is none of retrain.py's."""
+    """Yields for every file the network in its name, `_HIDDEN` or `_STRAY`."""
     for image in _texts(source):
         name = parse_name(image.relative_path)
         if is_hidden(image.relative_path):
@@ -144,33 +144,33 @@ def _texts(source: str) -> Iterator[Image]:
 
 
 def _chosen_texts(source: str, module: str) -> Iterator[tuple[Image, TextName | None]]:
-    """The files to import, and those that are none of retrain.py's, with what their names say."""
+    """Yields the files to import with their parsed names, and stray files with None."""
     for image in _texts(source):
         name = parse_name(image.relative_path)
         if not is_hidden(image.relative_path) and (name is None or name.module == module):
             yield image, name
 
 
-def _chosen(job: ImportJob, found: Counter[str]) -> str:
-    names = ", ".join(f"{name!r} ({count} files)" for name, count in found.most_common())
-    if not found:
+def _chosen(job: ImportJob, modules: Counter[str]) -> str:
+    names = ", ".join(f"{name!r} ({count} files)" for name, count in modules.most_common())
+    if not modules:
         raise InputError(
             f"{job.bottlenecks!r} holds no text file of retrain.py, such as "
             "roses/1.jpg_inception_v3.txt; name its --bottleneck_dir"
         )
-    if job.module is None and len(found) > 1:
+    if job.module is None and len(modules) > 1:
         raise InputError(
             f"{job.bottlenecks!r} holds vectors of several networks, which do not go together; "
             f"choose one with --module: {names}"
         )
-    module = job.module if job.module is not None else next(iter(found))
-    if module not in found:
+    module = job.module if job.module is not None else next(iter(modules))
+    if module not in modules:
         raise InputError(f"no file in {job.bottlenecks!r} is of the module {module!r}; has {names}")
     return module
 
 
 def _stored_length(place: Place, images: str) -> int | None:
-    """The numbers of a vector in this network's rows of other folders than `images`, or None."""
+    """Returns the length of this network's vectors in rows of other folders, or None."""
     for stored in committed(latest(place.root), place).rows:
         if any(row.image.root != images for row in stored_rows(place, stored.name)):
             with open_part(place, stored.name) as part:
@@ -180,11 +180,11 @@ def _stored_length(place: Place, images: str) -> int | None:
 
 
 class _Reading:
-    """Reads text files and pictures; counts the rejects by reason."""
+    """Reads text files and images; counts the rejects by reason."""
 
-    def __init__(self, images: str, splits: bool, length: int | None) -> None:
+    def __init__(self, images: str, length: int | None) -> None:
         self.reasons: Counter[str] = Counter()
-        self._images, self._splits, self._length = images, splits, length
+        self._images, self._splits, self._length = images, has_splits(images), length
 
     def parts(
         self,
@@ -193,7 +193,7 @@ class _Reading:
         texts: Iterator[tuple[Image, TextName | None]],
         progress: Progress,
     ) -> Iterator[Part]:
-        """The parts of all text files, written as they come."""
+        """Writes and yields the parts of all text files."""
         done = 0
         while block := list(islice(texts, ROWS)):
             outcomes = []
@@ -230,18 +230,19 @@ class _Reading:
         if name is None:
             message = "the name is not PICTURE_MODULE.txt, as retrain.py wrote it"
             return Reject(text, "find", "NotABottleneck", message)
-        found = read_content(text, DEFAULT_LIMITS)
-        if isinstance(found, Reject):
-            return found
+        content = read_content(text, DEFAULT_LIMITS)
+        if isinstance(content, Reject):
+            return content
+        _, data, sha256 = content
         try:
-            vector = parse_vector(found[1])
+            vector = parse_vector(data)
         except PictureError as error:
-            return Reject(text, "read", error.error_class, error.message, found[2])
+            return Reject(text, "read", error.error_class, error.message, sha256)
         row = self._picture(name.picture, vector)
-        return row if isinstance(row, Bottleneck) else Reject(text, *row, found[2])
+        return row if isinstance(row, Bottleneck) else Reject(text, *row, sha256)
 
     def _picture(self, path: str, vector: np.ndarray) -> Bottleneck | tuple[str, str, str]:
-        """The row of a picture, or stage, class and message of a reject."""
+        """Returns the row of an image, or stage, class and message of a reject."""
         label, split = label_and_split(path, self._splits)
         image = Image(files.join(self._images, path), self._images, path, label, split)
         try:

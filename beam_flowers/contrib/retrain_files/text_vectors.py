@@ -1,7 +1,8 @@
-"""The text files in which retrain.py kept bottleneck vectors: their names, and their numbers.
+"""Parses names and numbers of the text files in which retrain.py kept bottleneck vectors.
 
-`<label>/<picture>_<module>.txt`, the module's address with `~` for `://`, `/`, `:` and `\\`; the
-first version wrote `<label>/<picture>.txt`. In it are decimal numbers with commas between them.
+Their names are `<label>/<picture>_<module>.txt`, with `~` for `://`, `/`, `:` and `\\` in the
+module's address; the first version wrote `<label>/<picture>.txt`. They hold decimal numbers with
+commas between them.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import numpy.typing as npt
 from beam_flowers.backbones.catalogue import IMPORTED
 from beam_flowers.errors import PictureError
 
-# The last such ending counts: a picture may be called `a.jpg_copy.jpg`.
+# The last such ending counts: an image may be called `a.jpg_copy.jpg`.
 _NAME = re.compile(r"(.+\.(?:jpe?g|png|bmp|gif|webp|tiff?))(?:_(.+))?\.txt", re.IGNORECASE)
 _SHOWN = 20
 
 
 class TextName(NamedTuple):
-    """What the name of a text file says.
+    """Parts of the name of a text file.
 
     Attributes:
-        picture: path of the picture below the folder of pictures.
-        module: the network, as the name has it; empty in the first version's names.
+        picture: path of the image below the folder of images.
+        module: name of the network; empty in the first version's names.
     """
 
     picture: str
@@ -34,25 +35,25 @@ class TextName(NamedTuple):
 
 
 def parse_name(relative_path: str) -> TextName | None:
-    """The picture and the network that a text file is of; None for any other file."""
+    """Parses the path of a text file; returns None for any other file."""
     folder, slash, name = relative_path.rpartition("/")
-    found = _NAME.fullmatch(name)
-    return TextName(folder + slash + found[1], found[2] or "") if found else None
+    match = _NAME.fullmatch(name)
+    return TextName(folder + slash + match[1], match[2] or "") if match else None
 
 
 def backbone_of(module: str) -> str:
-    """What the store calls the vectors of that network."""
+    """Returns the store's name for the vectors of a network."""
     slug = re.sub(r"[^A-Za-z0-9._~-]+", "-", module)
     return f"{IMPORTED}-{slug}" if module else IMPORTED
 
 
 def fingerprint_of(module: str) -> str:
-    """A fingerprint like that of no network here: nobody knows weights and pixels any more."""
+    """Makes a fingerprint that no backbone has: the files do not name weights and pixels."""
     return hashlib.sha256(f"{IMPORTED}\0{module}".encode()).hexdigest()
 
 
 def parse_vector(data: bytes) -> npt.NDArray[np.float32]:
-    """The numbers in a text file: float32 [D], read as doubles and then rounded, as retrain.py did.
+    """Reads the numbers of a text file, as doubles rounded to float32 [D], as retrain.py did.
 
     Raises:
         PictureError: `EmptyFile`, `NotNumbers` or `NotFinite`.

@@ -1,5 +1,6 @@
 """Files → vectors in a pool of threads; the network is a stand-in that counts its calls."""
 
+import contextlib
 import time
 
 import numpy as np
@@ -7,9 +8,13 @@ import pictures
 import pytest
 
 from beam_flowers import files
+from beam_flowers.backbones import compute
 from beam_flowers.backbones.compute import compute_bottlenecks, hash_files, read_content
+from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Reject
+
+PADDED = pictures.jpeg() + bytes(5 * 2**20)
 
 
 class MeanColour:
@@ -56,6 +61,36 @@ def test_the_size_of_batches_changes_nothing(scenes, batch):
     ):
         assert one[:5] == other[:5]
         np.testing.assert_array_equal(one.vector, other.vector)
+
+
+@pytest.mark.parametrize(("mebibytes", "at_once"), [(44, 1), (88, 2), (20, 1)])
+@pytest.mark.parametrize("way", ["embed", "hash"])
+def test_large_files_are_in_memory_a_few_at_a_time(tmp_path, monkeypatch, mebibytes, at_once, way):
+    """Of 5 MiB each, which count twice, in a quarter of the memory; or one alone."""
+    gate, held, most = Gate(mebibytes * 2**20), [0], [0]
+    hold, large = gate.hold, [image(tmp_path / f"{n}", PADDED + bytes([n])) for n in range(6)]
+
+    @contextlib.contextmanager
+    def counted(needed, what):
+        with hold(needed, what):
+            held[0] += 1
+            most[0] = max(most[0], held[0])
+            time.sleep(0.02)
+            yield
+            held[0] -= 1
+
+    gate.hold = counted
+    monkeypatch.setattr(compute, "_files_gate", lambda: gate)
+    results = compute_bottlenecks(large, MeanColour()) if way == "embed" else hash_files(large)
+    assert not any(isinstance(result, Reject) for result in results)
+    assert most == [at_once]
+
+
+def test_small_files_and_those_of_unknown_size_are_read_without_asking(tmp_path, monkeypatch):
+    monkeypatch.setattr(compute, "_files_gate", None)
+    files_ = [image(tmp_path / "small.jpg", pictures.jpeg())]
+    files_.append(image(tmp_path / "large.jpg", PADDED)._replace(bytes=None))
+    assert all(isinstance(one, Bottleneck) for one in compute_bottlenecks(files_, MeanColour()))
 
 
 def test_equal_bytes_are_computed_once(tmp_path):

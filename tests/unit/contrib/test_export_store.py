@@ -20,7 +20,7 @@ from beam_flowers.contrib.projector import tile_side
 from beam_flowers.errors import InputError
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.score import score_images
-from beam_flowers.workflows.score_job import Job
+from beam_flowers.workflows.score_options import ScoreOptions
 
 
 @pytest.fixture
@@ -28,7 +28,9 @@ def scores(original, tmp_path):
     """Of the ten photographs of `original`."""
     shutil.copytree(original / "store", tmp_path / "store")
     model = train_run(str(tmp_path / "store"), "efficientnet-lite0").bundle
-    score_images(Job((str(original / "store"),), str(tmp_path / "s.csv")), model, warn=pytest.fail)
+    score_images(
+        ScoreOptions((str(original / "store"),), str(tmp_path / "s.csv")), model, warn=pytest.fail
+    )
     return tmp_path / "s.csv"
 
 
@@ -56,7 +58,7 @@ def test_projector(original, scores, tmp_path):
 
 
 def test_fiftyone(original, scores, tmp_path):
-    """By the documented form; see `beam_flowers.contrib.fiftyone`."""
+    """By the documented form; see `export_store._write_fiftyone`."""
     out = tmp_path / "out"
     assert export(original / "store", "fiftyone", out, "--scores", scores) == 0
     data, labels, predictions = (

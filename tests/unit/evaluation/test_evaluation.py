@@ -1,4 +1,4 @@
-"""What is measured about a model: pure functions on arrays."""
+"""Measures of a model: pure functions on arrays."""
 
 import hashlib
 
@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from beam_flowers.errors import InputError
-from beam_flowers.evaluation.calibration import expected_calibration_error, reliability
 from beam_flowers.evaluation.measures import (
     Scored,
     confusion_matrix,
     cross_entropy,
+    expected_calibration_error,
     log_scores,
+    lowest_margins,
+    misclassified,
     per_class,
+    reliability,
     top_k_accuracy,
 )
 from beam_flowers.evaluation.multi_label import (
@@ -23,8 +26,8 @@ from beam_flowers.evaluation.multi_label import (
     top_k_hits,
     wrong_decisions,
 )
-from beam_flowers.evaluation.pictures import lowest_margins, misclassified, nearest
-from beam_flowers.evaluation.plots import confusion_png
+from beam_flowers.evaluation.render import confusion_png
+from beam_flowers.evaluation.search import nearest
 from beam_flowers.evaluation.suspects import (
     assign_folds,
     list_suspects,
@@ -34,7 +37,7 @@ from beam_flowers.evaluation.suspects import (
 from beam_flowers.evaluation.text import cell, table
 from beam_flowers.head.lbfgs import train_lbfgs
 from beam_flowers.head.softmax import Head, Sample, softmax
-from beam_flowers.scoring.thresholds import threshold_for_precision
+from beam_flowers.scoring.decision import threshold_for_precision
 
 
 def digest(value):

@@ -202,10 +202,10 @@ def test_other_folders_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": "layers-model"}', "no model of ours: its format is 'layers-model'"),
+        ('{"format": "layers-model"}', "format: 'layers-model', not"),
         ('{"format": "beam-flowers model 2"}', "a newer one wrote it; update beam-flowers"),
-        ("[]", "no model of ours: its format is None"),
-        ("{", "is no JSON"),
+        ("[]", "is damaged .Expected `object`"),
+        ("{", "is damaged .Input data was truncated"),
     ],
 )
 def test_other_models_are_refused(tmp_path, text, message):

@@ -162,7 +162,7 @@ def test_early_stopping_needs_validation_rows(options):
 
 def test_label_smoothing_and_class_weights():
     sample = Sample(np.zeros((4, 1), np.float32), np.array([0, 0, 0, 1]))
-    targets = targets_for(sample, 2, 0.1, "balanced")
+    targets = targets_for(sample, 2, smoothing=0.1, class_weights="balanced")
     np.testing.assert_allclose(targets.of(np.array([0, 1])), [[0.95, 0.05], [0.05, 0.95]])
     np.testing.assert_allclose(targets.class_weights, [4 / 6, 2])
 
@@ -211,7 +211,7 @@ def test_scaling_folds_and_unfolds():
 
 def test_classes_are_matched_by_label():
     old = Head(np.array([[1, 2, 3]], np.float32), np.array([4, 5, 6], np.float32), temperature=2.0)
-    head = warm_start(old, ("a", "b", "c"), ("0", "c", "a"), None)
+    head = warm_start(old, ("a", "b", "c"), ("0", "c", "a"), hidden=None)
     np.testing.assert_array_equal(head.weights, [[0, 3, 1]])
     np.testing.assert_array_equal(head.bias, [0, 6, 4])
     assert head.temperature == 1
@@ -237,7 +237,7 @@ def test_warm_start_with_another_class(options):
 def test_models_that_cannot_be_started_from(labels, hidden, message):
     old = Head(np.ones((4, 2), np.float32), np.ones(2, np.float32))
     with pytest.raises(ModelError, match=message):
-        warm_start(old, ("a", "b"), labels, hidden)
+        warm_start(old, ("a", "b"), labels, hidden=hidden)
 
 
 # Temperature

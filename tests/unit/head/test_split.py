@@ -66,7 +66,7 @@ def letters(sides):
 def test_the_split_of_thirty_contents(each, percentages, seed, expected):
     class_ids = np.arange(30) // each
     options = SplitOptions("hash", *percentages)
-    codes = split_codes(options, [""] * 30, digests(30), class_ids, seed)
+    codes = split_codes(options, [""] * 30, digests(30), class_ids, seed=seed)
     assert letters(SPLITS[code] for code in codes) == expected
 
 

@@ -78,7 +78,7 @@ def test_near_identical_finds_what_the_whole_matrix_says(monkeypatch):
     rows = np.arange(60)
     units = sample.vectors / np.linalg.norm(sample.vectors, axis=1, keepdims=True)
     expected = np.argwhere((units @ units.T >= 0.98) & (codes[:, None] > codes[None]))
-    found = leakage.near_identical(sample.vectors, codes, rows, rows[codes > 0], 0.98)
+    found = leakage.near_identical(sample.vectors, codes, rows, rows[codes > 0], least=0.98)
     assert len(expected) > 5
     assert {pair[:2] for pair in found} == {tuple(pair) for pair in expected.tolist()}
 

@@ -190,12 +190,19 @@ def test_names_without_sizes_leave_the_listing_incomplete(open_folder):
 
 def test_unreadable_root(open_folder):
     os.chmod(open_folder, 0o711)
-    with as_nobody():
-        found = list(find_images([open_folder]))
-    assert rejects(found) == {"": "UnreadableFolder"}
-    assert found[0].image.uri == open_folder
-    assert not end(found).complete
-    os.chmod(open_folder, 0o755)
+    try:
+        with as_nobody(), pytest.raises(InputError, match="cannot be listed: Permission denied"):
+            list(find_images([open_folder]))
+    finally:
+        os.chmod(open_folder, 0o755)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tfrecord", "x.csv", "x.parquet", "x.txt"])
+def test_unreadable_file_of_images(open_folder, name):
+    fill(open_folder, name)
+    os.chmod(f"{open_folder}/{name}", 0o200)
+    with as_nobody(), pytest.raises(InputError, match=f"{name}' cannot be read: Permission"):
+        list(find_images([f"{open_folder}/{name}"]))
 
 
 PATTERNS = [

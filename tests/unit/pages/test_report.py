@@ -17,12 +17,11 @@ from PIL import Image
 from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture
 from stores import cli
 
-from beam_flowers.errors import InputError, StoreError
+from beam_flowers.errors import InputError, InputFieldError, StoreError
 from beam_flowers.pages.charts import histogram
 from beam_flowers.pages.model_sections import MOST_LABELS, confusion
-from beam_flowers.pages.projection import principal_plane, sample_rows
 from beam_flowers.pages.score_sections import threshold
-from beam_flowers.pages.store_sections import thinned
+from beam_flowers.pages.store_sections import principal_plane, sample_rows, thinned
 from beam_flowers.pages.thumbnails import read_thumbnail, shrink
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
@@ -225,7 +224,7 @@ def test_many_labels_become_a_list_of_confusions(folder):
         "confusion": {"most_frequent": cells, "measured_on": "5 pictures"},
         "model": {"labels": labels, "multi_label": False},
     }
-    (section,) = confusion(found, scored="unused")
+    section = confusion(found, scored="unused")
     assert section.rows == [["l1", "l2", 3]]
 
 
@@ -266,7 +265,9 @@ def test_a_store_without_its_packages(folder, monkeypatch):
 def test_a_damaged_step_log(folder):
     (folder / "bad" / "run-001").mkdir(parents=True)
     (folder / "bad" / "run-001" / "steps.jsonl").write_text('{"step": 1}\n')
-    with pytest.raises(InputError, match="no step log"):
+    with pytest.raises(
+        InputFieldError, match=r"steps\.jsonl is damaged \(line 1\.train_accuracy: .*no step log"
+    ):
         report(folder, "model", summaries_dir=str(folder / "bad"))
 
 

@@ -12,7 +12,12 @@ from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle
 from beam_flowers.head.held_out import HELD_OUT
 from beam_flowers.head.softmax import Head
 from beam_flowers.records import Bottleneck, Image
-from beam_flowers.scoring.decision import Bar, Reached, Rule, choose_threshold
+from beam_flowers.scoring.decision import (
+    AcceptanceRule,
+    ThresholdResult,
+    Thresholds,
+    choose_threshold,
+)
 from beam_flowers.scoring.ranking import Labeller, best_first, make_labellers
 from beam_flowers.scoring.table import ScoreRows
 
@@ -79,7 +84,9 @@ CLEAR, CLOSE = (9, 0, 0), (0, 1, 1.2)
     ],
 )
 def test_the_rule_decides_between_the_best_label_and_unknown(rule, labels):
-    plain, ruled = (score(model(), r, CLEAR, CLOSE) for r in (Rule(), Rule(**rule)))
+    plain, ruled = (
+        score(model(), r, CLEAR, CLOSE) for r in (AcceptanceRule(), AcceptanceRule(**rule))
+    )
     assert [found.label for found in ruled] == labels
     assert [found.labels for found in ruled] == [(n,) if n != "unknown" else () for n in labels]
     # Score and ranking stay the model's own.
@@ -88,31 +95,34 @@ def test_the_rule_decides_between_the_best_label_and_unknown(rule, labels):
 
 @pytest.mark.parametrize(("margin", "label"), [(0.05, "cat"), (0.2, "unknown")])
 def test_one_picture_alone_has_to_reach_the_margin(margin, label):
-    assert [found.label for found in score(model(), Rule(min_margin=margin), CLOSE)] == [label]
+    assert [found.label for found in score(model(), AcceptanceRule(min_margin=margin), CLOSE)] == [
+        label
+    ]
 
 
 def test_of_equal_scores_the_first_class_is_given():
-    (found,) = score(model(), Rule(), (0, 0, 0))
+    (found,) = score(model(), AcceptanceRule(), (0, 0, 0))
     assert (found.label, found.labels) == ("ant", ("ant",))
 
 
 def test_a_single_class_has_no_second_to_exceed():
     head = Head(np.ones((3, 1), np.float32), np.zeros(1, np.float32))
-    (found,) = score(model(head=head, labels=("ant",)), Rule(min_margin=1.0), CLOSE)
+    (found,) = score(model(head=head, labels=("ant",)), AcceptanceRule(min_margin=1.0), CLOSE)
     assert (found.label, found.score) == ("ant", 1.0)
 
 
-def test_a_bar_asks_nothing_by_default():
-    bar = Bar((0.0,) * 3)
-    assert (bar.min_margin, bar.multi_label, bar.choice, bar.rule) == (0.0, False, None, "")
-    assert Rule().bar(model()) == bar
-    assert not bar.may_be_unknown
+def test_thresholds_ask_nothing_by_default():
+    thresholds = Thresholds((0.0,) * 3)
+    assert (thresholds.min_margin, thresholds.multi_label) == (0.0, False)
+    assert (thresholds.operating_point, thresholds.rule) == (None, "")
+    assert AcceptanceRule().thresholds_for(model()) == thresholds
+    assert not thresholds.may_be_unknown
 
 
 def test_what_is_asked_is_said():
-    bar = Rule(threshold=0.4, min_margin=0.25).bar(model())
-    assert bar.rule == "score >= 0.4 and margin >= 0.25"
-    assert bar.may_be_unknown
+    thresholds = AcceptanceRule(threshold=0.4, min_margin=0.25).thresholds_for(model())
+    assert thresholds.rule == "score >= 0.4 and margin >= 0.25"
+    assert thresholds.may_be_unknown
 
 
 def test_a_table_has_the_five_best_by_default():
@@ -123,10 +133,10 @@ def test_a_table_has_the_five_best_by_default():
 
 
 def test_a_score_at_the_threshold_is_enough():
-    (exact,) = score(model(), Rule(), CLOSE)
-    assert score(model(), Rule(threshold=exact.score), CLOSE)[0].label == "cat"
+    (exact,) = score(model(), AcceptanceRule(), CLOSE)
+    assert score(model(), AcceptanceRule(threshold=exact.score), CLOSE)[0].label == "cat"
     above = float(np.nextafter(np.float32(exact.score), np.float32(1)))
-    assert score(model(), Rule(threshold=above), CLOSE)[0].label == "unknown"
+    assert score(model(), AcceptanceRule(threshold=above), CLOSE)[0].label == "unknown"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +155,7 @@ def test_a_score_at_the_threshold_is_enough():
 )
 def test_wrong_rules(rule, message):
     with pytest.raises(InputError, match=message):
-        Rule(**rule)
+        AcceptanceRule(**rule)
 
 
 VALIDATION = [(NOT_TESTING, s / 10, s > 4) for s in range(1, 10)]
@@ -153,28 +163,30 @@ VALIDATION = [(NOT_TESTING, s / 10, s > 4) for s in range(1, 10)]
 
 def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
     rows = [*VALIDATION, (TESTING, 0.2, False), (TESTING, 0.7, True), (TESTING, 0.8, False)]
-    choice = choose_threshold(model(held_out=held_out(*rows)), 1.0)
-    assert choice.threshold == pytest.approx(0.5)
-    assert choice.chosen == (9, pytest.approx(4 / 9), 1.0)
-    assert choice.testing == (3, pytest.approx(1 / 3), 0.5)
-    assert str(choice) == (
+    point = choose_threshold(model(held_out=held_out(*rows)), 1.0)
+    assert point.threshold == pytest.approx(0.5)
+    assert point.chosen == (9, pytest.approx(4 / 9), 1.0)
+    assert point.testing == (3, pytest.approx(1 / 3), 0.5)
+    assert str(point) == (
         "threshold 0.5000, chosen on validation pictures: 100.0% right, 44.4% unknown, of 9; "
         "on testing pictures: 50.0% right, 33.3% unknown, of 3"
     )
-    bar = Rule(target_precision=1.0).bar(model(held_out=held_out(*rows)))
-    assert (bar.thresholds, bar.rule) == ((choice.threshold,) * 3, "score >= 0.5")
+    thresholds = AcceptanceRule(target_precision=1.0).thresholds_for(
+        model(held_out=held_out(*rows))
+    )
+    assert (thresholds.thresholds, thresholds.rule) == ((point.threshold,) * 3, "score >= 0.5")
 
 
 def test_testing_pictures_serve_where_there_are_no_others():
-    choice = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
-    assert (choice.split, choice.threshold, choice.testing) == ("testing", 0.5, None)
+    point = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
+    assert (point.split, point.threshold, point.testing) == ("testing", 0.5, None)
 
 
 def test_a_threshold_without_testing_pictures_is_not_checked():
-    choice = choose_threshold(model(held_out=held_out(*VALIDATION)), 1.0)
-    assert choice.testing is None
-    assert str(choice).endswith("chosen on validation pictures: 100.0% right, 44.4% unknown, of 9")
-    assert str(Reached(4, 1.0, None)) == "no label given, 100.0% unknown, of 4"
+    point = choose_threshold(model(held_out=held_out(*VALIDATION)), 1.0)
+    assert point.testing is None
+    assert str(point).endswith("chosen on validation pictures: 100.0% right, 44.4% unknown, of 9")
+    assert str(ThresholdResult(4, 1.0, None)) == "no label given, 100.0% unknown, of 4"
 
 
 @pytest.mark.parametrize(
@@ -192,7 +204,7 @@ def test_a_threshold_without_testing_pictures_is_not_checked():
 )
 def test_a_target_that_cannot_be_met(bundle, error, message):
     with pytest.raises(error, match=message):
-        Rule(target_precision=0.9).bar(bundle)
+        AcceptanceRule(target_precision=0.9).thresholds_for(bundle)
 
 
 def test_held_out_pictures_travel_in_the_bundle(tmp_path):
@@ -211,19 +223,19 @@ class TestSeveralLabels:
 
     def test_each_label_is_held_to_its_own_threshold(self):
         # Scores 0.88, 0.73, 0.12: the best one does not pass its threshold, the second does.
-        found = score(self.BUNDLE, Rule(), (2, 1, -2), (3, 1, 5), (-9, -9, -9))
+        found = score(self.BUNDLE, AcceptanceRule(), (2, 1, -2), (3, 1, 5), (-9, -9, -9))
         assert [f.labels for f in found] == [("bee",), ("cat", "ant", "bee"), ()]
         assert [f.label for f in found] == ["bee", "cat", "unknown"]
         assert found[0].score == found[0].top_k[1].score
         assert found[2].score == found[2].top_k[0].score
 
     def test_a_threshold_replaces_those_of_the_model(self):
-        (found,) = score(self.BUNDLE, Rule(threshold=0.1), (2, 1, -2))
+        (found,) = score(self.BUNDLE, AcceptanceRule(threshold=0.1), (2, 1, -2))
         assert found.labels == ("ant", "bee", "cat")
-        assert Rule(threshold=0.1).bar(self.BUNDLE).rule == "score >= 0.1"
+        assert AcceptanceRule(threshold=0.1).thresholds_for(self.BUNDLE).rule == "score >= 0.1"
 
     def test_without_thresholds_a_half_it_is(self):
-        (found,) = score(model(multi_label=True), Rule(), (2, -1, 1))
+        (found,) = score(model(multi_label=True), AcceptanceRule(), (2, -1, 1))
         assert found.labels == ("ant", "cat")
 
     def test_the_table_has_all_of_them(self):
@@ -236,22 +248,24 @@ class TestSeveralLabels:
 
     def test_a_margin_makes_no_sense(self):
         with pytest.raises(ModelError, match="neither a min margin"):
-            Rule(min_margin=0.1).bar(self.BUNDLE)
+            AcceptanceRule(min_margin=0.1).thresholds_for(self.BUNDLE)
 
 
 def test_a_class_called_unknown_keeps_its_number():
     bundle = model(labels=("ant", "unknown", "cat"))
-    assert ScoreRows.of(bundle, Rule(threshold=0.6)).class_names == bundle.labels
-    table = ScoreRows.of(bundle, Rule(threshold=0.6)).table(pictures(CLOSE))
+    assert ScoreRows.of(bundle, AcceptanceRule(threshold=0.6)).class_names == bundle.labels
+    table = ScoreRows.of(bundle, AcceptanceRule(threshold=0.6)).table(pictures(CLOSE))
     assert (table["label"][0].as_py(), table["label_id"][0].as_py()) == ("unknown", 1)
 
 
 def test_the_rule_is_part_of_what_a_table_is():
     rows = held_out(*VALIDATION)
     rules = [{}, {"threshold": 0.5}, {"threshold": 0.6}, {"min_margin": 0.5}]
-    prints = {ScoreRows.of(model(held_out=rows), Rule(**rule)).fingerprint for rule in rules}
+    prints = {
+        ScoreRows.of(model(held_out=rows), AcceptanceRule(**rule)).fingerprint for rule in rules
+    }
     assert len(prints) == len(rules)
-    chosen = ScoreRows.of(model(held_out=rows), Rule(target_precision=1.0))
+    chosen = ScoreRows.of(model(held_out=rows), AcceptanceRule(target_precision=1.0))
     assert chosen.about()["models"][0]["rule"] == "score >= 0.5"
 
 
@@ -265,7 +279,9 @@ class TestSeveralModels:
         assert len(set(table["model_id"].to_pylist())) == 2
 
     def test_their_labels_are_numbered_together(self):
-        kind = ScoreRows.of([model(), model(labels=("dog", "bee", "eel"))], Rule(threshold=0.1))
+        kind = ScoreRows.of(
+            [model(), model(labels=("dog", "bee", "eel"))], AcceptanceRule(threshold=0.1)
+        )
         assert sorted(kind.class_names) == ["ant", "bee", "cat", "dog", "eel", "unknown"]
         table = kind.table(pictures(CLEAR))
         named = [kind.class_names[i] for i in table["label_id"].to_pylist()]

@@ -23,6 +23,11 @@ def place(tmp_path):
 
 
 def part(place, **columns):
+    rows = len(columns["uri"])
+    columns["sha256"] = [f"{sha256:0>64}" for sha256 in columns.get("sha256", "0" * rows)]
+    columns |= {"score": pa.array([0.5] * rows, pa.float32()), "model_id": ["m"] * rows}
+    # Labels may be unknown, of which Arrow would not see that they are texts.
+    columns |= {n: pa.array(columns[n], pa.string()) for n in ("label",) if n in columns}
     return write_part(place, Rows(), pa.table(columns))
 
 

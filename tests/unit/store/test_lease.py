@@ -14,6 +14,7 @@ from beam_flowers.errors import StoreError
 from beam_flowers.records import RootListed
 from beam_flowers.store import lease
 from beam_flowers.store.commits import latest, publish
+from beam_flowers.store.forget import forget
 from beam_flowers.store.lease import (
     Heart,
     Withdrawn,
@@ -120,6 +121,20 @@ class TestCommitFirst:
         assert not work_parts(own.place)
         other = table.writer()
         assert not adopt_work(other.place, latest(table.root))
+        assert table.uris() == [URI_A]
+
+    def test_then_forget_finishes_it_and_no_later_run_brings_it_back(self, table):
+        own = table.writer()
+        beat(own)
+        other = image("b", root="/q")
+        plan = own.plan(other)
+        part = own.rows(other)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lease, "commit_on_newest", killed)
+            with pytest.raises(Killed):
+                own.finish(plan, part)
+        assert forget(table.root, "/q").rows == 1
+        assert adopt_work(table.writer().place, latest(table.root))
         assert table.uris() == [URI_A]
 
     def test_and_cannot_be_finished_then_its_work_is_free(self, table):

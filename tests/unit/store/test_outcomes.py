@@ -16,6 +16,7 @@ from beam_flowers.store.work_units import Unit, pack
 ROWS = Part(f"part-{1:024x}.parquet", 3, f"{1:064x}", 0, 10, "a" * 64)
 REJECTS = Part(f"rejects-{2:024x}.parquet", 2, f"{2:064x}", 1)
 KEY = "0f" * 16
+HASHES = [(1, "ab" * 32), None]
 FULL = Outcome((ROWS, REJECTS), 2, 1, {"Truncated": 1}, Seconds(1.5, 2.5, 0.25), unit=KEY)
 
 
@@ -26,10 +27,10 @@ def place(tmp_path):
 
 def test_the_first_outcome_counts_whatever_the_second_is(place):
     assert find_settled(place, KEY) is None
-    assert settle(place, FULL, [[1, "x"], None]) == (FULL, [[1, "x"], None])
+    assert settle(place, FULL, HASHES) == (FULL, HASHES)
     second = Outcome((ROWS,), 3, unit=KEY)
-    assert settle(place, second) == (FULL, [[1, "x"], None])
-    assert find_settled(place, KEY) == (FULL, [[1, "x"], None])
+    assert settle(place, second) == (FULL, HASHES)
+    assert find_settled(place, KEY) == (FULL, HASHES)
     other = replace(second, unit="f0" * 16)
     assert settle(place, other) == (other, None)
 
@@ -41,7 +42,7 @@ def test_an_outcome_that_says_nothing_counts_nothing(place):
 def test_an_attempt_that_is_later_than_its_run_repeats_itself(place, monkeypatch):
     # The driver has deleted the run's folder between the two looks.
     monkeypatch.setattr(files, "put_if_absent", lambda *_: False)
-    assert settle(place, FULL, [1]) == (FULL, [1])
+    assert settle(place, FULL, HASHES) == (FULL, HASHES)
 
 
 def test_its_file_is_known_as_ours(place, tmp_path):
@@ -68,12 +69,17 @@ def test_its_file_is_known_as_ours(place, tmp_path):
             b'{"parts": [{"name": "../part.parquet", "rows": 1, "digest": ""},'
             b' {"name": "part-000000000000000000000001.parquet", "rows": 1, "digest": ""}],'
             b' "seconds": {}, "more": null}',
-            "names parts that this program never writes",
+            r"parts\[0\]\.name is '\.\./part\.parquet', which this program never writes",
         ),
         (
             b'{"parts": [{"name": 7, "rows": 1, "digest": ""}], "seconds": {}, "more": null}',
-            "names parts that this program never writes",
+            r"is damaged \(parts\[0\]\.name: ",
         ),
+        (
+            b'{"parts": [], "seconds": {}, "more": [[1, "../x"]]}',
+            r"more\[0\]\[1\] is '\.\./x', which",
+        ),
+        (b'{"parts": [], "seconds": {}, "more": null, "reasons": {"a": "1"}}', "reasons"),
     ],
 )
 def test_a_file_of_another_program_ends_the_run(place, content, message):

@@ -25,6 +25,8 @@ from beam_flowers.store.work_units import (
     write_unchanged,
 )
 
+PARTS = [f"part-{n:024x}.parquet" for n in range(2)]
+
 
 def images(count):
     return [
@@ -54,21 +56,24 @@ class TestUnchanged:
     def test_rows_are_found_by_uri_and_told_by_part(self, place):
         found = images(25_000)
         found.sort(key=lambda image: image.uri)
-        rows = [(StoredRow(image, f"{n}"), f"part-{n % 3}") for n, image in enumerate(found)]
-        described = {"part-1": Part("part-1", 9, "ab" * 32, bytes=5, sha256="cd" * 32)}
+        rows = [
+            (StoredRow(image, f"{n}"), f"part-{n % 3:024x}.parquet")
+            for n, image in enumerate(found)
+        ]
+        described = {PARTS[1]: Part(PARTS[1], 9, "ab" * 32, bytes=5, sha256="cd" * 32)}
         write_unchanged(place, rows, described)
         assert pq.ParquetFile(place.run_file("unchanged.parquet")).num_row_groups == 3
         wanted = [found[n].uri for n in (4, 10_000, 24_999)]
         found_rows = read_unchanged(place, [*wanted, "/p/absent"])
-        assert [*found_rows] == [("part-0", None), ("part-1", described["part-1"])]
+        assert [*found_rows] == [(PARTS[0], None), (PARTS[1], described[PARTS[1]])]
         result = {source.name: table for source, table in found_rows.items()}
         assert {part: table.schema for part, table in result.items()} == {
-            "part-0": IMAGE_SCHEMA,
-            "part-1": IMAGE_SCHEMA,
+            PARTS[0]: IMAGE_SCHEMA,
+            PARTS[1]: IMAGE_SCHEMA,
         }
-        assert images_of(result["part-0"]) == [found[24_999]]
-        assert images_of(result["part-1"]) == [found[4], found[10_000]]
-        assert result["part-1"]["sha256"].to_pylist() == ["4", "10000"]
+        assert images_of(result[PARTS[0]]) == [found[24_999]]
+        assert images_of(result[PARTS[1]]) == [found[4], found[10_000]]
+        assert result[PARTS[1]]["sha256"].to_pylist() == ["4", "10000"]
 
     def test_without_such_rows_there_is_no_file(self, place):
         write_unchanged(place, [], {})

@@ -1,4 +1,4 @@
-"""A model → the backbones whose vectors it takes."""
+"""Finds and checks the backbones whose vectors a model takes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle, require_backbone
 
 
-def networks_of(bundle: Bundle) -> tuple[ResolvedBackbone, ...]:
+def backbones_of(bundle: Bundle) -> tuple[ResolvedBackbone, ...]:
     """Finds the backbones that a model was trained on by their names; of `a+b` each in turn.
 
     Raises:
         BackboneError: one is not in the catalogue, or not on this machine.
-        ModelError: one is another than the model was trained on.
+        ModelError: one differs from the backbone that the model was trained on.
     """
     names = bundle.backbone.split("+")
     if len(names) != len(bundle.fingerprints):
@@ -27,21 +27,21 @@ def networks_of(bundle: Bundle) -> tuple[ResolvedBackbone, ...]:
     for name in names:
         require_in_catalogue(name, "the model", cure)
     pairs = zip(names, bundle.fingerprints, strict=True)
-    networks = tuple(resolve(name).in_form(fingerprint) for name, fingerprint in pairs)
-    require_networks(networks, bundle)
-    return networks
+    backbones = tuple(resolve(name).in_form(fingerprint) for name, fingerprint in pairs)
+    require_backbones(backbones, bundle)
+    return backbones
 
 
-def require_networks(networks: Sequence[ResolvedBackbone], bundle: Bundle) -> None:
+def require_backbones(backbones: Sequence[ResolvedBackbone], bundle: Bundle) -> None:
     """Checks that a model was trained on the vectors of these backbones, in this order.
 
     Raises:
         ModelError: names the difference.
     """
-    pixels = {network.row.name: network.about()["pixels"] for network in networks}
+    pixels = {backbone.row.name: backbone.about()["pixels"] for backbone in backbones}
     require_backbone(
         bundle,
-        "+".join(network.row.name for network in networks),
-        "+".join(network.fingerprint for network in networks),
-        pixels if len(networks) > 1 else pixels[networks[0].row.name],
+        "+".join(backbone.row.name for backbone in backbones),
+        "+".join(backbone.fingerprint for backbone in backbones),
+        pixels if len(backbones) > 1 else pixels[backbones[0].row.name],
     )

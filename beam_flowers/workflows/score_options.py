@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from beam_flowers import files
 from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing
-from beam_flowers.scoring.decision import Rule
+from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K
 from beam_flowers.scoring.table import Layout
 from beam_flowers.scoring.table_folder import TABLE, check_table_folder
@@ -28,8 +28,8 @@ from beam_flowers.workflows.score_stored import is_store, store_roots
 
 
 @dataclass(frozen=True)
-class Job:
-    """Names the images to score and the table to write.
+class ScoreOptions:
+    """Options of one scoring run.
 
     Attributes:
         images: folders, globs, list files, manifests or pictures; or one store.
@@ -49,7 +49,7 @@ class Job:
     output: str
     store: str | None = None
     top_k: int = TOP_K
-    rule: Rule = field(default_factory=Rule)
+    rule: AcceptanceRule = field(default_factory=AcceptanceRule)
     separate_columns: bool = False
     partition_by_label: bool = False
     copy_to: str | None = None
@@ -78,7 +78,7 @@ class Job:
         return files.join(files.parent(output), f".{output.rpartition('/')[2]}.partial")
 
 
-def check_outputs(job: Job) -> None:
+def check_outputs(job: ScoreOptions) -> None:
     """Raises OutputError if something that must stay is where the job would write."""
     writing = job.writing.reading(job.store).listing(job.images)
     if suffix(job.output):
@@ -147,7 +147,7 @@ def clear_deleted(folder: str) -> None:
             files.delete_tree(folder)
 
 
-def _check_copies(job: Job, copy_to: str) -> None:
+def _check_copies(job: ScoreOptions, copy_to: str) -> None:
     target = _resolved(copy_to)
     if files.exists(target) and not files.is_folder(target):
         raise OutputError(
@@ -162,7 +162,7 @@ def _check_copies(job: Job, copy_to: str) -> None:
             )
 
 
-def _folders(job: Job) -> Iterator[str]:
+def _folders(job: ScoreOptions) -> Iterator[str]:
     """The folders that hold the pictures, the table or the store."""
     for source in job.images:
         if is_store(source):

@@ -1,0 +1,173 @@
+"""Opens JPEG 2000 files, and reads of their codestream what Pillow does not tell."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from PIL import Image
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+
+from beam_flowers.errors import PictureError
+
+_START = b"\xff\x4f\xff\x51"
+"""Of a codestream: the markers SOC and SIZ."""
+
+_CODING_STYLE, _STYLE_OF_COMPONENT, _START_OF_TILE = 0xFF52, 0xFF53, 0xFF90
+_END = 0xFFD9
+_LONE_MARKERS = (0xFF4F, *range(0xFF30, 0xFF40))
+"""Those without a length."""
+_MOST_LEVELS = 32
+_MOST_SEGMENTS = 100_000
+"""Boxes, segments of a header or parts of tiles that are looked at."""
+
+_LEVELS = ("L", "LA", "RGB", "RGBA")
+"""Modes whose numbers are brightness."""
+
+
+class Codestream(NamedTuple):
+    """What the main header of a codestream says.
+
+    Attributes:
+        width: in pixels.
+        height: likewise.
+        tile: pixels of a tile, or of the picture where that is smaller.
+        tiles: their number.
+        bits: of each component.
+        blocks: code blocks a sample, which are few unless somebody wants to fill the memory.
+    """
+
+    width: int
+    height: int
+    tile: int
+    tiles: int
+    bits: tuple[int, ...]
+    blocks: float
+
+
+def codestream(data: bytes) -> Codestream | None:
+    """Reads the main header (ISO 15444-1, annex A), None where there is no sound one."""
+    try:
+        at = 0 if data.startswith(_START) else _place(data)
+        if data[at : at + 4] != _START:
+            return None
+        size = struct.unpack_from(">8IH", data, at + 8)
+        right, down, left, top, tile_width, tile_height, tile_left, tile_top, count = size
+        width, height = right - left, down - top
+        bits = tuple((data[at + 42 + 3 * n] & 0x7F) + 1 for n in range(count))
+        blocks = max(_blocks(data, at + 2), default=0.0)
+    except (IndexError, struct.error):
+        return None
+    if min(width, height, tile_width, tile_height, count) < 1:
+        return None
+    across, along = -(-(right - tile_left) // tile_width), -(-(down - tile_top) // tile_height)
+    tile = min(width, tile_width) * min(height, tile_height)
+    return Codestream(width, height, tile, across * along, bits, blocks)
+
+
+def _place(data: bytes) -> int:
+    """Returns where the codestream of a JP2 file begins."""
+    at = 0
+    for _ in range(_MOST_SEGMENTS):
+        size, name = struct.unpack_from(">I4s", data, at)
+        head = 8
+        if size == 1:
+            (size,), head = struct.unpack_from(">Q", data, at + 8), 16
+        if name == b"jp2c":
+            return at + head
+        at += max(size, head) if size else len(data)
+    return len(data)
+
+
+def _blocks(data: bytes, at: int) -> Iterator[float]:
+    """Yields the code blocks a sample by each coding style of the main header."""
+    for _ in range(_MOST_SEGMENTS):
+        marker, length = struct.unpack_from(">HH", data, at)
+        if marker == _START_OF_TILE:
+            return
+        if marker in _LONE_MARKERS:
+            length = 0
+        elif marker == _CODING_STYLE:
+            yield _by_style(data, at + 9, has_precincts=bool(data[at + 4] & 1))
+        elif marker == _STYLE_OF_COMPONENT:
+            yield _by_style(data, at + 6, has_precincts=bool(data[at + 5] & 1))
+        at += 2 + length
+
+
+def _by_style(data: bytes, at: int, *, has_precincts: bool) -> float:
+    levels, width, height = data[at], data[at + 1] + 2, data[at + 2] + 2
+    blocks, share = 0.0, 1.0
+    # From the finest resolution, which has three quarters of the samples, to the coarsest.
+    for level in range(min(levels, _MOST_LEVELS), -1, -1):
+        precinct = data[at + 5 + level] if has_precincts else 0xFF
+        halved = int(level > 0)
+        across = min(width, (precinct & 15) - halved)
+        down = min(height, (precinct >> 4) - halved)
+        here = share * 0.75 if level else share
+        blocks += here / 2.0 ** max(0, across + down)
+        share -= here
+    return blocks
+
+
+def stream_ends_early(data: bytes) -> bool:
+    """Tells if the file ends before its codestream does, by the lengths of the parts of tiles."""
+    try:
+        at = 0 if data.startswith(_START) else _place(data)
+        for _ in range(_MOST_SEGMENTS):
+            marker, length = struct.unpack_from(">HH", data, at)
+            if marker == _END:
+                return False
+            if marker == _START_OF_TILE:
+                # A length of 0 says that this part is the last.
+                at += struct.unpack_from(">I", data, at + 6)[0] or len(data)
+            else:
+                at += 2 if marker in _LONE_MARKERS else 2 + length
+    except struct.error:
+        return True
+    return False
+
+
+def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:
+    """Opens a JPEG 2000 file by Pillow.
+
+    Raises:
+        PictureError: `Undecodable`, its header and that of its codestream differ in size: what
+            is decoded is the second, and Pillow leaves black what the first has more.
+            `UnsupportedFormat`, a palette with fewer than 8 bits, which Pillow mixes up.
+    """
+    im = Jpeg2KImageFile(file)
+    found = codestream(file.getvalue())
+    if not found:
+        raise OSError("broken codestream header")
+    if im.size != (found.width, found.height):
+        raise PictureError(
+            "Undecodable",
+            f"JPEG2000 cannot be decoded: {im.width} x {im.height} by its header and "
+            f"{found.width} x {found.height} by its codestream",
+        )
+    if im.mode in ("P", "PA") and min(found.bits) < 8:
+        raise PictureError(
+            "UnsupportedFormat",
+            f"JPEG2000 with a palette of {min(found.bits)} bits is not read: convert it to JPEG "
+            "or PNG",
+        )
+    return im
+
+
+def stretched(im: Image.Image, data: bytes) -> Image.Image:
+    """Returns a loaded picture with white at 255, also where it has fewer than 8 bits.
+
+    Pillow only shifts them, so that the white of one bit is 128.
+    """
+    found = codestream(data)
+    depths = found.bits if found else ()
+    if len(depths) != len(im.getbands()) or min(depths) >= 8 or im.mode not in _LEVELS:
+        return im
+    table: list[int] = []
+    for depth in depths:
+        shift = max(0, 8 - depth)
+        white = 255 >> shift << shift
+        table += [min(255, round(level * 255 / white)) for level in range(256)]
+    return im.point(table)

@@ -1,0 +1,178 @@
+"""Reads the rows of a Parquet file for another process, which outlives a crash and a bomb.
+
+`parquet_rows` starts it, and has the form of what it says. 500 bytes of Parquet may stand for
+gigabytes of text, and a schema of 20,000 levels ends whoever opens it. Here both end a process that
+has nothing else in hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_flowers.errors import InputError
+from beam_flowers.images.manifest_limits import MOST_CHARACTERS, require_plausible, too_long
+from beam_flowers.images.parquet_rows import ASK, COUNT, END, FAILED, HEADER, ROWS
+
+_ROWS_AT_A_TIME = 256
+_BLOCK = 1 << 18
+_SECONDS = 120
+"""Of CPU time for one batch of rows; those of a sound file take milliseconds."""
+
+
+def main(size: int, memory: int, addresses: Sequence[str], others: Sequence[str]) -> None:
+    """Writes the rows of a file, whose bytes it asks for.
+
+    Args:
+        size: of the file.
+        memory: bytes that reading it may take.
+        addresses: names of columns, of which the file has one at least.
+        others: names of more columns.
+    """
+    # Ctrl-C goes to all processes of a terminal. The one that asks decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    # What libraries of C print would be taken for a message.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+    _limit_memory(memory)
+    with contextlib.suppress(BrokenPipeError):
+        try:
+            for batch in _batches(_Asked(answers, size), size, addresses, others):
+                _send(answers, ROWS, batch)
+            _send(answers, END, None)
+        except InputError as error:
+            _send(answers, FAILED, str(error))
+        except MemoryError:  # Before the next: Arrow's is of both kinds.
+            _send(
+                answers,
+                FAILED,
+                f"reading it takes more than {memory >> 20:,} MiB of memory, as of texts of "
+                "megabytes or of a page that is unpacked as a whole; write it anew in smaller row "
+                "groups, or as CSV or JSON lines",
+            )
+        # Arrow raises whatever it likes for strange bytes, and nothing else is done here.
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            _send(answers, FAILED, f"it cannot be read as Parquet: {reason[:300]}")
+
+
+def _send(answers: BinaryIO, kind: bytes, content: Any) -> None:
+    text = json.dumps(content).encode()
+    answers.write(HEADER.pack(kind, len(text), 0) + text)
+    answers.flush()
+
+
+class _Asked(io.RawIOBase):
+    """A file whose bytes come from the process that asked for its rows."""
+
+    def __init__(self, answers: BinaryIO, size: int) -> None:
+        self._answers, self._size, self._position = answers, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = max(0, start + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = max(0, min(len(buffer), self._size - self._position))
+        if not wanted:
+            return 0
+        self._answers.write(HEADER.pack(ASK, self._position, wanted))
+        self._answers.flush()
+        head = sys.stdin.buffer.read(COUNT.size)
+        if len(head) < COUNT.size:  # Who asked is gone.
+            sys.exit()
+        data = sys.stdin.buffer.read(COUNT.unpack(head)[0])
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _batches(
+    file: Any, size: int, addresses: Sequence[str], others: Sequence[str]
+) -> Iterator[dict[str, list[Any]]]:
+    _limit_seconds()
+    seen = 0
+    # With a buffer, a chunk of a column is read piece by piece and not as a whole.
+    with pq.ParquetFile(file, buffer_size=_BLOCK, pre_buffer=False) as table:
+        columns = _columns(table.schema_arrow, addresses, others)
+        require_plausible(table.metadata.num_rows, size)
+        batches = table.iter_batches(_ROWS_AT_A_TIME, columns=columns, use_threads=False)
+        for batch in batches:
+            _limit_seconds()
+            cells = dict(zip(batch.schema.names, (c.to_pylist() for c in batch), strict=True))
+            _require_short(cells, seen)
+            seen += batch.num_rows
+            require_plausible(seen, size)
+            yield cells
+
+
+def _columns(schema: pa.Schema, addresses: Sequence[str], others: Sequence[str]) -> list[str]:
+    if not set(addresses) & set(schema.names):
+        has = ", ".join(schema.names)
+        raise InputError(f"no column {' or '.join(addresses)}; it has {has[:300]}")
+    found = [name for name in (*addresses, *others) if name in schema.names]
+    for name in found:
+        kinds = [field.type for field in schema if field.name == name]
+        if len(kinds) > 1:
+            raise InputError(f"{len(kinds)} columns are named {name}; keep one")
+        if not _is_text(kinds[0]):
+            raise InputError(f"{name} is of type {str(kinds[0])[:80]}; write text")
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    tests = ("string", "large_string", "string_view", "integer", "null")
+    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+
+
+def _require_short(cells: Mapping[str, Sequence[Any]], before: int) -> None:
+    """Raises InputError for a text that no name is as long as, so that no message is."""
+    for name, column in cells.items():
+        for number, cell in enumerate(column, start=before + 1):
+            if isinstance(cell, str) and len(cell) > MOST_CHARACTERS:
+                raise InputError(f"row {number:,}: {too_long(name, cell)}")
+
+
+def _limit_memory(memory: int) -> None:
+    """Lets this process take so much more than it has; as far as the system has such a limit."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:  # Only Linux has it.
+        return
+    most = pages * os.sysconf("SC_PAGE_SIZE") + memory
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _limit_seconds() -> None:
+    """Lets this process compute for so much longer."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    most = int(used.ru_utime + used.ru_stime) + _SECONDS
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CPU, (most, resource.getrlimit(resource.RLIMIT_CPU)[1]))
