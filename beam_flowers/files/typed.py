@@ -26,6 +26,8 @@ MOST_FREE_BYTES = 8 << 20
 from a command line, which Linux bounds by 6 MB. As Python's objects it may be 50 times as large."""
 MOST_DEPTH = 32
 """Of lists and objects inside of each other, in a value of any type. Ours have 4 at most."""
+_TOLD = 300
+"""Characters of a reason that an error shows."""
 _TEXT = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"')
 _MOST_NUMBER = 1 << 53
 
@@ -81,6 +83,8 @@ class Form(Generic[T]):
     def wrong(self, file: str, field: str, reason: str) -> FieldError:
         """Make the error about a field, or about the whole file where `field` is empty."""
         place = f"{field}: " if field else ""
+        # It may quote a name of any length.
+        reason = reason if len(reason) <= _TOLD else f"{reason[:_TOLD]}..."
         return self._error(f"{file} is damaged ({place}{reason}); {self._advice}", file, field)
 
 
