@@ -10,7 +10,6 @@ import re
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-import numpy as np
 
 from beam_flowers.errors import FieldError
 
@@ -134,6 +133,8 @@ def require_shallow(data: bytes, error: type[FieldError], file: str) -> None:
     Raises:
         FieldError: they have more than `MOST_DEPTH` levels.
     """
+    import numpy as np
+
     signs = np.frombuffer(_TEXT.sub(b"", data), np.uint8)
     steps = np.isin(signs, np.frombuffer(b"[{", np.uint8)).astype(np.int8)
     steps -= np.isin(signs, np.frombuffer(b"]}", np.uint8))
