@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -186,11 +185,9 @@ def _read_file(where: str) -> pa.Table:
 
 
 def _read_parquet(source: BinaryIO) -> pa.Table:
-    size = source.seek(0, io.SEEK_END)
-    file = pq.ParquetFile(source)
-    if reason := unpacked_too_far(file, source, size):
+    if reason := unpacked_too_far(source):
         raise ValueError(reason)
-    return file.read()
+    return pq.ParquetFile(source).read()
 
 
 def _read_arrow(source: BinaryIO) -> pa.Table:
