@@ -1,60 +1,57 @@
 """Bounds the memory of an untrusted Parquet file before it is read.
 
 A file of 300 bytes can stand for 10 GB: its dictionary has a long text once, and a million rows
-name it. The footer is trusted; one that lies about its pages is not detected.
+name it. The footer is trusted; a false one about its pages is not detected.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import io
 from collections.abc import Iterator
-from typing import Any
+from itertools import groupby
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from beam_flowers.files.parquet_footer import Chunk, chunks_of
 
 MOST_BYTES = 1 << 30
 """Bytes that a file of any size may unpack into."""
 MOST_RATIO = 256
 """Bytes into which each byte of a larger file may unpack. Our own files reach 30: tables of rejects
 for one reason."""
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
-def unpacked_too_far(file: pq.ParquetFile, source: Any, size: int) -> str:
-    """Returns why a file must not be read, empty if it may.
-
-    Args:
-        file: opened, its footer read.
-        source: the file again, to read its dictionaries if need be.
-        size: bytes of the file.
-    """
+def unpacked_too_far(source: BinaryIO) -> str:
+    """Returns why an open file must not be read, empty if it may."""
+    try:
+        chunks = chunks_of(source)
+    except ValueError as error:
+        return str(error)
+    size = source.seek(0, io.SEEK_END)
     most = max(MOST_BYTES, MOST_RATIO * size)
-    total, doubtful = 0, defaultdict[int, list[Any]](list)
-    metadata = file.metadata
-    lengths = [metadata.schema.column(index).length for index in range(metadata.num_columns)]
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for index, length in enumerate(lengths):
-            column = group.column(index)
-            if column.physical_type == "BYTE_ARRAY":
-                # Its pages, and below the values that only point at another one.
-                total += column.total_uncompressed_size
-                if column.has_dictionary_page or "DELTA_BYTE_ARRAY" in column.encodings:
-                    doubtful[number].append(column)
-            else:
-                total += column.num_values * _WIDTHS.get(column.physical_type, length)
-    bound = sum(
-        c.num_values * c.total_uncompressed_size for columns in doubtful.values() for c in columns
-    )
-    if total <= most < total + bound:
-        for number, columns in doubtful.items():
-            longest = _longest(source, number, columns)
-            total += sum(c.num_values * longest(c) for c in columns)
-    if total <= most:
-        return ""
-    return f"its {size} bytes would unpack into {total}, more than {most}"
+    # The pages of texts, and below the values that only point at another one.
+    total = sum(c.values * c.width or c.bytes for c in chunks)
+    doubtful = [c for c in chunks if not c.width and (c.has_dictionary or c.has_prefixes)]
+    if total <= most < total + sum(c.values * c.bytes for c in doubtful):
+        longest = _longest(source, [c for c in doubtful if not c.has_prefixes])
+        total += sum(c.values * longest.get((c.group, c.path), c.bytes) for c in doubtful)
+    return f"its {size} bytes would unpack into {total}, more than {most}" if total > most else ""
+
+
+def _longest(source: BinaryIO, chunks: list[Chunk]) -> dict[tuple[int, str], int]:
+    """Finds the longest value of each dictionary; one row loads a whole dictionary."""
+    longest: dict[tuple[int, str], int] = {}
+    for group, columns in groupby(chunks, key=lambda chunk: chunk.group):
+        names = [column.path for column in columns]
+        file = pq.ParquetFile(source, read_dictionary=names)
+        batch = next(file.iter_batches(1, row_groups=[group], columns=names), None)
+        for path, values in () if batch is None else _leaves(batch):
+            if pa.types.is_dictionary(values.type):
+                longest[group, path] = pc.max(pc.binary_length(values.dictionary)).as_py() or 0
+    return longest
 
 
 def cast_within(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
@@ -72,24 +69,6 @@ def cast_within(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray
     column = column.cast(target)
     column.validate(full=True)
     return column
-
-
-def _longest(source: Any, group: int, columns: list[Any]) -> Any:
-    """Returns a function from a column to its longest value; one row loads a whole dictionary."""
-    names = [column.path_in_schema for column in columns if column.has_dictionary_page]
-    lengths: dict[str, int] = {}
-    if names:
-        file = pq.ParquetFile(source, read_dictionary=names)
-        batch = next(file.iter_batches(1, row_groups=[group], columns=names), None)
-        for path, values in () if batch is None else _leaves(batch):
-            if pa.types.is_dictionary(values.type):
-                longest = pc.max(pc.binary_length(values.dictionary)).as_py()
-                lengths[path] = longest or 0
-    return lambda c: (
-        c.total_uncompressed_size
-        if "DELTA_BYTE_ARRAY" in c.encodings
-        else lengths.get(c.path_in_schema, c.total_uncompressed_size)
-    )
 
 
 def _leaves(batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,6 @@ import re
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-import numpy as np
 
 from beam_flowers.errors import FieldError
 
@@ -26,6 +25,8 @@ MOST_FREE_BYTES = 8 << 20
 from a command line, which Linux bounds by 6 MB. As Python objects it may be 50 times as large."""
 MOST_DEPTH = 32
 """Levels of lists and objects in a value of any type. Our own have 4 at most."""
+_MOST_REASON = 300
+"""Characters of a reason that an error shows."""
 _TEXT = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"')
 _MOST_NUMBER = 1 << 53
 
@@ -86,6 +87,8 @@ class Form(Generic[T]):
     def wrong(self, file: str, field: str, reason: str) -> FieldError:
         """Makes the error about a field, or about the whole file if `field` is empty."""
         place = f"{field}: " if field else ""
+        # A reason may quote a name of any length.
+        reason = reason if len(reason) <= _MOST_REASON else f"{reason[:_MOST_REASON]}..."
         return self._error(f"{file} is damaged ({place}{reason}); {self._advice}", file, field)
 
 
@@ -135,6 +138,8 @@ def require_shallow(data: bytes, error: type[FieldError], file: str) -> None:
     Raises:
         FieldError: a line has more than `MOST_DEPTH` levels.
     """
+    import numpy as np
+
     signs = np.frombuffer(_TEXT.sub(b"", data), np.uint8)
     steps = np.isin(signs, np.frombuffer(b"[{", np.uint8)).astype(np.int8)
     steps -= np.isin(signs, np.frombuffer(b"]}", np.uint8))
