@@ -23,7 +23,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 class _Block(msgspec.Struct):
-    """Types the fields of a block in `architecture.json` that are read."""
+    """Holds the fields of a block in `architecture.json` that are read."""
 
     stride: Annotated[int, msgspec.Meta(ge=1, le=8)]
     expand_ratio: Annotated[int, msgspec.Meta(ge=1, le=64)]
@@ -31,7 +31,7 @@ class _Block(msgspec.Struct):
 
 
 class _Architecture(msgspec.Struct):
-    """Types the fields of `architecture.json` that are read."""
+    """Holds the fields of `architecture.json` that are read."""
 
     input_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     batch_norm_epsilon: Annotated[float, msgspec.Meta(gt=0, le=1)]

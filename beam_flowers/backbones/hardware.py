@@ -63,7 +63,7 @@ def _quota() -> int:
 
 @lru_cache(maxsize=1)
 def flags() -> frozenset[str]:
-    """Returns the processor's features by Linux' names; empty on other systems."""
+    """Returns the processor's features by the names of Linux; empty on other systems."""
     try:
         lines = _CPU_INFO.read_text("utf-8", "replace").splitlines()
     except OSError:

@@ -108,7 +108,7 @@ def _require_secure(address: str) -> None:
 
 
 def _is_here(host: str | None) -> bool:
-    """Tells if a host is this machine itself, so that no network is used."""
+    """Tells if a host is this machine itself, which needs no encryption."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host or "").is_loopback
     return host == "localhost"

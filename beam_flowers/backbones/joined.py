@@ -43,7 +43,7 @@ def start_early(
 ) -> None:
     """Starts units in this process before the pipeline asks for them.
 
-    `start_each` waits meanwhile, so that nothing is computed twice.
+    `start_each` waits until all are started, so that nothing is computed twice.
     """
     with _handing_out:
         for images in units:

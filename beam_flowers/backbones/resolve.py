@@ -185,7 +185,7 @@ def _engine(name: str) -> EngineName:
 
 
 def whereabouts(row: Backbone) -> str:
-    """Returns one line on whether a backbone's weights are installed, and their places."""
+    """Returns one line: `yes` and the path of the weights, or `no` and the searched paths."""
     if row.in_package:
         return "yes, in the package"
     found = weights.find(row)

@@ -36,6 +36,7 @@ _READERS: dict[str, Any] = {"tar": tar, "zip": zips, "tfrecord": tfrecord}
 _TRUSTED_SECONDS = 60
 """Time for which the status of a remote archive is not asked again."""
 _one_at_a_time = threading.Lock()
+"""Held while an archive is indexed, so that other threads wait and do not index it too."""
 
 
 def kind_of(uri: str) -> str | None:
@@ -122,6 +123,7 @@ class _Index:
 
 
 def _key(name: str) -> int:
+    # Two of a million names have the same key once in 37 million archives.
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 

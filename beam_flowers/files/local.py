@@ -162,6 +162,7 @@ def _write_temporary(path: str, data: bytes) -> str:
     try:
         with _named_in_errors(path), open(temporary, "xb") as file:
             file.write(data)
+            # After a loss of power the new name could otherwise lead to an empty file.
             file.flush()
             os.fsync(file.fileno())
     except BaseException:

@@ -72,7 +72,7 @@ def cast_within(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray
 
 
 def _leaves(batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
-    """Yields path, as Parquet has it, and innermost values of each column."""
+    """Yields Parquet's path and the innermost values of each column."""
     todo = [(name, batch.column(name)) for name in batch.schema.names]
     while todo:
         path, values = todo.pop()

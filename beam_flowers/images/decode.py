@@ -1,7 +1,7 @@
 """Decodes the bytes of one image to RGB pixels by fixed rules, or raises one typed reject.
 
-Whoever changes a row of this table changes `recipe.DECODE_VERSION`; a change of which images are
-accepted changes `rules.RULES`:
+A change of a row of this table needs a new `recipe.DECODE_VERSION`. A change of which images are
+accepted needs a higher version in `rules.RULES`.
 
 | in the file                      | result                                                    |
 |----------------------------------|-----------------------------------------------------------|
