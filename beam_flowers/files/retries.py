@@ -47,11 +47,11 @@ class Retries:
     _gone_at: float | None = field(default=None, init=False)
     _warned_at: float = field(default=-_BETWEEN_MESSAGES, init=False)
 
-    def ask(self, address: str, request: Callable[[], Answer]) -> Answer:
+    def ask(self, uri: str, request: Callable[[], Answer]) -> Answer:
         """Returns the answer to `request`.
 
         Args:
-            address: the file of the request, for messages.
+            uri: the file of the request, for messages.
             request: called until it returns or raises an error that will not pass.
 
         Raises:
@@ -70,7 +70,7 @@ class Retries:
                     self._note_answer()
                     raise
                 began = began or time.monotonic()
-                self._wait_or_give_up(address, error, began, pause)
+                self._wait_or_give_up(uri, error, began, pause)
             else:
                 self._note_answer()
                 return answer
@@ -79,27 +79,25 @@ class Retries:
     def _note_answer(self) -> None:
         self._answered, self._silent_since, self._gone_at = True, None, None
 
-    def _wait_or_give_up(self, address: str, error: Exception, began: float, pause: float) -> None:
+    def _wait_or_give_up(self, uri: str, error: Exception, began: float, pause: float) -> None:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
         patience = self.patience if self._answered else self.first_patience
         left = min(began, self._silent_since) + patience - now
         reason = self.describe(error)
         if left <= pause:
-            self._give_up(address, reason, error)
+            self._give_up(uri, reason, error)
         if now >= self._warned_at + _BETWEEN_MESSAGES:
             self._warned_at = now
-            _LOG.warning("%s: %s; trying again for up to %.0f seconds", address, reason, left)
+            _LOG.warning("%s: %s; trying again for up to %.0f seconds", uri, reason, left)
         time.sleep(pause)
 
-    def _give_up(self, address: str, reason: str, error: Exception) -> None:
+    def _give_up(self, uri: str, reason: str, error: Exception) -> None:
         if self.is_there():
             self._note_answer()
-            raise OSError(errno.EIO, f"{reason} (again and again)", address) from error
+            raise OSError(errno.EIO, f"{reason} (again and again)", uri) from error
         self._gone_at = time.monotonic()
-        raise UnreachableError(
-            f"{self._gone()}; the last answer for {address}: {reason}"
-        ) from error
+        raise UnreachableError(f"{self._gone()}; the last answer for {uri}: {reason}") from error
 
     def _gone(self) -> str:
         waited = self.patience if self._answered else self.first_patience

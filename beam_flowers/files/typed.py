@@ -40,21 +40,16 @@ class Form(Generic[T]):
     """Reads one kind of document.
 
     Args:
-        document_type: a type made of dataclasses, `msgspec.Struct`s and plain types.
+        document: type of the document, made of dataclasses, `msgspec.Struct`s and plain types.
         error: class to raise, that of the store, model or input with the document.
         advice: next step for the user, after the reason.
         most: bytes of the document.
     """
 
     def __init__(
-        self,
-        document_type: type[T],
-        error: type[FieldError],
-        advice: str,
-        *,
-        most: int = MOST_BYTES,
+        self, document: type[T], error: type[FieldError], advice: str, *, most: int = MOST_BYTES
     ) -> None:
-        self._decoder = msgspec.json.Decoder(document_type)
+        self._decoder = msgspec.json.Decoder(document)
         self._error = error
         self._advice = advice
         self.most = most
