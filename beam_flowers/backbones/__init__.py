@@ -1,1 +1,1 @@
-"""Pre-trained networks that turn pixels into bottleneck vectors."""
+"""Runs pre-trained backbones, which turn pixels into embeddings."""

@@ -1,4 +1,4 @@
-"""Networks as engines read them, kept in the user's cache: later starts go without their origin."""
+"""Keeps built networks in the user's cache: later runs need neither Keras nor the weights."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from beam_flowers.files.private import private_folder
 
 _DIGEST = "sha256"
 _FOR_PEOPLE = {"licence", "source"}
-"""Fields of a backbone that no network is built from; a source may be a path on one machine."""
+"""Fields of a backbone that do not change its network; a source may be a path on one machine."""
 _LIBRARIES = ("tensorflow", "keras")
 
 
 def sources_digest(folder: Path) -> str | None:
-    """Hashes the modules in a folder by name; returns None for a folder without, as in a zip."""
+    """Hashes the modules in a folder by name; returns None if it has none, as in a zip."""
     modules = sorted(folder.glob("*.py"))
     lines = [f"{hashlib.sha256(m.read_bytes()).hexdigest()}  {m.name}\n" for m in modules]
     return hashlib.sha256("".join(lines).encode()).hexdigest() if lines else None
 
 
-# Taken when the modules are imported: an edit after that makes another network than they do.
+# Hashed at import: files that are edited later do not describe the imported code.
 _SOURCES = sources_digest(Path(__file__).parent)
 
 
 def place(backbone: ResolvedBackbone, engine: str, version: str) -> Path:
-    """Names the folder for a network as that version of an engine reads it.
+    """Returns the folder of a backbone as compiled for one version of an engine.
 
-    The name changes with all that the network is made of: the modules that build it and choose
-    its output (`tf_runtime.vector_of`), the libraries, the weights, the recipe, the precision.
+    Its name changes with all that decides the network: the modules that build it and choose its
+    output (`tf_runtime.vector_of`), the libraries, the weights, the recipe, the precision.
     """
     row = {key: value for key, value in asdict(backbone.row).items() if key not in _FOR_PEOPLE}
     made_of = {
@@ -50,21 +50,21 @@ def place(backbone: ResolvedBackbone, engine: str, version: str) -> Path:
         "libraries": [_version(name) for name in _LIBRARIES],
         "kind": backbone.kind,
         "row": row,
-        # Vectors are rounded after the network has run.
+        # Vectors are rounded after the network has run, so that rounding shares one network.
         "recipe": replace(backbone, vectors=VECTORS[0]).about(),
     }
     name = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:32]
     folder = private_folder(engine) if _SOURCES else None
-    # Without a folder of one's own nothing can be kept.
+    # Without a private folder nothing is kept: /dev/null cannot hold a folder.
     return folder / name if folder else Path(os.devnull, name)
 
 
 def _architecture_digest(backbone: ResolvedBackbone) -> str | None:
-    """Hashes the file of the blocks that lies beside EfficientNet-Lite's arrays."""
+    """Hashes the file of blocks beside EfficientNet-Lite's arrays; None for other backbones."""
     if backbone.kind != "efficientnet-lite":
         return None
     path = files.join(files.parent(backbone.place), weights.BLOCKS)
-    # Where it is gone no network can be built, which says so itself.
+    # If the file is missing, building the network raises the error.
     with contextlib.suppress(OSError):
         return weights.file_digest(path, "sha256")
     return None
@@ -77,9 +77,9 @@ def _version(package: str) -> str | None:
 
 
 def keep(folder: Path, save: Callable[[Path], None]) -> None:
-    """Has `save` write a network's files into a folder, which then becomes `folder`.
+    """Calls `save` to write a network's files into a new folder, and renames that to `folder`.
 
-    Where the cache can't be written, nothing is kept.
+    Keeps nothing if the cache cannot be written.
     """
     with contextlib.suppress(OSError):
         folder.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,16 +89,16 @@ def keep(folder: Path, save: Callable[[Path], None]) -> None:
             network.mkdir()
             save(network)
             (network / _DIGEST).write_text(_digest(network))
-            # Another process may have been faster; others may read already what it kept.
+            # Another process may have been faster, and others may already read its files.
             if not is_whole(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 network.rename(folder)
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether a network is kept there, as it was written."""
+    """Tells if a folder holds a network that is unchanged since it was written."""
     try:
-        # A file of any length is no digest, whatever it begins with.
+        # One byte more is read, so that a longer file is not taken for the digest.
         expected = _digest(folder).encode()
         return files.read_bytes(str(folder / _DIGEST), len(expected) + 1) == expected
     except OSError:

@@ -1,4 +1,4 @@
-"""The backbones that are known by name: rows of data. Adding one is adding a row."""
+"""Lists the backbones that are known by name, as rows of data."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from beam_flowers.errors import BackboneError
 from beam_flowers.images.recipe import PixelRecipe, Resample
 
 VECTORS = ("float32", "float16")
-"""What the numbers of a stored vector may be."""
+"""Types of the numbers of a stored embedding."""
 
 IMPORTED = "imported"
-"""Begin of the backbone names of vectors that came from elsewhere: there is no such network."""
+"""First part of the backbone name of imported embeddings, which no backbone here can compute."""
 
 Loader = Literal["efficientnet-lite", "keras-application", "any"]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network and what it wants to see.
+    """Describes a backbone and its input.
 
     Attributes:
-        name: as given on the command line; names a folder of the store.
-        input_size: side of the square picture in pixels; None: as the model says.
-        vector_length: numbers in the bottleneck vector; None: as the model says.
-        pixel_range: what the network takes black (0) and white (255) as.
-        crop: see `PixelRecipe.crop`.
-        resample: see `PixelRecipe.resample`.
-        licence: of the weights, SPDX.
-        source: where the weights come from, for people.
-        loader: who builds it. `efficientnet-lite`: ours, from weights in the package or
-            in a folder of the user's. `keras-application`: `keras.applications.<architecture>`,
-            from a file of its weights. These two and `any` also take a SavedModel or a
-            `.keras` file, save that weights in the package are the only ones of their row.
+        name: name on the command line, and of a folder of the store.
+        input_size: side of the square image in pixels; None if the model decides.
+        vector_length: numbers in an embedding; None if the model decides.
+        pixel_range: values of black (0) and white (255) in the input.
+        crop: crop of the images, see `PixelRecipe.crop`.
+        resample: filter of the images, see `PixelRecipe.resample`.
+        licence: SPDX name of the weights' licence.
+        source: origin of the weights, for users.
+        loader: code that builds the network. `efficientnet-lite`: ours, from weights in the
+            package or in a folder of the user. `keras-application`:
+            `keras.applications.<architecture>`, from a file of its weights. All loaders also take
+            a SavedModel or a `.keras` file, except for rows with weights in the package.
         architecture: folder below `data/backbones`, or class in `keras.applications`.
         weights_file: file name of the weights.
         digest: `algorithm:hex` of that file.
-        in_package: the weights ship with the package.
+        in_package: True if the weights ship with the package.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Backbone:
             )
 
     def recipe(self, height: int, width: int) -> PixelRecipe:
-        """What is done to a picture for a network of that input size."""
+        """Returns the crop, size and filter of images for an input of that size."""
         return PixelRecipe(height, width, self.crop, self.resample)
 
 
@@ -132,19 +132,19 @@ CATALOGUE = (
 
 
 def find_row(name: str) -> Backbone | None:
-    """The row of that name."""
+    """Returns the row of that name, or None."""
     return next((row for row in CATALOGUE if row.name == name), None)
 
 
 def require_in_catalogue(name: str, named_by: str, cure: str) -> None:
-    """Checks the name of a backbone that a model or a store gives, and not the user.
+    """Checks a backbone's name that comes from a model or a store and not from the user.
 
-    Any other name may be a path or an address, and what lies there is run when it is loaded.
+    A name outside the catalogue may be a path or an address, and loading a backbone runs its code.
 
     Args:
-        name: of one backbone.
-        named_by: `the model`, `the store`.
-        cure: a sentence on how the user says which network to load.
+        name: name of one backbone.
+        named_by: `the model` or `the store`, for the message.
+        cure: a sentence on how the user names the backbone to load.
 
     Raises:
         BackboneError: the catalogue has no such name.
@@ -165,7 +165,7 @@ def _is_imported(name: str) -> bool:
 
 
 def unknown(name: str) -> BackboneError:
-    """The error for a name that is no row, no path and no handle."""
+    """Returns the error for a name that is not a row, a path or a handle."""
     if _is_imported(name):
         return BackboneError(
             f"{name!r} are vectors taken over from retrain.py's text files; nobody knows which "

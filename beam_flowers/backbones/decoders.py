@@ -1,4 +1,4 @@
-"""Decodes pictures in processes of their own, so that a crash in C costs one picture."""
+"""Decodes images in separate processes, so that a crash in C costs one image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
 from beam_flowers.images.rules import CRASHED, decoder_versions
 from beam_flowers.records import READ, Picture
 
-# With this process' own path: a notebook or a worker may have added to it. By `-c`, since a
-# module of multiprocessing would import the user's main script again, which may not expect it.
+# It gets the path of this process, to which a notebook or a worker may have added. It runs by `-c`,
+# as multiprocessing would import the user's main script again, which may start a second run.
 _PROGRAM = (
     "import sys; free, sys.path[:] = int(sys.argv[1]), sys.argv[2:]; "
     "from beam_flowers.images.decoder_process import main; main(free)"
@@ -38,22 +38,22 @@ _PROGRAM = (
 
 _TRIES_ALONE = 2
 _PAUSE = 0.5
-"""Seconds before the next try where a process was killed: memory may be free again by then."""
+"""Seconds before the next try after a process was killed: memory may be free again by then."""
 
 _START_SECONDS = 0.2
-"""Of CPU time for one more process. As much has been decoded before another one is started, so
-that a few pictures start only one."""
+"""CPU time to start one more process. It is started after as much time of decoding, so that a few
+images start only one."""
 
 _END_SECONDS = 5.0
 
 _PIPE_BYTES = 2**20
-"""As large as Linux lets everyone make a pipe: most files and pixels go in one piece."""
+"""Largest pipe that Linux gives any user: most files and pixels go in one piece."""
 
 _CPU_FACTOR = 6
-"""Of `Limits.seconds`, which Pillow is held to between its reads. One call of C may take longer."""
+"""Multiple of `Limits.seconds` that one call of C may take. Between reads Pillow has the limit."""
 
 _TOO_SLOW = -signal.SIGXCPU
-"""Status of a process that was ended for that."""
+"""Status of a process that was ended for taking longer."""
 
 _FAULTS = {
     -number
@@ -70,7 +70,7 @@ _FAULTS = {
 
 
 class _EndedError(Exception):
-    """Says that a decoder process ended before its answer.
+    """Reports that a decoder process ended before its answer.
 
     Attributes:
         status: exit code, or the negative number of the signal that ended it.
@@ -82,11 +82,11 @@ class _EndedError(Exception):
 
     @property
     def is_crash(self) -> bool:
-        """Tells a fault in the process itself from an end that came from outside.
+        """Tells if the process itself failed, and was not ended from outside.
 
         A positive exit code is C's `exit`, by which some libraries report damage. Other signals
-        are sent: SIGKILL for lack of memory, SIGTERM at a shutdown. 0 also stands for
-        an unknown status.
+        are sent: SIGKILL for lack of memory, SIGTERM at a shutdown. 0 also means an unknown
+        status.
         """
         return self.status > 0 or self.status in _FAULTS
 
@@ -94,24 +94,24 @@ class _EndedError(Exception):
 def decode_apart(
     data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS, *, whole: bool = False
 ) -> Picture:
-    """Decodes one picture in a decoder process, to the same pixels as in this one.
+    """Decodes one image in a decoder process, to the same pixels as in this process.
 
     Args:
         data: the whole file.
         recipe: size, crop and filter.
-        limits: what it may cost.
-        whole: as `decode_whole` does it.
+        limits: bounds of bytes, pixels and time.
+        whole: decodes as `decode_whole`, not as `decode`.
 
     Raises:
-        PictureError: as `decode` does. Also `Crashed`: the picture ends its decoder's process, in
-            two new ones as well. `Killed`, of stage `read`: the process was ended from outside
-            each time, which says nothing of the picture.
-        WorkerError: no decoder process starts here.
+        PictureError: with the classes of `decode`. Also `Crashed`: the image crashed its decoder
+            process and two new ones. `Killed`, of stage `read`: the process was ended from
+            outside each time, for which the image need not be the cause.
+        WorkerError: this machine cannot start a decoder process.
     """
     options = options_of(recipe, limits, whole)
     seconds = _CPU_FACTOR * limits.seconds
     ends: list[_EndedError] = []
-    # What an earlier picture did to the memory of a process may end it: hence the tries alone.
+    # An earlier image may have corrupted the memory of a process: hence the tries in new ones.
     for is_alone in (False, *[True] * _TRIES_ALONE):
         try:
             return _decoders.ask(options, data, seconds, alone=is_alone)
@@ -127,7 +127,7 @@ def decode_apart(
 
 
 def warm_up() -> None:
-    """Starts the first decoder process, if there is none, without waiting for it."""
+    """Starts the first decoder process unless one runs; does not wait for it."""
     _decoders.warm_up()
 
 
@@ -153,7 +153,7 @@ def _name(status: int) -> str:
 
 @lru_cache(maxsize=1)
 def _gate() -> Gate:
-    """Returns the gate of all decoder processes of this one, which are as many as cores at most."""
+    """Returns the gate of all decoder processes of this process, at most as many as cores."""
     return Gate(memory_limit(), cores())
 
 
@@ -162,7 +162,7 @@ class _Decoder:
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", _PROGRAM, str(_gate().free), *map(str, sys.path)]
-        # NumPy's BLAS, which is not used there, would start a thread for each core.
+        # NumPy's BLAS is not used there, and would start a thread for each core.
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
         pipe = subprocess.PIPE
         try:
@@ -181,14 +181,14 @@ class _Decoder:
         self._is_ready = False
 
     def ask(self, options: bytes, data: bytes, seconds: float) -> Picture:
-        """Has a picture decoded, in `seconds` of CPU time at most.
+        """Has an image decoded in at most `seconds` of CPU time.
 
         Raises:
-            PictureError: the answer.
+            PictureError: the image is a reject.
             _EndedError: the process ended.
-            WorkerError: it does not start.
+            WorkerError: the process does not start.
         """
-        # Not at the top: a command starts the process before it imports such things itself.
+        # Imported late: a command starts the process before its own slow imports.
         import numpy as np
 
         if not self._is_ready:
@@ -203,12 +203,12 @@ class _Decoder:
             if pixels.nbytes != pixel_bytes or self._answers.readinto(pixels.data) != pixel_bytes:
                 raise EOFError
         except (BrokenPipeError, EOFError, KeyError, ValueError) as error:
-            # The last two are of an answer that makes no sense: its memory is broken.
+            # KeyError and ValueError come from malformed answers: the process' memory is corrupt.
             raise _EndedError(self.end()) from error
         return Picture(pixels, **about)
 
     def _answer(self, seconds: float) -> tuple[dict[str, Any], int]:
-        """Reads all of an answer but the pixels; grants memory as it is asked for."""
+        """Reads an answer up to its pixels; grants memory on request."""
         with contextlib.ExitStack() as memory:
             while True:
                 self._wait_for_answer(seconds)
@@ -216,7 +216,7 @@ class _Decoder:
                 about = json.loads(self._read(text_bytes))
                 if "needs" not in about:
                     return about, pixel_bytes
-                # A picture that is looked at twice asks twice, and has let go of the first.
+                # An image that is decoded twice asks twice, and has freed the first memory by then.
                 memory.close()
                 if type(about["needs"]) is not int or about["needs"] > _gate().most:
                     raise ValueError
@@ -229,25 +229,25 @@ class _Decoder:
             rest = rest[os.write(self._requests.fileno(), rest) :]
 
     def _wait_until_ready(self) -> None:
-        said = []
+        lines = []
         for line in self._answers:
             if line == READY:
                 self._is_ready = True
                 return
-            said.append(line.decode(errors="replace").strip())
+            lines.append(line.decode(errors="replace").strip())
         ended = _EndedError(self.end())
         if ended.status < 0 and not ended.is_crash:
             raise ended
         raise WorkerError(
             f"the decoder process {sys.executable} does not start ({_name(ended.status)}): "
-            f"{said[-1] if said else 'it says nothing'}"
+            f"{lines[-1] if lines else 'it says nothing'}"
         )
 
     def _wait_for_answer(self, seconds: float) -> None:
-        """Ends the process if it takes too long.
+        """Waits for an answer, and ends the process if it takes too long.
 
-        Nothing else stops a call of C that asks for no more of the file. A timer in the process
-        would, but made decoding a tenth slower (ITIMER_PROF, Linux 6.18).
+        Nothing else stops a call of C that reads no more of the file. A timer in the process would,
+        but made decoding a tenth slower (ITIMER_PROF, Linux 6.18).
         """
         begun = None
         while not self._answered.poll(1000 * seconds):
@@ -258,13 +258,13 @@ class _Decoder:
                 raise _EndedError(_TOO_SLOW)
 
     def _read(self, size: int) -> bytes:
-        found = self._answers.read(size)
-        if len(found) < size:
+        data = self._answers.read(size)
+        if len(data) < size:
             raise EOFError
-        return found
+        return data
 
     def end(self) -> int:
-        """Lets an idle or a dying process end, and returns its exit status."""
+        """Waits for an idle or dying process to end, and returns its exit status."""
         self._requests.close()
         try:
             return self._process.wait(timeout=_END_SECONDS)
@@ -282,7 +282,7 @@ class _Decoder:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process; of systems that tell it in other ways, the time by the clock."""
+    """Returns the CPU time of a process; clock time on systems other than Linux."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -292,16 +292,16 @@ def _cpu_seconds(pid: int) -> float:
 
 def _enlarge(pipe: IO[bytes]) -> None:
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # One user's pipes may be of limited size together.
+        with contextlib.suppress(OSError):  # Linux limits the size of all pipes of a user.
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 class _Decoders:
-    """Lends decoder processes to threads: one at first, in the end as many as cores."""
+    """Lends decoder processes to threads: one at first, later as many as cores."""
 
     def __init__(self) -> None:
-        # The last one used comes first, whose memory is still in the processor's caches: runs take
-        # 1.7 % longer than with decoding in this process, and 3.2 % in the order of a queue.
+        # The last used process comes first, as its memory is still in the processor's caches. Runs
+        # take 1.7 % longer than with decoding in this process, and 3.2 % with a FIFO queue.
         self._idle: queue.LifoQueue[_Decoder | None] = queue.LifoQueue()
         self._idle.put(None)
         self._count = 1
@@ -309,12 +309,12 @@ class _Decoders:
         self._lock = threading.Lock()
 
     def ask(self, options: bytes, data: bytes, seconds: float, *, alone: bool) -> Picture:
-        """Has a picture decoded by the next process that is free, or if `alone` by a new one.
+        """Has an image decoded by the next free process, or if `alone` by a new one.
 
         Raises:
-            PictureError: the answer.
+            PictureError: the image is a reject.
             _EndedError: the process ended.
-            WorkerError: it does not start.
+            WorkerError: the process does not start.
         """
         with self._borrowed(alone) as decoder:
             begun = time.perf_counter()
@@ -335,7 +335,7 @@ class _Decoders:
         except PictureError:
             raise
         except BaseException:
-            # In the middle of an answer it is of no use any more.
+            # A process in the middle of an answer cannot be used again.
             if decoder:
                 decoder.kill()
             decoder = None
@@ -351,7 +351,7 @@ class _Decoders:
                 self._idle.put(None)
 
     def warm_up(self) -> None:
-        """Starts the first process, if there is none."""
+        """Starts the first process unless one runs."""
         with contextlib.suppress(queue.Empty):
             decoder = self._idle.get_nowait()
             try:
@@ -360,7 +360,7 @@ class _Decoders:
                 self._idle.put(decoder)
 
     def end(self) -> None:
-        """Ends the processes that are idle."""
+        """Ends the idle processes."""
         with contextlib.suppress(queue.Empty):
             while True:
                 if decoder := self._idle.get_nowait():
@@ -377,5 +377,5 @@ def _forget() -> None:
 
 # A fork would share the pipes with this process, and take its answers.
 os.register_at_fork(after_in_child=_forget)
-# They would end by themselves; but as orphans, which some containers have nobody to bury.
+# They would end by themselves, but as orphans, which remain zombies in containers without init.
 atexit.register(lambda: _decoders.end())

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite, rebuilt in plain TensorFlow operations from its arrays.
+"""Builds EfficientNet-Lite in plain TensorFlow operations from its arrays.
 
 The architecture is that of Tan & Le 2019, arXiv:1905.11946, in the Lite variant of the
 TensorFlow TPU repository: no squeeze-and-excitation, ReLU6 for swish.
@@ -23,7 +23,7 @@ Arrays = dict[str, npt.NDArray[np.float32]]
 
 
 class _Block(msgspec.Struct):
-    """Types of the fields of a block in `architecture.json` that are read."""
+    """Holds the fields of a block in `architecture.json` that are read."""
 
     stride: Annotated[int, msgspec.Meta(ge=1, le=8)]
     expand_ratio: Annotated[int, msgspec.Meta(ge=1, le=64)]
@@ -31,7 +31,7 @@ class _Block(msgspec.Struct):
 
 
 class _Architecture(msgspec.Struct):
-    """Likewise of the whole file."""
+    """Holds the fields of `architecture.json` that are read."""
 
     input_size: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     batch_norm_epsilon: Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -43,14 +43,14 @@ _FORM = Form(_Architecture, BackboneFieldError, _ADVICE, most=1 << 20)
 
 
 def load(weights_file: str) -> Network:
-    """The network of the `architecture.json` that lies beside its `.npz` file."""
+    """Reads the network of an `.npz` file and the `architecture.json` beside it."""
     architecture, arrays = read(weights_file)
     size = architecture["input_size"]
     return Network(lambda pixels: vectors(pixels, architecture["blocks"], arrays), (size, size))
 
 
 def read(weights_file: str) -> tuple[dict[str, Any], Arrays]:
-    """The architecture as its JSON has it, and the arrays as `fold` gives them."""
+    """Reads the architecture as in its JSON, and the arrays as `fold` returns them."""
     path = str(Path(weights_file).with_name("architecture.json"))
     data = files.read_document(path, _FORM)
     _FORM.read(data, path)
@@ -68,7 +68,7 @@ def fold(stored: Arrays, epsilon: float) -> Arrays:
     Args:
         stored: `<layer>_conv/kernel` [h, w, in, out] or `<layer>/depthwise_kernel` [h, w, in, 1],
             `<layer>_bn/{gamma, beta, moving_mean, moving_variance}`.
-        epsilon: of the batch norms.
+        epsilon: constant of the batch norms.
 
     Returns:
         `<layer>/kernel` and `<layer>/bias` of each layer, computed in float64.
@@ -90,7 +90,7 @@ _NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 def vectors(pixels: Any, blocks: list[dict[str, Any]], arrays: dict[str, Any]) -> Any:
-    """float32 [N, height, width, 3] pixels → [N, 1280]; the arrays may be variables."""
+    """Computes float32 [N, height, width, 3] pixels → [N, 1280]; the arrays may be variables."""
     tf = tensorflow()
     x = tf.nn.relu6(_convolve(pixels, "stem", arrays, stride=2))
     for number, block in enumerate(blocks):
@@ -100,7 +100,7 @@ def vectors(pixels: Any, blocks: list[dict[str, Any]], arrays: dict[str, Any]) -
 
 
 def _block(x: Any, name: str, block: dict[str, Any], arrays: Arrays) -> Any:
-    """Expansion, depthwise convolution and projection: MobileNetV2's inverted residual."""
+    """Computes expansion, depthwise convolution and projection: MobileNetV2's inverted residual."""
     tf = tensorflow()
     inside = x
     if block["expand_ratio"] != 1:

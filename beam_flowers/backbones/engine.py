@@ -1,4 +1,4 @@
-"""A resolved backbone → the one thing of a process that computes vectors."""
+"""Loads the engine of a resolved backbone, once a process."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _LOADING = threading.Lock()
 
 @dataclass(frozen=True)
 class Engine:
-    """A compiled network; safe to use from many threads at a time.
+    """Holds a compiled backbone; safe to use from many threads at a time.
 
     Attributes:
-        recipe: how pictures become pixels for it.
-        vector_length: D, numbers in a vector.
+        recipe: crop, size and filter of its images.
+        vector_length: D, numbers in an embedding.
         run: uint8 [N, height, width, 3] → float32 [N, D], N being 1 or `batch`.
-        batch: pictures that the network sees at a time. One with TensorFlow, where the last bits
-            of a vector depend on the picture's place in a batch, so that the same files would
-            not give the same store.
-        vectors: one of `VECTORS`, what the numbers are rounded to; beyond its range they become
-            infinite.
+        batch: images that it computes at a time. One with TensorFlow, where the last bits of a
+            vector depend on the image's place in a batch, so that the same files would not give
+            the same store.
+        vectors: one of `VECTORS`, to which the numbers are rounded; numbers beyond its range
+            become infinite.
     """
 
     recipe: PixelRecipe
@@ -46,11 +46,11 @@ class Engine:
 
     @property
     def input_size(self) -> Size:
-        """(height, width) in pixels."""
+        """(height, width) of the input in pixels."""
         return self.recipe.height, self.recipe.width
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Vectors of pictures, each bit for bit what it would be alone.
+        """Computes embeddings of images, each to the bit as if computed alone.
 
         Args:
             pixels: uint8 [N, height, width, 3], RGB.
@@ -65,7 +65,7 @@ class Engine:
             )
         vectors = np.empty((len(pixels), self.vector_length), np.float32)
         whole = len(pixels) - len(pixels) % self.batch
-        # What is left of a batch goes one by one, as the network knows no other numbers.
+        # The rest of a batch is computed one by one: the network takes 1 or `batch` images only.
         bounds = [*range(0, whole, self.batch), *range(whole, len(pixels) + 1)]
         for begin, end in pairwise(bounds):
             vectors[begin:end] = self.run(pixels[begin:end])
@@ -74,11 +74,11 @@ class Engine:
 
 
 def load(backbone: ResolvedBackbone) -> Engine:
-    """The engine of a backbone; made once a process, however many threads ask.
+    """Returns the engine of a backbone, made once a process for all threads.
 
     Raises:
-        BackboneError: the weights are gone, have changed, or are no network as described; or
-            this machine lacks the engine or the precision asked for.
+        BackboneError: the weights are missing, have changed, or do not fit the backbone; or this
+            machine lacks the engine or the precision.
     """
     with _LOADING:
         engine = _load(replace(backbone, vectors=VECTORS[0]))
@@ -93,10 +93,10 @@ def _load(backbone: ResolvedBackbone) -> Engine:
 
 
 def require_runnable(backbone: ResolvedBackbone) -> None:
-    """Checks, without loading anything, that this machine can run a backbone as resolved.
+    """Checks, without loading it, that this machine can run a resolved backbone.
 
     Raises:
-        BackboneError: it lacks the engine or the precision.
+        BackboneError: the machine lacks the engine or the precision.
     """
     hardware.require(backbone.precision)
     if backbone.engine == "openvino" and not openvino_engine.is_installed():
@@ -130,7 +130,7 @@ def _tensorflow(backbone: ResolvedBackbone) -> Engine:
         (vector,) = tf.nest.flatten(function(tf.constant(pixels)))
         return np.asarray(vector.numpy(), np.float32)
 
-    # The first call optimises the graph. Threads that come at the same time would each do it
-    # for themselves: twice the memory and the seconds for Inception v3 and four threads.
+    # The first call optimises the graph. Threads that make it at the same time would each do so:
+    # twice the memory and the seconds for Inception v3 and four threads.
     run(np.zeros((1, height, width, 3), np.uint8))
     return Engine(backbone.row.recipe(height, width), function.outputs[0].shape[-1], run)

@@ -1,4 +1,4 @@
-"""A resolved backbone → a TensorFlow function without variables, which every engine starts from."""
+"""Builds the TensorFlow function without variables from which every engine starts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _GRAPH, _TENSORS = "network.pb", "tensors"
 
 
 def kept_graph(backbone: ResolvedBackbone) -> Any:
-    """The constant graph of one uint8 picture, which is made once and read from the cache later.
+    """Returns the constant graph of one uint8 image, from the cache if it was made before.
 
-    Read from there it needs neither the weights nor Keras.
+    Reading it from there needs neither the weights nor Keras.
 
     Raises:
-        BackboneError: like `constant_graph`.
+        BackboneError: in the cases of `constant_graph`.
     """
     folder = cache.place(backbone, "tensorflow", tensorflow().__version__)
     if cache.is_whole(folder):
@@ -39,32 +39,32 @@ def _read_graph(folder: Path) -> Any:
     tf = tensorflow()
     graph = tf.compat.v1.GraphDef.FromString((folder / _GRAPH).read_bytes())
     pixels, vectors = (folder / _TENSORS).read_text().split()
-    (given,) = (node for node in graph.node if f"{node.name}:0" == pixels)
-    specified = tf.TensorSpec(tf.TensorShape(given.attr["shape"].shape), tf.uint8)
+    (placeholder,) = (node for node in graph.node if f"{node.name}:0" == pixels)
+    specified = tf.TensorSpec(tf.TensorShape(placeholder.attr["shape"].shape), tf.uint8)
 
     def network(values: Any) -> Any:
-        (found,) = tf.graph_util.import_graph_def(
+        (output,) = tf.graph_util.import_graph_def(
             graph, input_map={pixels: values}, return_elements=[vectors], name=""
         )
-        return found
+        return output
 
-    # Not `tf.function`, which would tie the frames of a network's own loops together.
+    # `tf.function` would merge the frames of loops inside the network.
     return tf.compat.v1.wrap_function(network, [specified])
 
 
 def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int | None = 1) -> Any:
-    """The network with its weights as constants, to be run or to be built into other graphs.
+    """Returns a backbone with its weights as constants, to run it or to export it.
 
     Args:
-        backbone: from `resolve`.
-        dtype: of the pixels, which are 0..255 in any case.
-        count: N, pictures at a time; None leaves it open, which not every network allows.
+        backbone: result of `resolve`.
+        dtype: type of the pixels, which are 0..255 in any type.
+        count: N, images at a time; None leaves it open, which not every backbone allows.
 
     Returns:
         A concrete function: `dtype` [N, height, width, 3] → float32 [N, D].
 
     Raises:
-        BackboneError: the weights are gone, have changed, or are no network as described.
+        BackboneError: the weights are missing, have changed, or do not fit the backbone.
     """
     path = backbone.place
     try:
@@ -76,7 +76,7 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int 
             function = _freeze(network, pixels, backbone.row.pixel_range, path)
     except BackboneError:
         raise
-    except Exception as error:  # Of Keras, TensorFlow and h5py, with no common base.
+    except Exception as error:  # Errors of Keras, TensorFlow and h5py have no common base.
         reason = " ".join(str(error).split())[:500]
         raise BackboneError(
             f"{path!r} cannot be loaded as {backbone.row.name!r}: {type(error).__name__}: {reason}"
@@ -91,11 +91,11 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int 
 
 
 def _require_unchanged(local: str, path: str, backbone: ResolvedBackbone) -> None:
-    found = weights.sha256(local, backbone.kind)
-    if found != backbone.weights_sha256:
+    digest = weights.sha256(local, backbone.kind)
+    if digest != backbone.weights_sha256:
         raise BackboneError(
             f"the weights of {backbone.row.name!r} at {path!r} are not those that the run began "
-            f"with: sha256 {found}, not {backbone.weights_sha256}; every worker needs the same"
+            f"with: sha256 {digest}, not {backbone.weights_sha256}; every worker needs the same"
         )
 
 
@@ -126,9 +126,9 @@ def _input_size(network: Network, row: Backbone, path: str) -> Size:
 
 
 def _freeze(network: Network, pixels: Any, pixel_range: tuple[float, float], path: str) -> Any:
-    """Pixels as specified → float32 [N, D], without variables.
+    """Returns a function of pixels to float32 [N, D], without variables.
 
-    Only with constants does TensorFlow fold batch norms into kernels.
+    TensorFlow folds batch norms into kernels only if both are constants.
     """
     tf = tensorflow()
     low, high = pixel_range

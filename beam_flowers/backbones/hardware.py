@@ -1,4 +1,4 @@
-"""What the processor of this machine can do, as far as vectors depend on it."""
+"""Reads the cores and the arithmetic of this machine's processor."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from typing import Literal
 from beam_flowers.errors import BackboneError, InputError
 
 Precision = Literal["float32", "bfloat16"]
-"""Of a network's arithmetic. In bfloat16 products have 8 bits instead of 24, sums stay float32."""
+"""Type of a backbone's products. In bfloat16 they have 8 bits instead of 24; sums stay float32."""
 
 THREADS = "BEAM_FLOWERS_THREADS"
-"""Environment variable: pictures that a worker process computes at a time."""
+"""Environment variable: images that a worker process computes at a time."""
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
-# Of x86; and of Arm, where the flag covers the matrix products that oneDNN takes.
+# Line names on x86 and on Arm, where the flag covers the matrix products that oneDNN uses.
 _FLAGS = ("flags", "features")
 _BFLOAT16 = {"amx_bf16", "avx512_bf16", "bf16"}
 
 
 @lru_cache(maxsize=1)
 def cores() -> int:
-    """Cores that this process may keep busy: as many as `THREADS` says, else all it has, those
-    of its affinity and of its container.
+    """Returns the number of cores to use: `THREADS`, else those of affinity and container.
 
     Raises:
-        InputError: `THREADS` is no positive number.
+        InputError: `THREADS` is not a positive number.
     """
     given = os.environ.get(THREADS)
     if given is not None:
@@ -42,11 +41,11 @@ def cores() -> int:
 
 
 def share_cores(processes: int, given: str = "") -> None:
-    """Leaves this process its share, before the first use; what its own `THREADS` says stays.
+    """Sets this process' share of the cores before the first use; keeps its own `THREADS`.
 
     Args:
-        processes: how many of its kind the machine runs.
-        given: what `THREADS` is where the run was started, if it is set there.
+        processes: number of worker processes on the machine.
+        given: value of `THREADS` on the driver, empty if not set there.
     """
     if THREADS not in os.environ and (given or processes > 1):
         os.environ[THREADS] = given or str(max(1, cores() // processes))
@@ -54,17 +53,17 @@ def share_cores(processes: int, given: str = "") -> None:
 
 
 def _quota() -> int:
-    """Cores' worth of time that the control group allows: Linux, cgroup v2, `cpu.max`."""
+    """Returns the cores that the control group allows (Linux, cgroup v2, `cpu.max`)."""
     try:
         quota, period = _CPU_MAX.read_text("ascii").split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # No such file, or "max".
+    except (OSError, ValueError):  # The file is missing, or holds "max".
         return sys.maxsize
 
 
 @lru_cache(maxsize=1)
 def flags() -> frozenset[str]:
-    """The processor's features as Linux names them; none on other systems."""
+    """Returns the processor's features by the names of Linux; empty on other systems."""
     try:
         lines = _CPU_INFO.read_text("utf-8", "replace").splitlines()
     except OSError:
@@ -74,15 +73,15 @@ def flags() -> frozenset[str]:
 
 
 def has_bfloat16() -> bool:
-    """Whether products in bfloat16 are the processor's own, and so faster."""
+    """Tells if the processor itself computes products in bfloat16, and so faster."""
     return bool(flags() & _BFLOAT16)
 
 
 def require(precision: Precision) -> None:
-    """Checks that this machine computes in that precision.
+    """Checks that this machine computes in a precision.
 
     Raises:
-        BackboneError: it does not.
+        BackboneError: the processor lacks it.
     """
     if precision == "bfloat16" and not has_bfloat16():
         import socket

@@ -1,4 +1,4 @@
-"""TF-Hub handles: a SavedModel as a .tar.gz behind https, downloaded once, on the driver."""
+"""Downloads the SavedModel of a TF-Hub handle, a .tar.gz behind https, once, on the driver."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from beam_flowers.errors import BackboneError
 from beam_flowers.files.private import private_folder
 
 FOLDER = "hub"
-"""Below our cache: a folder a handle, with the SavedModel and its archive's digest."""
+"""Folder of our cache, with one folder a handle: the SavedModel and the digest of its archive."""
 
 _MODULE, _DIGEST = "module", "archive-sha256"
 _MOST_BYTES = 8 * 2**30
@@ -39,11 +39,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class Module(NamedTuple):
-    """A downloaded SavedModel.
+    """Holds a downloaded SavedModel.
 
     Attributes:
-        path: of its folder.
-        archive_sha256: hex digest of the archive that it came in.
+        path: path of its folder.
+        archive_sha256: hex digest of its archive.
     """
 
     path: str
@@ -51,20 +51,20 @@ class Module(NamedTuple):
 
 
 def is_handle(name: str) -> bool:
-    """Whether a backbone is given as an address on the web."""
+    """Tells if a backbone is named by a web address."""
     return re.match(r"https?://", name, re.IGNORECASE) is not None
 
 
 def fetch(handle: str, sha256: str | None = None) -> Module:
-    """The SavedModel of a handle, downloaded and unpacked if it isn't there.
+    """Returns the SavedModel of a handle; downloads and unpacks it unless the cache has it.
 
     Args:
-        handle: its address.
-        sha256: what the digest of the archive, or `weights.sha256` of what is in it, must be. It
-            is compared before anything is unpacked.
+        handle: web address of the SavedModel.
+        sha256: expected digest of the archive, or `weights.sha256` of its content. It is compared
+            before anything is unpacked.
 
     Raises:
-        BackboneError: it cannot be had, or is another than `sha256` says.
+        BackboneError: the download fails, or has another digest.
     """
     _require_secure(handle)
     folder = _folder()
@@ -108,14 +108,14 @@ def _require_secure(address: str) -> None:
 
 
 def _is_here(host: str | None) -> bool:
-    """Tells if a host is this machine itself, to which nothing travels."""
+    """Tells if a host is this machine itself, which needs no encryption."""
     with contextlib.suppress(ValueError):
         return ipaddress.ip_address(host or "").is_loopback
     return host == "localhost"
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows an address only to where it might have led from the start."""
+    """Follows redirects only to addresses that are allowed themselves."""
 
     def redirect_request(
         self,
@@ -135,12 +135,12 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 def _download(handle: str, kept: Path, sha256: str | None) -> None:
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as made:
         archive = Path(made, "archive")
-        found = _save(_address(handle), archive)
-        if sha256 is not None and not _is_meant(sha256, found):
-            _require_digest(handle, sha256, found, _digest_within(archive))
+        digest = _save(_address(handle), archive)
+        if sha256 is not None and not _is_meant(sha256, digest):
+            _require_digest(handle, sha256, digest, _digest_within(archive))
         whole = Path(made, "whole")
         _unpack(archive, whole / _MODULE)
-        (whole / _DIGEST).write_text(found)
+        (whole / _DIGEST).write_text(digest)
         with contextlib.suppress(OSError):
             # Another process may have been faster.
             shutil.rmtree(kept, ignore_errors=True)
@@ -151,7 +151,7 @@ def _download(handle: str, kept: Path, sha256: str | None) -> None:
             "%s was downloaded for the first time; its sha256 is %s. To be sure to get the same "
             "network elsewhere, give it as --backbone-sha256",
             handle,
-            found,
+            digest,
         )
 
 
@@ -162,7 +162,7 @@ def _address(handle: str) -> str:
 
 
 def _save(address: str, target: Path) -> str:
-    """Writes what lies at an address into a file; returns its digest."""
+    """Downloads an address into a file; returns its sha256 in hex."""
     digest, size = hashlib.sha256(), 0
     opener = urllib.request.build_opener(_SecureRedirects())
     with opener.open(address, timeout=_TIMEOUT) as answer, target.open("wb") as file:
@@ -176,9 +176,9 @@ def _save(address: str, target: Path) -> str:
 
 
 class _Bounded:
-    """A stream that ends with an error where more is read than was announced.
+    """Raises an error if more bytes of a stream are read than was announced.
 
-    Headers of a tar may be as long as they like, and are read into memory in one piece.
+    Headers of a tar have no bound, and are read into memory in one piece.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -194,7 +194,7 @@ class _Bounded:
 
 
 def _members(archive: Path) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """A tar's members as a stream, up to the limits on their number and size."""
+    """Yields a tar's members as a stream, up to limits of number and size."""
     size = 0
     with archive.open("rb") as packed, contextlib.ExitStack() as stack:
         is_gzip = packed.read(2) == b"\x1f\x8b"
@@ -222,7 +222,7 @@ def _unpack(archive: Path, folder: Path) -> None:
             (folder / name).mkdir(parents=True, exist_ok=True)
             continue
         file = tar.extractfile(member) if member.isfile() else None
-        # Links are followed by whoever reads the network later.
+        # Readers of the SavedModel would follow links.
         if file is None:
             raise ValueError(f"it holds {member.name!r}, which is neither a file nor a folder")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -233,7 +233,7 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 
 def _digest_within(archive: Path) -> str | None:
-    """`weights.sha256` of the SavedModel in an archive, read without unpacking it."""
+    """Returns `weights.sha256` of the SavedModel in an archive, without unpacking it."""
     digests = {}
     try:
         for tar, member in _members(archive):
@@ -252,8 +252,8 @@ def _files_digest(folder: str) -> str:
     return weights.sha256(folder, "saved-model")
 
 
-def _is_meant(sha256: str, found: str | None) -> bool:
-    return sha256.strip().lower() == found
+def _is_meant(sha256: str, digest: str | None) -> bool:
+    return sha256.strip().lower() == digest
 
 
 def _require_digest(handle: str, sha256: str, archive: str, files: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The vectors of several backbones side by side, as heads trained on `a+b` take them."""
+"""Computes the embeddings of several backbones side by side, for heads trained on `a+b`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Backbones = ResolvedBackbone | Sequence[ResolvedBackbone]
 
 
 def several(backbones: Backbones) -> tuple[ResolvedBackbone, ...]:
-    """One backbone or several, as a tuple."""
+    """Returns one backbone or several as a tuple."""
     return (backbones,) if isinstance(backbones, ResolvedBackbone) else tuple(backbones)
 
 
@@ -31,9 +31,9 @@ _handing_out = threading.Lock()
 def start_each(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> list[Pending]:
-    """Hands the files to the pool, once for each backbone: they differ in the pixels they want."""
+    """Hands the files to the pool once for each backbone, as their pixels differ."""
     with _handing_out:
-        # What was started early is given out once: a bundle that is repeated computes again.
+        # Early work is given out once: a repeated bundle computes again.
         early = _early.pop((tuple(images), tuple(backbones), limits), None) if _early else None
     return early or _start(images, backbones, limits)
 
@@ -41,45 +41,46 @@ def start_each(
 def start_early(
     units: Iterable[Sequence[Image]], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> None:
-    """`start_each` of units before the one who will ask for them is ready to; in this process
-    alone. Who asks meanwhile waits, so that nothing is computed twice."""
+    """Starts units in this process before the pipeline asks for them.
+
+    `start_each` waits until all are started, so that nothing is computed twice.
+    """
     with _handing_out:
         for images in units:
             _early[tuple(images), tuple(backbones), limits] = _start(images, backbones, limits)
 
 
 def forget_early() -> None:
-    """Lets go of what was started early and nobody has asked for."""
+    """Forgets early work that the pipeline has not asked for."""
     _early.clear()
 
 
 def _start(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> list[Pending]:
-    # It starts while the network is loaded.
+    # The decoder process starts while the backbone is loaded.
     warm_up()
     return [start(images, load(backbone), limits) for backbone in backbones]
 
 
 def collect_joined(pending: Sequence[Pending]) -> list[Result]:
-    """Waits for `start_each`'s work: one outcome a file, in their order."""
-    return list(side_by_side([collect(own) for own in pending]))
+    """Waits for the tasks of `start_each`; returns one outcome a file, in their order."""
+    return list(side_by_side([collect(tasks) for tasks in pending]))
 
 
 def spent_joined(pending: Sequence[Pending]) -> Seconds:
-    """How long `start_each`'s work took, once it is done."""
-    return added(spent(own) for own in pending)
+    """Returns the time of the finished tasks of `start_each`."""
+    return added(spent(tasks) for tasks in pending)
 
 
 def side_by_side(blocks: Sequence[Sequence[Result]]) -> Iterator[Result]:
-    """Joins what several backbones gave of the same pictures.
+    """Joins the results of several backbones for the same images.
 
     Args:
-        blocks: of each backbone one result a picture, in one order.
+        blocks: for each backbone one result an image, in the same order.
 
     Yields:
-        For each picture its vectors one after the other, float32 [D1 + D2 + ...], or the first
-        reason why it lacks one.
+        For each image its concatenated vectors, float32 [D1 + D2 + ...], or its first reject.
     """
     if len(blocks) == 1:
         yield from blocks[0]
@@ -89,13 +90,13 @@ def side_by_side(blocks: Sequence[Sequence[Result]]) -> Iterator[Result]:
 
 
 def _join(results: Sequence[Result]) -> Result:
-    found = []
+    embedded = []
     for result in results:
         if isinstance(result, Reject):
             return result
-        found.append(result)
-    first = found[0]
-    if any(other.sha256 != first.sha256 for other in found):
+        embedded.append(result)
+    first = embedded[0]
+    if any(other.sha256 != first.sha256 for other in embedded):
         message = "the file was changed while it was read; run it again"
         return Reject(first.image, READ, "Changed", message)
-    return first._replace(vector=np.concatenate([b.vector for b in found]))
+    return first._replace(vector=np.concatenate([b.vector for b in embedded]))

@@ -1,6 +1,6 @@
-"""Holds a `.keras` file against the classes that only compute, before Keras loads it.
+"""Checks that a `.keras` file names only classes that compute, before Keras loads it.
 
-Keras' safe mode stands behind this, in releases where it holds.
+Keras' safe mode is the second defence, in releases where it holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from beam_flowers import files
 from beam_flowers.errors import BackboneError
 
 SAFE_KERAS = "keras>=3.12.4,!=3.13.*,!=3.14.*,!=3.15.0"
-"""Releases whose safe mode has no known way around it, as pip writes them.
+"""Releases whose safe mode has no known bypass, in pip's syntax.
 
 3.12 is the last series for Python 3.10. 3.12.4 and 3.15.1 are the first two with all repairs up to
 August 2026: CVE-2025-1550, -8747, -9905, -9906, -12058, -12060, -49655 and CVE-2026-0897, -1462,
@@ -27,7 +27,7 @@ _MOST_ENTRIES = 10_000
 _MOST_CONFIG = 2**26
 _MOST_RATIO = 100
 _FREE = 2**24
-"""Bytes that an entry may hold whatever its ratio: a small JSON of zeros is packed well."""
+"""Bytes that an entry of any ratio may hold: small JSON with many zeros compresses well."""
 
 _LAYERS = """
     Activation ActivityRegularization AdaptiveAveragePooling1D AdaptiveAveragePooling2D
@@ -51,8 +51,8 @@ _LAYERS = """
     SpectralNormalization StackedRNNCells Subtract TimeDistributed UnitNormalization UpSampling1D
     UpSampling2D UpSampling3D ZeroPadding1D ZeroPadding2D ZeroPadding3D
 """
-# Not among them: Lambda, TFSMLayer, TorchModuleWrapper, JaxLayer and FlaxLayer, which run code,
-# and StringLookup, IntegerLookup and TextVectorization, which read a file that they name.
+# Excluded: Lambda, TFSMLayer, TorchModuleWrapper, JaxLayer and FlaxLayer, which run code, and
+# StringLookup, IntegerLookup and TextVectorization, which read a file by its name.
 
 _MODELS = "Functional Model Sequential"
 
@@ -77,14 +77,14 @@ CLASSES: dict[str, frozenset[str]] = {
         "keras.regularizers": "L1 L1L2 L2 OrthogonalRegularizer",
     }.items()
 }
-"""Classes that a `.keras` file may name, by the module that it gives."""
+"""Classes that a `.keras` file may name, by their module in the file."""
 
 _CLASS_MODULES = re.compile(
     r"keras\.src\.ops\.(image|linalg|math|nn|numpy)|keras\.(losses|metrics|optimizers)(\.schedules)?"
 )
-"""Modules all of whose classes are taken: operations of a graph, what a model was trained with."""
+"""Modules with only allowed classes: operations of a graph, losses, metrics and optimizers."""
 
-# Functions begin with a small letter: Keras would call one that stands in place of a class.
+# Functions begin with a small letter: Keras would call one in place of a class.
 _CLASS_NAME = re.compile(r"[A-Z][A-Za-z0-9]*")
 
 _VALUES = {
@@ -108,36 +108,36 @@ ACTIVATIONS = frozenset(_ACTIVATIONS.split())
 
 
 def require_safe_keras(path: str) -> None:
-    """Checks that the Keras here is one whose safe mode holds.
+    """Checks that the installed Keras has a safe mode without known bypass.
 
     Raises:
-        BackboneError: it is another, or there is none.
+        BackboneError: Keras is another release, or not installed.
     """
     try:
-        found = metadata.version("keras")
+        version = metadata.version("keras")
     except metadata.PackageNotFoundError:
-        found = "none"
-    numbers = tuple(int(number) for number in re.findall(r"\d+", found)[:3])
+        version = "none"
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
     if (3, 12, 4) <= numbers < (3, 13) or numbers >= (3, 15, 1):
         return
     raise BackboneError(
-        f"{path!r} needs Keras 3.12.4, or from Python 3.11 on 3.15.1 or later; here is {found}. In "
-        "other releases a file may run any code although Keras is told to load it safely: pip "
+        f"{path!r} needs Keras 3.12.4, or from Python 3.11 on 3.15.1 or later; here is {version}. "
+        "In other releases a file may run any code although Keras is told to load it safely: pip "
         f"install '{SAFE_KERAS}', or export the network as a SavedModel"
     )
 
 
 def require_no_code(path: str) -> None:
-    """Checks that a `.keras` file names no class that could run code, and unpacks to a fair size.
+    """Checks that a `.keras` file names no class that could run code, and has a bounded size.
 
     Raises:
-        BackboneError: it does, or it is no `.keras` file.
+        BackboneError: it names such a class, is too large, or is not a `.keras` file.
     """
     try:
         with files.open_read(path) as file, zipfile.ZipFile(file) as archive:
             _require_plain(path, archive)
             config = json.loads(archive.read("config.json"))
-    # RecursionError of JSON that lies in itself, RuntimeError of entries with a password.
+    # RecursionError comes from deeply nested JSON, RuntimeError from entries with a password.
     except (
         zipfile.BadZipFile,
         KeyError,
@@ -150,7 +150,7 @@ def require_no_code(path: str) -> None:
         raise BackboneError(f"{path!r} is not a .keras file, or damaged: {error}") from error
     if not isinstance(config, dict):
         raise BackboneError(f"{path!r} is not a .keras file: its config.json describes no object")
-    # Never read, as the model is loaded without its training; losses of one's own are named there.
+    # Keras does not read it, as the model is not compiled; users' own losses are named there.
     config.pop("compile_config", None)
     for node in _objects(config):
         if not _is_allowed(node):
@@ -187,7 +187,7 @@ def _require_plain(path: str, archive: zipfile.ZipFile) -> None:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """All descriptions of objects, however deep."""
+    """Yields all descriptions of objects at any depth."""
     left = [config]
     while left:
         value = left.pop()
@@ -206,7 +206,7 @@ def _is_allowed(node: dict[str, Any]) -> bool:
     if name == "function":
         registered = node.get("registered_name") in (None, "function", node.get("config"))
         return module == "builtins" and registered and str(node.get("config")) in ACTIVATIONS
-    # An object of the user's own, if such a name is registered in this process.
+    # Another registered name is that of a user's own class, which this process may know.
     if node.get("registered_name") not in (None, name):
         return False
     if module is None:

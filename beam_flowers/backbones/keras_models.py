@@ -1,4 +1,4 @@
-"""Networks of Keras 3: weights for one of its applications, or a whole `.keras` file."""
+"""Loads backbones of Keras 3: weights of one of its applications, or a whole `.keras` file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from beam_flowers.errors import BackboneError
 
 
 def load_application(weights_file: str, row: Backbone) -> Network:
-    """`read_application` as a network."""
+    """Loads a Keras application as a network; see `read_application`."""
     return _network(read_application(weights_file, row), weights_file)
 
 
 def load_file(path: str) -> Network:
-    """`read_file` as a network."""
+    """Loads a `.keras` file as a network; see `read_file`."""
     return _network(read_file(path), path)
 
 
 def read_application(weights_file: str, row: Backbone) -> Any:
-    """`keras.applications.<row.architecture>` without its classifier, averaged, with weights."""
+    """Builds `keras.applications.<row.architecture>` without classifier, averaged, with weights."""
     applications = keras_library().applications
     build = getattr(applications, row.architecture)
     shape = (row.input_size, row.input_size, 3)
@@ -32,10 +32,10 @@ def read_application(weights_file: str, row: Backbone) -> Any:
 
 
 def read_file(path: str) -> Any:
-    """The model of a `.keras` file, in Keras' safe mode.
+    """Reads the model of a `.keras` file in Keras' safe mode.
 
     Raises:
-        BackboneError: it names a class that could run code, or Keras' safe mode does not hold.
+        BackboneError: it names a class that could run code, or Keras' safe mode has a bypass.
     """
     require_safe_keras(path)
     require_no_code(path)
@@ -43,10 +43,10 @@ def read_file(path: str) -> Any:
 
 
 def keras_library() -> Any:
-    """Keras 3, with TensorFlow below it.
+    """Imports Keras 3 on TensorFlow.
 
     Raises:
-        BackboneError: it is set to run on something else.
+        BackboneError: Keras is set to another backend.
     """
     tensorflow()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -63,8 +63,8 @@ def keras_library() -> Any:
 def _network(model: Any, path: str) -> Network:
     if len(model.inputs) != 1:
         raise BackboneError(f"{path!r} has {len(model.inputs)} inputs; one, a picture, is wanted")
-    # As arrays they become constants of the graph at once, which spares freezing it: for
-    # Inception v3 that is more than half of the time to load.
+    # Arrays become constants of the graph at once, so that it need not be frozen: that saves more
+    # than half of the loading time of Inception v3.
     trainable = [variable.value.numpy() for variable in model.trainable_variables]
     others = [variable.value.numpy() for variable in model.non_trainable_variables]
 

@@ -1,7 +1,7 @@
-"""OpenVINO in place of TensorFlow: the same float32 network, faster on CPUs.
+"""Runs backbones on OpenVINO: the same float32 networks, faster on CPUs than with TensorFlow.
 
-Optional: `pip install "beam-flowers[openvino]"`. TensorFlow is needed once, to read the weights;
-the network as OpenVINO read it is kept in the user's cache, so that later starts go without.
+Optional: `pip install "beam-flowers[openvino]"`. TensorFlow reads the weights once; the compiled
+network is kept in the user's cache, so that later runs start without TensorFlow.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from beam_flowers.errors import BackboneError
 _NETWORK = "network.xml"
 _TELEMETRY = "openvino_telemetry"
 _BATCH = 4
-"""Pictures at a time. Against one, from disk to Parquet on two cores: EfficientNet-Lite0 an eighth
-faster in bfloat16, as fast in float32, as Inception v3 is. Eight are no faster than four."""
+"""Images at a time. Against one, from disk to Parquet on two cores, EfficientNet-Lite0 is an eighth
+faster in bfloat16. In float32 it is as fast, and so is Inception v3. Eight are as fast as four."""
 
 
 class Compiled(NamedTuple):
-    """A network on OpenVINO.
+    """Holds a network compiled by OpenVINO.
 
     Attributes:
         run: uint8 [N, height, width, 3] → float32 [N, D], N being 1 or `batch`; safe to call
             from many threads.
-        height: of the pixels.
-        width: of the pixels.
-        vector_length: D.
-        batch: how many pictures at a time give, to the bit, what each gives alone.
+        height: pixels of the input down.
+        width: pixels of the input across.
+        vector_length: D, numbers in an embedding.
+        batch: number of images at a time whose vectors equal, to the bit, those computed alone.
     """
 
     run: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
@@ -53,12 +53,12 @@ class Compiled(NamedTuple):
 
 
 def is_installed() -> bool:
-    """Whether OpenVINO can be imported; without importing it."""
+    """Tells if OpenVINO can be imported, without importing it."""
     return importlib.util.find_spec("openvino") is not None
 
 
 def _version() -> str:
-    """Of OpenVINO; without importing it, where it was installed as a package of that name."""
+    """Returns OpenVINO's version, without importing it if pip installed it."""
     try:
         return metadata.version("openvino")
     except metadata.PackageNotFoundError:
@@ -67,9 +67,9 @@ def _version() -> str:
 
 @lru_cache(maxsize=1)
 def _library() -> Any:
-    """OpenVINO, which sends nothing to anybody."""
-    # Its import would report itself to Google Analytics, from a process that it forks off beside
-    # our threads; without that package it doesn't.
+    """Imports OpenVINO without its telemetry."""
+    # Its import would report itself to Google Analytics from a fork of this process, which has
+    # threads. Without the telemetry package it does not.
     telemetry = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
@@ -83,12 +83,12 @@ def _library() -> Any:
 
 
 def is_kept(backbone: ResolvedBackbone) -> bool:
-    """Whether the network starts without TensorFlow."""
+    """Tells if the cache has the network, so that it starts without TensorFlow."""
     return is_installed() and cache.is_whole(_kept_in(backbone))
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
-    """Reads and compiles a backbone's network for this machine's CPU."""
+    """Reads and compiles a backbone for this machine's CPU."""
     core = _library().Core()
     model = _read_kept(core, backbone) or _convert(core, backbone)
     if model.is_dynamic():
@@ -105,44 +105,47 @@ def _compile(core: Any, model: Any, backbone: ResolvedBackbone, batch: int) -> C
     local = threading.local()
 
     def run(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        # A request is one thread's own; all of them share the weights.
+        # Each thread needs its own request; all requests share the weights.
         if not hasattr(local, "request"):
             local.request = compiled.create_infer_request()
         return np.array(local.request.infer([pixels])[0])
 
-    # Its first inference sets up the binding's NumPy; from several threads at once that can
+    # The first inference initialises NumPy in the binding; from several threads at once that can
     # deadlock (5 of 40 starts with eight threads, OpenVINO 2026.4).
     run(np.zeros((1, height, width, 3), np.uint8))
     return Compiled(run, height, width, model.output(0).partial_shape[1].get_length(), batch)
 
 
 def _is_even(network: Compiled) -> bool:
-    """Whether a picture's vector depends neither on its place in a batch nor on the others.
+    """Tells if vectors are the same to the bit in a batch and alone.
 
-    Only the order of sums can tell, which the shapes decide and not the values: so one try does.
+    Only the order of sums could differ. Shapes decide it and not values, so that one try suffices.
     """
     shape = (network.batch, network.height, network.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     alone = [network.run(picture[np.newaxis]) for picture in noise]
     try:
         return np.array_equal(network.run(noise), np.concatenate(alone))
-    except RuntimeError:  # A shape inside of the network is that of one picture.
+    except RuntimeError:  # A shape inside the network is fixed to one image.
         return False
 
 
 def _settings(backbone: ResolvedBackbone) -> dict[str, Any]:
-    """One picture a thread; and the precision asked for, where OpenVINO would choose its own."""
+    """Returns settings for one image a thread, and for the precision of the backbone.
+
+    OpenVINO would choose its own precision.
+    """
     return {
         "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[backbone.precision],
         "NUM_STREAMS": str(cores()),
         "INFERENCE_NUM_THREADS": str(cores()),
-        # Several workers of one host would all sit on its first cores.
+        # With pinning, several workers of one host would all use its first cores.
         "ENABLE_CPU_PINNING": False,
     }
 
 
 def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
-    """OpenVINO's form of the network; kept for the next time, if the cache can be written."""
+    """Converts a backbone to OpenVINO's form, and keeps that in the cache if possible."""
     with tempfile.TemporaryDirectory(prefix="beam-flowers-") as folder:
         frozen = Path(folder, "network.pb")
         frozen.write_bytes(_graph(backbone).graph.as_graph_def().SerializeToString())
@@ -159,7 +162,7 @@ def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
 def _graph(backbone: ResolvedBackbone) -> Any:
     with contextlib.suppress(BackboneError):
         return constant_graph(backbone, count=None)
-    # A SavedModel may insist on one picture. Whatever else is wrong comes again.
+    # A SavedModel may accept only one image. Any other error comes again here.
     return constant_graph(backbone)
 
 
@@ -168,6 +171,6 @@ def _kept_in(backbone: ResolvedBackbone) -> Path:
 
 
 def _read_kept(core: Any, backbone: ResolvedBackbone) -> Any:
-    """The kept network, or None where there is none or it is damaged."""
+    """Reads the network in the cache; None if it is missing or damaged."""
     folder = _kept_in(backbone)
     return core.read_model(folder / _NETWORK) if cache.is_whole(folder) else None

@@ -1,12 +1,12 @@
-"""Names the operations that a network may hold: those that compute from their inputs alone.
+"""Lists the operations that a SavedModel may hold: those that compute from their inputs alone.
 
-The lists are the families of TensorFlow 2.21's `gen_*_ops` modules that image networks are made
-of, without those operations that reach beyond the graph or hand out memory that nobody has
-written. Left out of the families of which all others are listed: `ImmutableConst`, which maps a
-file; `Abort`, which ends the process; `InitializeTableFromTextFile`, which reads a file;
-`Inplace*`, `Empty` and `DeepCopy`, which share or show memory; `Debug*`, mutexes, and the
-`Quantized*` kernels, which no network in use today needs. Of the other families only the listed
-operations are taken: none of files, data sets, sockets, devices, Python, XLA or printing.
+The lists are the families of TensorFlow 2.21's `gen_*_ops` modules that backbones consist of,
+without operations that reach beyond the graph or return uninitialised memory. Complete families
+lack only `ImmutableConst`, which maps a file; `Abort`, which ends the process;
+`InitializeTableFromTextFile`, which reads a file; `Inplace*`, `Empty` and `DeepCopy`, which share
+or show memory; `Debug*`, mutexes, and the `Quantized*` kernels, which no backbone in use today
+needs. Of other families only the listed operations are allowed: none of files, data sets, sockets,
+devices, Python, XLA or printing.
 """
 
 from __future__ import annotations
@@ -188,10 +188,10 @@ _FAMILIES = {
 }
 
 COMPUTES = frozenset(name for names in _FAMILIES.values() for name in names.split())
-"""Operations that any part of a network may hold."""
+"""Operations that any part of a SavedModel may hold."""
 
 RESTORES = COMPUTES | {"Restore", "RestoreSlice", "RestoreV2"}
-"""Operations that a saver may hold where it reads variables: these read a checkpoint's tensors."""
+"""Operations of a saver's reading part: these read a checkpoint's tensors."""
 
 SAVES = RESTORES | {
     "MergeV2Checkpoints",
@@ -201,7 +201,7 @@ SAVES = RESTORES | {
     "ShardedFilename",
     "ShardedFilespec",
 }
-"""Operations that a saver may hold where it writes variables, which no run here does.
+"""Operations of a saver's writing part, which our runs never call.
 
-Those that write give nothing back or are stateful, so that no shape is computed from them.
+Those that write return nothing or are stateful, so that TensorFlow computes no shape from them.
 """

@@ -1,4 +1,4 @@
-"""Name, path or handle → which network it is, exactly; without TensorFlow."""
+"""Resolves a name, path or handle to a backbone with hashed weights, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from beam_flowers.backbones.weights import Kind
 from beam_flowers.errors import BackboneError
 
 HUB_RANGE = (0.0, 1.0)
-"""What TF-Hub's image modules take black and white as (the hub's "common signatures: images"):
-the default for a named backbone that comes as a SavedModel and not as Keras weights."""
+"""Black and white in the input of TF-Hub's image modules (the hub's "common signatures: images").
+Default for a named backbone that comes as a SavedModel and not as Keras weights."""
 
 EngineName = Literal["tensorflow", "openvino"]
 
@@ -32,19 +32,19 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ResolvedBackbone:
-    """A backbone whose weights are known to the last bit. Small and picklable.
+    """Identifies a backbone by the digest of its weights. Small and picklable.
 
     Attributes:
-        row: the backbone, with the pixel range that these weights want.
-        kind: of the weights.
-        path: absolute path or address of the weights; unused where they ship with the package.
+        row: the backbone, with the pixel range of these weights.
+        kind: file format of the weights.
+        path: absolute path or address of the weights; unused if they ship with the package.
         weights_sha256: hex digest, see `weights.sha256`.
-        vectors: one of `VECTORS`, what the numbers of its vectors are rounded to.
-        precision: of the arithmetic.
-        engine: what runs the network. Not part of the fingerprint: in float32 engines agree
-            but for the last bits.
-        trusted: the user insists on a SavedModel, whatever operations it holds. Not part of the
-            fingerprint: the vectors are the same.
+        vectors: one of `VECTORS`, to which the numbers of its embeddings are rounded.
+        precision: type of its products.
+        engine: library that runs it. Not part of the fingerprint: in float32 engines differ only
+            in the last bits.
+        trusted: True if the user trusts a SavedModel with any operations. Not part of the
+            fingerprint: the embeddings are the same.
     """
 
     row: Backbone
@@ -57,12 +57,12 @@ class ResolvedBackbone:
     trusted: bool = False
 
     def about(self) -> dict[str, Any]:
-        """What makes up the vectors, as JSON values: equal dicts mean equal vectors."""
+        """Returns all that decides embeddings as JSON values: equal dicts, equal embeddings."""
         size = self.row.input_size
-        # A size that only the model knows is pinned by the hash of its weights.
+        # If only the model knows its size, the digest of its weights pins that.
         pixels = self.row.recipe(size or 1, size or 1).as_dict()
         low, high = self.row.pixel_range
-        # Absent where nothing is rounded, so that such stores keep their fingerprint.
+        # Absent without rounding, so that older stores keep their fingerprint.
         rounded = {} if self.vectors == VECTORS[0] else {"vectors": self.vectors}
         return {
             "name": self.row.name,
@@ -80,18 +80,18 @@ class ResolvedBackbone:
 
     @property
     def place(self) -> str:
-        """Where the weights lie; those in the package each worker takes from its own package."""
+        """Path of the weights; each worker uses those of its own package."""
         return weights.places(self.row)[0] if self.row.in_package else self.path
 
     @property
     def short(self) -> str:
-        """The first 8 digits of the fingerprint."""
+        """First 8 digits of the fingerprint."""
         return self.fingerprint[:8]
 
     def in_form(self, fingerprint: str) -> ResolvedBackbone:
-        """The same network in the precision and with the rounding that give it that fingerprint.
+        """Returns the backbone in the precision and rounding of a fingerprint.
 
-        Itself where none does: then it is another network.
+        Returns itself if none fits: the fingerprint is that of another backbone.
         """
         forms = (
             replace(self, vectors=vectors, precision=precision)
@@ -111,27 +111,26 @@ def resolve(
 ) -> ResolvedBackbone:
     """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
 
-    A network is a program. A SavedModel is read without TensorFlow and refused if it holds
+    A backbone is a program. A SavedModel is read without TensorFlow and refused if it holds
     operations that do more than compute, a `.keras` file if it names classes that could run code.
-    `.h5` files are taken only as weights of a backbone known by name. This is no sandbox.
+    `.h5` files are accepted only as weights of a backbone known by name. This is not a sandbox.
 
     Args:
         name: a name of the catalogue; or a path of a SavedModel folder or `.keras` file, or a
-            TF-Hub handle, which are named after themselves.
+            TF-Hub handle, from which the name is made.
         path: weights for the name: a Keras weights file (catalogue names only), a SavedModel
             folder, a `.keras` file or a TF-Hub handle. A name outside the catalogue may be
             chosen freely.
-        sha256: what the digest of the weights must be (`ResolvedBackbone.weights_sha256`); for a
-            handle, that or the digest of the archive, which is compared before it is unpacked.
-        pixel_range: what the network takes black and white as. By default: for Keras weights
-            as the catalogue says, for a SavedModel or handle of a catalogue name [0, 1], for
-            all others [-1, 1].
+        sha256: expected digest of the weights (`ResolvedBackbone.weights_sha256`); for a handle,
+            that or the digest of the archive, which is compared before it is unpacked.
+        pixel_range: values of black and white in the input. Default: that of the catalogue for
+            Keras weights, [0, 1] for a SavedModel or handle of a catalogue name, else [-1, 1].
         precision: `float32` or `bfloat16` (`bf16` for short).
-        engine: `tensorflow`, `openvino`, or `auto`: OpenVINO where this machine has it.
-        trust: loads a SavedModel whatever operations it holds.
+        engine: `tensorflow`, `openvino`, or `auto`: OpenVINO if this machine has it.
+        trust: loads a SavedModel with any operations.
 
     Raises:
-        BackboneError: unknown, absent, damaged, unsafe or another than `sha256` says.
+        BackboneError: the backbone is unknown, missing, damaged, unsafe or has another digest.
     """
     row = find_row(name)
     known = row is not None
@@ -139,7 +138,7 @@ def resolve(
         path = _source_of(name) if path is None else path
         row = Backbone(_slug(name), input_size=None, vector_length=None, source=path)
     try:
-        # Of a handle the digest is checked where it is downloaded: that of its archive will do.
+        # The download checks the digest of a handle, which may be that of its archive.
         where = _locate(row, path, sha256)
         pinned = None if path is not None and hub.is_handle(path) else sha256
         kind = weights.kind_of(where, row)
@@ -165,10 +164,10 @@ def resolve(
 
 
 def parse_precision(name: str) -> Precision:
-    """The precision that a user writes so.
+    """Returns the precision of that name; `bf16` is short for bfloat16.
 
     Raises:
-        BackboneError: there is none of that name.
+        BackboneError: the name is unknown.
     """
     for precision in get_args(Precision):
         if name in (precision, {"bfloat16": "bf16"}.get(precision)):
@@ -186,7 +185,7 @@ def _engine(name: str) -> EngineName:
 
 
 def whereabouts(row: Backbone) -> str:
-    """Whether a backbone's weights are here, and where they are or were looked for; one line."""
+    """Returns one line: `yes` and the path of the weights, or `no` and the searched paths."""
     if row.in_package:
         return "yes, in the package"
     found = weights.find(row)
@@ -202,9 +201,9 @@ def _source_of(name: str) -> str:
 
 
 def _slug(name: str) -> str:
-    place = urlsplit(name).path if hub.is_handle(name) else re.split(r"[/\\]", name.rstrip("/"))[-1]
-    place = re.sub(r"\.(keras|tar\.gz|tgz)$", "", place)
-    return re.sub(r"[^a-z0-9]+", "-", place.lower()).strip("-") or "backbone"
+    path = urlsplit(name).path if hub.is_handle(name) else re.split(r"[/\\]", name.rstrip("/"))[-1]
+    path = re.sub(r"\.(keras|tar\.gz|tgz)$", "", path)
+    return re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-") or "backbone"
 
 
 def _locate(row: Backbone, path: str | None, sha256: str | None) -> str:
@@ -245,7 +244,7 @@ def _checked_digest(path: str, kind: Kind, row: Backbone, sha256: str | None) ->
     if kind == "efficientnet-lite" or (kind == "keras-weights" and sha256 is None):
         weights.require_pinned(path, row)
     elif kind == "keras-weights":
-        # Keras reads HDF5; others could link to files of this machine. A pinned file does not.
+        # HDF5 other than the pinned file may link to files of this machine.
         require_safe_keras(path)
     if kind == "keras-file":
         require_safe_keras(path)

@@ -1,4 +1,4 @@
-"""Networks in TensorFlow's own format: SavedModel folders, among them TF-Hub modules."""
+"""Loads backbones from SavedModel folders, including TF-Hub modules."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _SIGNATURES = ("serving_default", "default", "image_feature_vector")
 
 
 def load(folder: str, trusted: bool = False) -> Network:
-    """A SavedModel as a function: the object itself if it can be called, else a signature.
+    """Loads a SavedModel as a function: the object itself if it can be called, else a signature.
 
     Args:
-        folder: of the SavedModel, local.
-        trusted: the user insists on it, whatever operations it holds.
+        folder: local path of the SavedModel.
+        trusted: accepts any operations.
 
     Raises:
-        BackboneError: it holds operations that do more than compute, or there is no such
-            function, or it doesn't take one float32 picture.
+        BackboneError: it holds operations that do more than compute, has no such function, or does
+            not take one float32 image.
     """
     require_computing(folder, trusted)
     model = _read(folder)
@@ -40,7 +40,7 @@ def _read(folder: str) -> Any:
     try:
         return tf.saved_model.load(folder)
     except (ValueError, RuntimeError) as first:
-        # Modules of TF 1 hold several graphs: the one with no tags is for inference.
+        # Modules of TF 1 hold several graphs: the one without tags is for inference.
         try:
             return tf.saved_model.load(folder, tags=[])
         except (ValueError, RuntimeError):
@@ -51,7 +51,7 @@ def _from_callable(model: Any, folder: str) -> Network:
     function = model.__call__
     (first, *_), _ = function.concrete_functions[0].structured_input_signature
     size = _picture_size(first, f"the SavedModel {folder!r}")
-    # Keras' own functions come as two graphs, one to train and one to use.
+    # Keras saves a function as two graphs, one for training and one for inference.
     use = {"training": False} if "training" in function.function_spec.arg_names else {}
     return Network(lambda pixels: model(pixels, **use), size)
 
@@ -63,7 +63,7 @@ def _from_signature(model: Any, name: str, folder: str) -> Network:
         raise BackboneError(f"{what} has the inputs {sorted(inputs)}; one, a picture, is wanted")
     ((argument, spec),) = inputs.items()
     size = _picture_size(spec, what)
-    # Through the model, which must stay: a signature holds its variables by weak references.
+    # The function holds the model: a signature has only weak references to its variables.
     return Network(lambda pixels: model.signatures[name](**{argument: pixels}), size)
 
 

@@ -1,7 +1,7 @@
-"""Holds a SavedModel against the operations that only compute, before TensorFlow loads it.
+"""Checks that a SavedModel holds only operations that compute, before TensorFlow loads it.
 
-This is no sandbox: an operation on the list may have a fault of its own, and any network may take
-more memory or time than there is.
+This is not a sandbox: an allowed operation may have a bug, and any backbone may take too much
+memory or time.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from beam_flowers.errors import BackboneError
 TRUST_FLAG = "--trust-backbone"
 MODEL_FILE = "saved_model.pb"
 LIMIT = 2**29
-"""Bytes of `saved_model.pb` that are read: weights lie in files of their own, as a rule."""
+"""Bytes of the largest `saved_model.pb` that is read: weights are usually in other files."""
 _MOST_NODES = 2_000_000
 _INITIALISERS = {b"saved_model_main_op", b"legacy_init_op", b"table_initializer"}
 _PIECE = 2**20
 
 
 class Place(NamedTuple):
-    """An operation and where it stands.
+    """Locates an operation.
 
     Attributes:
-        operation: its name.
-        node: name of the node.
-        function: name of the function that the node is in; empty for the graph itself.
+        operation: name of the operation.
+        node: name of its node.
+        function: name of the function with the node; empty for the graph itself.
     """
 
     operation: str
@@ -40,17 +40,17 @@ class Place(NamedTuple):
 
 
 def require_computing(folder: str, trusted: bool = False) -> None:
-    """Checks that a SavedModel holds no operation but those of `operations.COMPUTES`.
+    """Checks that a SavedModel holds only operations of `operations.COMPUTES`.
 
-    Every node and function is held against the list, also those that nothing reaches: TensorFlow
-    computes the shapes of all of them while it loads, and runs operations such as `ReadFile` for
-    that (seen with 2.21). Excepted are the savers' own operations, where no signature, function of
-    the saved objects, gradient or initialiser reaches them: those that read a checkpoint, and,
-    where reading does not reach them either, those that write one.
+    Every node and function is checked, even unused ones: while TensorFlow loads, it computes the
+    shapes of all of them, and runs operations such as `ReadFile` for that (seen with 2.21). The
+    savers' operations are exceptions if no signature, function of the saved objects, gradient or
+    initialiser reaches them: those that read a checkpoint, and, if reading does not reach them
+    either, those that write one.
 
     Args:
-        folder: of the SavedModel, local or remote.
-        trusted: the user insists on this network; nothing is checked.
+        folder: address of the SavedModel, local or remote.
+        trusted: skips the check, as the user trusts this backbone.
 
     Raises:
         BackboneError: names an operation that is not on the list, or the file cannot be read.
@@ -58,15 +58,15 @@ def require_computing(folder: str, trusted: bool = False) -> None:
     if trusted:
         return
     path = files.join(folder, MODEL_FILE)
-    # The same model in pieces, which some releases of TensorFlow read in its place.
+    # Some releases of TensorFlow read this file, the model in pieces, instead.
     if files.exists(other := files.join(folder, "saved_model.cpb")):
         raise BackboneError(f"{other!r} is not read: export the network as one {MODEL_FILE}")
-    found = next(_refused(_parse(path)), None)
-    if found is not None:
-        where = f"the function {found.function!r}" if found.function else "its graph"
+    place = next(_refused(_parse(path)), None)
+    if place is not None:
+        where = f"the function {place.function!r}" if place.function else "its graph"
         raise BackboneError(
-            f"the SavedModel {folder!r} holds the operation {found.operation!r} (node "
-            f"{found.node!r} of {where}), which is not among those that only compute: it may "
+            f"the SavedModel {folder!r} holds the operation {place.operation!r} (node "
+            f"{place.node!r} of {where}), which is not among those that only compute: it may "
             "read or write files, run programs or use the network. Nothing was loaded. If you "
             f"know where the network comes from and trust it, insist with {TRUST_FLAG} (in Python "
             "and YAML: trust=True); else export it again from the layers that make the vector"
@@ -85,7 +85,7 @@ def _parse(path: str) -> Any:
                 )
     try:
         return saved_model_class().FromString(bytes(content))
-    except DecodeError as error:  # Also where messages lie in each other 100 deep.
+    except DecodeError as error:  # Raised too for messages nested 100 deep.
         raise BackboneError(
             f"{path!r} is damaged, or no SavedModel: {error}; get it again"
         ) from error
@@ -102,18 +102,18 @@ def _refused(model: Any) -> Iterator[Place]:
 
 
 class _Holder(NamedTuple):
-    """What holds operations: a node of the graph, or a function with its nodes."""
+    """Names a holder of operations: a node of the graph, or a function with its nodes."""
 
     name: bytes
     is_function: bool
 
 
 class _Graph:
-    """The nodes and functions of one graph of a SavedModel, by name."""
+    """Finds the nodes and functions of one graph of a SavedModel by name."""
 
     def __init__(self, meta: Any) -> None:
         self._meta = meta
-        # A name may come twice in a file that was made by hand: all of its bearers count.
+        # A hostile file may use a name twice: all nodes and functions of that name are checked.
         self._nodes: dict[bytes, list[Any]] = {}
         self._functions: dict[bytes, list[Any]] = {}
         libraries = [library for graph in meta.graph_def for library in graph.library]
@@ -133,12 +133,12 @@ class _Graph:
             self._functions.setdefault(_last(names), []).append(function)
 
     def all_holders(self) -> Iterator[_Holder]:
-        """All nodes and functions."""
+        """Yields all nodes and functions."""
         yield from (_Holder(name, False) for name in self._nodes)
         yield from (_Holder(name, True) for name in self._functions)
 
     def run_by_users(self) -> Iterator[bytes]:
-        """Names of the nodes and functions that loading and running the network begin with."""
+        """Yields the nodes and functions from which loading and running start."""
         for entry in self._meta.signature_def:
             for signature in entry.value:
                 for tensor in (*signature.inputs, *signature.outputs):
@@ -148,7 +148,7 @@ class _Graph:
                 for collection in entry.value:
                     yield from (name for one in collection.node_list for name in one.value)
         for objects in self._meta.object_graph_def:
-            # Functions that users call, and those that create, initialise and restore resources.
+            # These include functions that users call, and those that create and restore resources.
             yield from (name for one in objects.concrete_functions for name in one.key)
             for node in objects.nodes:
                 yield from (name for one in node.function for name in one.concrete_functions)
@@ -157,13 +157,13 @@ class _Graph:
         for library in (library for graph in self._meta.graph_def for library in graph.library):
             for gradient in (*library.gradient, *library.registered_gradients):
                 yield from gradient.gradient_func
-        # TensorFlow may put a function in the place of another that implements the same.
+        # TensorFlow may replace a function by another that implements the same interface.
         for name, functions in self._functions.items():
             if b"api_implements" in {key for f in functions for one in f.attr for key in one.key}:
                 yield name
 
     def reached(self, names: Iterable[bytes]) -> set[_Holder]:
-        """The nodes and functions of these names, and all that they depend on or call."""
+        """Returns the nodes and functions of these names, and all that they depend on or call."""
         left = [_Holder(name, is_function) for name in names for is_function in (False, True)]
         seen = set[_Holder]()
         while left:
@@ -179,7 +179,7 @@ class _Graph:
         return seen
 
     def outside(self, holder: _Holder, allowed: frozenset[str]) -> Iterator[Place]:
-        """The operations that a node or a function holds and that are not allowed."""
+        """Yields the operations of a node or a function that are not allowed."""
         function = _text(holder.name) if holder.is_function else ""
         for node in self._nodes_of(holder):
             for operation in node.op or [b""]:
@@ -193,8 +193,8 @@ class _Graph:
             yield from function.node_def
 
     def _is_call(self, operation: bytes) -> bool:
-        # A function may be called by its name. Names of operations begin with a capital, or with
-        # one underscore: a function that is named so does not hide an operation.
+        # A node may call a function by its name. Names of operations begin with a capital or one
+        # underscore: a function of such a name must not hide an operation.
         plain = operation[:1].islower() or operation.startswith(b"__")
         return plain and operation in self._functions
 
@@ -226,7 +226,7 @@ def _tensor_names(infos: Iterable[Any]) -> Iterator[bytes]:
 
 
 def _last(values: Iterable[bytes]) -> bytes:
-    """The last of a field's values, which is the one that counts."""
+    """Returns the last value of a field, which is the one that TensorFlow uses."""
     return [b"", *values][-1]
 
 

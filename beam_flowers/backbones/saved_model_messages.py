@@ -1,8 +1,8 @@
 """Describes the fields of `saved_model.pb` that are read before TensorFlow loads it.
 
-TensorFlow's own classes of these messages come only with all of TensorFlow. They are described
-again here, in a pool of their own, so that the two do not meet. Of a choice of fields
-(`oneof`) every one is kept, and of a map every entry, also where TensorFlow would keep the last.
+TensorFlow's own message classes come only with all of TensorFlow. They are described again here, in
+a separate pool, so that the two do not conflict. Every field of a `oneof` and every entry of a map
+is kept, even if TensorFlow would keep only the last.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-# Message: field names, each with its number and, for messages, the type. A map is a list of
-# its entries.
+# Fields by message, each with its number and, for messages, the type. A map is a list of entries.
 FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     "SavedModel": {"meta_graphs": (2, "MetaGraphDef")},
     "MetaGraphDef": {
@@ -76,22 +75,22 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
 
 @lru_cache(maxsize=1)
 def saved_model_class() -> Any:
-    """The class of a `SavedModel` message that has the fields of `FIELDS`, each a list."""
+    """Returns the class of a `SavedModel` message with the fields of `FIELDS`, each a list."""
     package = "beam_flowers.saved_model"
     file = descriptor_pb2.FileDescriptorProto(name="saved_model.proto", package=package)
     file.syntax = "proto2"
-    kinds = descriptor_pb2.FieldDescriptorProto
+    descriptor = descriptor_pb2.FieldDescriptorProto
     for name, fields in FIELDS.items():
         message = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
+        for field, (number, type_name) in fields.items():
             message.field.add(
                 name=field,
                 number=number,
-                # Singular fields too: a message may be sent in pieces, which parsers put together.
-                label=kinds.LABEL_REPEATED,
-                # As bytes, since proto2 does not require text to be UTF-8.
-                type=kinds.TYPE_MESSAGE if kind else kinds.TYPE_BYTES,
-                type_name=f".{package}.{kind}" if kind else None,
+                # Also for singular fields: parsers merge a message that comes in pieces.
+                label=descriptor.LABEL_REPEATED,
+                # Bytes, as proto2 does not require text to be UTF-8.
+                type=descriptor.TYPE_MESSAGE if type_name else descriptor.TYPE_BYTES,
+                type_name=f".{package}.{type_name}" if type_name else None,
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

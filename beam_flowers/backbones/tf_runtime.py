@@ -1,4 +1,4 @@
-"""TensorFlow itself, and what a loader hands over: a network that can be called."""
+"""Imports TensorFlow, sets its precision, and finds the embedding among a network's outputs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Size = tuple[int, int]
 
 
 class Network(NamedTuple):
-    """A network that has been read but not yet compiled.
+    """Holds a loaded network before it is compiled.
 
     Attributes:
         call: float32 tensor [1, height, width, 3] in the network's pixel range → tensors, in
             any structure; one of them is the vector.
-        size: (height, width) in pixels that the network wants, or None if it says nothing.
+        size: (height, width) of the input in pixels, or None if it is open.
     """
 
     call: Callable[[Any], Any]
@@ -32,15 +32,18 @@ class Network(NamedTuple):
 
 @lru_cache(maxsize=1)
 def tensorflow() -> Any:
-    """TensorFlow, set up to run one picture on one thread; the only place that imports it."""
-    # Level 3 hides lines about graphics cards that aren't there; real errors are raised.
+    """Imports TensorFlow, set up to run one image on one thread; all other code calls this.
+
+    Keras is not imported with it, and comes at its first use.
+    """
+    # Level 3 hides lines about missing graphics cards; real errors are raised.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _without_keras():
         import tensorflow as tf
 
-    # Many pictures at a time, each on one core, are faster than one on all cores. The other
-    # pool, which runs the pictures, has a thread for each core that this process may use. Where
-    # TensorFlow runs already, in somebody's own program, this is slower, but not wrong.
+    # Many images at a time, each on one core, are faster than one on all cores. The other
+    # pool, which runs the images, has a thread for each core that this process may use. If a
+    # user's program has started TensorFlow before, these settings fail and runs are slower.
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(cores())
@@ -53,9 +56,9 @@ def tensorflow() -> Any:
 def _without_keras() -> Iterator[None]:
     """Keeps this thread from importing Keras.
 
-    TensorFlow does so as its last act and goes without where that fails; `tf.keras` imports it
-    when it is first used. Nothing here needs it but what is written for Keras, and it takes two
-    of five seconds and 190 of 820 MB, with the scikit-learn, matplotlib and pandas that it finds.
+    TensorFlow imports Keras last and works without it; `tf.keras` imports it at its first use.
+    Only Keras backbones need it, and it takes two of five seconds and 190 of 820 MB, with the
+    scikit-learn, matplotlib and pandas that it finds.
     """
     finder = _NoKeras(threading.get_ident())
     sys.meta_path.insert(0, finder)
@@ -70,7 +73,7 @@ class _NoKeras(MetaPathFinder):
         self._thread = thread
 
     def find_spec(self, name: str, *_: Any) -> None:
-        # Keras itself is looked for by TensorFlow, to know where it lies.
+        # TensorFlow only locates `keras` itself, which must succeed.
         if name == "keras.src" and threading.get_ident() == self._thread:
             raise ModuleNotFoundError(f"{name} is left for its first use", name=name)
 
@@ -79,10 +82,10 @@ _precisions: set[Precision] = set()
 
 
 def set_precision(precision: Precision) -> None:
-    """Makes TensorFlow compute in a precision, for all of the process.
+    """Makes TensorFlow compute in a precision, for the whole process.
 
     Raises:
-        BackboneError: it computes in the other one already.
+        BackboneError: it computes in another precision already.
     """
     if _precisions - {precision}:
         raise BackboneError(
@@ -90,17 +93,17 @@ def set_precision(precision: Precision) -> None:
             f"{precision}: use one precision a process, or --engine openvino"
         )
     if precision == "bfloat16":
-        # oneDNN's own list of the operations that lose nothing; sums stay float32.
+        # It affects the operations on oneDNN's list of those that lose nothing; sums stay float32.
         options = {"auto_mixed_precision_onednn_bfloat16": True}
         tensorflow().config.optimizer.set_experimental_options(options)
     _precisions.add(precision)
 
 
 def static_size(shape: Any, what: str) -> Size | None:
-    """(height, width) of an input's shape [N, height, width, 3], None where it leaves them open.
+    """Returns (height, width) of an input [N, height, width, 3], None if they are open.
 
     Raises:
-        BackboneError: the shape is not that of pictures.
+        BackboneError: the input has another shape.
     """
     dimensions = list(shape) if shape is not None else []
     if len(dimensions) != 4 or dimensions[3] not in (3, None):
@@ -113,13 +116,13 @@ def static_size(shape: Any, what: str) -> Size | None:
 
 
 def vector_of(outputs: Any, what: str, count: int = 1) -> Any:
-    """The one output that is a vector: float32 [N, D] or [N, 1, 1, D], given back as [N, D].
+    """Returns the embedding among the outputs: float32 [N, D] or [N, 1, 1, D], as [N, D].
 
-    Of several the one named `default` is taken, which is TF-Hub's convention. `count` is the
-    number N of pictures, -1 where it is open.
+    Of several vectors the one named `default` counts, by TF-Hub's convention. `count` is the
+    number N of images, -1 if it is open.
 
     Raises:
-        BackboneError: there is none, or there are several.
+        BackboneError: no output is a vector, or several are.
     """
     tf = tensorflow()
     named = outputs if isinstance(outputs, dict) else dict(enumerate(tf.nest.flatten(outputs)))

@@ -1,4 +1,4 @@
-"""Where weights lie, what they hash to, and which files are taken as weights at all."""
+"""Finds, classifies, hashes and copies the weights of backbones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 Kind = Literal["efficientnet-lite", "keras-weights", "saved-model", "keras-file"]
 
 BLOCKS = "architecture.json"
-"""Beside the arrays of an EfficientNet-Lite: the blocks that they belong to."""
+"""File of blocks beside the arrays of an EfficientNet-Lite."""
 
 _MODEL = "saved_model.pb"
 _PIECE = 2**20
 
 
 def places(row: Backbone) -> list[str]:
-    """Where a row's weights are looked for, in this order; those in the package lie there."""
+    """Returns the paths at which a row's weights are searched, in order."""
     if row.in_package:
         folder = Path(__file__).parents[1] / "data" / "backbones" / row.architecture
         return [str(folder / row.weights_file)]
@@ -44,15 +44,15 @@ def places(row: Backbone) -> list[str]:
 
 
 def find(row: Backbone) -> str | None:
-    """The first of a row's places that is there."""
+    """Returns the first existing path of a row's weights, or None."""
     return next((path for path in places(row) if files.exists(path)), None)
 
 
 def kind_of(path: str, row: Backbone) -> Kind:
-    """What lies at `path`, as far as it is taken as weights of `row`.
+    """Returns the format of the weights of `row` at `path`.
 
     Raises:
-        BackboneError: nothing is there, or nothing that is safe to load.
+        BackboneError: the path does not exist, or its format is not safe to load.
     """
     if row.in_package or (row.loader == "efficientnet-lite" and path.endswith(".npz")):
         return "efficientnet-lite"
@@ -78,10 +78,10 @@ def kind_of(path: str, row: Backbone) -> Kind:
 
 
 def sha256(path: str, kind: Kind) -> str:
-    """Hex digest of a weights file, or of the files that make up a SavedModel.
+    """Returns the hex digest of a weights file, or of the files of a SavedModel.
 
-    A SavedModel's is that of the lines which `sha256sum` prints for `saved_model.pb` and all
-    below `assets` and `variables`, sorted by path:
+    That of a SavedModel hashes the lines of `sha256sum` for `saved_model.pb` and all files below
+    `assets` and `variables`, sorted by path:
     `find assets saved_model.pb variables -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`.
     """
     if kind != "saved-model":
@@ -91,7 +91,7 @@ def sha256(path: str, kind: Kind) -> str:
 
 
 def listed_digest(digests: Mapping[str, str]) -> str:
-    """The digest of a SavedModel from those of its files by relative path; of others none."""
+    """Returns the digest of a SavedModel by those of its files; ignores other files."""
     parts = (_MODEL, "assets", "variables")
     names = sorted((n for n in digests if n.partition("/")[0] in parts), key=os.fsencode)
     lines = [f"{digests[name]}  {name}\n" for name in names]
@@ -99,7 +99,7 @@ def listed_digest(digests: Mapping[str, str]) -> str:
 
 
 def model_files(folder: str) -> list[str]:
-    """Relative paths of a SavedModel's files, sorted as bytes."""
+    """Returns the relative paths of a SavedModel's files, sorted as bytes."""
     names = [_MODEL]
     for part in ("assets", "variables"):
         below = files.join(folder, part)
@@ -109,7 +109,7 @@ def model_files(folder: str) -> list[str]:
 
 
 def file_digest(path: str, algorithm: str) -> str:
-    """Hex digest of a file's bytes, read piece by piece."""
+    """Returns the hex digest of a file's bytes, read piece by piece."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with files.open_read(path) as file:
         while piece := file.read(_PIECE):
@@ -118,14 +118,14 @@ def file_digest(path: str, algorithm: str) -> str:
 
 
 def require_pinned(path: str, row: Backbone) -> None:
-    """Checks a row's own weights file against the row.
+    """Checks a weights file against the digest of its row.
 
     Raises:
-        BackboneError: it is another file, or damaged.
+        BackboneError: the digest differs.
     """
     algorithm, _, expected = row.digest.partition(":")
-    found = file_digest(path, algorithm)
-    if found == expected:
+    digest = file_digest(path, algorithm)
+    if digest == expected:
         return
     cure = (
         "install the package again"
@@ -134,14 +134,14 @@ def require_pinned(path: str, row: Backbone) -> None:
         "--backbone-sha256"
     )
     raise BackboneError(
-        f"{path!r} is not the weights file of {row.name!r}: its {algorithm} is {found}, not "
+        f"{path!r} is not the weights file of {row.name!r}: its {algorithm} is {digest}, not "
         f"{expected}; {cure}"
     )
 
 
 @contextmanager
 def local_copy(path: str, kind: Kind) -> Iterator[str]:
-    """The path of the same weights in the file system of this machine, while they are read."""
+    """Yields a local path of the weights; copies remote ones, and deletes the copy afterwards."""
     if files.is_local(path):
         yield path
         return

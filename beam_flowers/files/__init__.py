@@ -1,9 +1,9 @@
-"""Files by path or `scheme://` address: here by `os`, on S3 by boto3, all others by Beam.
+"""Reads, writes and lists files by path or `scheme://` address.
 
-Names are literal everywhere: `[`, `*` and `?` mean nothing here. What fails raises an OSError
-(Beam's own `BeamIOError` is one); an address that can't be used at all, because its library, its
-bucket or the right to use it is missing, an InputError; a server that does not answer, after many
-tries, an UnreachableError.
+`os` serves local paths, boto3 serves S3, and Beam all other schemes. Names are literal: `[`, `*`
+and `?` have no meaning. Failures raise an OSError (Beam's own `BeamIOError` is one). An address
+whose library, bucket or access right is missing raises an InputError. A server that does not answer
+after many tries raises an UnreachableError.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _module(uri: str) -> ModuleType:
 
 
 def is_local(uri: str) -> bool:
-    """Whether a path lies in the file system of this machine."""
+    """Tells if a path is in the file system of this machine."""
     return not scheme(uri)
 
 
 def absolute(path: str) -> str:
-    """Bare absolute path without `file://`, `~`, `..` or a last `/`; `scheme://` is kept.
+    """Returns the absolute path without `file://`, `~`, `..` or a last `/`; keeps `scheme://`.
 
     Nothing is percent-decoded: `%20` in a name is those three characters.
     """
@@ -55,12 +55,12 @@ def absolute(path: str) -> str:
 
 
 def relative(uri: str, root: str) -> str:
-    """The path of `uri` below the folder `root`."""
+    """Returns the path of `uri` relative to the folder `root`."""
     return uri.removeprefix(root.rstrip("/") + "/")
 
 
 def resolve(path: str) -> str:
-    """A local path with all links followed."""
+    """Follows all links of a local path."""
     return os.path.realpath(path)
 
 
@@ -75,44 +75,44 @@ def is_behind_link(uri: str, root: str) -> bool:
 
 
 def is_text(name: str) -> bool:
-    """Whether a name is valid UTF-8 without NUL, so that a table can store it."""
+    """Tells if a name is valid UTF-8 without NUL, so that a table can store it."""
     return "\0" not in name and printable(name) == name
 
 
 def printable(name: str) -> str:
-    r"""`name` as storable text: bytes that are not UTF-8 become `\xff`."""
+    r"""Returns `name` as storable text: bytes that are not UTF-8 become `\xff`."""
     if name.isascii():
         return name
     try:
         return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # A lone surrogate that stands for no byte; JSON may hold one.
+    except UnicodeEncodeError:  # JSON may hold a lone surrogate that stands for no byte.
         return name.encode("utf-8", "backslashreplace").decode()
 
 
 def open_read(uri: str) -> BinaryIO:
-    """The bytes as they are: `.gz` is not unpacked."""
+    """Opens a file for its bytes as stored: `.gz` is not unpacked."""
     file: BinaryIO = _module(uri).open_read(uri)
     return file
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
-    """The file's content, or its first `limit` bytes."""
+    """Reads a file, or its first `limit` bytes."""
     data: bytes = _module(uri).read_bytes(uri, limit)
     return data
 
 
 def read_document(uri: str, form: Form[Any]) -> bytes:
-    """The content of a file that may come from anybody, of no more bytes than its form allows.
+    """Reads an untrusted file of at most as many bytes as its form allows.
 
     Raises:
-        FieldError: it has more, or is a pipe or device, which could give any number.
+        FieldError: the file has more, or is a pipe or device, which may never end.
     """
     most = form.most
     if is_local(uri):
-        found = stat(uri)
-        if found.kind != "file":
-            raise form.wrong(uri, "", f"this is no file ({found.kind})")
-        most = min(most, found.bytes) if found.bytes <= most else -1
+        status = stat(uri)
+        if status.kind != "file":
+            raise form.wrong(uri, "", f"this is no file ({status.kind})")
+        most = status.bytes if status.bytes <= most else -1
     data = read_bytes(uri, most + 1)
     if most < 0 or len(data) > form.most:
         raise form.wrong(uri, "", f"more than {form.most} bytes")
@@ -120,16 +120,16 @@ def read_document(uri: str, form: Form[Any]) -> bytes:
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or a folder is there; a dangling link is not."""
-    found: bool = _module(uri).exists(uri)
-    return found
+    """Tells if a file or folder exists; False for a dangling link."""
+    is_there: bool = _module(uri).exists(uri)
+    return is_there
 
 
 def is_gone(uri: str) -> bool:
-    """Tells if nothing is there, not even a link that leads nowhere.
+    """Tells if nothing has that name, not even a dangling link.
 
     Raises:
-        OSError: this cannot be told, since a folder above may not be entered or does not answer.
+        OSError: a folder above may not be entered or does not answer.
     """
     if not is_local(uri):
         return not exists(uri)
@@ -141,7 +141,7 @@ def is_gone(uri: str) -> bool:
 
 
 def is_certainly_gone(uri: str) -> bool:
-    """Tells if nothing is there; False where this cannot be told."""
+    """Tells if nothing has that name; False if errors hide the answer."""
     try:
         return is_gone(uri)
     except (OSError, BeamFlowersError):
@@ -149,36 +149,36 @@ def is_certainly_gone(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
-    found: bool = _module(uri).is_folder(uri)
-    return found
+    """Tells if `uri` is a folder, or in an object store a prefix of names that precedes a `/`."""
+    has_folder: bool = _module(uri).is_folder(uri)
+    return has_folder
 
 
 def stat(uri: str) -> FileStat:
-    """Size, last change and kind of what is there, behind links.
+    """Returns size, last change and kind of a file or folder; follows links.
 
     Raises:
         FileNotFoundError: nothing is there.
     """
-    found: FileStat = _module(uri).stat(uri)
-    return found
+    status: FileStat = _module(uri).stat(uri)
+    return status
 
 
 def list_folder(uri: str) -> Iterator[Entry]:
-    """What lies directly in a folder; here sorted by name. Object stores answer in pages."""
+    """Lists the direct content of a folder; sorted by name if local, in pages in object stores."""
     entries: Iterator[Entry] = _module(uri).list_folder(uri)
     return entries
 
 
 def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entry]:
-    """Everything below a folder except folders, in the order of `list_folder`.
+    """Lists everything below a folder except folders, in the order of `list_folder`.
 
-    Links are not followed. Memory is bounded by the names of one folder a level, here and on
-    HDFS, and by a page on S3; Beam's clients of other object stores remember all names.
+    Links are not followed. Memory is bounded by the names of one folder a level on local disks and
+    HDFS, and by one page on S3. Beam's clients of other object stores remember all names.
 
     Args:
         root: absolute folder.
-        enter: whether to go into the folder of that address; object stores list all.
+        enter: tells if the folder of that address is listed; object stores list all.
     """
     if is_local(root) or scheme(root) == "hdfs":
         return _walk_folders(root, enter or (lambda folder: True))
@@ -207,31 +207,31 @@ def _or_unreadable(folder: str, entries: Iterator[Entry]) -> Iterator[Entry]:
 
 
 def make_folder(uri: str) -> None:
-    """Makes a folder and those above it; one that is there stays, object stores need none."""
+    """Makes a folder and its parents; keeps an existing one. Object stores need none."""
     _module(uri).make_folder(uri)
 
 
 def write_atomic(uri: str, data: bytes) -> None:
-    """Writes a whole file or nothing, over one that may be there; makes the folders above it."""
+    """Writes a whole file or nothing, replaces an older one, and makes the folders above it."""
     _module(uri).write_atomic(uri, data)
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """Writes a whole file unless one is there, in one atomic step; makes the folders above it.
+    """Writes a whole file unless one exists, in one atomic step; makes the folders above it.
 
     Returns:
-        True if this call made the file, False if another was there first. That may be its own: an
-        object store's answer may be lost, and the request is made again.
+        True if this call made the file, False if one existed. That may be its own: the answer of
+        an object store may be lost, and the request is then repeated.
 
     Raises:
-        StoreError: no such step is known for the scheme.
+        StoreError: the scheme has no known atomic step.
     """
     is_new: bool = _module(uri).put_if_absent(uri, data)
     return is_new
 
 
 def move(source: str, target: str) -> None:
-    """Moves a file over one that may be there; in object stores a copy and a deletion.
+    """Moves a file and replaces an older one; object stores copy and delete.
 
     Raises:
         FileNotFoundError: `source` is not there.
@@ -240,9 +240,9 @@ def move(source: str, target: str) -> None:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a file within one storage, over one that may be there; here both may be one file.
+    """Copies a file within one storage, replaces an older one, and makes the folders above it.
 
-    Makes the folders above the target. The source is never to be changed in place afterwards.
+    A local copy may be a hard link, so the source must never be changed in place afterwards.
 
     Raises:
         FileNotFoundError: `source` is not there.
@@ -251,19 +251,19 @@ def copy(source: str, target: str) -> None:
 
 
 def delete(uri: str) -> None:
-    """Deletes a file, a link or a whole local folder; nothing there is no error."""
+    """Deletes a file, a link or a whole local folder, if it exists."""
     _module(uri).delete(uri)
 
 
 def remove_empty_folders(root: str) -> None:
-    """Removes a local folder and those below it as far as they are empty; elsewhere nothing."""
+    """Removes the empty folders in a local tree, itself included; does nothing elsewhere."""
     for folder, _, _ in os.walk(root, topdown=False) if is_local(root) else ():
         with contextlib.suppress(OSError):
             os.rmdir(folder)
 
 
 def delete_tree(folder: str) -> None:
-    """Deletes a folder with all that is in it; nothing there is no error."""
+    """Deletes a folder and its content, if it exists."""
     if is_local(folder):
         shutil.rmtree(folder, ignore_errors=True)
     elif is_folder(folder):

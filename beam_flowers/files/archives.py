@@ -1,9 +1,9 @@
-"""Files inside files, each read at its offset; `files` is the module to import.
+"""Reads members of tar, zip and TFRecord files at their offsets; import `files` instead.
 
 `tar:///data/x.tar!/rose/1.jpg` is a member of a local tar, `tfrecord:///data/x.tfrecord!/7` the
-picture in the eighth record of a TFRecord file; `zip+s3://bucket/x.zip!/rose/1.jpg` lies in an
-object store. A process reads the places of a file's members once, when it first wants one: 24
-bytes of memory a member, 48 of a zip.
+image in the eighth record of a TFRecord file, and `zip+s3://bucket/x.zip!/rose/1.jpg` a member of a
+zip in an object store. A process reads the offsets of all members when it first reads one. They
+take 24 bytes of memory a member, 48 in a zip.
 """
 
 from __future__ import annotations
@@ -34,22 +34,28 @@ _NAMES = {
 }
 _READERS: dict[str, Any] = {"tar": tar, "zip": zips, "tfrecord": tfrecord}
 _TRUSTED_SECONDS = 60
+"""Time for which the status of a remote archive is not asked again."""
 _one_at_a_time = threading.Lock()
+"""Held while an archive is indexed, so that other threads wait and do not index it too."""
 
 
 def kind_of(uri: str) -> str | None:
-    """`tar`, `zip` or `tfrecord`, as the name of a file says; None for any other file."""
+    """Returns `tar`, `zip` or `tfrecord` by the name of a file; None for any other."""
     return next((kind for kind, name in _NAMES.items() if name.search(uri)), None)
 
 
 def address(container: str, kind: str, name: str) -> str:
-    """The address of a member."""
+    """Returns the address of a member."""
     remote = scheme(container)
     return f"{kind}+{container}!/{name}" if remote else f"{kind}://{container}!/{name}"
 
 
 def read_bytes(uri: str, limit: int | None) -> bytes:
-    """The member, or its first `limit` bytes."""
+    """Reads a member, or its first `limit` bytes.
+
+    Raises:
+        MemberError: the member is itself an archive, or cannot be used.
+    """
     kind, container, span = _find(uri)
     with backend(container).open_read(container) as file:
         data: bytes = _READERS[kind].read(file, span, limit)
@@ -60,20 +66,20 @@ def read_bytes(uri: str, limit: int | None) -> bytes:
 
 
 def open_read(uri: str) -> BinaryIO:
-    """The member in memory."""
+    """Reads a member into memory and returns it as a file."""
     return io.BytesIO(read_bytes(uri, None))
 
 
 def stat(uri: str) -> FileStat:
-    """The picture's size; its container's last change."""
+    """Returns the size of an image and the last change of its archive."""
     kind, container, span = _find(uri)
-    # A TFRecord tells the size of the record only.
+    # The index of a TFRecord has the size of the record, not that of its image.
     size = len(read_bytes(uri, None)) if kind == "tfrecord" else _READERS[kind].size_of(span)
     return FileStat(size, _stat(container).modified)
 
 
 def exists(uri: str) -> bool:
-    """Whether there is such a member."""
+    """Tells if the archive has such a member."""
     try:
         _find(uri)
     except FileNotFoundError:
@@ -82,7 +88,7 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """False: folders inside of a file are not gone through by their address."""
+    """Returns False: folders in an archive have no listing."""
     return False
 
 
@@ -95,7 +101,7 @@ copy = move = delete = _refuse
 
 
 class _Index:
-    """Where the members lie, by a hash of 64 bits of their names; of two of one name the later."""
+    """Finds the offset of a member by a 64-bit hash of its name; the later of two equal names."""
 
     def __init__(self, members: Iterable[tuple[str, tuple[int, ...]]]) -> None:
         keys, spans = array("Q"), array("Q")
@@ -109,13 +115,15 @@ class _Index:
         self._spans = array("Q", np.asarray(spans).reshape(-1, self._width)[order].tobytes())
 
     def find(self, name: str) -> tuple[int, ...] | None:
-        place = bisect_right(self._keys, _key(name)) - 1
-        if place < 0 or self._keys[place] != _key(name):
+        key = _key(name)
+        row = bisect_right(self._keys, key) - 1
+        if row < 0 or self._keys[row] != key:
             return None
-        return tuple(self._spans[place * self._width : (place + 1) * self._width])
+        return tuple(self._spans[row * self._width : (row + 1) * self._width])
 
 
 def _key(name: str) -> int:
+    # Two of a million names have the same key once in 37 million archives.
     digest = hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
@@ -124,7 +132,7 @@ def _find(uri: str) -> tuple[str, str, tuple[int, ...]]:
     own = scheme(uri)
     kind, _, remote = own.partition("+")
     rest = uri[len(kind) + 1 :] if remote else uri[len(own) + 3 :]
-    # A folder's name may hold the mark, too: what lies before the right one is a file.
+    # A folder's name may hold `!/`, too: the text before the right mark names a file.
     for mark in re.finditer("!/", rest):
         container, name = rest[: mark.start()], rest[mark.end() :]
         try:
@@ -143,17 +151,17 @@ def _find(uri: str) -> tuple[str, str, tuple[int, ...]]:
 def _status(container: str) -> FileStat:
     if not scheme(container):
         return _stat(container)
-    # To ask an object store for each picture would double the requests.
+    # One request of an object store for each image would double the requests.
     return _remembered(container, time.monotonic() // _TRUSTED_SECONDS)
 
 
 def _stat(container: str) -> FileStat:
-    found: FileStat = backend(container).stat(container)
-    return found
+    status: FileStat = backend(container).stat(container)
+    return status
 
 
 @lru_cache(maxsize=1024)
-def _remembered(container: str, when: float) -> FileStat:
+def _remembered(container: str, period: float) -> FileStat:
     return _stat(container)
 
 

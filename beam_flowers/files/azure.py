@@ -1,7 +1,7 @@
-"""What Beam's file system for `azfs://` lacks: a conditional write, a copy that is waited for.
+"""Adds to Beam's `azfs://` a conditional write, a completed copy and a forgiving delete.
 
-Its own copy goes to Azure's public address, whatever the account's, and returns before it is done;
-deleting what is not there is an error to it.
+Beam's own copy goes to Azure's public address even if the account has another one, and returns
+before the copy is complete. Beam's delete fails for a missing blob.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from beam_flowers.files.options import beam_options
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """See `files.put_if_absent`."""
+    """Writes a blob unless one exists; see `files.put_if_absent`."""
     try:
         # Sent with If-None-Match: *.
         _blob(uri).upload_blob(data, overwrite=False)
@@ -26,7 +26,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a blob within the account, over one that may be there."""
+    """Copies a blob within the account and replaces an older one."""
     new = _blob(target)
     state = new.start_copy_from_url(_blob(source).url)["copy_status"]
     while state == "pending":
@@ -37,7 +37,7 @@ def copy(source: str, target: str) -> None:
 
 
 def delete(uri: str) -> None:
-    """Deletes a blob; nothing there is no error."""
+    """Deletes a blob, if it exists."""
     try:
         _blob(uri).delete_blob()
     except ResourceNotFoundError:

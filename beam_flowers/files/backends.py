@@ -1,4 +1,4 @@
-"""The module that reaches an address: they have the same functions."""
+"""Chooses the module that serves an address; all have the same functions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from beam_flowers.files.paths import scheme
 
 
 def backend(uri: str) -> ModuleType:
-    """Finds the module for a file that lies in no other file."""
+    """Returns the module for a file that is not a member of an archive."""
     name = scheme(uri)
     if not name:
         return local
-    # These take seconds to import: a run on local files that finds nothing to do goes without.
+    # The import takes seconds, which a run on local files without new images does not need.
     if name == "s3":
         from beam_flowers.files import s3
 

@@ -1,8 +1,8 @@
-"""`gs://`, `azfs://`, `hdfs://` and other addresses through Beam's file systems.
+"""Reads and writes `gs://`, `azfs://`, `hdfs://` and other addresses by Beam's file systems.
 
-What fails raises an OSError (Beam's own `BeamIOError` is one), an address whose file system is
-not installed an InputError. What a server does not answer is asked again, as on S3; the clients'
-own tries, which say nothing, come before.
+Failures raise an OSError (Beam's own `BeamIOError` is one). An address whose file system is not
+installed raises an InputError. Requests without an answer are repeated, as on S3; before that the
+clients have made silent tries of their own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from beam_flowers.files.options import beam_options
 from beam_flowers.files.paths import Entry, FileStat, join, parent, scheme, temporary_name
 from beam_flowers.files.retries import Retries
 
-# Beam registers some file systems without their client library, which then fail by an assert.
+# Beam registers some file systems even without their client library; they then fail by an assert.
 _CLIENTS = {
     "gs": ("google.cloud.storage", "beam-flowers[gcp]"),
     "azfs": ("azure.storage.blob", "beam-flowers[azure]"),
     "hdfs": ("hdfs", "beam-flowers[hdfs]"),
 }
 
-# What the clients raise, after tries of their own, where no server answers.
+# Classes that the clients raise, after tries of their own, if no server answers.
 _NO_ANSWER = {"RetryError", "ServiceRequestError", "ServiceResponseError", "TransportError"}
 
 
@@ -41,7 +41,7 @@ _Request = Callable[Concatenate[str, _Arguments], _Answer]
 
 
 def _asked(request: _Request[_Arguments, _Answer]) -> _Request[_Arguments, _Answer]:
-    """Makes a request, whose first argument is an address, again while its server is away."""
+    """Repeats a request, whose first argument is an address, while its server is away."""
 
     @functools.wraps(request)
     def ask(uri: str, /, *arguments: _Arguments.args, **named: _Arguments.kwargs) -> _Answer:
@@ -55,13 +55,13 @@ def _asked(request: _Request[_Arguments, _Answer]) -> _Request[_Arguments, _Answ
 
 
 def has_folders(uri: str) -> bool:
-    """Whether the file system has folders of its own, as HDFS, or only names with `/` in them."""
+    """Tells if the file system has real folders, as HDFS, and not only names with `/` in them."""
     return bool(_filesystem(uri).has_dirs())
 
 
 @_asked
 def open_read(uri: str) -> BinaryIO:
-    """The bytes as they are: `.gz` is not unpacked."""
+    """Opens a file for its bytes as stored: `.gz` is not unpacked."""
     filesystem = _filesystem(uri)
     file: BinaryIO = filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
     return file
@@ -69,16 +69,16 @@ def open_read(uri: str) -> BinaryIO:
 
 @_asked
 def read_bytes(uri: str, limit: int | None) -> bytes:
-    """The file's content, or its first `limit` bytes."""
+    """Reads a file, or its first `limit` bytes."""
     with open_read(uri) as file:
         return file.read() if limit is None else file.read(limit)
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or a folder is there."""
+    """Tells if a file or folder exists."""
     if is_folder(uri):
         return True
-    if parent(uri) == uri:  # A bucket is no object, and asking for it fails.
+    if parent(uri) == uri:  # A bucket is not an object, and its metadata cannot be read.
         return False
     try:
         stat(uri)
@@ -89,7 +89,7 @@ def exists(uri: str) -> bool:
 
 @_asked
 def is_folder(uri: str) -> bool:
-    """Whether `uri` is a folder, or in an object store the beginning of a name before a `/`."""
+    """Tells if `uri` is a folder, or in an object store a prefix of names that precedes a `/`."""
     if scheme(uri) == "hdfs":
         client, path = _hdfs(uri)
         status = client.status(path, strict=False)
@@ -99,21 +99,21 @@ def is_folder(uri: str) -> bool:
 
 @_asked
 def stat(uri: str) -> FileStat:
-    """Size and last change of a file."""
-    found = _filesystem(uri).metadata(uri)
-    return FileStat(found.size_in_bytes, round(found.last_updated_in_seconds * 1e6))
+    """Returns size and last change of a file."""
+    metadata = _filesystem(uri).metadata(uri)
+    return FileStat(metadata.size_in_bytes, round(metadata.last_updated_in_seconds * 1e6))
 
 
 def list_folder(folder: str) -> Iterator[Entry]:
-    """What lies directly in a folder.
+    """Lists the direct content of a folder.
 
-    Of an object store all below is gone through: Beam's listing knows no folders.
+    In an object store this reads all names below it: Beam's listing knows no folders.
     """
     return _list_hdfs(folder) if scheme(folder) == "hdfs" else _first_level(folder)
 
 
 def _list_hdfs(folder: str) -> Iterator[Entry]:
-    # Beam's own listing does not tell a folder from a file.
+    # Beam's own listing does not distinguish folders from files.
     kinds = {"FILE": "file", "DIRECTORY": "folder"}
     with _as_os_error(folder):
         client, path = _hdfs(folder)
@@ -134,11 +134,11 @@ def _first_level(folder: str) -> Iterator[Entry]:
 
 
 def list_objects(folder: str) -> Iterator[Entry]:
-    """All files at any depth below a folder of an object store, page by page."""
+    """Lists all files at any depth below a folder of an object store, page by page."""
     with _as_os_error(folder):
         for found in _filesystem(folder)._list(folder.rstrip("/") + "/"):
             name = found.path.rpartition("/")[2]
-            # Names that end with "/" are markers that consoles make for empty folders.
+            # Web consoles mark empty folders by names that end with "/".
             if name:
                 modified = round(found.last_updated_in_seconds * 1e6)
                 yield Entry(found.path, name, "file", found.size_in_bytes, modified)
@@ -146,7 +146,7 @@ def list_objects(folder: str) -> Iterator[Entry]:
 
 @_asked
 def make_folder(uri: str) -> None:
-    """Makes a folder and those above it where there are such things."""
+    """Makes a folder and its parents, if the file system has folders."""
     if not has_folders(uri) or exists(uri):
         return
     try:
@@ -158,7 +158,7 @@ def make_folder(uri: str) -> None:
 
 @_asked
 def write_atomic(uri: str, data: bytes) -> None:
-    """Writes a whole file or nothing: one object is whole by itself, on HDFS it is renamed."""
+    """Writes a whole file or nothing: an object at once, a file on HDFS by a rename."""
     if has_folders(uri):
         move(_write_temporary(uri, data), uri)
     else:
@@ -167,7 +167,7 @@ def write_atomic(uri: str, data: bytes) -> None:
 
 @_asked
 def copy(source: str, target: str) -> None:
-    """Copies a file, over one that may be there; in object stores within the service."""
+    """Copies a file and replaces an older one; object stores copy within the service."""
     if native := _native(source):
         native.copy(source, target)
         return
@@ -177,10 +177,10 @@ def copy(source: str, target: str) -> None:
 
 @_asked
 def move(source: str, target: str) -> None:
-    """Moves a file over one that may be there; in object stores a copy and a deletion."""
+    """Moves a file and replaces an older one; object stores copy and delete."""
     if native := _native(source):
         native.copy(source, target)
-        delete(source)  # Asked for by itself: a copy of what is deleted would fail.
+        delete(source)  # A request of its own: a repeated copy of a deleted file would fail.
         return
     make_folder(parent(target))
     try:
@@ -195,7 +195,7 @@ def move(source: str, target: str) -> None:
 
 @_asked
 def delete(uri: str) -> None:
-    """Deletes a file; nothing there is no error."""
+    """Deletes a file, if it exists."""
     if native := _native(uri):
         native.delete(uri)
     else:
@@ -204,7 +204,7 @@ def delete(uri: str) -> None:
 
 @_asked
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """See `files.put_if_absent`."""
+    """Writes a file unless one exists; see `files.put_if_absent`."""
     if native := _native(uri):
         return bool(native.put_if_absent(uri, data))
     if scheme(uri) == "hdfs":
@@ -216,7 +216,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def _put_hdfs(uri: str, data: bytes) -> bool:
-    # A write that does not replace would show a half file; a rename is whole, and fails if late.
+    # A direct write would show a half file. A rename shows a whole one and fails if one exists.
     temporary = _write_temporary(uri, data)
     try:
         FileSystems.rename([temporary], [uri])
@@ -242,16 +242,20 @@ def _write_temporary(uri: str, data: bytes) -> str:
 
 
 def _native(uri: str) -> ModuleType | None:
-    """The module for what Beam's file system lacks; they have the same functions."""
+    """Returns the module with functions that Beam's file system lacks, or None."""
     name = {"gs": "gs", "azfs": "azure"}.get(scheme(uri))
     if name is None:
         return None
-    _filesystem(uri)  # Says what is not installed.
+    _filesystem(uri)  # Raises an InputError if the client is not installed.
     return importlib.import_module(f"beam_flowers.files.{name}")
 
 
 def _filesystem(uri: str) -> Any:
-    """Beam's file system for an address; InputError if there is none or its library is absent."""
+    """Returns Beam's file system for an address.
+
+    Raises:
+        InputError: Beam has none for the scheme, or its library is not installed.
+    """
     name = scheme(uri)
     module, extra = _CLIENTS.get(name, ("apache_beam", "apache-beam"))
     try:
@@ -272,7 +276,7 @@ def _hdfs(uri: str) -> tuple[Any, str]:
 
 
 def _server(uri: str) -> str:
-    """The bucket, the account or the name node."""
+    """Returns the address of the bucket, the account or the name node."""
     while (above := parent(uri)) != uri:
         uri = above
     return uri
@@ -301,19 +305,19 @@ def _reason(error: BaseException) -> str:
 
 
 class _SilenceError(UnreachableError):
-    """A server did not answer once."""
+    """Reports one request without an answer."""
 
 
 @contextmanager
 def _as_os_error(uri: str) -> Iterator[None]:
-    """Beam lets through what the clients of object stores raise, whatever its class."""
+    """Turns errors into OSErrors: Beam passes on those of the clients, of any class."""
     try:
         yield
     except BeamFlowersError:
         raise
     except Exception as error:
         causes, reason = list(_causes(error)), _reason(error)
-        if any(isinstance(cause, _SilenceError) for cause in causes):  # Was asked again already.
+        if any(isinstance(cause, _SilenceError) for cause in causes):  # It was repeated already.
             raise
         if any(map(_is_absent, causes)):
             raise FileNotFoundError(errno.ENOENT, "it is not there", uri) from error
@@ -325,7 +329,7 @@ def _as_os_error(uri: str) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that Beam and the clients wrapped in it."""
+    """Yields an error and those that Beam and the clients wrapped in it."""
     yield error
     details = getattr(error, "exception_details", None) or {}
     inner = [e for e in details.values() if isinstance(e, BaseException)]
@@ -335,12 +339,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int:
-    found = [getattr(error, name, None) for name in ("status_code", "code")]
-    return next((int(status) for status in found if isinstance(status, int)), 0)
+    statuses = [getattr(error, name, None) for name in ("status_code", "code")]
+    return next((int(status) for status in statuses if isinstance(status, int)), 0)
 
 
 def _is_absent(error: BaseException) -> bool:
-    # Beam's and the client's ways of telling it on HDFS.
+    # On HDFS Beam and its client report it in these two ways.
     if isinstance(error, BeamIOError) and str(error).startswith("File not found"):
         return True
     if getattr(error, "exception", None) == "FileNotFoundException":

@@ -1,6 +1,6 @@
-"""What Beam's file system for `gs://` lacks: a conditional write, and single requests.
+"""Adds to Beam's `gs://` a conditional write, and copies and deletes in single requests.
 
-Made and authorized by Beam, so that Beam's options hold.
+Beam makes and authorizes the client, so that Beam's options apply.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from beam_flowers.files.options import beam_options
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """See `files.put_if_absent`."""
+    """Writes an object unless one exists; see `files.put_if_absent`."""
     try:
         _blob(uri).upload_from_string(data, if_generation_match=0)
     except PreconditionFailed:
@@ -23,13 +23,13 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies an object within the service, over one that may be there."""
+    """Copies an object within the service and replaces an older one."""
     new, old = _blob(target), _blob(source)
     old.bucket.copy_blob(old, new.bucket, new.name)
 
 
 def delete(uri: str) -> None:
-    """Deletes an object; nothing there is no error."""
+    """Deletes an object, if it exists."""
     try:
         _blob(uri).delete()
     except NotFound:

@@ -1,4 +1,4 @@
-"""Files of this machine, by `os`; `files` is the module to import."""
+"""Reads and writes local files by `os`; import `files` instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from beam_flowers.files.paths import Entry, FileStat, join, parent, temporary_name
 
-# What link() says where there are no hard links: FAT, FUSE, SMB and NFS each say another thing.
+# Errors of link() where hard links are missing: FAT, FUSE, SMB and NFS each have another one.
 _NO_LINKS = {
     errno.EACCES,
     errno.EINVAL,
@@ -26,28 +26,28 @@ _NO_LINKS = {
 
 
 def open_read(path: str) -> BinaryIO:
-    """The bytes as they are: `.gz` is not unpacked."""
+    """Opens a file for its bytes as stored: `.gz` is not unpacked."""
     return open(path, "rb")
 
 
 def read_bytes(path: str, limit: int | None) -> bytes:
-    """The file's content, or its first `limit` bytes."""
+    """Reads a file, or its first `limit` bytes."""
     with open_read(path) as file:
         return file.read() if limit is None else file.read(limit)
 
 
 def exists(path: str) -> bool:
-    """Tells if a file or a folder is there; a dangling link is not."""
+    """Tells if a file or folder exists; False for a dangling link."""
     return os.path.exists(path)
 
 
 def is_folder(path: str) -> bool:
-    """Tells if a folder is there."""
+    """Tells if a folder exists."""
     return os.path.isdir(path)
 
 
 def stat(path: str) -> FileStat:
-    """Size, last change and kind of what is there, behind links.
+    """Returns size, last change and kind of a file or folder; follows links.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -80,17 +80,17 @@ def _kind(mode: int) -> str:
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and those above it; one that is there stays."""
+    """Makes a folder and its parents; keeps an existing one."""
     os.makedirs(path, exist_ok=True)
 
 
 def write_atomic(path: str, data: bytes) -> None:
-    """Writes a whole file or nothing, over one that may be there; makes the folders above it."""
+    """Writes a whole file or nothing, replaces an older one, and makes the folders above it."""
     move(_write_temporary(path, data), path)
 
 
 def put_if_absent(path: str, data: bytes) -> bool:
-    """Writes a whole file unless one is there, in one atomic step; makes the folders above it."""
+    """Writes a whole file unless one exists, in one atomic step; makes the folders above it."""
     temporary = _write_temporary(path, data)
     try:
         _rename_new(temporary, path)
@@ -103,7 +103,7 @@ def put_if_absent(path: str, data: bytes) -> bool:
 
 
 def _rename_new(source: str, target: str) -> None:
-    """Gives a file another name unless that is taken; the first name may stay."""
+    """Gives a file another name unless that is taken; may keep the first name."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -113,8 +113,8 @@ def _rename_new(source: str, target: str) -> None:
 
 
 def _rename_locked(source: str, target: str) -> None:
-    # exFAT and some network mounts have no hard links. The lock goes with its process, whatever
-    # kills that, and the renaming shows a whole file; between machines it is the mount's affair.
+    # exFAT and some network mounts have no hard links. The system frees the lock however its
+    # process ends, and a rename shows a whole file. Locks between machines depend on the mount.
     with open(join(parent(target), ".lock"), "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.lexists(target):
@@ -123,14 +123,14 @@ def _rename_locked(source: str, target: str) -> None:
 
 
 def move(source: str, target: str) -> None:
-    """Moves a file over one that may be there."""
+    """Moves a file and replaces an older one."""
     make_folder(parent(target))
     os.replace(source, target)
     _sync_folder(parent(target))
 
 
 def copy(source: str, target: str) -> None:
-    """Gives a file a second name, over one that may be there; copies it where links fail."""
+    """Gives a file a second name and replaces an older file; copies it if links fail."""
     make_folder(parent(target))
     temporary = temporary_name(target)
     try:
@@ -140,19 +140,19 @@ def copy(source: str, target: str) -> None:
             raise
         shutil.copyfile(source, temporary)
     os.replace(temporary, target)
-    # Of two names of one file, rename() leaves both and says nothing.
+    # If both names are links to one file, rename() succeeds and keeps both.
     delete(temporary)
     _sync_folder(parent(target))
 
 
 def delete(path: str) -> None:
-    """Deletes a file, a link or a whole folder; nothing there is no error."""
+    """Deletes a file, a link or a whole folder, if it exists."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path)
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-            # Else a part that was replaced may be back after a loss of power.
+            # Without it a replaced part may be back after a loss of power.
             _sync_folder(parent(path))
 
 
@@ -162,6 +162,7 @@ def _write_temporary(path: str, data: bytes) -> str:
     try:
         with _named_in_errors(path), open(temporary, "xb") as file:
             file.write(data)
+            # After a loss of power the new name could otherwise lead to an empty file.
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -171,7 +172,7 @@ def _write_temporary(path: str, data: bytes) -> str:
 
 
 def _sync_folder(folder: str) -> None:
-    """Makes a rename in a local folder survive a loss of power."""
+    """Makes renames and deletions in a folder survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         with _named_in_errors(folder):
@@ -182,7 +183,7 @@ def _sync_folder(folder: str) -> None:
 
 @contextlib.contextmanager
 def _named_in_errors(path: str) -> Iterator[None]:
-    """Adds the path to errors of an open file, such as that of a full disk, which have none."""
+    """Adds the path to errors without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:

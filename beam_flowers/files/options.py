@@ -1,4 +1,4 @@
-"""Beam's options, from the command line or the job, as this process knows them."""
+"""Reads Beam's options of this process, from the command line or the job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from apache_beam.options.value_provider import RuntimeValueProvider
 
 
 def beam_options() -> PipelineOptions:
-    """The options that file systems are made with; those of a worker are its job's."""
+    """Returns the options that file systems are made with; a worker has those of its job."""
     known: Any = FileSystems._pipeline_options
     if known is None:
         known = PipelineOptions.from_dictionary(RuntimeValueProvider.runtime_options or {})

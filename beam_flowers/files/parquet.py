@@ -1,7 +1,7 @@
-"""Tells how much memory a Parquet file from anybody takes, before it is read.
+"""Bounds the memory of an untrusted Parquet file before it is read.
 
-A file of 300 bytes can stand for 10 GB: a dictionary has a long text once, and a million rows name
-it. Taken for true is what the footer says; one that lies about its pages is not found out.
+A file of 300 bytes can stand for 10 GB: its dictionary has a long text once, and a million rows
+name it. The footer is trusted; a false one about its pages is not detected.
 """
 
 from __future__ import annotations
@@ -18,25 +18,21 @@ import pyarrow.parquet as pq
 from beam_flowers.files.parquet_footer import Chunk, chunks_of
 
 MOST_BYTES = 1 << 30
-"""That a file may unpack into whatever its size is."""
+"""Bytes that a file of any size may unpack into."""
 MOST_RATIO = 256
-"""Bytes into which each byte of a larger file may unpack. Of ours the smallest are tables of
-rejects for one reason, with 30."""
+"""Bytes into which each byte of a larger file may unpack. Our own files reach 30: tables of rejects
+for one reason."""
 
 
 def unpacked_too_far(source: BinaryIO) -> str:
-    """Tell why a file is not to be read, or nothing if it may.
-
-    Args:
-        source: the open file.
-    """
+    """Returns why an open file must not be read, empty if it may."""
     try:
         chunks = chunks_of(source)
     except ValueError as error:
         return str(error)
     size = source.seek(0, io.SEEK_END)
     most = max(MOST_BYTES, MOST_RATIO * size)
-    # The pages of texts as they are; and what each value may be that only points at another.
+    # The pages of texts, and below the values that only point at another one.
     total = sum(c.values * c.width or c.bytes for c in chunks)
     doubtful = [c for c in chunks if not c.width and (c.has_dictionary or c.has_prefixes)]
     if total <= most < total + sum(c.values * c.bytes for c in doubtful):
@@ -46,37 +42,37 @@ def unpacked_too_far(source: BinaryIO) -> str:
 
 
 def _longest(source: BinaryIO, chunks: list[Chunk]) -> dict[tuple[int, str], int]:
-    """Finds the longest value in dictionaries: one row brings each of them whole."""
-    found: dict[tuple[int, str], int] = {}
-    for group, some in groupby(chunks, key=lambda chunk: chunk.group):
-        names = [chunk.path for chunk in some]
+    """Finds the longest value of each dictionary; one row loads a whole dictionary."""
+    longest: dict[tuple[int, str], int] = {}
+    for group, columns in groupby(chunks, key=lambda chunk: chunk.group):
+        names = [column.path for column in columns]
         file = pq.ParquetFile(source, read_dictionary=names)
         batch = next(file.iter_batches(1, row_groups=[group], columns=names), None)
         for path, values in () if batch is None else _leaves(batch):
             if pa.types.is_dictionary(values.type):
-                found[group, path] = pc.max(pc.binary_length(values.dictionary)).as_py() or 0
-    return found
+                longest[group, path] = pc.max(pc.binary_length(values.dictionary)).as_py() or 0
+    return longest
 
 
-def cast_within(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Gives a column another type, if its values are of that one too.
+def cast_within(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
+    """Casts a column to another type.
 
     Raises:
-        pa.ArrowException: they are not, a text is not UTF-8, or it would take too much memory.
+        pa.ArrowException: a value does not fit, a text is not UTF-8, or it takes too much memory.
     """
     if pa.types.is_dictionary(column.type) and pa.types.is_string(column.type.value_type):
-        # Each row could be as long as the longest.
+        # Each row could hold the longest text of the dictionary.
         lengths = (pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in column.chunks)
         longest = max(lengths, default=0)
         if longest * len(column) > MOST_BYTES:
             raise pa.ArrowInvalid(f"{len(column)} rows, and texts of {longest} bytes")
-    column = column.cast(kind)
+    column = column.cast(target)
     column.validate(full=True)
     return column
 
 
 def _leaves(batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:
-    """The innermost values of each column, by their path as Parquet has it."""
+    """Yields Parquet's path and the innermost values of each column."""
     todo = [(name, batch.column(name)) for name in batch.schema.names]
     while todo:
         path, values = todo.pop()

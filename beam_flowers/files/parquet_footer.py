@@ -1,7 +1,7 @@
-"""Reads what the footer of a Parquet file says of its columns.
+"""Reads sizes and encodings of columns from the footer of a Parquet file.
 
-By hand, as pyarrow 25 ends the process ("terminate called") where it is asked about a column whose
-footer is damaged. The format: Thrift's compact protocol, and parquet-format's `parquet.thrift`.
+pyarrow 25 ends the process ("terminate called") when asked about a column with a damaged footer.
+The format is Thrift's compact protocol, and `parquet.thrift` of parquet-format.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import struct
 from typing import Any, BinaryIO, NamedTuple
 
 _MOST_VALUES = 4_000_000
-"""In a footer: 2,000 row groups of 50 columns. They take seconds."""
+"""Values of a footer: 2,000 row groups of 50 columns, which take seconds to read."""
 _MOST_DEPTH = 16
 _BYTE_ARRAY, _FIXED = 6, 7
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
@@ -20,16 +20,16 @@ _DICTIONARIES, _DELTA_BYTE_ARRAY = {2, 8}, 7
 
 
 class Chunk(NamedTuple):
-    """The values of a column in one row group.
+    """Describes the values of a column in one row group.
 
     Attributes:
         group: number of the row group.
-        path: names of the column and what is inside of it, with points between them.
-        values: number of them, in lists too.
+        path: names of the column and of the fields in it, joined by points.
+        values: number of values, including those in lists.
         width: bytes of a value; 0 for texts.
-        bytes: of its pages, unpacked.
-        has_dictionary: values may stand in a dictionary, and be named by number.
-        has_prefixes: values may begin as the ones before them, without repeating it.
+        bytes: size of its unpacked pages.
+        has_dictionary: values may be numbers of entries in a dictionary.
+        has_prefixes: values may share the beginning of the value before them.
     """
 
     group: int
@@ -45,7 +45,7 @@ def chunks_of(source: BinaryIO) -> list[Chunk]:
     """Reads the footer of an open file.
 
     Raises:
-        ValueError: it is damaged, or larger than any of ours.
+        ValueError: the footer is damaged, or larger than any of ours.
     """
     size = source.seek(0, io.SEEK_END)
     source.seek(max(size - 8, 0))
@@ -66,19 +66,19 @@ def chunks_of(source: BinaryIO) -> list[Chunk]:
         raise ValueError(f"its footer is damaged: {error!r}") from error
 
 
-def _chunk(group: int, told: dict[int, Any], leaf: dict[int, Any]) -> Chunk:
-    kind, encodings = told[1], set(told[2])
-    values, unpacked = told[5], told[6]
-    width = 0 if kind == _BYTE_ARRAY else leaf[2] if kind == _FIXED else _WIDTHS[kind]
+def _chunk(group: int, column: dict[int, Any], leaf: dict[int, Any]) -> Chunk:
+    type_, encodings = column[1], set(column[2])
+    values, unpacked = column[5], column[6]
+    width = 0 if type_ == _BYTE_ARRAY else leaf[2] if type_ == _FIXED else _WIDTHS[type_]
     if min(values, unpacked, width) < 0:
         raise ValueError("its footer has numbers below 0")
     return Chunk(
         group,
-        b".".join(told[3]).decode(),
+        b".".join(column[3]).decode(),
         values,
         width,
         unpacked,
-        bool(encodings & _DICTIONARIES) or 11 in told,
+        bool(encodings & _DICTIONARIES) or 11 in column,
         _DELTA_BYTE_ARRAY in encodings,
     )
 
@@ -92,16 +92,16 @@ class _Reader:
         self._count = 0
 
     def struct(self, depth: int) -> dict[int, Any]:
-        found: dict[int, Any] = {}
+        fields: dict[int, Any] = {}
         number = 0
         if depth > _MOST_DEPTH:
             raise ValueError("its footer is too deep")
         while head := self._byte():
             kind, delta = head & 15, head >> 4
             number = number + delta if delta else self._integer()
-            # A truth is in the kind itself, but for those in lists.
-            found[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
-        return found
+            # A truth value is its kind (1 or 2), except in lists.
+            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
+        return fields
 
     def _value(self, kind: int, depth: int) -> Any:
         self._count += 1

@@ -1,4 +1,4 @@
-"""Addresses as text, and what is known of what they name; nothing here touches a file."""
+"""Splits and joins addresses as text; accesses no file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import uuid
 from typing import NamedTuple
 
 KINDS = ("tar", "zip", "tfrecord")
-"""Of files that have members; the schemes of these."""
+"""Kinds of archives, which are the schemes of their members."""
 
 _SCHEME = re.compile(r"([a-zA-Z][-a-zA-Z0-9+.]*)://")
 
 
 class FileStat(NamedTuple):
-    """Size in bytes, last change in microseconds since the epoch, `file`, `folder` or `other`.
+    """Describes a file or folder.
 
-    `etag` is that of an object in S3, None where there is none.
+    Attributes:
+        bytes: its size.
+        modified: last change in microseconds since the epoch.
+        kind: `file`, `folder` or `other`.
+        etag: tag of an object in S3, else None.
     """
 
     bytes: int
@@ -26,17 +30,17 @@ class FileStat(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One name in a folder.
+    """Describes one name in a folder.
 
     Attributes:
         uri: absolute, scheme kept.
         name: the last component of `uri`.
         kind: `file`, `folder`, `link` (not followed), `other` (a pipe, socket or device) or
             `unreadable` (a folder that could not be listed; from `files.walk` only).
-        bytes: size of a file, or None where it could not be asked.
-        modified: last change in microseconds since the epoch, or None likewise.
+        bytes: size of a file, or None if unknown.
+        modified: last change in microseconds since the epoch, or None if unknown.
         error: why a folder is `unreadable`.
-        etag: of an object in S3, which changes with its content; None where there is none.
+        etag: tag of an object in S3, which changes with its content, else None.
     """
 
     uri: str
@@ -49,10 +53,10 @@ class Entry(NamedTuple):
 
 
 class MemberError(OSError):
-    """A member of an archive that can be reached and not used; reading it again does not help.
+    """Reports a member of an archive that was read and cannot be used; a retry does not help.
 
     Attributes:
-        error_class: of the `Reject`, for example `BadChecksum`.
+        error_class: class of the `Reject`, for example `BadChecksum`.
     """
 
     def __init__(self, error_class: str, message: str) -> None:
@@ -61,9 +65,9 @@ class MemberError(OSError):
 
 
 def scheme(uri: str) -> str:
-    """`s3` of `s3://bucket/name`; the empty string for the file system here."""
-    found = _SCHEME.match(uri)
-    return "" if found is None or found[1].lower() == "file" else found[1]
+    """Returns `s3` of `s3://bucket/name`, empty for a local path."""
+    match = _SCHEME.match(uri)
+    return "" if match is None or match[1].lower() == "file" else match[1]
 
 
 def is_member(uri: str) -> bool:
@@ -72,13 +76,13 @@ def is_member(uri: str) -> bool:
 
 
 def join(folder: str, *names: str) -> str:
-    """The address of a name below a folder; an empty last name gives the folder with a `/`."""
+    """Returns the address of a name below a folder; an empty last name adds a `/` to it."""
     return "/".join([folder.rstrip("/"), *names])
 
 
 def parent(uri: str) -> str:
-    """The folder that holds `uri`; of `/` and of `s3://bucket` itself."""
-    start = found.end() if (found := _SCHEME.match(uri)) else 0
+    """Returns the folder that holds `uri`; `/` and `s3://bucket` hold themselves."""
+    start = match.end() if (match := _SCHEME.match(uri)) else 0
     head, slash, _ = uri[start:].rpartition("/")
     if not slash:
         return uri
@@ -86,10 +90,10 @@ def parent(uri: str) -> str:
 
 
 def cache(name: str) -> str:
-    """Folder of the user's cache for things of that kind; may start with `~`."""
+    """Returns the folder of that name in the user's cache; may start with `~`."""
     return f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/beam-flowers/{name}"
 
 
 def temporary_name(uri: str) -> str:
-    """A new hidden name in the folder of `uri`."""
+    """Returns a new hidden name in the folder of `uri`."""
     return join(parent(uri), f".{uri.rpartition('/')[2]}.{uuid.uuid4().hex[:12]}")

@@ -1,4 +1,4 @@
-"""Asking a server that may be busy or away for a while."""
+"""Repeats requests to a server that is busy or away for a while."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_PAUSE = 8.0
 _BETWEEN_MESSAGES = 5.0
 _REST = 10.0
+"""Seconds for which a server that was given up is not asked again."""
 
 
 @dataclass
 class Retries:
-    """Makes requests to one server again while it is busy or away; safe to use from many threads.
+    """Repeats requests to one server while it is busy or away; safe to use from many threads.
 
     Attributes:
-        server: its address, for messages.
-        is_passing: whether an error may pass; any other one is an answer.
-        describe: an error in one line.
-        is_there: asks the server for something simple.
-        patience: seconds for which a request is made again.
-        first_patience: the same while the server has never answered: then its address is
-            more likely to be wrong.
+        server: address of the server, for messages.
+        is_passing: tells if an error may pass; any other error is an answer.
+        describe: returns an error as one line.
+        is_there: tells if the server answers a simple request.
+        patience: seconds for which a request is repeated.
+        first_patience: the same before the first answer of the server; its address is then more
+            likely to be wrong.
     """
 
     server: str
@@ -44,13 +45,13 @@ class Retries:
     _answered: bool = field(default=False, init=False)
     _silent_since: float | None = field(default=None, init=False)
     _gone_at: float | None = field(default=None, init=False)
-    _said_at: float = field(default=-_BETWEEN_MESSAGES, init=False)
+    _warned_at: float = field(default=-_BETWEEN_MESSAGES, init=False)
 
-    def ask(self, what: str, request: Callable[[], Answer]) -> Answer:
-        """The answer to `request`.
+    def ask(self, uri: str, request: Callable[[], Answer]) -> Answer:
+        """Returns the answer to `request`.
 
         Args:
-            what: is asked for, for messages.
+            uri: the file of the request, for messages.
             request: called until it returns or raises an error that will not pass.
 
         Raises:
@@ -59,7 +60,9 @@ class Retries:
         """
         began: float | None = None
         for pause in _pauses():
-            self._refuse_if_gone()
+            # One thread has waited in vain; the others need not wait as long.
+            if self._gone_at is not None and time.monotonic() < self._gone_at + _REST:
+                raise UnreachableError(self._gone())
             try:
                 answer = request()
             except Exception as error:
@@ -67,7 +70,7 @@ class Retries:
                     self._note_answer()
                     raise
                 began = began or time.monotonic()
-                self._wait_or_give_up(what, error, began, pause)
+                self._wait_or_give_up(uri, error, began, pause)
             else:
                 self._note_answer()
                 return answer
@@ -76,30 +79,25 @@ class Retries:
     def _note_answer(self) -> None:
         self._answered, self._silent_since, self._gone_at = True, None, None
 
-    def _refuse_if_gone(self) -> None:
-        # Whatever else is waiting in this process need not find out for itself.
-        if self._gone_at is not None and time.monotonic() < self._gone_at + _REST:
-            raise UnreachableError(self._gone())
-
-    def _wait_or_give_up(self, what: str, error: Exception, began: float, pause: float) -> None:
+    def _wait_or_give_up(self, uri: str, error: Exception, began: float, pause: float) -> None:
         now = time.monotonic()
         self._silent_since = self._silent_since or now
         patience = self.patience if self._answered else self.first_patience
         left = min(began, self._silent_since) + patience - now
         reason = self.describe(error)
         if left <= pause:
-            self._give_up(what, reason, error)
-        if now >= self._said_at + _BETWEEN_MESSAGES:
-            self._said_at = now
-            _LOG.warning("%s: %s; trying again for up to %.0f seconds", what, reason, left)
+            self._give_up(uri, reason, error)
+        if now >= self._warned_at + _BETWEEN_MESSAGES:
+            self._warned_at = now
+            _LOG.warning("%s: %s; trying again for up to %.0f seconds", uri, reason, left)
         time.sleep(pause)
 
-    def _give_up(self, what: str, reason: str, error: Exception) -> None:
+    def _give_up(self, uri: str, reason: str, error: Exception) -> None:
         if self.is_there():
             self._note_answer()
-            raise OSError(errno.EIO, f"{reason} (again and again)", what) from error
+            raise OSError(errno.EIO, f"{reason} (again and again)", uri) from error
         self._gone_at = time.monotonic()
-        raise UnreachableError(f"{self._gone()}; the last answer for {what}: {reason}") from error
+        raise UnreachableError(f"{self._gone()}; the last answer for {uri}: {reason}") from error
 
     def _gone(self) -> str:
         waited = self.patience if self._answered else self.first_patience
@@ -110,6 +108,6 @@ class Retries:
 
 
 def _pauses() -> Iterator[float]:
-    """Seconds to wait between tries, growing, by chance a little different for each thread."""
+    """Yields growing seconds between tries, random so that threads do not ask all at once."""
     for attempt in itertools.count():
         yield min(_LONGEST_PAUSE, 0.25 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1)

@@ -1,8 +1,8 @@
-"""`s3://` addresses through boto3; `files` is the module to import.
+"""Reads and writes `s3://` addresses by boto3; import `files` instead.
 
 Beam's own file system makes a new client for each call, asks for the size before each read, writes
 each file in three requests, remembers all names of a listing, takes a missing bucket for an empty
-folder and may retry for ten minutes without a word. So only its options are used.
+folder and may retry for ten minutes without a message. So only its options are used.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from beam_flowers.files.paths import Entry, FileStat, join
 from beam_flowers.files.s3_server import EmptyError, IncompleteReadError, ask
 
 _TAIL = 1 << 16
-"""Bytes read from the end of a file that is opened: the footer of a Parquet file, or all of it."""
+"""Bytes read from the end of a newly opened file: the footer of a Parquet file, or all of it."""
 _BLOCK = 1 << 20
 
 
 def open_read(uri: str) -> BinaryIO:
-    """A seekable file that reads by ranges."""
+    """Opens an object as a seekable file that reads by ranges."""
     return cast(BinaryIO, io.BufferedReader(_Ranges(uri), _BLOCK))
 
 
 def read_bytes(uri: str, limit: int | None) -> bytes:
-    """The object, or its first `limit` bytes, in one request."""
+    """Reads an object, or its first `limit` bytes, in one request."""
 
     def get(client: Any) -> bytes:
         answer = client.get_object(**_key(uri))
@@ -40,7 +40,7 @@ def read_bytes(uri: str, limit: int | None) -> bytes:
 
 
 def exists(uri: str) -> bool:
-    """Whether there is an object of that name, or one below it."""
+    """Tells if an object has that name, or one below it."""
     try:
         stat(uri)
     except FileNotFoundError:
@@ -49,50 +49,51 @@ def exists(uri: str) -> bool:
 
 
 def is_folder(uri: str) -> bool:
-    """Whether `uri` is a bucket, or the beginning of a name before a `/`."""
+    """Tells if `uri` is a bucket, or a prefix of names that precedes a `/`."""
     bucket, prefix = _folder(uri)
     page = ask(uri, lambda c: c.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1))
     return not prefix or bool(page.get("Contents"))
 
 
 def stat(uri: str) -> FileStat:
-    """Size and last change of an object."""
+    """Returns size, last change and tag of an object."""
     if not _split(uri)[1]:
         raise FileNotFoundError(errno.ENOENT, "a bucket is no file", uri)
-    found = ask(uri, lambda client: client.head_object(**_key(uri)))
-    modified = _microseconds(found["LastModified"])
-    return FileStat(found["ContentLength"], modified, etag=_etag(found))
+    head = ask(uri, lambda client: client.head_object(**_key(uri)))
+    modified = _microseconds(head["LastModified"])
+    return FileStat(head["ContentLength"], modified, etag=_etag(head))
 
 
 def list_folder(uri: str) -> Iterator[Entry]:
-    """What lies directly below `uri`, page by page."""
+    """Lists the direct content of a folder, page by page."""
     for page in _pages(uri, Delimiter="/"):
-        for found in page.get("CommonPrefixes", ()):
-            if name := found["Prefix"].rstrip("/").rpartition("/")[2]:
+        for folder in page.get("CommonPrefixes", ()):
+            if name := folder["Prefix"].rstrip("/").rpartition("/")[2]:
                 yield Entry(join(uri, name), name, "folder")
         yield from _objects(uri, page)
 
 
 def list_objects(uri: str) -> Iterator[Entry]:
-    """All objects below `uri`, page by page."""
+    """Lists all objects below `uri`, page by page."""
     for page in _pages(uri):
         yield from _objects(uri, page)
 
 
 def make_folder(uri: str) -> None:
-    """Nothing: S3 has no folders."""
+    """Does nothing: S3 has no folders."""
 
 
 def write_atomic(uri: str, data: bytes) -> None:
-    """Writes an object, over one that may be there."""
+    """Writes an object and replaces an older one."""
     ask(uri, lambda client: client.put_object(**_key(uri), Body=data))
 
 
 def put_if_absent(uri: str, data: bytes) -> bool:
-    """See `files.put_if_absent`."""
+    """Writes an object unless one exists; see `files.put_if_absent`."""
     if not _put_new(uri, data):
         return False
-    # A server that does not know the condition would let two runs overwrite each other's commits.
+    # The second write must fail. A server that ignores the condition would let two runs overwrite
+    # each other's commits.
     if _put_new(uri, data):
         raise StoreError(
             f"{uri!r}: the server ignores If-None-Match, without which two runs may overwrite each "
@@ -102,23 +103,23 @@ def put_if_absent(uri: str, data: bytes) -> bool:
 
 
 def copy(source: str, target: str) -> None:
-    """Copies an object within the server, over one that may be there."""
+    """Copies an object within the server and replaces an older one."""
     ask(source, lambda client: client.copy_object(**_key(target), CopySource=_key(source)))
 
 
 def move(source: str, target: str) -> None:
-    """Copies an object over one that may be there, and deletes the first."""
+    """Copies an object, replaces an older one, and deletes the source."""
     copy(source, target)
     delete(source)
 
 
 def delete(uri: str) -> None:
-    """Deletes an object; nothing there is no error."""
+    """Deletes an object, if it exists."""
     ask(uri, lambda client: client.delete_object(**_key(uri)))
 
 
 class _Ranges(io.RawIOBase):
-    """An object that is read by ranges; opening it reads the last of them."""
+    """Reads an object by ranges; the last range when it is opened."""
 
     def __init__(self, uri: str) -> None:
         self._uri, self._position, self._etag = uri, 0, ""
@@ -128,14 +129,14 @@ class _Ranges(io.RawIOBase):
             self._tail, self._size = b"", 0
 
     def _get(self, span: str) -> tuple[bytes, int]:
-        """(the bytes of a range, the object's size)."""
+        """Returns (the bytes of a range, the size of the object)."""
 
         def get(client: Any) -> tuple[bytes, dict[str, Any]]:
             answer = client.get_object(**_key(self._uri), Range=f"bytes={span}")
             return _body(answer), answer
 
         data, answer = ask(self._uri, get)
-        # A gateway over a folder has no tag for what was laid there without it.
+        # A gateway over a folder has no tag for files that it did not write itself.
         tag = answer.get("ETag") or str(answer.get("LastModified"))
         self._etag = self._etag or tag
         if tag != self._etag:
@@ -205,34 +206,34 @@ def _list(client: Any, **options: str) -> dict[str, Any]:
 
 def _objects(uri: str, page: dict[str, Any]) -> Iterator[Entry]:
     bucket = _split(uri)[0]
-    for found in page.get("Contents", ()):
-        name = found["Key"].rpartition("/")[2]
-        # Keys that end with "/" are markers that consoles make for empty folders.
+    for listed in page.get("Contents", ()):
+        name = listed["Key"].rpartition("/")[2]
+        # Web consoles mark empty folders by keys that end with "/".
         if name:
-            modified = _microseconds(found["LastModified"])
-            uri = f"s3://{bucket}/{found['Key']}"
-            yield Entry(uri, name, "file", found["Size"], modified, etag=_etag(found))
+            modified = _microseconds(listed["LastModified"])
+            uri = f"s3://{bucket}/{listed['Key']}"
+            yield Entry(uri, name, "file", listed["Size"], modified, etag=_etag(listed))
 
 
-def _etag(found: dict[str, Any]) -> str | None:
-    """Returns the tag of an object's content, as listings and headers write it."""
-    # A gateway over a folder has none for what was laid there without it.
-    return str(found.get("ETag") or "").strip('"') or None
+def _etag(fields: dict[str, Any]) -> str | None:
+    """Returns the tag of an object's content from an entry of a listing or from headers."""
+    # A gateway over a folder has none for files that it did not write itself.
+    return str(fields.get("ETag") or "").strip('"') or None
 
 
 def _microseconds(modified: datetime) -> int:
-    # Whole seconds: all that HTTP's header tells, while some servers' listings tell more.
+    # Whole seconds, as in the HTTP header, so that listings with finer times agree with it.
     return int(modified.timestamp()) * 1_000_000
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """Bucket and key."""
+    """Splits an address into bucket and key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key
 
 
 def _folder(uri: str) -> tuple[str, str]:
-    """Bucket and prefix; the prefix of the bucket itself is empty."""
+    """Splits a folder's address into bucket and prefix; the bucket itself has an empty prefix."""
     bucket, key = _split(uri.rstrip("/"))
     return bucket, key and f"{key}/"
 

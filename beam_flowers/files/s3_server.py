@@ -1,4 +1,4 @@
-"""Requests to an S3 server: the client, what is tried again, and what the errors mean."""
+"""Sends requests to an S3 server, repeats them, and explains the errors of its answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _BROKEN = (
 
 
 class EmptyError(OSError):
-    """A range was asked for of an object that has no bytes at all."""
+    """Reports a range of an object without bytes."""
 
 
 class _Server(NamedTuple):
@@ -53,7 +53,7 @@ class _Server(NamedTuple):
 
 
 def ask(uri: str, request: Callable[[Any], Answer]) -> Answer:
-    """The answer to a request; see the module for what it raises."""
+    """Sends a request and returns its answer; raises as `files` describes."""
     server = _server()
     try:
         return server.retries.ask(uri, lambda: request(server.client))
@@ -82,8 +82,8 @@ def _of_answer(uri: str, error: Any) -> Exception:
         412: (FileExistsError, errno.EEXIST),
         416: (EmptyError, errno.EIO),
     }
-    kind, number = known.get(status, (OSError, errno.EIO))
-    return kind(number, reason, uri)
+    error_type, number = known.get(status, (OSError, errno.EIO))
+    return error_type(number, reason, uri)
 
 
 def _of_credentials(uri: str, reason: str) -> InputError:
@@ -100,8 +100,8 @@ def _status(error: Any) -> int:
 def _reason(error: Any) -> str:
     if not isinstance(error, exceptions.ClientError):
         return " ".join(str(error).split())
-    found = error.response["Error"]
-    texts = (str(_status(error)), found.get("Code", ""), found.get("Message", ""))
+    answer = error.response["Error"]
+    texts = (str(_status(error)), answer.get("Code", ""), answer.get("Message", ""))
     return ": ".join(dict.fromkeys(text for text in texts if text))
 
 
@@ -124,7 +124,7 @@ _latest: tuple[Any, _Server] | None = None
 
 
 def _settings(options: Any) -> dict[str, Any]:
-    """boto3's arguments from Beam's options, as Beam itself hands them on."""
+    """Returns boto3's arguments from Beam's options, by the same mapping as Beam."""
     from apache_beam.options.pipeline_options import S3Options
 
     given = options.view_as(S3Options)
@@ -147,7 +147,7 @@ def _connect(settings: tuple[tuple[str, Any], ...]) -> _Server:
         read_timeout=60,
         max_pool_connections=64,
         tcp_keepalive=True,
-        # Ours say what is tried again, and take up bodies that break off.
+        # `Retries` repeats requests, also those whose bodies break off, and logs each.
         retries={"total_max_attempts": 1},
     )
     try:

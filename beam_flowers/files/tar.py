@@ -1,4 +1,4 @@
-"""Members of a tar file, found without unpacking it."""
+"""Finds and reads the members of a tar without unpacking it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import BinaryIO, NamedTuple
 
 _BLOCK = 512
 _LARGEST_HEADER = 1 << 20
-"""Of names and attributes that do not fit into a block; tarfile reads them in one piece."""
+"""Bytes of names and attributes that do not fit into a block; tarfile reads them at once."""
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -27,18 +27,18 @@ _COMPRESSED = {
 
 
 class Damaged(Exception):
-    """Why the rest of a file cannot be used."""
+    """Reports why the rest of a file cannot be used."""
 
 
 class Member(NamedTuple):
-    """One file in a tar.
+    """Describes one file in a tar.
 
     Attributes:
-        name: with `/`, without `./` before it.
-        offset: of its content, in bytes.
-        size: likewise.
-        modified: in microseconds since the epoch.
-        link: what a hard link is another name of; "?" for what holds no content of its own.
+        name: path with `/`, without `./` before it.
+        offset: byte in the tar at which its content begins.
+        size: bytes of its content.
+        modified: last change in microseconds since the epoch.
+        link: name of the member that a hard link leads to; "?" for other members without content.
     """
 
     name: str
@@ -49,34 +49,34 @@ class Member(NamedTuple):
 
     @property
     def span(self) -> tuple[int, ...]:
-        """Returns all that `read` needs."""
+        """Returns the numbers by which `read` finds the member."""
         return self.offset, self.size
 
     @property
     def refusal(self) -> tuple[str, str] | None:
-        """Returns class and message of the reject that the member is, or None."""
+        """Returns class and message of the member's reject, or None if it can be read."""
         if self.link is None:
             return None
         return "NotARegularFile", "a link, a device or a file with holes"
 
 
 class _Header(tarfile.TarInfo):
-    """Refuses sizes that no header has; tarfile reads all of the file for a negative one."""
+    """Refuses impossible sizes; tarfile reads the whole file for a negative one."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size < 0 or (self.type in _EXTENDED and self.size > _LARGEST_HEADER):
             raise Damaged(f"it is damaged: {self.name!r} says that it has {self.size} bytes")
-        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return found
+        header: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return header
 
 
 def is_one(data: bytes) -> bool:
-    """Tells if a file that is called a tar begins as one, packed or not."""
+    """Tells if a file whose name ends as a tar's begins as one, compressed or not."""
     return data[257:262] == b"ustar" or data.startswith(tuple(_COMPRESSED))
 
 
 def refuse_compressed(file: BinaryIO) -> None:
-    """Raises Damaged for a compressed file; the file stands at its beginning again."""
+    """Raises Damaged for a compressed file; leaves the file at its beginning."""
     start = file.read(8)
     file.seek(0)
     for magic, name in _COMPRESSED.items():
@@ -88,46 +88,43 @@ def refuse_compressed(file: BinaryIO) -> None:
 
 
 def scan(file: BinaryIO, size: int) -> Iterator[Member]:
-    """The members that are whole, in their order.
+    """Yields the complete members in their order.
 
     Args:
         file: a tar, seekable.
-        size: its bytes.
+        size: bytes of the tar.
 
     Raises:
-        Damaged: after the last one, if it ends too early or is no tar from there on.
+        Damaged: after the last member, if the tar ends too early or is damaged from there on.
     """
     refuse_compressed(file)
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", tarinfo=_Header) as archive:
-            while (found := archive.next()) is not None:
+            while (header := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # It would keep them all.
                 # Attributes behind a header may give it another size.
-                if found.size < 0 or archive.offset <= found.offset:
-                    raise Damaged(f"it is damaged: {found.name!r} ends before it begins")
-                if found.offset_data + _stored(found) > size:
-                    raise Damaged(f"it is cut short within {found.name!r}")
-                if not found.isdir():
-                    yield _member(found)
+                if header.size < 0 or archive.offset <= header.offset:
+                    raise Damaged(f"it is damaged: {header.name!r} ends before it begins")
+                stored = header.size if header.isreg() and not header.issparse() else 0
+                if header.offset_data + stored > size:
+                    raise Damaged(f"it is cut short within {header.name!r}")
+                if not header.isdir():
+                    yield _member(header)
             _require_end(file, archive.offset, size)
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise Damaged(f"it is no tar, or is cut short: {error}") from error
 
 
-def _stored(found: tarfile.TarInfo) -> int:
-    return found.size if found.isreg() and not found.issparse() else 0
-
-
-def _member(found: tarfile.TarInfo) -> Member:
+def _member(header: tarfile.TarInfo) -> Member:
     link = None
-    if found.islnk():
-        link = plain_name(found.linkname)
-    elif not found.isreg() or found.issparse():
+    if header.islnk():
+        link = plain_name(header.linkname)
+    elif not header.isreg() or header.issparse():
         link = "?"
-    modified = int(found.mtime * 1_000_000)
-    # One that no file can have is unknown; then the tar's own counts.
+    modified = int(header.mtime * 1_000_000)
+    # An impossible time counts as unknown: the time of the tar replaces 0.
     modified = modified if 0 <= modified < 2**63 else 0
-    return Member(plain_name(found.name), found.offset_data, found.size, modified, link)
+    return Member(plain_name(header.name), header.offset_data, header.size, modified, link)
 
 
 def plain_name(name: str) -> str:
@@ -138,7 +135,7 @@ def plain_name(name: str) -> str:
 
 
 def _require_end(file: BinaryIO, offset: int, size: int) -> None:
-    """A tar ends with blocks of zeros; tarfile takes whatever it does not know for an end."""
+    """Checks that a tar ends with blocks of zeros; tarfile takes any unknown block for an end."""
     file.seek(offset)
     rest = file.read(_BLOCK)
     if len(rest) < _BLOCK:
@@ -151,26 +148,27 @@ def _require_end(file: BinaryIO, offset: int, size: int) -> None:
 
 
 def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
-    """By name, hard links as what they lead to, and why there may be more.
+    """Returns the members by name, and why the list may be incomplete.
 
-    Of two members of one name the later counts, as where a tar is unpacked.
+    A hard link has the place of its target. The later of two equal names counts, as when a tar is
+    unpacked.
     """
-    found: dict[str, Member] = {}
+    by_name: dict[str, Member] = {}
     problem = None
     try:
         for member in scan(file, size):
-            target = found.get(member.link) if member.link else None
+            target = by_name.get(member.link) if member.link else None
             if target:
                 member = member._replace(offset=target.offset, size=target.size, link=target.link)
-            found.pop(member.name, None)
-            found[member.name] = member
+            by_name.pop(member.name, None)
+            by_name[member.name] = member
     except Damaged as damage:
         problem = str(damage)
-    return found, problem
+    return by_name, problem
 
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yields name and span of each member that has content."""
+    """Yields name and span of each member with content."""
     for member in members(file, size)[0].values():
         if member.link is None:
             yield member.name, member.span

@@ -1,4 +1,4 @@
-"""Text from elsewhere, as terminals, logs and spreadsheets may have it."""
+"""Makes text from others safe for terminals, logs and spreadsheets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HIDDEN = re.compile(
     rf"|(?P<name>(?:[\w.-]*(?:{_NAMES})[\w.-]*|\bsig)(?:['\"]?\s*=\s*['\"]?|['\"]\s*:\s*['\"]))"
     r"[^&;,\s'\"\\]+"
     r"|(?P<scheme>\b(?:bearer|basic)\s+)[\w.~+/=-]{16,}"
-    # As services write their tokens: Hugging Face, GitHub, Slack, AWS, JSON web tokens.
+    # Tokens by their prefixes: Hugging Face, GitHub, Slack, AWS, JSON web tokens.
     r"|\b(?:hf_|gh[pousr]_|github_pat_|xox[abp]-|AKIA|ASIA)[\w-]{12,}"
     r"|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*",
     re.IGNORECASE,
@@ -33,7 +33,7 @@ _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 def visible(text: str, kept: str = "") -> str:
-    r"""`text` with its control characters as `\n`, `\x1b`, ..., but for those `kept`."""
+    r"""Writes control characters as `\n`, `\x1b`, ..., except those in `kept`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(
@@ -45,17 +45,17 @@ def visible(text: str, kept: str = "") -> str:
 
 
 def without_secrets(text: str) -> str:
-    """`text` with `...` for passwords, keys, signatures and tokens in addresses and settings."""
+    """Replaces passwords, keys, signatures and tokens in addresses and settings by `...`."""
     return _HIDDEN.sub(
         lambda m: f"{m['before'] or ''}{m['name'] or ''}{m['scheme'] or ''}...", text
     )
 
 
 def guarded(cell: T) -> T | str:
-    """Returns a table's cell as no spreadsheet takes it for a formula; numbers stay.
+    """Returns a table's cell so that no spreadsheet takes it for a formula; keeps numbers.
 
-    A `'` goes before text that begins with a formula's sign, and before a `'` that stands there
-    already: `unguarded` takes off one.
+    A `'` goes before text that begins with a formula's sign, also behind other `'`: `unguarded`
+    removes one.
     """
     if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
@@ -63,13 +63,13 @@ def guarded(cell: T) -> T | str:
 
 
 def unguarded(cell: str) -> str:
-    """Returns the text that `guarded` made a cell of."""
+    """Returns the text from which `guarded` made a cell."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def unguarded_table(table: pa.Table) -> pa.Table:
     """Undoes `guarded` in the columns of text."""
-    # Commands that read no table start without it.
+    # Imported late: commands that read no table start faster without it.
     import pyarrow as pa
     import pyarrow.compute as pc
 

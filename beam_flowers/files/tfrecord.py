@@ -1,8 +1,8 @@
-"""Pictures in TFRecord files of tf.train.Example, read without TensorFlow.
+"""Reads images in TFRecord files of tf.train.Example without TensorFlow.
 
-The framing is a page long (https://www.tensorflow.org/tutorials/load_data/tfrecord): a record is
-its length, that length's checksum, the data and the data's checksum. Of the example, a message of
-protobuf (https://protobuf.dev/programming-guides/encoding), two features are looked for.
+A record (https://www.tensorflow.org/tutorials/load_data/tfrecord) is its length, the checksum of
+that, the data and the checksum of the data. The data are a message of protobuf
+(https://protobuf.dev/programming-guides/encoding), of which two features are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LABELS = (b"image/class/text", b"label", b"image/class/label", b"class")
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
 _LARGEST_RECORD = 1 << 29
-"""A file with holes may claim any size; twice this is more than protobuf takes."""
+"""Bytes. A sparse file may claim any size, and protobuf accepts less than twice this."""
 
 
 _NOTHING = memoryview(b"")
@@ -29,11 +29,11 @@ _MOST_FIELDS = 10_000
 
 
 class Example(NamedTuple):
-    """A labelled picture.
+    """Holds a labelled image.
 
     Attributes:
-        picture: the file as it was encoded.
-        label: as text, or None.
+        picture: bytes of the encoded file.
+        label: the given label as text, or None.
     """
 
     picture: bytes
@@ -41,7 +41,7 @@ class Example(NamedTuple):
 
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yields number and span of each record; what is behind damage is not there."""
+    """Yields number and span of each record up to the first damage."""
     try:
         for number, span in enumerate(records(file, size)):
             yield str(number), span
@@ -50,10 +50,10 @@ def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
-    """Offset and length of the data of each record that is whole.
+    """Yields offset and length of the data of each complete record.
 
     Raises:
-        Damaged: after the last one, if there is something else behind it.
+        Damaged: after the last one, if other bytes follow it.
     """
     at = number = 0
     while at < size:
@@ -64,7 +64,7 @@ def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
         length, checksum = _HEADER.unpack(header)
         if checksum != _masked_crc32c(header[:8]):
             if number == 0:
-                # Not before: a length may begin as a compressed file does.
+                # Only now: a valid length may begin as a compressed file does.
                 file.seek(0)
                 refuse_compressed(file)
             raise Damaged(f"it is no TFRecord file, or damaged, at byte {at} (record {number})")
@@ -76,10 +76,10 @@ def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:
 
 
 def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
-    """Reads the picture in a record, or its first `limit` bytes.
+    """Reads the image in a record, or its first `limit` bytes.
 
     Raises:
-        MemberError: there is none.
+        MemberError: the record is damaged or has no image.
     """
     return read_example(file, *span).picture[:limit]
 
@@ -88,7 +88,7 @@ def read_example(file: BinaryIO, offset: int, size: int) -> Example:
     """Reads the example in the record of `size` bytes at `offset`.
 
     Raises:
-        MemberError: the record is damaged, or none that has a picture.
+        MemberError: the record is damaged or has no image.
     """
     if size > _LARGEST_RECORD:
         raise MemberError("BadRecord", f"the record has {size} bytes, above {_LARGEST_RECORD}")
@@ -101,10 +101,10 @@ def read_example(file: BinaryIO, offset: int, size: int) -> Example:
 
 
 def parse(data: bytes) -> Example:
-    """Returns the picture and the label of a serialised tf.train.Example.
+    """Returns the image and the label of a serialised tf.train.Example.
 
     Raises:
-        MemberError: it is none, or has no picture.
+        MemberError: it is not an Example, or has no image.
     """
     try:
         features = _features(memoryview(data))
@@ -129,8 +129,8 @@ def _label(features: dict[bytes, memoryview]) -> str | None:
 
 
 def _features(example: memoryview) -> dict[bytes, memoryview]:
-    """Returns each tf.train.Feature by its name, of two of one name the later, as protobuf does."""
-    found = {}
+    """Returns each tf.train.Feature by its name; the later of two equal names, as protobuf does."""
+    by_name = {}
     # A map is a repeated pair of key and value.
     for features in _messages(example, 1, most=100):
         for pair in _messages(features, 1):
@@ -138,12 +138,12 @@ def _features(example: memoryview) -> dict[bytes, memoryview]:
             for number, field in _fields(pair):
                 if isinstance(field, memoryview):
                     key, value = (field, value) if number == 1 else (key, field)
-            found[bytes(key)] = value
-    return found
+            by_name[bytes(key)] = value
+    return by_name
 
 
 def _first(feature: memoryview) -> tuple[memoryview | None, int | None]:
-    """Returns the first text of a feature, and its first integer; None for what it has not."""
+    """Returns the first text of a feature and its first integer, each None if missing."""
     text = integer = None
     for number, values in _fields(feature):
         if not isinstance(values, memoryview):
@@ -164,27 +164,27 @@ def _messages(data: memoryview, wanted: int, most: int = _MOST_FIELDS) -> Iterat
 
 
 def _fields(data: memoryview, most: int = _MOST_FIELDS) -> Iterator[tuple[int, int | memoryview]]:
-    """Yields number and value of each field of a message of protobuf; copies nothing.
+    """Yields number and value of each field of a protobuf message without copies.
 
-    Protobuf itself takes thirty times the memory of a message that is nothing but empty fields.
+    Protobuf itself takes thirty times the memory of a message of empty fields.
 
     Raises:
-        ValueError: it is no such message, or has more fields.
+        ValueError: it is not such a message, or has more fields.
     """
     at = count = 0
     while at < len(data):
         tag, at = _varint(data, at)
-        kind = tag & 7
+        wire_type = tag & 7
         value: int | memoryview
-        if kind == 0:
+        if wire_type == 0:
             value, at = _varint(data, at)
         else:
-            if kind == 2:
+            if wire_type == 2:
                 length, at = _varint(data, at)
-            elif kind in (1, 5):
-                length = 8 if kind == 1 else 4
+            elif wire_type in (1, 5):
+                length = 8 if wire_type == 1 else 4
             else:
-                raise ValueError(f"a field of kind {kind}")
+                raise ValueError(f"a field of kind {wire_type}")
             value, at = data[at : at + length], at + length
         count += 1
         if at > len(data) or count > most:
@@ -193,7 +193,7 @@ def _fields(data: memoryview, most: int = _MOST_FIELDS) -> Iterator[tuple[int, i
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """Returns an integer of seven bits a byte, the lowest first, and where it ends."""
+    """Reads an integer of seven bits a byte, lowest first; returns it and the byte behind it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):

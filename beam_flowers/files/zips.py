@@ -1,7 +1,7 @@
 """Finds the members of a zip by the list at its end, and unpacks them one by one.
 
-Python's zipfile keeps a kilobyte for each member, takes members that lie in each other and reads
-what is packed by libraries whose memory has no bound; so the list is read here
+Python's zipfile keeps a kilobyte for each member, accepts members that overlap, and unpacks by
+libraries without a bound of memory. So the list is read here
 (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT), and zlib unpacks.
 """
 
@@ -22,12 +22,12 @@ from beam_flowers.files.tar import Damaged, plain_name
 
 _LARGEST_LIST = 1 << 29
 _MOST_MEMBERS = 1 << 21
-"""ImageNet's zip on Kaggle has 2.03 million; the driver takes 300 bytes for each."""
+"""ImageNet's zip on Kaggle has 2.03 million. A member takes 300 bytes on the driver."""
 _LARGEST_RATIO = 200
 _SMALL = 1 << 20
-"""What unpacks to less is no bomb, whatever its ratio."""
+"""Bytes of a member that may have any ratio: too few for a bomb."""
 _LARGEST_WHOLE = 1 << 30
-"""Bytes of a member that is read without a limit."""
+"""Bytes of the largest member that is read without a limit."""
 _CHUNK = 1 << 20
 
 _END = struct.Struct("<4s4H2LH")
@@ -60,15 +60,15 @@ _REFUSALS = {
 
 
 class Member(NamedTuple):
-    """One file in a zip.
+    """Describes one file in a zip.
 
     Attributes:
-        name: with `/`, without `./` before it.
-        offset: of its local header, in bytes.
-        size: of its content, as the list says.
-        packed: bytes that it takes in the zip.
+        name: path with `/`, without `./` before it.
+        offset: byte in the zip at which its local header begins.
+        size: bytes of its content, by the list.
+        packed: bytes of its compressed content.
         crc: checksum of its content.
-        way: it is packed in; above 65,535 the reason why it is not read.
+        way: number of the compression method; above 65,535 the reason why it is not read.
     """
 
     name: str
@@ -80,24 +80,29 @@ class Member(NamedTuple):
 
     @property
     def modified(self) -> int:
-        """Returns 0: times in zips are of an unknown zone, so that of the zip itself counts."""
+        """Returns 0: times in zips have no time zone, so the time of the zip itself counts."""
         return 0
 
     @property
     def span(self) -> tuple[int, ...]:
-        """Returns all that `read` needs."""
+        """Returns the numbers by which `read` finds the member."""
         return self[1:]
 
     @property
     def refusal(self) -> tuple[str, str] | None:
-        """Returns class and message of the reject that the member is, or None."""
+        """Returns class and message of the member's reject, or None if it can be read."""
         return _refusal(self.way)
 
 
 class _List(NamedTuple):
-    """Says where the list of members lies, and how many it should have.
+    """Locates the list of members.
 
-    `shift` is what stands before the first member: zips that unpack themselves begin as programs.
+    Attributes:
+        start: byte in the file at which the list begins.
+        size: bytes of the list.
+        entries: number of members that the list should have.
+        shift: bytes before the zip itself: self-extracting zips begin as programs.
+        is_64: the zip has the 64-bit form of the list's end.
     """
 
     start: int
@@ -113,19 +118,19 @@ def is_one(data: bytes) -> bool:
 
 
 def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
-    """Returns the members by name, of two of one name the later, and why there may be more."""
-    found: dict[str, Member] = {}
+    """Returns the members by name, the later of two equal ones, and why some may be missing."""
+    by_name: dict[str, Member] = {}
     problem = None
     try:
         for member in scan(file, size):
-            found[member.name] = member
+            by_name[member.name] = member
     except Damaged as damage:
         problem = str(damage)
-    return found, problem
+    return by_name, problem
 
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Yields name and span of each member, also of those that `read` refuses."""
+    """Yields name and span of each member, including those that `read` refuses."""
     try:
         for member in scan(file, size):
             yield member.name, member.span
@@ -136,19 +141,19 @@ def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 def scan(file: BinaryIO, size: int) -> Iterator[Member]:
     """Yields the members in the order of the list, without folders.
 
-    Those that begin within another one come a second time at the end, refused.
+    Members that begin within another one come a second time at the end, refused.
 
     Args:
         file: a zip, seekable.
-        size: its bytes.
+        size: bytes of the zip.
 
     Raises:
-        Damaged: after the last one, if the list breaks off or is none.
+        Damaged: after the last member, if the list is missing or breaks off.
     """
-    where = _find_list(file, size)
+    listing = _find_list(file, size)
     starts, ends, damage = array("Q"), array("Q"), None
     try:
-        for member in _entries(file, where):
+        for member in _entries(file, listing):
             starts.append(member.offset)
             is_inside = member.way != _OUTSIDE
             ends.append(member.offset + _LOCAL.size + member.packed if is_inside else 0)
@@ -158,7 +163,7 @@ def scan(file: BinaryIO, size: int) -> Iterator[Member]:
         damage = error
     numbers = _overlapping(starts, ends)
     if numbers:
-        for number, member in enumerate(islice(_entries(file, where), len(starts))):
+        for number, member in enumerate(islice(_entries(file, listing), len(starts))):
             if number in numbers and not member.refusal and not member.name.endswith("/"):
                 yield member._replace(way=_OVERLAPPING)
     if damage:
@@ -166,7 +171,7 @@ def scan(file: BinaryIO, size: int) -> Iterator[Member]:
 
 
 def _overlapping(starts: array[int], ends: array[int]) -> set[int]:
-    """Returns the numbers of the entries that begin before another, earlier one ends."""
+    """Returns the numbers of the entries that begin before an earlier one ends."""
     order = np.argsort(np.asarray(starts), kind="stable")
     reach = np.maximum.accumulate(np.asarray(ends)[order])
     return set(order[1:][np.asarray(starts)[order[1:]] < reach[:-1]].tolist())
@@ -187,9 +192,9 @@ def _find_list(file: BinaryIO, size: int) -> _List:
         for end_64 in (_LOCATOR.unpack(locator)[2], end - _LOCATOR.size - _END_64.size):
             if 0 <= end_64 <= end - _LOCATOR.size - _END_64.size:
                 file.seek(end_64)
-                found = file.read(_END_64.size)
-                if found.startswith(b"PK\6\6") and len(found) == _END_64.size:
-                    *_, count, length, offset = _END_64.unpack(found)
+                record = file.read(_END_64.size)
+                if record.startswith(b"PK\6\6") and len(record) == _END_64.size:
+                    *_, count, length, offset = _END_64.unpack(record)
                     end, is_64 = end_64, True
                     break
     shift = end - length - offset
@@ -202,10 +207,10 @@ def _find_list(file: BinaryIO, size: int) -> _List:
     return _List(end - length, length, count, shift, is_64)
 
 
-def _entries(file: BinaryIO, where: _List) -> Iterator[Member]:
+def _entries(file: BinaryIO, listing: _List) -> Iterator[Member]:
     """Yields each entry of the list."""
-    file.seek(where.start)
-    data, at, left, count = b"", 0, where.size, 0
+    file.seek(listing.start)
+    data, at, left, count = b"", 0, listing.size, 0
     while left or at < len(data):
         if left and len(data) - at < _CHUNK:
             block = file.read(min(left, _CHUNK))
@@ -225,15 +230,15 @@ def _entries(file: BinaryIO, where: _List) -> Iterator[Member]:
         if count >= _MOST_MEMBERS:
             raise Damaged(f"it has more than {_MOST_MEMBERS} members; make several zips of it")
         if _IN_64_BITS in (size, packed, offset):
-            given = data[at + name : at + name + extra]
-            size, packed, offset = _in_64_bits(given, size, packed, offset)
+            fields = data[at + name : at + name + extra]
+            size, packed, offset = _in_64_bits(fields, size, packed, offset)
         raw, at = data[at : at + name], at + sum(lengths)
-        offset += where.shift
-        # Only Unix and macOS have a mode there.
+        offset += listing.shift
+        # Only zips from Unix (3) and macOS (19) have a file mode in this field.
         mode = stat.S_IFMT(mode >> 16) if made >> 8 in (3, 19) else 0
         way = method
-        if offset + _LOCAL.size + packed > where.start:
-            # Its numbers may be larger than any file's.
+        if offset + _LOCAL.size + packed > listing.start:
+            # The numbers may be too large for seek() and for the index.
             way, offset, size, packed = _OUTSIDE, 0, 0, 0
         elif flags & _IS_ENCRYPTED:
             way = _ENCRYPTED
@@ -244,17 +249,17 @@ def _entries(file: BinaryIO, where: _List) -> Iterator[Member]:
         text = _decoded(raw, bool(flags & _IS_UTF8))
         yield Member(plain_name(text), offset, size, packed, crc, way)
         count += 1
-    # Old programs write the lower 16 bits of a number that is larger.
-    if count != where.entries and (where.is_64 or count % 0x10000 != where.entries):
-        raise Damaged(f"it is damaged: the list of its members has {count} of {where.entries}")
+    # Old programs write only the lower 16 bits of a larger number.
+    if count != listing.entries and (listing.is_64 or count % 0x10000 != listing.entries):
+        raise Damaged(f"it is damaged: the list of its members has {count} of {listing.entries}")
 
 
 def _in_64_bits(extra: bytes, *numbers: int) -> list[int]:
-    """Returns the numbers of an entry, those beyond 32 bits from its extra fields."""
+    """Returns the numbers of an entry; takes those beyond 32 bits from its extra fields."""
     at = 0
     while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
-        if kind == 1:
+        field_id, length = struct.unpack_from("<2H", extra, at)
+        if field_id == 1:
             field = extra[at + 4 : at + 4 + length]
             wide = iter(struct.unpack_from(f"<{len(field) // 8}Q", field))
             return [next(wide, n) if n == _IN_64_BITS else n for n in numbers]
@@ -265,7 +270,7 @@ def _in_64_bits(extra: bytes, *numbers: int) -> list[int]:
 def _decoded(name: bytes, is_utf8: bool) -> str:
     if is_utf8:
         return name.decode("utf-8", "surrogateescape")
-    # Many programs write UTF-8 without saying so; text in the old code page is hardly ever such.
+    # Many programs write UTF-8 without its flag, and text in code page 437 is rarely valid UTF-8.
     try:
         return name.decode()
     except UnicodeDecodeError:
@@ -289,11 +294,11 @@ def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
 
     Args:
         file: the zip.
-        span: see `Member.span`.
-        limit: None for 1 GiB at most.
+        span: numbers of `Member.span`.
+        limit: bytes to read; None reads all, at most 1 GiB.
 
     Raises:
-        MemberError: it cannot be used.
+        MemberError: the member cannot be used.
     """
     offset, _, packed, crc, way = span
     size = size_of(span)
@@ -318,7 +323,7 @@ def size_of(span: tuple[int, ...]) -> int:
     """Returns the size of a member's content.
 
     Raises:
-        MemberError: it is not read.
+        MemberError: the member cannot be read.
     """
     _, size, _, _, way = span
     if refusal := _refusal(way):

@@ -1,1 +1,1 @@
-"""Pictures: where they are, what they are called, and what is in them."""
+"""Finds, labels and decodes images."""

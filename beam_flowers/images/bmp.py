@@ -1,4 +1,4 @@
-"""Opens BMP files, those of valid forms too that Pillow does not know."""
+"""Opens BMP files, including valid forms that Pillow does not read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PIXELS_AT_ONCE = 2**20
 
 
 def open_bmp(file: io.BytesIO, check_size: Callable[[int, int], None]) -> BmpImageFile:
-    """Opens a BMP by Pillow; where it refuses one of a valid form, by way of a common form.
+    """Opens a BMP by Pillow; rewrites valid forms that Pillow refuses to a common one first.
 
     Args:
-        file: at its beginning.
+        file: the BMP, at its beginning.
         check_size: called with width and height before much memory is used.
 
     Raises:
-        PictureError: `UnsupportedFormat`, 4-bit RLE, which Pillow decodes to garbage.
+        PictureError: `UnsupportedFormat` for 4-bit RLE, which Pillow decodes to garbage.
     """
     try:
         im = BmpImageFile(file)
@@ -41,11 +41,11 @@ def open_bmp(file: io.BytesIO, check_size: Callable[[int, int], None]) -> BmpIma
 
 
 def _common_form(data: bytes, check_size: Callable[[int, int], None]) -> bytes | None:
-    """The same picture with 8-bit indices, or with 8 bits of each colour and alpha; or None."""
+    """Rewrites an image to 8-bit indices, or 8 bits a colour and alpha; None if it cannot."""
     offset, header = struct.unpack_from("<II", data, 10)
     if header < 16:
         return None
-    # What a header of 16 bytes leaves out is zero.
+    # Fields that a header of 16 bytes lacks are zero.
     about = (data[14 : 14 + header]).ljust(40, b"\0")
     width, height, _, bits, compression = struct.unpack_from("<iiHHI", about, 4)
     if width < 1 or height == 0:
@@ -65,7 +65,7 @@ def _common_form(data: bytes, check_size: Callable[[int, int], None]) -> bytes |
     has_alpha = compression == _ALPHA_BIT_FIELDS or header >= 56
     masks = struct.unpack_from("<4I" if has_alpha else "<3I", data, 54)
     if any(_levels(mask) & (_levels(mask) + 1) for mask in masks):
-        return None  # Bits of a colour lie side by side.
+        return None  # The bits of a colour must be adjacent.
     return _file(about, 32, _colours(lines, bits, width, masks), has_alpha=bool(masks[3:] > (0,)))
 
 
@@ -77,7 +77,7 @@ def _file(
     *,
     has_alpha: bool = False,
 ) -> bytes:
-    """A file with a header of 40 bytes, or 108 with masks: of the size and direction in `about`."""
+    """Returns a BMP with a header of 40 bytes, or 108 with masks; `about` gives its size."""
     size = 108 if has_alpha else 40
     compression = _BIT_FIELDS if has_alpha else _RAW
     header = struct.pack("<I8sHHIIII", size, about[4:12], 1, bits, compression, 0, 0, 0)
@@ -90,12 +90,12 @@ def _file(
 
 
 def _levels(mask: int) -> int:
-    """The largest value that fits below a mask: 31 for 5 bits."""
+    """Returns the largest value of a mask: 31 for 5 bits."""
     return mask // (mask & -mask) if mask else 0
 
 
 def _indices(lines: npt.NDArray[np.uint8], bits: int, width: int) -> npt.NDArray[np.uint8]:
-    """One byte a pixel, rows padded to four bytes: uint8 [H, S]."""
+    """Unpacks to one byte a pixel, rows padded to four bytes: uint8 [H, S]."""
     each = 8 // bits
     out = np.zeros((len(lines), lines.shape[1] * each), np.uint8)
     for n in range(each):
@@ -106,13 +106,13 @@ def _indices(lines: npt.NDArray[np.uint8], bits: int, width: int) -> npt.NDArray
 def _colours(
     lines: npt.NDArray[np.uint8], bits: int, width: int, masks: Sequence[int]
 ) -> npt.NDArray[np.uint8]:
-    """Blue, green, red and alpha of each pixel, scaled to 8 bits: uint8 [H, 4 W]."""
+    """Scales blue, green, red and alpha of each pixel to 8 bits: uint8 [H, 4 W]."""
     out = np.zeros((len(lines), width, 4), np.uint8)
     step = max(1, _PIXELS_AT_ONCE // width)
     for at in range(0, len(lines), step):
         numbers = lines[at : at + step, : width * bits // 8].copy().view(f"<u{bits // 8}")
-        for mask, place in zip(masks, (2, 1, 0, 3), strict=False):
+        for mask, channel in zip(masks, (2, 1, 0, 3), strict=False):
             if most := _levels(mask):
                 level = (numbers & np.array(mask, numbers.dtype)).astype(np.float64)
-                out[at : at + step, :, place] = np.rint(level * (255 / most / (mask & -mask)))
+                out[at : at + step, :, channel] = np.rint(level * (255 / most / (mask & -mask)))
     return out.reshape(len(lines), -1)

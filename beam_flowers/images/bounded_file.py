@@ -9,16 +9,16 @@ from beam_flowers.errors import PictureError
 from beam_flowers.images.recipe import Limits
 
 FEED_BYTES = 4 * 1024
-"""What a decoder gets at a time, before the clock is read again. A progressive JPEG can ask
-for a pass over all its pixels in some ten bytes; at this size photographs decode as fast as
-at Pillow's 64 KiB, and noisy 12-megapixel ones a tenth slower."""
+"""Bytes that a decoder gets before the clock is read again. A progressive JPEG can ask for a pass
+over all its pixels in some ten bytes. At this size photographs decode as fast as at Pillow's
+64 KiB, and noisy ones of 12 megapixels a tenth slower."""
 
 
 class BoundedFile(io.BytesIO):
-    """The file as Pillow reads it: only for so long, and only so many bytes in all.
+    """Lets Pillow read a file for a bounded time, and a bounded number of bytes in all.
 
-    The count stops a TIFF whose thousands of tags all claim the same megabytes; a sound one
-    with big tags is read through some five times.
+    The count stops a TIFF whose thousands of tags all claim the same megabytes. A sound file with
+    big tags is read some five times.
     """
 
     def __init__(self, data: bytes, limits: Limits) -> None:

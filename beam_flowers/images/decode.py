@@ -1,7 +1,7 @@
-"""Bytes of one picture -> RGB pixels for a network, by fixed rules, or one typed reject.
+"""Decodes the bytes of one image to RGB pixels by fixed rules, or raises one typed reject.
 
-What each kind of picture becomes (changing a row means changing `recipe.DECODE_VERSION`; which
-pictures are accepted at all means changing `rules.RULES`):
+A change of a row of this table needs a new `recipe.DECODE_VERSION`. A change of which images are
+accepted needs a higher version in `rules.RULES`.
 
 | in the file                      | result                                                    |
 |----------------------------------|-----------------------------------------------------------|
@@ -9,28 +9,27 @@ pictures are accepted at all means changing `rules.RULES`):
 |                                  | unreadable one is ignored                                 |
 | greyscale, 1-bit                 | three equal channels, black 0, white 255                  |
 | palette                          | its colours                                               |
-| alpha, transparent colour        | composited over white, the paper that cut-out pictures are |
+| alpha, transparent colour        | composited over white, the paper that cut-out images are  |
 |                                  | drawn for; dropping alpha would show hidden colours       |
 | CMYK, YCCK                       | Pillow's plain inversion (JPEG: Adobe's inverted inks)    |
 | YCbCr, LAB                       | converted to sRGB by Pillow                               |
 | 16-bit grey (PNG, TIFF, PGM)     | value / 257, rounded: 0 -> 0, 65535 -> 255; a transparent |
 |                                  | colour is ignored. 12-bit TIFF likewise, 4095 -> 255      |
-| 32-bit integer grey (TIFF)       | as 16-bit; what lies outside 0..65535 is clipped          |
+| 32-bit integer grey (TIFF)       | as 16-bit; values outside 0..65535 are clipped            |
 | 16-bit colour                    | the high byte of each channel                             |
 | float grey (TIFF, PFM)           | no value above 1: times 255, else as it is; then rounded  |
 |                                  | and clipped to 0..255; NaN is 0                           |
 | animated GIF, WebP, APNG, AVIF;  | the first frame or page (an APNG with a separate still    |
-| several pages, MPO               | picture: that one). Of HEIC the primary picture           |
+| several pages, MPO               | image: that one). Of HEIC the primary image               |
 | AVIF and HEIC that are turned or | turned as the container says. EXIF and XMP do not count,  |
 | mirrored                         | as in browsers. HEIC is also cut as it says               |
 | 10 and 12 bits (AVIF, HEIC)      | made 8 bits by libavif and libheif, grey as 16-bit grey   |
 | fewer than 8 bits (JPEG 2000)    | white is 255                                              |
 | embedded colour profile, gamma   | ignored                                                   |
 
-A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling) where the part that is used
-stays at least twice as large as the target; what remains is done by one antialiased resize.
-Scaled decoding is asked only of SOF0, 1, 2, 9, 10; others are decoded whole.
-Nothing here is shared between threads, and no result depends on how many there are.
+A JPEG is decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling) if the used part stays at least
+twice as large as the target. One antialiased resize does the rest. Only SOF0, 1, 2, 9 and 10 are
+decoded scaled, others whole. Threads share no state, and no result depends on their number.
 """
 
 from __future__ import annotations
@@ -80,13 +79,13 @@ if TYPE_CHECKING:
 
     from PIL.ImageFile import ImageFile
 
-# Pillow's warnings name no file, so they would only litter the screen; what matters of them
-# is an error here. `catch_warnings` around each picture would not be safe in threads.
+# Pillow's warnings name no file and would only fill the screen; serious ones are errors here.
+# `catch_warnings` around each image would not be safe in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-# The classes and not `Image.open`: it warns of big pictures before they can be asked for
-# their size, hides the cause of a failure, and may refuse a JPEG for a broken MPO index.
+# `Image.open` is not used: it warns of big images before their size can be read, hides the cause
+# of a failure, and may refuse a JPEG for a broken MPO index.
 _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "JPEG": Jpeg,
     "PNG": PngImageFile,
@@ -100,8 +99,8 @@ _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 }
 
 _BOUNDED = ("AVIF", "HEIC", "JPEG2000")
-"""Formats with a second header in their data, which may speak of a larger picture than the first.
-So what decoding takes is not only estimated."""
+"""Formats with a second header in their data, which may claim a larger image than the first. So
+their memory is not only estimated but also limited."""
 _OPENING_BYTES = 2**24
 
 _TURN = {
@@ -113,45 +112,44 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF 2.32, tag 0x0112: what brings a picture stored that way upright."""
+"""Transposition that makes an image upright, by orientation (EXIF 2.32, tag 0x0112)."""
 
 _CUT_SHORT = re.compile(r"truncat|not enough|only got|end of|EOF|no more", re.IGNORECASE)
 
 _END_OF_DATA = (EOFError, IndexError, struct.error)
-"""What header parsers run into at the end of a file; Pillow wraps them in a SyntaxError."""
+"""Errors of header parsers at the end of a file; Pillow wraps them in a SyntaxError."""
 
 
 def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> Picture:
-    """Decodes one picture.
+    """Decodes one image.
 
     Args:
-        data: the whole file; its format is told from the content.
+        data: the whole file; the content decides its format.
         recipe: size, crop and filter.
-        limits: what it may cost.
+        limits: bounds of bytes, pixels and time.
 
     Raises:
-        PictureError: always with one of these classes. `NotAnImage`: not a picture.
-            `EmptyFile`. `UnsupportedFormat`: a picture, but none of `FORMATS`, or none that is read
-            here.
-            `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`: decoding would take more than
-            half of this process' memory. `Timeout`. `Truncated`: the file ends too early.
-            `Undecodable`: damaged, or a variant of the format that Pillow lacks. `Killed`, of stage
-            `read`: there was no memory.
+        PictureError: always with one of these classes. `NotAnImage`: not an image.
+            `EmptyFile`. `UnsupportedFormat`: an image in a format outside `FORMATS`, or in one
+            that needs another package. `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`:
+            decoding would take more than half of this process' memory. `Timeout`. `Truncated`:
+            the file ends too early. `Undecodable`: damaged, or a variant of the format that Pillow
+            lacks. `Killed`, of stage `read`: memory ran out.
     """
     return _guarded(data, limits, recipe, whole=False)
 
 
 def decode_whole(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> Picture:
-    """Decodes one picture with all that lies around the part that `recipe` uses.
+    """Decodes one image including the parts outside the crop of `recipe`.
 
     Args:
         data: the whole file.
-        recipe: where its part of the picture is larger than its size, the whole picture is
-            made smaller until the two agree. Nothing is enlarged.
-        limits: what it may cost.
+        recipe: if its crop is larger than its target size, the whole image is scaled down until
+            the crop has that size. No image is enlarged.
+        limits: bounds of bytes, pixels and time.
 
     Raises:
-        PictureError: as `decode` does.
+        PictureError: with the classes of `decode`.
     """
     return _guarded(data, limits, recipe, whole=True)
 
@@ -161,7 +159,7 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
     try:
         return _salvaged(data, format_, recipe, limits, whole=whole)
     except MemoryError as error:
-        # Of this process and not of the picture: with more memory there may be another verdict.
+        # The cause is this process, not the image: with more memory the image may decode.
         raise PictureError(
             "Killed",
             f"{format_}: memory ran out while it was decoded: run this again, with more memory "
@@ -179,9 +177,9 @@ def _salvaged(
         raise
     except Image.DecompressionBombError as error:
         raise PictureError("TooManyPixels", _clean(error)) from error
-    except Exception as error:  # Damaged files draw nearly every class out of Pillow.
+    except Exception as error:  # Pillow raises nearly every class for damaged files.
         failure = _failure(error, data, format_)
-        # Many programs leave out the end of a JPEG, and browsers show the picture.
+        # Many programs omit the end of a JPEG, and browsers show the image.
         is_cut = format_ == "JPEG" and failure.error_class == "Truncated" and not has_end(data)
         missing = _missing_share(data, limits) if is_cut else 1.0
         if missing <= limits.salvage:
@@ -232,36 +230,36 @@ def _admitted(data: bytes, limits: Limits) -> str:
 def _decode(
     data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
 ) -> Picture:
-    said = declared(data, format_)
-    if said:
-        _check_size(said.width, said.height, limits=limits)
+    header = declared(data, format_)
+    if header:
+        _check_size(header.width, header.height, limits=limits)
     elif format_ == "GIF":
         _check_size(*struct.unpack_from("<HH", data, 6), limits=limits)
     with contextlib.ExitStack() as held:
-        if said:
-            what = _named(format_, said.width, said.height)
-            needed = said.needed + needed_to_resize(recipe, said.width, said.height)
-            held.enter_context(gate().hold(needed, what))
+        if header:
+            title = _named(format_, header.width, header.height)
+            needed = header.needed + needed_to_resize(recipe, header.width, header.height)
+            held.enter_context(gate().hold(needed, title))
         with contextlib.ExitStack() as bound:
             if format_ in _BOUNDED:
                 bound.enter_context(gate().bounded(_OPENING_BYTES, format_))
             im = _opened(data, format_, limits)
         width, height = im.size
-        # Where pixels are taken from a whole picture, another reduction is still to come.
+        # From a whole image the caller cuts its pixels later and reduces them again.
         extent = _draft(im, data, recipe, spare=1 if whole else 2)
         decoded = im.size if extent and not coefficients(data) else (width, height)
         _check_size(*decoded, limits=limits)
-        if not said:
-            what = _named(format_, width, height)
+        if not header:
+            title = _named(format_, width, height)
             needed = needed_by(im, data, (width, height)) + needed_to_resize(recipe, *im.size)
-            held.enter_context(gate().hold(needed, what))
+            held.enter_context(gate().hold(needed, title))
         if isinstance(im, TiffImageFile):
             check_fax(im, data)
         if format_ in _BOUNDED:
-            held.enter_context(gate().bounded(needed, what))
+            held.enter_context(gate().bounded(needed, title))
         im.load()
         if extent is None:
-            # Pillow turns a TIFF upright while it loads it, so that only now the size is known.
+            # Pillow turns a TIFF upright while it loads it, so the size is known only now.
             extent = width, height = im.size
         orientation = _orientation(im)
         turned = orientation >= 5
@@ -294,7 +292,7 @@ def _named(format_: str, width: int, height: int) -> str:
 
 
 def _check_size(width: int, height: int, *, limits: Limits) -> None:
-    """Checks the size in which a picture is decoded."""
+    """Checks the size at which an image is decoded."""
     if max(width, height) > LARGEST_SIDE:
         raise PictureError(
             "TooManyPixels",
@@ -312,11 +310,11 @@ def _check_size(width: int, height: int, *, limits: Limits) -> None:
 def _draft(
     im: ImageFile, data: bytes, recipe: PixelRecipe, *, spare: int
 ) -> tuple[float, float] | None:
-    """Has a JPEG decoded at a fraction of its size, at least `spare` times as large as needed.
+    """Sets a JPEG to be decoded at a fraction of its size, at least `spare` times the target.
 
     Returns:
-        Width and height of the picture in decoded pixels, which need not be whole (the
-        decoder pads the last column and row), or None where there is no such decoding.
+        Width and height of the image in decoded pixels, fractions included (the decoder pads the
+        last column and row); None for images that are not decoded scaled.
     """
     if not isinstance(im, Jpeg) or not can_be_scaled(data):
         return None
@@ -334,7 +332,7 @@ def _draft(
 def _around(
     box: tuple[float, float, float, float], out: tuple[int, int], extent: tuple[float, float]
 ) -> tuple[int, int]:
-    """Size of the whole picture where `box`, if larger than `out`, becomes `out`."""
+    """Returns the size of the whole image after `box`, if larger than `out`, is scaled to `out`."""
     shrink = (min(1.0, out[0] / (box[2] - box[0])), min(1.0, out[1] / (box[3] - box[1])))
     return max(1, round(extent[0] * shrink[0])), max(1, round(extent[1] * shrink[1]))
 
@@ -342,7 +340,7 @@ def _around(
 def crop_box(
     extent: tuple[float, float], out: tuple[int, int], crop: float | None
 ) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of the part that is used, at least one pixel each way."""
+    """Returns left, top, right, bottom of the crop, at least one pixel wide and high."""
     width, height = extent
     if crop is None:
         return 0, 0, width, height
@@ -359,7 +357,7 @@ def _orientation(im: ImageFile) -> int:
         return int(orientation) if orientation in _TURN else 1
     except (PictureError, MemoryError):
         raise
-    except Exception:  # Broken EXIF has as many shapes, and says nothing of the pixels.
+    except Exception:  # Broken EXIF raises many classes too, and does not concern the pixels.
         return 1
 
 
@@ -376,7 +374,7 @@ def _failure(error: Exception, data: bytes, format_: str) -> PictureError:
 
 
 def _ends_early(data: bytes, format_: str) -> bool:
-    """Whether the header says that the file is longer; some decoders only report damage."""
+    """Tells if the header claims a longer file; some decoders only report damage."""
     if format_ in ("AVIF", "HEIC"):
         return boxes_end_early(data)
     if format_ == "JPEG2000":
@@ -389,9 +387,9 @@ def _ends_early(data: bytes, format_: str) -> bool:
 
 
 def _clean(error: Exception) -> str:
-    """One line without memory addresses, so that equal failures read equal.
+    """Returns an error as one line without memory addresses, so that equal failures read equal.
 
-    What Pillow quotes of the file is cut off: any file may begin as a PPM, one with passwords too.
+    Quotes from the file are cut off: any file may begin as a PPM, even one with passwords.
     """
     text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "file", str(error))
     text = re.sub(r"(?is)((?:token|literal|could not convert)[^:]*): .*", r"\1", text)

@@ -1,6 +1,6 @@
-"""Decodes pictures for another process, which outlives a crash of the decoders.
+"""Decodes images for another process, which outlives a crash of the decoders.
 
-`backbones.decoders` starts it; `decoder_protocol` has the form of requests and answers.
+`backbones.decoders` starts it; `decoder_protocol` defines requests and answers.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import READ
 
 _MOST_SECONDS = 600
-"""By the clock, for one picture. The asking process sees to slow ones; this is the end of a call
-of C that goes on after that process was killed."""
+"""Clock time for one image. The asking process stops slow images. This alarm ends a call of C that
+continues after that process was killed."""
 
 _OOM_PENALTY = 300
-"""Thousandths of the memory by which Linux takes this process for larger than it is: where memory
-runs out, one picture is to be lost and not the run."""
+"""Thousandths of the memory that Linux adds to this process when it chooses one to kill. If memory
+runs out, the run loses one image and not a worker."""
 
 
 def main(free: int) -> None:
-    """Answers requests until there are no more, also where the asking process has died.
+    """Answers requests until standard input ends, as it does when the asking process dies.
 
     Args:
-        free: bytes of memory that a picture may take without a question to the asking process.
+        free: bytes of memory that an image may take without asking.
     """
-    # Ctrl-C goes to all processes of a terminal. The one that asks decides what it means.
+    # Ctrl-C goes to all processes of a terminal; the asking process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A crash is expected here, and its memory of no use to anybody.
+    # Crashes are expected here, and core dumps would fill the disk.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with contextlib.suppress(OSError):  # Only Linux has it.
         score = Path("/proc/self/oom_score_adj")
         score.write_text(str(min(1000, int(score.read_text()) + _OOM_PENALTY)))
     answers = os.fdopen(os.dup(1), "wb")
-    # What libraries of C print would be taken for an answer.
+    # Output of C libraries would be read as an answer.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -78,7 +78,7 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
         picture = (decode_whole if is_whole else decode)(data, recipe, limits)
     except PictureError as error:
         if error.stage == READ:
-            # For lack of memory. As where the system ends it, other processes try again.
+            # Memory ran out. The asking process retries, as after a kill by the system.
             os.kill(os.getpid(), signal.SIGKILL)
         return {"error_class": error.error_class, "message": error.message}, b""
     finally:
@@ -89,5 +89,5 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
 
 @lru_cache(maxsize=8)
 def _read_options(options: bytes) -> tuple[PixelRecipe, Limits, bool]:
-    found = json.loads(options)
-    return PixelRecipe(**found["recipe"]), Limits(**found["limits"]), found["whole"]
+    fields = json.loads(options)
+    return PixelRecipe(**fields["recipe"]), Limits(**fields["limits"]), fields["whole"]

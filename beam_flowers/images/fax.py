@@ -1,4 +1,4 @@
-"""Finds fax-compressed TIFFs (Group 3 and 4) of which some rows are in no strip."""
+"""Detects fax-compressed TIFFs (Group 3 and 4) whose strips lack rows."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _T4_OPTIONS, _T6_OPTIONS = 292, 293
 _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_BYTES = 322, 323, 324, 325
 
 _ENCODERS = {3: "group3", 4: "group4"}
-"""Values of the tag Compression and Pillow's names for them. Of strips in the two other forms of
-fax code (2, 32771) that end early libtiff reports an error."""
+"""Values of the tag Compression and Pillow's names for them. For the two other forms of fax code
+(2, 32771) libtiff reports strips that end early."""
 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _PIXELS_AT_ONCE = 2**24
@@ -28,17 +28,16 @@ _PIXELS_AT_ONCE = 2**24
 def check_fax(im: TiffImageFile, data: bytes) -> None:
     """Checks that each strip or tile of fax code has all of its rows.
 
-    libtiff's decoder calls a Group 4 strip that ends early a success, and Pillow then shows what
-    was in the memory: parts of other pictures. Pillow decodes all strips into one buffer. So
-    each strip is decoded behind a white one and behind a black one: rows that it does not have
-    show what was there before.
+    libtiff decodes a Group 4 strip that ends early without an error, and Pillow then shows old
+    memory: parts of other images. Pillow decodes all strips into one buffer. So each strip is
+    decoded once behind a white strip and once behind a black one: its missing rows then differ.
 
     Args:
-        im: opened, not yet loaded.
+        im: the TIFF, opened and not yet loaded.
         data: the whole file.
 
     Raises:
-        PictureError: `Undecodable`.
+        PictureError: `Undecodable` if a strip lacks rows.
     """
     tags = im.tag_v2
     if tags.get(_COMPRESSION) not in _ENCODERS:
@@ -53,7 +52,7 @@ def check_fax(im: TiffImageFile, data: bytes) -> None:
         last = (length - 1) % max(1, rows) + 1
     if width < 1 or rows < 1:
         raise PictureError("Undecodable", "TIFF cannot be decoded: a strip of no pixels")
-    # Without sizes libtiff reads on from the offset, too.
+    # Without sizes libtiff also reads on from the offset.
     sizes = sizes or [len(data)] * len(offsets)
     strips = [data[start : start + size] for start, size in zip(offsets, sizes, strict=False)]
     full = strips if last == rows else strips[:-1]
@@ -65,28 +64,28 @@ def check_fax(im: TiffImageFile, data: bytes) -> None:
 
 
 def _check_strips(im: TiffImageFile, strips: Sequence[bytes], width: int, rows: int) -> None:
-    """Checks strips of that many rows each."""
+    """Checks strips of `rows` rows each."""
     row_bytes = (width + 7) // 8
-    seen = []
+    contents = []
     for colour in (0, 1):
         filler = _filler(im, width, rows, colour)
         decoded = _decoded(im, [part for strip in strips for part in (filler, strip)], width, rows)
         size = rows * row_bytes
-        seen.append([decoded[at : at + size] for at in range(size, len(decoded), 2 * size)])
-    if seen[0] != seen[1]:
+        contents.append([decoded[at : at + size] for at in range(size, len(decoded), 2 * size)])
+    if contents[0] != contents[1]:
         raise PictureError(
             "Undecodable", "TIFF cannot be decoded: its fax data end before all rows are there"
         )
 
 
 def _options(im: TiffImageFile) -> dict[int, int]:
-    """Tags that the fax decoder goes by."""
+    """Returns the tags that the fax decoder uses."""
     wanted = (_COMPRESSION, _FILL_ORDER, _T4_OPTIONS, _T6_OPTIONS)
     return {tag: im.tag_v2[tag] for tag in wanted if tag in im.tag_v2}
 
 
 def _filler(im: TiffImageFile, width: int, rows: int, colour: int) -> bytes:
-    """A strip of one colour."""
+    """Returns a strip of one colour."""
     options = _options(im)
     compression = options.pop(_COMPRESSION)
     reverse = options.pop(_FILL_ORDER, 1) == 2
@@ -105,9 +104,9 @@ def _filler(im: TiffImageFile, width: int, rows: int, colour: int) -> bytes:
 
 
 def _decoded(im: TiffImageFile, strips: Sequence[bytes], width: int, rows: int) -> bytes:
-    """The pixels of strips, one bit each, rows padded to whole bytes."""
+    """Returns the pixels of strips, one bit each, rows padded to whole bytes."""
     sizes = [len(strip) for strip in strips]
-    # Some of the decoders skip to the next even address at the end of each row.
+    # Some decoders skip to the next even address at the end of each row.
     strips = [strip + b"\0" * (len(strip) % 2) for strip in strips]
     starts = list(itertools.accumulate(map(len, strips), initial=8))
     at = starts.pop()

@@ -1,4 +1,4 @@
-"""Finding pictures: folders, patterns, single files and manifests become a stream of records."""
+"""Finds images in folders, patterns, single files, archives and manifests, as a stream."""
 
 from __future__ import annotations
 
@@ -15,35 +15,34 @@ from beam_flowers.images.shards import DAMAGED, find_in_shard, is_shard
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 Found = Image | Reject | Hidden | RootListed
-"""What a listing is made of."""
+"""A record of a listing."""
 
 FILES_FROM = "files-from:"
-"""Before the name of a file that lists paths."""
+"""Prefix of the name of a file that lists paths."""
 
 _WILDCARDS = frozenset("*?[")
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
 def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> Iterator[Found]:
-    """Everything that the sources hold, folder by folder; each ends with a `RootListed`.
+    """Lists all files in the sources, folder by folder; each source ends with a `RootListed`.
 
     A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
     a manifest (see `read_manifest`), a tar, zip or TFRecord file (see `find_in_shard`),
-    `files-from:` with the name of a list (see `read_paths`) or one picture. Tars, zips and TFRecord
-    files that a pattern matches, or a list names, are gone through; those in a folder are not. Of a
-    pattern the root is its longest part without wildcards, and a folder that matches is gone
-    through. What exists under a source's own name is never taken for a pattern. A file that two
-    sources hold comes twice. Pictures are not opened: whether a file is one is for its content to
-    say.
+    `files-from:` with the name of a list (see `read_paths`) or one image. Archives that a pattern
+    matches or a list names are read; those in a folder are not. The root of a pattern is its
+    longest part without wildcards; a folder that matches is listed with all below it. An existing
+    file or folder is never taken for a pattern. A file in two sources comes twice. Images are not
+    opened: the decoder decides later if a file is one.
 
     Args:
-        sources: see above.
-        schemes: that rows of manifests and lists may name; see `read_manifest`.
+        sources: folders, patterns, manifests, archives, lists and images.
+        schemes: schemes that rows of manifests and lists may name; see `read_manifest`.
 
     Raises:
-        InputError: a source is not there, or a pattern matches nothing; the sources' names are
-            checked before the first record comes. Or a source, other than a picture, cannot be
-            read at all; what cannot be read below it, or behind its beginning, is a reject.
+        InputError: a source does not exist, or a pattern matches nothing; all names of sources are
+            checked before the first record. Or a source other than an image cannot be read at all;
+            a later failure, or one below it, is a reject.
     """
     for listing in [_open_source(source, schemes) for source in sources]:
         yield from listing
@@ -72,7 +71,7 @@ def _open_source(source: str, schemes: Sequence[str] | None) -> Iterator[Found]:
 
 
 def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
-    # Whoever opens a pipe waits for its writer, and some devices have no end.
+    # Opening a pipe waits for its writer, and some devices have no end.
     if files.stat(uri).kind != "file":
         return _find_one(uri)
     if is_manifest(uri):
@@ -83,10 +82,10 @@ def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
 
 def _find_in_shard(uri: str) -> Iterator[Found]:
     listing = find_in_shard(uri)
-    for found in itertools.islice(listing, 1):
-        if isinstance(found, Reject) and found.image.uri == uri and found.error_class != DAMAGED:
-            raise InputError(f"{uri!r} cannot be read: {found.message}")
-        yield found
+    for first in itertools.islice(listing, 1):
+        if isinstance(first, Reject) and first.image.uri == uri and first.error_class != DAMAGED:
+            raise InputError(f"{uri!r} cannot be read: {first.message}")
+        yield first
     yield from listing
 
 
@@ -97,7 +96,7 @@ def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Found]:
 
 
 def _gone_through(found: Found) -> Iterator[Found]:
-    """What a name stands for: a file's members, or itself."""
+    """Yields the members of an archive, or any other record itself."""
     if isinstance(found, Image) and is_shard(found.uri) and not files.is_member(found.uri):
         return find_in_shard(found.uri)
     return iter((found,))
@@ -130,10 +129,10 @@ def _find_in_tree(root: str) -> Iterator[Found]:
 
 
 def _walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[files.Entry]:
-    """Walks through a folder that was named.
+    """Lists a folder that the user named.
 
     Raises:
-        InputError: nothing in it can be listed.
+        InputError: the folder cannot be listed.
     """
     entries = files.walk(root, enter)
     for first in itertools.islice(entries, 1):
@@ -165,9 +164,9 @@ def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
 
 
 def _split_pattern(uri: str) -> tuple[str, list[str]]:
-    """The folder above a pattern's first wildcard, and the components below it.
+    """Returns the folder above a pattern's first wildcard, and the components below it.
 
-    A component is literal, whatever it holds, if there is a folder of that very name.
+    A component with wildcards is literal if a folder has exactly that name.
     """
     names: list[str] = []
     root = uri
@@ -182,7 +181,7 @@ def _split_pattern(uri: str) -> tuple[str, list[str]]:
 
 
 def _matches(parts: list[str], pattern: list[str]) -> bool:
-    """Whether a path, or a folder above it, fits a pattern."""
+    """Tells if a path, or a folder above it, fits a pattern."""
     if not pattern:
         return True
     if pattern[0] == "**":
@@ -191,25 +190,25 @@ def _matches(parts: list[str], pattern: list[str]) -> bool:
 
 
 def _may_hold(folder: list[str], pattern: list[str]) -> bool:
-    """Whether a path below a folder can fit a pattern."""
+    """Tells if a path below a folder can fit a pattern."""
     if not folder or not pattern or pattern[0] == "**":
         return True
     return fnmatchcase(folder[0], pattern[0]) and _may_hold(folder[1:], pattern[1:])
 
 
 def has_splits(root: str) -> bool:
-    """Whether the folders of a root are splits, and labels those below them."""
-    # Asking for one name first spares most roots a second listing.
+    """Tells if the folders of a root are splits, with the labels below them."""
+    # The look for one name spares most roots a second listing.
     if not files.is_folder(files.join(root, "train")):
         return False
     try:
         return are_splits(e.name for e in files.list_folder(root) if e.kind == "folder")
-    except OSError:  # The listing itself reports it.
+    except OSError:  # The listing reports it later.
         return False
 
 
 def _judge(entry: files.Entry, root: str, splits: bool) -> Found | None:
-    """What one directory entry is; None for a link to a folder that is listed anyway."""
+    """Returns the record of a directory entry; None for a link to a folder listed anyway."""
     uri = files.printable(entry.uri)
     path = files.relative(uri, root) if uri != root else ""
     if is_hidden(path):
@@ -251,7 +250,7 @@ def _not_regular(image: Image) -> Reject:
 
 
 def _is_gap(found: Found) -> bool:
-    """Whether more may lie here than was listed."""
+    """Tells if a record stands for files that were not listed."""
     if isinstance(found, Reject):
         return found.error_class == "UnreadableFolder"
     return isinstance(found, Image) and found.bytes is None

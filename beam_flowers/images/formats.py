@@ -1,4 +1,4 @@
-"""Tells from the content which picture format a file is in; names are never asked."""
+"""Recognises image formats by the content of files, never by their names."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from beam_flowers.images.raw import camera_raw
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIC", "JPEG2000")
-"""The only formats that are decoded (names as Pillow's, but for HEIC)."""
+"""Formats that are decoded, by Pillow's names; HEIC is our own."""
 
 NOT_HERE = "is not read here"
-"""In the message of a reject that is a picture once more is installed, see `heif.cure`."""
+"""Words in the message of a reject that another package can read, see `heif.cure`."""
 
-# Two letters alone are no proof: prose may start with "BM" or "P5", so a BMP must also have
-# one of the header sizes that exist and a PPM (PBM, PGM, PFM) a first number or comment.
+# Two letters are too few: prose may begin with "BM" or "P5". So a BMP must also have one of the
+# existing header sizes, and a PPM (PBM, PGM, PFM) a first number or comment.
 _OURS = (
     ("JPEG", rb"\xff\xd8\xff"),
     ("PNG", rb"\x89PNG\r\n\x1a\n"),
@@ -28,10 +28,10 @@ _OURS = (
 _BRANDS = dict.fromkeys((b"avif", b"avis"), "AVIF") | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"
 )
-"""What a file of boxes (ISO 14496-12) says of itself. The first that it names counts."""
+"""Format by the brands of a file of boxes (ISO 14496-12). The first known brand counts."""
 _CONTAINERS = (b"mif1", b"mif2", b"msf1", b"miaf")
 _CODEC = re.compile(rb"infe(?:\x02.{7}|\x03.{9})(av01|hvc1)", re.DOTALL)
-"""Of the first picture in a container whose brands leave the codec open."""
+"""Codec of the first image in a container whose brands do not name one."""
 
 # Signatures from each format's own specification.
 _OTHERS = (
@@ -65,21 +65,21 @@ _OTHERS = (
 
 
 _HEAD_BYTES = 4 * 1024
-"""Of a file the part that patterns are matched against. Against all of a file that pretends to be
-an SVG of 100 MB they took minutes, in which no other thread ran."""
+"""Bytes at the beginning of a file that patterns are matched against. Against all of a false SVG of
+100 MB they took minutes, during which no other thread ran."""
 
 
 def sniff(data: bytes) -> str | None:
-    """Returns which of `FORMATS` the content is in, or None."""
+    """Returns the format of the content, one of `FORMATS`, or None."""
     format_ = _first(_OURS, data) or _boxed(data)
     return None if format_ == "TIFF" and camera_raw(data) else format_
 
 
 def sniff_other(data: bytes) -> str | None:
-    """Returns the name of a picture format that the content is in and that is not decoded."""
+    """Returns the name of the content's image format if that is known and not decoded."""
     if _first(_OURS, data) == "TIFF":
-        kind = camera_raw(data)
-        return f"camera raw ({kind})" if kind else None
+        raw_format = camera_raw(data)
+        return f"camera raw ({raw_format})" if raw_format else None
     return None if _boxed(data) else _first(_OTHERS, data)
 
 

@@ -1,4 +1,4 @@
-"""Opens AVIF and HEIC files, and tells what of a format is missing here."""
+"""Opens AVIF and HEIC files, and names the package that a format lacks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from PIL.ImageFile import ImageFile
 
 from beam_flowers.errors import PictureError
 
-# One picture at a time is decoded by each process, and there are as many of them as cores. Both
-# libraries know this only as a setting of all; the pixels are the same with any number.
+# Each process decodes one image at a time, and as many processes run as cores. Both libraries have
+# only a global setting for it; the pixels are the same with any number.
 _THREADS = 1
 AvifImagePlugin.DEFAULT_MAX_THREADS = _THREADS
 
 _CONFIGURATION = re.compile(rb"av1C..(.)|hvcC.{16}(.{3})", re.DOTALL)
-"""What AV1 and HEVC say of chroma and depth."""
+"""Fields of chroma and depth in AV1 and HEVC."""
 _HEAD_BYTES, _MOST_BOXES = 2**18, 1_000
 
 
 @lru_cache(maxsize=1)
 def _heif() -> type[ImageFile] | None:
-    """Returns Pillow's class of HEIC files, None where the extra `heic` is not installed."""
+    """Returns Pillow's class of HEIC files; None without the extra `heic`."""
     try:
-        # At the top it would be loaded by every process that decodes, and most need it never.
+        # Imported late: most decoder processes never need it.
         import pillow_heif
     except ImportError:
         return None
@@ -35,7 +35,7 @@ def _heif() -> type[ImageFile] | None:
 
 
 def cure(format_: str) -> str:
-    """Returns what has to be installed before this format can be read, empty if nothing."""
+    """Returns what to install to read this format, empty if nothing."""
     if format_ == "HEIC" and not _heif():
         return "pip install 'beam-flowers[heic]'"
     feature = {"AVIF": "avif", "JPEG2000": "jpg_2000"}.get(format_)
@@ -47,8 +47,8 @@ def cure(format_: str) -> str:
 def open_avif(file: io.BytesIO) -> ImageFile:
     """Opens an AVIF by Pillow.
 
-    The turn that the container asks for is its EXIF orientation then, whatever EXIF or XMP say of
-    their own: by the standard (ISO 23000-22) the container alone counts, as in browsers.
+    Pillow reports the container's rotation as the EXIF orientation. EXIF and XMP of the file do not
+    count: by the standard (ISO 23000-22) and in browsers only the container does.
     """
     im = AvifImagePlugin.AvifImageFile(file)
     im.info.pop("xmp", None)
@@ -56,10 +56,10 @@ def open_avif(file: io.BytesIO) -> ImageFile:
 
 
 def open_heic(file: io.BytesIO) -> ImageFile:
-    """Opens a HEIC by libheif, which turns its primary picture upright itself.
+    """Opens a HEIC by libheif, which turns the primary image upright.
 
     Raises:
-        PictureError: `Undecodable`, only other pictures of the file can be read.
+        PictureError: `Undecodable` if the primary image cannot be read.
     """
     heif = _heif()
     assert heif
@@ -72,25 +72,25 @@ def open_heic(file: io.BytesIO) -> ImageFile:
 
 
 def plane_bytes(data: bytes, *, has_alpha: bool) -> float:
-    """Returns the bytes of a pixel as it is coded, by depth and chroma.
+    """Returns the bytes of a coded pixel, by depth and chroma.
 
-    Files that do not say it at their beginning, as those of all libraries do, count in full.
+    Files without these fields at their beginning get the largest value; all libraries write them.
     """
-    found = 0.0
+    most = 0.0
     for av1, hevc in _CONFIGURATION.findall(data, 0, _HEAD_BYTES):
         if av1:
             is_deep, is_grey = av1[0] & 0x40, av1[0] & 0x10
-            # Whether chroma has half the columns, and half the rows.
+            # Chroma may have half the columns, half the rows, or both.
             samples = 1.0 if is_grey else (3.0, 2.0, 2.0, 1.5)[av1[0] >> 2 & 3]
         else:
             is_deep = (hevc[1] | hevc[2]) & 7
             samples = (1.0, 1.5, 2.0, 3.0)[hevc[0] & 3]
-        found = max(found, (samples + has_alpha) * (2 if is_deep else 1))
-    return found or 8.0
+        most = max(most, (samples + has_alpha) * (2 if is_deep else 1))
+    return most or 8.0
 
 
 def boxes_end_early(data: bytes) -> bool:
-    """Tells if a box of the file is longer than what is there of it."""
+    """Tells if a box of the file ends behind the end of the file."""
     at = 0
     for _ in range(_MOST_BOXES):
         if at == len(data):
@@ -101,7 +101,7 @@ def boxes_end_early(data: bytes) -> bool:
                 (size,) = struct.unpack_from(">Q", data, at + 8)
         except struct.error:
             return True
-        if size < 8:  # 0 is up to the end of the file, others are damage.
+        if size < 8:  # 0 means the rest of the file; others are damage.
             return False
         at += size
     return False

@@ -1,4 +1,4 @@
-"""Opens JPEGs, tells which may be decoded scaled, and how much of one that ends early is there."""
+"""Opens JPEGs, finds those that may be decoded scaled, and counts the missing rows of cut ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 _PROGRESSIVE_FRAMES = {0xC2, 0xC6, 0xCA, 0xCE}
 
 _LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
-"""Second bytes of the JPEG markers without a length, and of a padded 0xFF, which is no marker."""
+"""Second bytes of the JPEG markers without a length, and of a padded 0xFF, a data byte."""
 
 _START_OF_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
 
@@ -34,29 +34,29 @@ _MOST_SCANS = 1_000
 """Libraries write ten at most."""
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""What ends the data of a scan: no padded 0xFF, no restart."""
+"""Marker that ends the data of a scan; excludes padded 0xFF and restarts."""
 
 _PIXELS_IN_FULL = 25_000_000
-"""Larger pictures are compared at an eighth of their size."""
+"""Larger images are compared at an eighth of their size."""
 
 
 class Jpeg(JpegImageFile):
-    """A JPEG that is not asked for its resolution, where broken EXIF would reject it."""
+    """Opens a JPEG without reading its resolution, where broken EXIF would raise."""
 
     def _read_dpi_from_exif(self) -> None:
         pass
 
 
 def can_be_scaled(data: bytes) -> bool:
-    """Reads a JPEG's header up to its first scan: True if all its frames are `_SCALED_FRAMES`."""
+    """Tells if all frames in a JPEG's header, up to its first scan, are `_SCALED_FRAMES`."""
     frames = {marker for marker, _ in _segments(data, 2)} & _FRAMES
     return bool(frames) and frames <= _SCALED_FRAMES
 
 
 def coefficients(data: bytes) -> float:
-    """Returns the bytes a pixel that are held until the last scan is read; 0 of a plain JPEG.
+    """Returns the bytes a pixel of coefficients that wait for the last scan; 0 for a plain JPEG.
 
-    They are held of a progressive file, and of one whose first scan lacks some component.
+    Progressive files, and those whose first scan lacks a component, hold them in memory.
     """
     samples, is_progressive, count = 0.0, False, 0
     for marker, at in _segments(data, 2):
@@ -74,19 +74,19 @@ def coefficients(data: bytes) -> float:
     return 2 * samples
 
 
-def _segments(data: bytes, place: int) -> Iterator[tuple[int, int]]:
-    """Marker and place of each segment of a header, up to and with the start of a scan."""
-    while 0 <= (place := data.find(b"\xff", place)) < len(data) - 3:
-        marker, length = struct.unpack_from(">BH", data, place + 1)
-        if marker == 0xFF:  # Any number of these may stand before a marker.
-            place += 1
+def _segments(data: bytes, at: int) -> Iterator[tuple[int, int]]:
+    """Yields marker and offset of each segment of a header, up to and with a start of scan."""
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 3:
+        marker, length = struct.unpack_from(">BH", data, at + 1)
+        if marker == 0xFF:  # Any number of these may precede a marker.
+            at += 1
         elif marker in _LONE_MARKERS:
-            place += 2
+            at += 2
         else:
-            yield marker, place
+            yield marker, at
             if marker == _START_OF_SCAN:
                 return
-            place += 2 + max(2, length)
+            at += 2 + max(2, length)
 
 
 def has_end(data: bytes) -> bool:
@@ -95,17 +95,17 @@ def has_end(data: bytes) -> bool:
 
 
 def with_end(data: bytes) -> bytes:
-    """Returns a JPEG that lacks its end with one."""
+    """Adds the end marker to a JPEG that lacks it."""
     return data.rstrip(b"\xff") + _END_OF_IMAGE
 
 
 def missing_share(data: bytes, limits: Limits) -> float:
-    """Returns the share of rows that are not wholly in a JPEG which lacks its end, 1 if unknown.
+    """Returns the share of rows that a cut JPEG lacks wholly or in part, 1 if unknown.
 
-    libjpeg decodes the rest of such a file as grey and does not say from where. So the file is
-    decoded with three endings: at once, and with two kinds of noise that pass for pixels. Rows
-    that are in the file are the same in all. Of scans that are not there, as in a progressive
-    file, the header tells.
+    libjpeg decodes missing rows as grey and does not report where they begin. So the file is
+    decoded with three endings: the end marker alone, and two kinds of noise that decode to pixels.
+    Complete rows are equal in all three. Missing scans, as in a progressive file, are found by
+    their headers.
 
     Raises:
         PictureError: `Timeout`.
@@ -117,7 +117,7 @@ def missing_share(data: bytes, limits: Limits) -> float:
         whole, *others = (_pixels(data + ending, limits) for ending in _endings(data))
     except (PictureError, MemoryError):
         raise
-    except Exception:  # The cut went through a header, or there is other damage.
+    except Exception:  # The cut is within a header, or the file has other damage.
         return 1.0
     different = np.zeros(len(whole), bool)
     for other in others:
@@ -126,32 +126,32 @@ def missing_share(data: bytes, limits: Limits) -> float:
 
 
 def _has_all_scans(data: bytes) -> bool:
-    """Tells if the scans that have begun are all that the picture needs.
+    """Tells if the scans up to the cut are all that the image needs.
 
-    They are if each coefficient of each component has begun to its last bit.
+    They are if each coefficient of each component has a scan for its last bit.
     """
     missing: set[tuple[int, int]] = set()
     is_framed = False
-    place = 2
+    start = 2
     for _ in range(_MOST_SCANS):
-        for marker, at in _segments(data, place):
+        for marker, at in _segments(data, start):
             if marker in _FRAMES:
                 is_framed = True
                 parts = data[at + 10 : at + 10 + 3 * data[at + 9] : 3]
                 missing |= {(part, k) for part in parts for k in range(64)}
-            place = at
-        if not (is_framed and data[place + 1] == _START_OF_SCAN):
+            start = at
+        if not (is_framed and data[start + 1] == _START_OF_SCAN):
             return False
-        parts = data[place + 5 : place + 5 + 2 * data[place + 4] : 2]
-        first, last, precision = data[place + 5 + 2 * data[place + 4] :][:3]
+        parts = data[start + 5 : start + 5 + 2 * data[start + 4] : 2]
+        first, last, precision = data[start + 5 + 2 * data[start + 4] :][:3]
         if precision & 15 == 0:
             missing -= {(part, k) for part in parts for k in range(first, last + 1)}
         if not missing:
             return True
-        place = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if not (following := _MARKER.search(data, place)):
+        start = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if not (following := _MARKER.search(data, start)):
             return False
-        place = following.start()
+        start = following.start()
     return False
 
 
@@ -161,16 +161,16 @@ def _endings(data: bytes) -> Iterator[bytes]:
     for seed in range(2):
         draw = random.Random(seed)
         noise = bytes(draw.randrange(255) for _ in range(512))
-        # Where restarts are expected, the data behind the next are skipped up to the right one.
+        # If the JPEG has restarts, the decoder skips data until the restart that it expects.
         restarts = (bytes([0xFF, 0xD0 + n % 8]) + noise for n in range(16))
         yield noise + b"".join(restarts if has_restarts else ()) + _END_OF_IMAGE
 
 
 def opened_to_compare(data: bytes, limits: Limits) -> tuple[Jpeg, tuple[int, int]]:
-    """Opens a JPEG in the size in which `missing_share` looks at it.
+    """Opens a JPEG at the size at which `missing_share` decodes it.
 
     Returns:
-        The picture, and its size before it was scaled.
+        The image, and its unscaled size.
     """
     im = Jpeg(BoundedFile(data, limits))
     im.decodermaxblock = FEED_BYTES

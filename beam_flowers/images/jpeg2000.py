@@ -1,4 +1,4 @@
-"""Opens JPEG 2000 files, and reads of their codestream what Pillow does not tell."""
+"""Opens JPEG 2000 files, and reads fields of their codestream that Pillow does not report."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from beam_flowers.errors import PictureError
 
 _START = b"\xff\x4f\xff\x51"
-"""Of a codestream: the markers SOC and SIZ."""
+"""First markers of a codestream: SOC and SIZ."""
 
 _CODING_STYLE, _STYLE_OF_COMPONENT, _START_OF_TILE = 0xFF52, 0xFF53, 0xFF90
 _END = 0xFFD9
 _LONE_MARKERS = (0xFF4F, *range(0xFF30, 0xFF40))
-"""Those without a length."""
+"""Markers without a length."""
 _MOST_LEVELS, _MOST_TILES = 32, 65_535
-"""Of the standard."""
+"""Bounds of the standard."""
 _MOST_SEGMENTS = 100_000
-"""Boxes, segments of a header or parts of tiles that are looked at."""
+"""Boxes, segments of a header or parts of tiles that are read."""
 
 _LEVELS = ("L", "LA", "RGB", "RGBA")
-"""Modes whose numbers are brightness."""
+"""Modes whose numbers are brightness, not indices of a palette."""
 
 
 class Codestream(NamedTuple):
-    """What the main header of a codestream says.
+    """Holds the main header of a codestream.
 
     Attributes:
-        width: in pixels.
-        height: likewise.
-        tile: pixels of a tile, or of the picture where that is smaller.
-        tiles: their number.
-        bits: of each component.
-        blocks: code blocks a sample, which are few unless somebody wants to fill the memory.
+        width: pixels of the image across.
+        height: pixels of the image down.
+        tile: pixels of a tile, or of a smaller image.
+        tiles: number of tiles.
+        bits: bits of each component.
+        blocks: code blocks a sample; many only in hostile files, to fill the memory.
     """
 
     width: int
@@ -49,9 +49,9 @@ class Codestream(NamedTuple):
 
 
 def codestream(data: bytes) -> Codestream | None:
-    """Reads the main header (ISO 15444-1, annex A), None where there is no sound one."""
+    """Reads the main header (ISO 15444-1, annex A); None if it is damaged."""
     try:
-        at = 0 if data.startswith(_START) else _place(data)
+        at = 0 if data.startswith(_START) else _offset(data)
         if data[at : at + 4] != _START:
             return None
         size = struct.unpack_from(">8IH", data, at + 8)
@@ -68,8 +68,8 @@ def codestream(data: bytes) -> Codestream | None:
     return Codestream(width, height, tile, across * along, bits, blocks)
 
 
-def _place(data: bytes) -> int:
-    """Returns where the codestream of a JP2 file begins."""
+def _offset(data: bytes) -> int:
+    """Returns the offset of the codestream in a JP2 file."""
     at = 0
     for _ in range(_MOST_SEGMENTS):
         size, name = struct.unpack_from(">I4s", data, at)
@@ -83,7 +83,7 @@ def _place(data: bytes) -> int:
 
 
 def _blocks(data: bytes, at: int) -> Iterator[float]:
-    """Yields the code blocks a sample by each coding style of the main header."""
+    """Yields the code blocks a sample for each coding style in the main header."""
     for _ in range(_MOST_SEGMENTS):
         marker, length = struct.unpack_from(">HH", data, at)
         if marker == _START_OF_TILE:
@@ -106,22 +106,22 @@ def _by_style(data: bytes, at: int, *, has_precincts: bool) -> float:
         halved = int(level > 0)
         across = min(width, (precinct & 15) - halved)
         down = min(height, (precinct >> 4) - halved)
-        here = share * 0.75 if level else share
-        blocks += here / 2.0 ** max(0, across + down)
-        share -= here
+        part = share * 0.75 if level else share
+        blocks += part / 2.0 ** max(0, across + down)
+        share -= part
     return blocks
 
 
 def stream_ends_early(data: bytes) -> bool:
     """Tells if the file ends before its codestream does, by the lengths of the parts of tiles."""
     try:
-        at = 0 if data.startswith(_START) else _place(data)
+        at = 0 if data.startswith(_START) else _offset(data)
         for _ in range(_MOST_SEGMENTS):
             marker, length = struct.unpack_from(">HH", data, at)
             if marker == _END:
                 return False
             if marker == _START_OF_TILE:
-                # A length of 0 says that this part is the last.
+                # A length of 0 marks the last part.
                 at += struct.unpack_from(">I", data, at + 6)[0] or len(data)
             else:
                 at += 2 if marker in _LONE_MARKERS else 2 + length
@@ -134,9 +134,9 @@ def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:
     """Opens a JPEG 2000 file by Pillow.
 
     Raises:
-        PictureError: `Undecodable`, its header and that of its codestream differ in size: what
-            is decoded is the second, and Pillow leaves black what the first has more.
-            `UnsupportedFormat`, a palette with fewer than 8 bits, which Pillow mixes up.
+        PictureError: `Undecodable` if the sizes in its header and its codestream differ: the
+            second is decoded, and Pillow leaves the rest black. `UnsupportedFormat` for a palette
+            with fewer than 8 bits, which Pillow decodes wrongly.
     """
     im = Jpeg2KImageFile(file)
     found = codestream(file.getvalue())
@@ -158,9 +158,9 @@ def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:
 
 
 def stretched(im: Image.Image, data: bytes) -> Image.Image:
-    """Returns a loaded picture with white at 255, also where it has fewer than 8 bits.
+    """Scales the brightness of a loaded image with fewer than 8 bits, so that white is 255.
 
-    Pillow only shifts them, so that the white of one bit is 128.
+    Pillow only shifts the bits, so that the white of one bit is 128.
     """
     found = codestream(data)
     depths = found.bits if found else ()

@@ -1,4 +1,4 @@
-"""Which class a path names, and when two names are one."""
+"""Reads label and split from a path, and compares the names of labels."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ SPLITS = {
     "test": "testing",
     "testing": "testing",
 }
-"""The written names of the three splits in a manifest, and how a record names them."""
+"""Splits by their names in manifests and folders; the values are those in records."""
 
 _SPLIT_FOLDERS = frozenset({"train", "val", "validation", "test"})
 
 
 def are_splits(folders: Iterable[str]) -> bool:
-    """Whether the folders of a root are splits: `train`, another one, and nothing else.
+    """Tells if the folders of a root are splits: `train`, another split, and no other folder.
 
-    Stops at the first name that is none; hidden folders do not count.
+    Stops at the first other name; hidden folders do not count.
     """
     seen = set()
     for folder in folders:
@@ -36,18 +36,17 @@ def are_splits(folders: Iterable[str]) -> bool:
 
 
 def label_and_split(relative_path: str, splits: bool) -> tuple[str | None, str | None]:
-    """The label, verbatim, and the split that a path below its root stands for.
+    """Returns the given label, verbatim, and the split of a path below its root.
 
     The label is the first folder (the rule of Keras' `image_dataset_from_directory`); deeper
-    folders belong to it. Where the root's folders are splits, it is the second one.
+    folders belong to it. If the root's folders are splits, the label is the second folder.
 
     Args:
         relative_path: path below the root, with `/`.
-        splits: what `are_splits` says about the root.
+        splits: result of `are_splits` for the root.
 
     Returns:
-        The label, or None without a folder to take it from; `training`, `validation`,
-        `testing` or None.
+        The label, or None without such a folder; `training`, `validation`, `testing` or None.
     """
     *folders, _ = relative_path.split("/")
     split = SPLITS[folders.pop(0)] if splits and folders else None
@@ -55,10 +54,10 @@ def label_and_split(relative_path: str, splits: bool) -> tuple[str | None, str |
 
 
 def parse_split(written: str) -> str | None:
-    """The split that a manifest's text names; None for an empty one.
+    """Returns the split that a manifest names; None for empty text.
 
     Raises:
-        InputError: another word.
+        InputError: any other word.
     """
     if not written:
         return None
@@ -70,15 +69,15 @@ def parse_split(written: str) -> str | None:
 
 
 def is_hidden(relative_path: str) -> bool:
-    """Whether a component of a path below its root starts with a dot."""
+    """Tells if a component of a path below its root begins with a dot."""
     return "/." in f"/{relative_path}"
 
 
 def normalize(label: str) -> str:
-    """A label's form for comparison: NFKC, casefold, and one space for whatever is no letter.
+    """Returns a label for comparison: NFKC, casefold, one space for all between letters.
 
-    Combining marks count as letters here: in Devanagari or Thai they are a word's vowels,
-    and without them different names would become one.
+    Combining marks count as letters: in Devanagari or Thai they are vowels, without which different
+    names would be equal.
     """
     text = unicodedata.normalize("NFKC", label).casefold()
     return " ".join("".join(c if _is_letter(c) else " " for c in text).split())
@@ -89,7 +88,7 @@ def _is_letter(character: str) -> bool:
 
 
 def collisions(labels: Iterable[str]) -> list[tuple[str, ...]]:
-    """Different labels with one normalised form, each group and the groups sorted."""
+    """Returns groups of different labels with one normalised form, sorted inside and out."""
     groups: defaultdict[str, set[str]] = defaultdict(set)
     for label in labels:
         groups[normalize(label)].add(label)

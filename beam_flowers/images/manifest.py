@@ -1,4 +1,4 @@
-"""Manifests: tables and lists that name pictures, read row by row."""
+"""Reads manifests and lists of images row by row."""
 
 from __future__ import annotations
 
@@ -38,43 +38,44 @@ class _Row(NamedTuple):
 
 
 def is_manifest(uri: str) -> bool:
-    """Whether a file's name says that it names pictures."""
+    """Tells if a file has the suffix of a manifest."""
     return _suffix(uri) in _READERS
 
 
 def read_manifest(uri: str, schemes: Sequence[str] | None = ()) -> Iterator[Image | Reject]:
-    """The pictures that a file names, in its order, with the sizes of those that are there.
+    """Yields the images that a manifest names, in its order, with the sizes of existing files.
 
     CSV and TSV (`uri[,label[,split]]` with a header, in which `file_name` or `path` may stand for
     `uri`, or `uri[,label]` without one), Parquet and JSON lines (the same columns), `.txt` and
     `.list` (one path a line, `#` before comments). Text is UTF-8. Relative paths start at the
-    manifest's folder. Other columns are passed over. Nothing is held but the rows of one batch.
+    manifest's folder. Other columns are ignored. One batch of rows is in memory at a time.
 
     Args:
-        uri: absolute; it becomes `Image.root`.
-        schemes: those that rows may name besides local files and the scheme of the manifest, such
-            as `s3`; None for any. Else whoever writes a list would use this machine's rights.
+        uri: absolute address; it becomes `Image.root`.
+        schemes: schemes that rows may name besides local files and the scheme of the manifest, such
+            as `s3`; None for any. The limit keeps authors of lists from using this machine's
+            rights.
 
     Raises:
-        InputError: the file cannot be read as what its name says; with the line. Or nothing that it
-            names of one scheme can be read, which is told after the last row.
+        InputError: a line does not fit the format of the file's suffix. Or no file of one scheme
+            can be read, which is raised after the last row.
         UnreachableError: a server does not answer.
     """
     return _located(_READERS[_suffix(uri)](uri), uri, schemes)
 
 
 def read_paths(path: str, schemes: Sequence[str] | None = ()) -> Iterator[Image | Reject]:
-    """The files that a list names: one path a line, or with a NUL behind each as `find -print0`.
+    """Yields the files of a list: one path a line, or each ended by NUL as in `find -print0`.
 
-    Paths are taken as they are, bytes that are not UTF-8 as well, relative ones from the working
+    Paths are literal and may hold bytes that are not UTF-8. Relative ones start at the working
     folder, which becomes `Image.root`. They have no labels.
 
     Args:
-        path: of the list.
-        schemes: see `read_manifest`.
+        path: address of the list.
+        schemes: schemes that paths may name; see `read_manifest`.
 
     Raises:
-        InputError: the list cannot be read, or nothing that it names of one scheme.
+        InputError: the list cannot be read, or no file of one scheme.
         UnreachableError: a server does not answer.
     """
     root = files.absolute(".")
@@ -101,10 +102,10 @@ def _paths(path: str, root: str) -> Iterator[_Row]:
 
 
 def _split(source: BinaryIO, mark: bytes) -> Iterator[bytes]:
-    """The pieces of a file between marks, without the file in memory.
+    """Yields the pieces of a file between marks, without the file in memory.
 
     Raises:
-        InputError: one is longer than any line may be.
+        InputError: a piece is longer than any line may be.
     """
     if mark == b"\n":
         yield from (line.rstrip(b"\r\n") for line in _short_lines(source))
@@ -142,7 +143,7 @@ def _located(
     tried: Counter[str] = Counter()
     failed: dict[str, tuple[str, int]] = {}
     with ThreadPoolExecutor(_THREADS) as pool:
-        # Asking an object store for a size takes long, but little of this machine.
+        # A request for a size takes an object store long, and this machine hardly any time.
         while batch := list(itertools.islice(rows, _THREADS * _ROWS_A_TASK)):
             tasks = [batch[i : i + _ROWS_A_TASK] for i in range(0, len(batch), _ROWS_A_TASK)]
             locate = partial(_locate_all, manifest=uri, allowed=allowed)
@@ -155,8 +156,8 @@ def _located(
                 yield located.found
 
     for name, (reason, count) in failed.items():
-        # One row costs itself. All of them are no fault of theirs: a library, a right or a
-        # setting is missing.
+        # A single failure is a reject. If all rows of a scheme fail, the rows are not to blame: a
+        # library, a right or a setting is missing.
         if name and count == tried[name]:
             raise InputError(
                 f"{uri!r}: no file that it names by {name}:// can be read ({count:,} rows); the "
@@ -169,7 +170,7 @@ def _suffix(uri: str) -> str:
 
 
 class _Located(NamedTuple):
-    """What a row names; the scheme by which it was looked for, and why that failed."""
+    """Holds the record of a row, the scheme of its address if looked up, and why that failed."""
 
     found: Image | Reject
     tried: str = ""
@@ -188,7 +189,7 @@ def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> _Locate
         return _reject(image, "BadName", "the name is not valid UTF-8")
     if not _is_absolute(row.uri) and ".." in row.uri.split("/"):
         return _reject(image, "UnsafePath", "a relative path that leaves its folder by ..")
-    # Of a member, the scheme of its container.
+    # For a member of an archive the scheme of the archive.
     other = re.sub(rf"^(?:(?:{'|'.join(KINDS)})(?:\+|$))+", "", scheme(address))
     if allowed is not None and other not in allowed:
         return _reject(
@@ -198,21 +199,21 @@ def _locate(row: _Row, manifest: str, allowed: frozenset[str] | None) -> _Locate
             f"--manifest-schemes {other} allows others, if you trust who wrote it",
         )
     try:
-        found = files.stat(address)
+        status = files.stat(address)
     except (FileNotFoundError, NotADirectoryError):
         return _reject(image, "NotFound", "there is no such file", other)
-    except OSError as error:  # It is there, and reading it will say what is wrong.
+    except OSError as error:  # The file exists, and reading it will report the error.
         return _Located(image, other, f"{address!r}: {error.strerror or error}")
     except UnreachableError:
         raise
     except BeamFlowersError as error:
         unknown = _reject(image, "UnknownAddress", f"nothing here reads it: {error}", other)
         return unknown._replace(reason=str(error))
-    except ValueError as error:  # The address itself makes no sense.
+    except ValueError as error:  # The address itself is malformed.
         return _reject(image, "UnknownAddress", f"nothing here reads it: {error}")
-    if found.kind != "file":
-        return _reject(image, "NotARegularFile", f"this is no file ({found.kind})", other)
-    return _Located(image._replace(bytes=found.bytes, modified=found.modified), other)
+    if status.kind != "file":
+        return _reject(image, "NotARegularFile", f"this is no file ({status.kind})", other)
+    return _Located(image._replace(bytes=status.bytes, modified=status.modified), other)
 
 
 def _reject(image: Image, error_class: str, message: str, tried: str = "") -> _Located:
@@ -248,7 +249,7 @@ def _read_delimited(uri: str, delimiter: str) -> Iterator[_Row]:
                     f"{len(cells)} columns where {len(header)} were expected; "
                     "put names with a comma between quotes"
                 )
-            # Tables of ours are known by it; in a list of others' a `'` is part of the name.
+            # Our own tables have this column and guard cells; elsewhere a `'` is part of the name.
             if is_header and "sha256" in header:
                 cells = [unguarded(cell) for cell in cells]
             yield _row(dict(zip(header, cells, strict=False)))
@@ -259,11 +260,11 @@ def _read_delimited(uri: str, delimiter: str) -> Iterator[_Row]:
 
 
 class _PlacedError(InputError):
-    """Says what is wrong with a line, and where that is."""
+    """Reports an error that already names its line."""
 
 
 class _Counted:
-    """Lines of one row of CSV, which may go on over any number of them between quotes."""
+    """Bounds the length of a CSV row, which may span any number of lines between quotes."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
@@ -280,7 +281,7 @@ class _Counted:
 
 
 def _header(first: list[str]) -> tuple[list[str], bool]:
-    """The columns' names, and whether the first row holds them."""
+    """Returns the columns' names, and True if the first row holds them."""
     names = [cell.strip().lower() for cell in first]
     if any(name in _URI_COLUMNS for name in names):
         return names, True
@@ -293,14 +294,6 @@ def _header(first: list[str]) -> tuple[list[str], bool]:
             f"{len(first)} columns without a header; write uri[,label], or a header with 'uri'"
         )
     return ["uri", "label"], False
-
-
-def _read_csv(uri: str) -> Iterator[_Row]:
-    return _read_delimited(uri, ",")
-
-
-def _read_tsv(uri: str) -> Iterator[_Row]:
-    return _read_delimited(uri, "\t")
 
 
 def _read_json_lines(uri: str) -> Iterator[_Row]:
@@ -341,8 +334,8 @@ def _read_list(uri: str) -> Iterator[_Row]:
 
 
 _READERS: dict[str, Callable[[str], Iterator[_Row]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
+    ".csv": partial(_read_delimited, delimiter=","),
+    ".tsv": partial(_read_delimited, delimiter="\t"),
     ".parquet": _read_parquet,
     ".jsonl": _read_json_lines,
     ".ndjson": _read_json_lines,

@@ -1,19 +1,19 @@
-"""Limits of lists and manifests: what is above them is no list of images."""
+"""Holds limits of lists and manifests; no real list of images exceeds them."""
 
 from __future__ import annotations
 
 from beam_flowers.errors import InputError
 
 MOST_CHARACTERS = 8192
-"""Of a name or a label. Linux takes paths of 4,096 bytes, S3 keys of 1,024, servers addresses of
-some 8,000. A thousand rows are in memory at a time."""
+"""Characters of a name or a label. Linux takes paths of 4,096 bytes, S3 keys of 1,024, servers
+addresses of some 8,000. A thousand rows are in memory at a time."""
 
 MOST_LINE_BYTES = 1 << 20
-"""Of a line, with all its columns; of CSV, of a row that goes on over several lines."""
+"""Bytes of a line with all its columns, or of a CSV row over several lines."""
 
 
 def too_long(what: str, text: str) -> str:
-    """What is wrong with a text of more than `MOST_CHARACTERS`."""
+    """Returns the error about a text of more than `MOST_CHARACTERS`."""
     return (
         f"{what} of {len(text):,} characters, more than {MOST_CHARACTERS:,}; no image is named so: "
         "delete that row"
@@ -21,12 +21,12 @@ def too_long(what: str, text: str) -> str:
 
 
 _SMALL, _ROWS_A_BYTE = 1_000_000, 10
-"""Rows that any Parquet file may have, and how many more for each of its bytes. Names that differ
-take a third of a byte each at the very least."""
+"""Rows that any Parquet file may have, and further rows for each of its bytes. Different names take
+at least a third of a byte each."""
 
 
 def require_plausible(rows: int, size: int) -> None:
-    """Raises InputError if a Parquet file of `size` bytes has more rows than names fit into it."""
+    """Raises InputError if a Parquet file of `size` bytes has more rows than it can hold names."""
     if rows > _SMALL + _ROWS_A_BYTE * size:
         raise InputError(
             f"it has {rows:,} rows or more in {size:,} bytes, so that nearly all name the same "

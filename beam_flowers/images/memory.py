@@ -1,4 +1,4 @@
-"""Estimates the memory that decoding a picture takes."""
+"""Estimates the memory that decoding an image takes."""
 
 from __future__ import annotations
 
@@ -28,33 +28,33 @@ _PNG_ANIMATED = 4.5
 _WEBP = 17.5
 _BMP, _BMP_BIT_FIELDS = 5.5, 12.5
 _MODES = {"1": 2.2, "L": 2.2, "RGB": 4.4, "P": 9.5, "I": 13.5, "F": 13.5, "I;16": 13.5}
-"""By Pillow's mode, of the formats that are opened first. All others are four bytes twice."""
+"""By Pillow's mode, for formats that are sized after opening. Other modes take four bytes twice."""
 _OTHER_MODES = 8.7
 _GIF = 10.5
 _MADE_OF_PLANES = {"L": 2.7, "RGB": 7.8}
-"""AVIF and HEIC, beside the planes that they consist of. With alpha, or deep grey:"""
+"""Of AVIF and HEIC, besides their planes. With alpha, or deep grey:"""
 _OTHERS_OF_PLANES = 12.5
 _LIBHEIF = 1.0
 _JPEG2000_SAMPLE = 4.3
-"""Of a tile, beside the bytes that it is copied to."""
+"""Of a tile, besides the bytes of its copy."""
 _BLOCK, _TILE, _TILE_COMPONENT = 700, 6_000, 1_200
-"""Of JPEG 2000, for each code block of a tile, each tile, and each component of each tile."""
+"""Bytes of JPEG 2000 for each code block of a tile, each tile, and each component of a tile."""
 _PPM_IN_PYTHON = 16.0
-"""Plain numbers and odd maxima, which Pillow decodes itself."""
+"""Of plain numbers and odd maxima, which Pillow decodes in Python."""
 _TIFF_COPIES = 4.2
-"""Turned upright, or checked for rows that a fax lacks."""
+"""Of a copy that is turned upright, or checked for missing rows of a fax."""
 _STRIP = 300
-"""For each strip or tile of a TIFF."""
+"""Bytes for each strip or tile of a TIFF."""
 _JPEG_ENDINGS = 18.0
-"""Of three pictures that are compared, see `jpeg.missing_share`."""
+"""Of the three images that `jpeg.missing_share` compares."""
 
 
 class Declared(NamedTuple):
-    """What the header of a file says.
+    """Holds the size in a file's header and the memory that it implies.
 
     Attributes:
-        width: in pixels.
-        height: in pixels.
+        width: pixels of the image across.
+        height: pixels of the image down.
         needed: bytes that decoding takes.
     """
 
@@ -64,9 +64,9 @@ class Declared(NamedTuple):
 
 
 def declared(data: bytes, format_: str) -> Declared | None:
-    """Reads the header of a format of which opening alone takes memory: PNG, WebP and BMP.
+    """Reads the header of a format that takes memory when it is opened: PNG, WebP and BMP.
 
-    None of other formats, and of headers that these formats do not have.
+    Returns None for other formats and for damaged headers.
     """
     try:
         read = {"PNG": _png, "WEBP": _webp, "BMP": _bmp}[format_]
@@ -79,18 +79,18 @@ def declared(data: bytes, format_: str) -> Declared | None:
 def _png(data: bytes) -> tuple[int, int, float]:
     width, height, depth, colours = struct.unpack_from(">IIBB", data, 16)
     each = _PNG_GREY_16 if (depth, colours) == (16, 0) else _PNG[colours]
-    # Anywhere, as Pillow takes them anywhere; in other chunks these letters stand by chance.
+    # Pillow accepts these chunks anywhere; a chance hit in other data only raises the estimate.
     each += _PNG_TRANSPARENT * (b"tRNS" in data) + _PNG_ANIMATED * (b"acTL" in data)
     return width, height, each
 
 
 def _webp(data: bytes) -> tuple[int, int, float]:
-    kind = data[12:16]
-    if kind == b"VP8X":
+    chunk = data[12:16]
+    if chunk == b"VP8X":
         head = data[24:30].ljust(6, b"\0")
         width = int.from_bytes(head[:3], "little") + 1
         return width, int.from_bytes(head[3:], "little") + 1, _WEBP
-    if kind == b"VP8L":
+    if chunk == b"VP8L":
         (bits,) = struct.unpack_from("<I", data, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, _WEBP
     width, height = struct.unpack_from("<HH", data, 26)
@@ -108,20 +108,21 @@ def _bmp(data: bytes) -> tuple[int, int, float]:
 
 
 def needed_to_resize(recipe: PixelRecipe, width: int, height: int) -> int:
-    """Estimates the bytes of a picture that is as wide as the target and still as high as it was.
+    """Estimates the bytes of an image with the target's width and its own height.
 
-    Pillow resizes one direction after the other. The rest is for what does not grow with pixels.
+    Pillow resizes one direction after the other. A constant covers memory that does not grow with
+    pixels.
     """
     return 8 * max(recipe.width, recipe.height) * max(width, height) + 2**20
 
 
 def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
-    """Estimates the bytes that it takes to load, convert and resize a picture.
+    """Estimates the bytes that it takes to load, convert and resize an image.
 
     Args:
-        im: opened, and scaled if it is to be decoded scaled.
+        im: the opened image, already set to its scale.
         data: the whole file.
-        size: its width and height before it was scaled.
+        size: its unscaled width and height.
     """
     pixels = im.width * im.height
     each = _MODES.get(im.mode, _OTHER_MODES)
@@ -130,7 +131,7 @@ def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
     elif im.format == "PPM" and im.tile and im.tile[0][0] != "raw":
         each = max(each, _PPM_IN_PYTHON)
     elif isinstance(im, Jpeg):
-        # The coefficients are those of the whole picture, however small it is made of them.
+        # The coefficients are those of the whole image, even if it is decoded scaled.
         return int(pixels * each + size[0] * size[1] * coefficients(data))
     elif im.format in ("AVIF", "HEIF"):
         made = _MADE_OF_PLANES.get(im.mode, _OTHERS_OF_PLANES) + _LIBHEIF * (im.format == "HEIF")
@@ -143,19 +144,19 @@ def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
 
 
 def _tile_bytes(data: bytes) -> int:
-    """Bytes of a tile of JPEG 2000, and what is held of all."""
-    found = codestream(data)
-    if not found:
+    """Estimates the bytes of one JPEG 2000 tile, and of the structures of all tiles."""
+    header = codestream(data)
+    if not header:
         return 0
     sample = sum(
-        _JPEG2000_SAMPLE + (depth + 7) // 8 + _BLOCK * found.blocks for depth in found.bits
+        _JPEG2000_SAMPLE + (depth + 7) // 8 + _BLOCK * header.blocks for depth in header.bits
     )
-    each = _TILE + _TILE_COMPONENT * len(found.bits)
-    return int(found.tile * sample) + found.tiles * each
+    each = _TILE + _TILE_COMPONENT * len(header.bits)
+    return int(header.tile * sample) + header.tiles * each
 
 
 def _strip_bytes(im: TiffImageFile) -> int:
-    """Bytes of a strip or tile, which libtiff decodes as one."""
+    """Returns the bytes of a strip or tile, which libtiff decodes at once."""
     tags = im.tag_v2
     width, length = im.size
     across = tags.get(322) or width  # Of a tile.
@@ -166,5 +167,5 @@ def _strip_bytes(im: TiffImageFile) -> int:
 
 
 def needed_to_compare(im: Jpeg, data: bytes, size: tuple[int, int]) -> int:
-    """Estimates the bytes that `jpeg.missing_share` takes; see `needed_by`."""
+    """Estimates the bytes that `jpeg.missing_share` takes; arguments as in `needed_by`."""
     return int(im.width * im.height * _JPEG_ENDINGS + size[0] * size[1] * coefficients(data))

@@ -1,4 +1,4 @@
-"""Lets only so much memory be taken by pictures that are decoded at a time."""
+"""Bounds the memory of images that are decoded at the same time."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from pathlib import Path
 from beam_flowers.errors import PictureError
 
 _WHOLE = 1 << 40
-"""More than any machine has, less than the value of cgroup v1 for no limit."""
-
+"""Bytes above any machine's memory, and below the value of cgroup v1 for no limit."""
 
 _SPARE = 2**26
-"""For stacks of threads, of which most is never touched, and what does not grow with pixels."""
+"""Bytes for stacks of threads, mostly untouched, and for memory that does not grow with pixels."""
 
 
 class Gate:
-    """Lets pictures be decoded side by side as long as they stay within a budget together.
+    """Lets threads decode images side by side within a common budget of memory.
 
     Attributes:
         limit: bytes that the process may use at most.
-        budget: a quarter of them, for all pictures that are decoded at a time. A picture that
-            needs more waits until it is the only one.
-        most: half of them, for that one.
-        free: bytes of a picture that a decoder process takes without asking.
+        budget: bytes for all images that are decoded at a time, a quarter of the limit. An image
+            that needs more waits until it is the only one.
+        most: bytes for that one, half of the limit.
+        free: bytes that a decoder process may take for an image without asking.
 
     Args:
-        limit: see above.
-        processes: number of decoder processes that ask this one. Half of the budget is theirs in
-            equal shares, so that small pictures, which are nearly all, cost no question.
+        limit: bytes that the process may use at most.
+        processes: number of decoder processes that ask this one. They get half of the budget in
+            equal shares, so that small images, nearly all, need no request.
     """
 
     def __init__(self, limit: int, processes: int = 0) -> None:
@@ -46,15 +45,15 @@ class Gate:
 
     @contextlib.contextmanager
     def hold(self, needed: int, what: str) -> Iterator[None]:
-        """Takes that many bytes of the budget, waiting for them if need be.
+        """Takes `needed` bytes of the budget, and waits for them if need be.
 
-        No thread that holds some may ask for more: two of them could wait for each other.
+        A thread that holds bytes must not ask for more: two such threads could block each other.
 
         Raises:
-            PictureError: `TooMuchMemory`, `what` needs more than `most`.
+            PictureError: `TooMuchMemory` if `what` needs more than `most`.
         """
         _require_possible(needed, what, self.limit)
-        # Who waits for room has the turn. So a large picture is not overtaken for ever.
+        # The waiting thread keeps the turn, so that small images cannot overtake it for ever.
         with self._turn, self._changed:
             while self._used and self._used + needed > self.budget:
                 self._changed.wait()
@@ -67,17 +66,17 @@ class Gate:
                 self._changed.notify_all()
 
     def bounded(self, needed: int, what: str) -> contextlib.AbstractContextManager[None]:
-        """Does nothing: other threads of this process would be held to the bound, too."""
+        """Does nothing: the bound would also apply to other threads of this process."""
         return contextlib.nullcontext()
 
 
 class AskingGate:
-    """Asks another process for the memory of large pictures, which it shares out among several.
+    """Asks the parent process for the memory of large images, which it shares among decoders.
 
     Args:
-        limit: bytes that all of them may use at most.
-        free: bytes of a picture that is decoded without a question.
-        ask: returns once that many bytes are granted. They are given back with the next answer.
+        limit: bytes that all decoder processes may use at most.
+        free: bytes that an image may take without asking.
+        ask: returns once that many bytes are granted. The next answer gives them back.
     """
 
     def __init__(self, limit: int, free: int, ask: Callable[[int], None]) -> None:
@@ -85,7 +84,7 @@ class AskingGate:
 
     @contextlib.contextmanager
     def hold(self, needed: int, what: str) -> Iterator[None]:
-        """Takes that many bytes; see `Gate.hold`."""
+        """Takes `needed` bytes; see `Gate.hold`."""
         _require_possible(needed, what, self._limit)
         if needed > self._free:
             self._ask(needed)
@@ -93,11 +92,10 @@ class AskingGate:
 
     @contextlib.contextmanager
     def bounded(self, needed: int, what: str) -> Iterator[None]:
-        """Has the system refuse this process much more memory than that, where it is Linux.
+        """Limits this process to little more memory than `needed`, on Linux only.
 
         Raises:
-            PictureError: `TooMuchMemory`. Libraries of C that are refused memory also report
-                damage instead, or abort.
+            PictureError: `TooMuchMemory`. C libraries may also report damage, or abort.
         """
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[5])
@@ -145,7 +143,7 @@ def _local_gate() -> Gate:
 
 
 def set_gate(asking: AskingGate) -> None:
-    """Makes this process ask another one."""
+    """Makes this process ask its parent for memory."""
     _own[:] = [asking]
 
 
@@ -153,30 +151,30 @@ def memory_limit(root: str = "/") -> int:
     """Returns the bytes that this process may use: its cgroup's limit, or the machine's memory.
 
     Args:
-        root: where `proc` and `sys` lie.
+        root: folder of `proc` and `sys`, for tests.
     """
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     cgroups = Path(root, "sys/fs/cgroup")
     try:
         lines = Path(root, "proc/self/cgroup").read_text().splitlines()
-    except OSError:  # No Linux.
+    except OSError:  # The system is not Linux.
         lines = []
     for line in lines:
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers in ("", "memory"):
             folder = cgroups if not controllers else cgroups / "memory"
             name = "memory.limit_in_bytes" if controllers else "memory.max"
-            # In a container the path may be the host's, which is not there.
+            # In a container the path may be that of the host, which does not exist.
             inner = folder / path.strip("/")
-            for place in (inner, *inner.parents):
-                limits += _number(place / name)
-                if place == folder:
+            for level in (inner, *inner.parents):
+                limits += _number(level / name)
+                if level == folder:
                     break
     return min(limit for limit in limits if 0 < limit < _WHOLE)
 
 
 def _number(path: Path) -> list[int]:
-    """The number in a file, if it is there and has one; `max` is none."""
+    """Reads the number in a file; empty if the file is missing or holds another text, as `max`."""
     try:
         return [int(path.read_text())]
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Pillow's many pixel modes -> RGB, by the table in `decode.py`."""
+"""Converts Pillow's pixel modes to RGB, by the table in `decode.py`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 
 def plain(im: Image.Image) -> Image.Image:
-    """The picture in a mode that may be resized: L, LA, RGB or RGBA."""
+    """Converts an image to a mode that can be resized: L, LA, RGB or RGBA."""
     if im.mode == "F" or im.mode.startswith("I"):
         return _eight_bit(im)
     if im.mode in ("LA", "RGBA"):
@@ -23,7 +23,7 @@ def plain(im: Image.Image) -> Image.Image:
 
 
 def _eight_bit(im: Image.Image) -> Image.Image:
-    """Greys of more than 8 bits scaled; Pillow's own conversion would clip them at 255."""
+    """Scales greys of more than 8 bits; Pillow's own conversion would clip them at 255."""
     values: Any = np.array(im, np.float32)
     np.nan_to_num(values, copy=False)
     if im.mode == "F":
@@ -42,10 +42,10 @@ def _bits(im: Image.Image) -> int:
 
 
 def over_white(im: Image.Image) -> Image.Image:
-    """RGB of a picture in one of the modes that `plain` gives.
+    """Composites an image from `plain` over white, as RGB.
 
-    Meant for after the resize, which weighs colours by their alpha: the result is that of
-    compositing first, at a fraction of the memory.
+    The resize comes first and weighs colours by their alpha: the result equals compositing first,
+    at a fraction of the memory.
     """
     if im.mode not in ("LA", "RGBA"):
         return im.convert("RGB")

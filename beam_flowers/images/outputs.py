@@ -1,8 +1,8 @@
-"""Checks outputs before anything is written, by one rule for every output of every command.
+"""Checks outputs before the first write, by one rule for every output of every command.
 
-What a command reads is never replaced. A file that is there is replaced where it is one of ours,
-which it says itself; anything else is replaced only with `--overwrite`. Into a folder that holds
-other things only our own names are written, and only with that flag. Nothing else is deleted.
+Inputs are never replaced. An existing file is replaced if it carries our mark, and any other file
+only with `--overwrite`. A folder with other content gets only our own file names, and only with
+that flag. No other file is deleted.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from beam_flowers.images.find import FILES_FROM, find_images
 from beam_flowers.records import Image, Reject
 
 HEAD = 64 * 1024
-"""Bytes at the beginning of a file that are looked at for a mark of ours."""
+"""Bytes at the beginning of a file in which our mark is searched."""
 
 IsOurs = Callable[[str], bool]
-"""Tells by a bounded look at a file or a folder that is there; may raise what it likes."""
+"""Tells if an existing file or folder carries our mark, by a bounded read; may raise any error."""
 
 
 @dataclass(frozen=True)
 class Writing:
-    """The terms on which a command writes.
+    """Holds the flag and the inputs that decide what a command may overwrite.
 
     Attributes:
-        overwrite: replace what is not ours; the flag `--overwrite`.
-        inputs: files and folders that the command reads. Jobs add those that they name.
+        overwrite: the flag `--overwrite`, which allows to replace foreign files.
+        inputs: files and folders that the command reads. Jobs add their own.
         images: sources of `find_images` that the command reads.
     """
 
@@ -40,23 +40,23 @@ class Writing:
     images: tuple[str, ...] = ()
 
     def reading(self, *inputs: str | None) -> Writing:
-        """The same, with further inputs; None is left out."""
+        """Returns a copy with further inputs; ignores None."""
         return replace(self, inputs=(*self.inputs, *(path for path in inputs if path)))
 
     def listing(self, images: Iterable[str]) -> Writing:
-        """The same, with further sources of images."""
+        """Returns a copy with further sources of images."""
         return replace(self, images=(*self.images, *images))
 
     def check_file(self, output: str, what: str, is_ours: IsOurs | None = None) -> None:
         """Checks that a file may be written.
 
         Args:
-            output: its path.
-            what: is written, "a report".
-            is_ours: recognises an older one; None where the kind carries no mark.
+            output: path of the file.
+            what: noun for the output in messages, "a report".
+            is_ours: recognises an older output; None for formats without a mark.
 
         Raises:
-            OutputError: something is there that must stay.
+            OutputError: an existing file must stay.
         """
         uri = files.absolute(output)
         if not _is_there(uri):
@@ -73,7 +73,7 @@ class Writing:
                     f"{output!r} is a device or a pipe; {what} is written to a file only, also "
                     "with --overwrite: name one"
                 )
-            # In an empty file there is nothing to lose, and a reject table may be one.
+            # An empty file loses nothing, and an empty reject table has no mark.
             if not status.bytes or (is_ours and recognised(is_ours, uri)):
                 return
         if not self.overwrite:
@@ -89,18 +89,17 @@ class Writing:
         """Checks that files may be written into a folder.
 
         Args:
-            output: its path.
-            what: the folder becomes, "a model".
-            is_own: tells the names that are written there; hidden names never count.
-            is_ours: recognises a folder in which all names are such; None where none can be,
-                and even an empty folder must not be there.
+            output: path of the folder.
+            what: noun for the output in messages, "a model".
+            is_own: tells if a name in the folder is one that we write; hidden names never count.
+            is_ours: recognises an older output in a folder with only such names; None for formats
+                without a mark, which even an empty folder must not precede.
 
         Returns:
-            True if the folder is new, empty or all ours; False if `--overwrite` is needed, and
-            given.
+            True if the folder is new, empty or all ours; False if `--overwrite` is needed and set.
 
         Raises:
-            OutputError: something is there that must stay.
+            OutputError: an existing file or folder must stay.
         """
         uri = files.absolute(output)
         if not _is_there(uri):
@@ -127,7 +126,7 @@ class Writing:
         return False
 
     def refuse_input(self, uri: str) -> None:
-        """Raises OutputError if a path is one that the command was told to read."""
+        """Raises OutputError if a path is an input of the command."""
         for source in (*self.inputs, *self.images):
             if _is_same(uri, path := files.absolute(source.removeprefix(FILES_FROM))):
                 raise OutputError(
@@ -136,7 +135,7 @@ class Writing:
                 )
 
     def refuse_listed(self, *uris: str) -> None:
-        """Raises OutputError if a path lies in an input, or if an input lists it."""
+        """Raises OutputError if a path is inside an input folder, or if an input lists it."""
         for source in (*self.inputs, *self.images):
             folder = files.absolute(source.removeprefix(FILES_FROM))
             for uri in uris if files.is_folder(folder) else ():
@@ -155,26 +154,26 @@ class Writing:
 
 
 def require_ending(output: str, endings: Sequence[str], what: str) -> None:
-    """Raises OutputError unless a file's name has one of the endings that a command writes."""
+    """Raises OutputError unless a file's name has one of the allowed endings."""
     if not output.lower().endswith(tuple(endings)):
         raise OutputError(f"the name of {what} ends in {' or '.join(endings)}, {output!r} does not")
 
 
 def recognised(is_ours: IsOurs, uri: str) -> bool:
-    """True if what is there is ours; what is damaged, or cannot be read, is not."""
+    """Tells if a file or folder carries our mark; False if it is damaged or cannot be read."""
     try:
         return is_ours(uri)
-    # The libraries that look at strange bytes raise whatever they like.
+    # Parsers raise any class for foreign bytes.
     except Exception:
         return False
 
 
 def check_target(output: str, what: str, writing: Writing, is_folder: bool = True) -> str:
-    """The absolute path of an output that carries no mark, so that it replaces nothing by itself.
+    """Returns the absolute path of an output without a mark, which replaces only by `--overwrite`.
 
     Raises:
-        OutputError: something is there that must stay.
-        InputError: it lies elsewhere than on this machine.
+        OutputError: an existing file or folder must stay.
+        InputError: the output is not on this machine.
     """
     target = files.absolute(output)
     if not files.is_local(target):
@@ -188,10 +187,10 @@ def check_target(output: str, what: str, writing: Writing, is_folder: bool = Tru
 
 @contextmanager
 def placing(target: str) -> Iterator[str]:
-    """A path in a new folder beside `target`, of the same name.
+    """Yields a path of the same name in a new folder beside `target`.
 
-    What is made there, and files whose names only go on further, are moved to their places if all
-    goes well; the folder goes in any case.
+    On success it moves the output, and files whose names begin with that name, beside `target`. It
+    removes the folder in any case.
     """
     parent, name = os.path.split(target)
     os.makedirs(parent, exist_ok=True)
@@ -203,7 +202,7 @@ def placing(target: str) -> Iterator[str]:
 
 
 def _install(made: str, target: str) -> None:
-    """Moves a file or folder over what may be there; other names in a folder there stay."""
+    """Moves a file or folder over an older one; keeps other names in an existing folder."""
     if not (os.path.isdir(made) and os.path.isdir(target)):
         os.replace(made, target)
         return
@@ -212,18 +211,18 @@ def _install(made: str, target: str) -> None:
 
 
 def _is_there(uri: str) -> bool:
-    # A link that leads nowhere is there, too: a rename would replace it.
+    # A dangling link also counts: a rename would replace it.
     return os.path.lexists(uri) if files.is_local(uri) else files.exists(uri)
 
 
 def _is_same(uri: str, other: str) -> bool:
-    """True for two names of one file, links of both kinds included."""
+    """Tells if two names are one file, by links of both kinds too."""
     if uri == other:
         return True
     if files.is_member(other) or not (files.is_local(uri) and files.is_local(other)):
         return False
     try:
-        # Some network mounts give a file another inode at each look, but no other path.
+        # Some network mounts change the inode of a file at each look, but not its path.
         return files.resolve(uri) == files.resolve(other) or os.path.samefile(uri, other)
     except OSError:
         return False
@@ -232,14 +231,14 @@ def _is_same(uri: str, other: str) -> bool:
 def _is_below(uri: str, folder: str) -> bool:
     if not (files.is_local(uri) and files.is_local(folder)):
         return uri.startswith(files.join(folder, ""))
-    # A link lies where it is and where it leads to.
+    # Both the place of a link and its target count.
     name = files.join(files.resolve(files.parent(uri)), uri.rpartition("/")[2])
     within = files.join(files.resolve(folder), "")
     return name.startswith(within) or files.resolve(uri).startswith(within)
 
 
 def _listed(images: Sequence[str]) -> Iterator[str]:
-    # Rows of other schemes come as rejects, with their names, and are not looked at.
+    # Rows of other schemes come as rejects with their names, without a request to a server.
     for found in find_images(images):
         if isinstance(found, Image):
             yield found.uri

@@ -1,8 +1,7 @@
 """Reads the rows of a Parquet file for another process, which outlives a crash and a bomb.
 
-`parquet_rows` starts it, and has the form of what it says. 500 bytes of Parquet may stand for
-gigabytes of text, and a schema of 20,000 levels ends whoever opens it. Here both end a process that
-has nothing else in hand.
+`parquet_rows` starts it and defines its messages. 500 bytes of Parquet may stand for gigabytes of
+text, and a schema of 20,000 levels crashes its reader. Here both end only this process.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from beam_flowers.images.parquet_rows import ASK, COUNT, END, FAILED, HEADER, RO
 _ROWS_AT_A_TIME = 256
 _BLOCK = 1 << 18
 _SECONDS = 120
-"""Of CPU time for one batch of rows; those of a sound file take milliseconds."""
+"""CPU time for one batch of rows, which takes milliseconds in a sound file."""
 
 
 def main(size: int, memory: int, addresses: Sequence[str], others: Sequence[str]) -> None:
-    """Writes the rows of a file, whose bytes it asks for.
+    """Writes the rows of a file to standard output, and asks for its bytes there.
 
     Args:
-        size: of the file.
-        memory: bytes that reading it may take.
-        addresses: names of columns, of which the file has one at least.
-        others: names of more columns.
+        size: bytes of the file.
+        memory: bytes of memory that reading it may take.
+        addresses: names of columns, at least one of which the file must have.
+        others: names of optional columns.
     """
-    # Ctrl-C goes to all processes of a terminal. The one that asks decides what it means.
+    # Ctrl-C goes to all processes of a terminal; the asking process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     answers = os.fdopen(os.dup(1), "wb")
-    # What libraries of C print would be taken for a message.
+    # Output of C libraries would be read as a message.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -56,7 +55,7 @@ def main(size: int, memory: int, addresses: Sequence[str], others: Sequence[str]
             _send(answers, END, None)
         except InputError as error:
             _send(answers, FAILED, str(error))
-        except MemoryError:  # Before the next: Arrow's is of both kinds.
+        except MemoryError:  # Before the next clause: Arrow's error is of both classes.
             _send(
                 answers,
                 FAILED,
@@ -64,20 +63,20 @@ def main(size: int, memory: int, addresses: Sequence[str], others: Sequence[str]
                 "megabytes or of a page that is unpacked as a whole; write it anew in smaller row "
                 "groups, or as CSV or JSON lines",
             )
-        # Arrow raises whatever it likes for strange bytes, and nothing else is done here.
+        # Arrow raises any class for damaged bytes, and this process does nothing else.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             _send(answers, FAILED, f"it cannot be read as Parquet: {reason[:300]}")
 
 
-def _send(answers: BinaryIO, kind: bytes, content: Any) -> None:
+def _send(answers: BinaryIO, message: bytes, content: Any) -> None:
     text = json.dumps(content).encode()
-    answers.write(HEADER.pack(kind, len(text), 0) + text)
+    answers.write(HEADER.pack(message, len(text), 0) + text)
     answers.flush()
 
 
 class _Asked(io.RawIOBase):
-    """A file whose bytes come from the process that asked for its rows."""
+    """Reads a file by asking the parent process for its bytes."""
 
     def __init__(self, answers: BinaryIO, size: int) -> None:
         self._answers, self._size, self._position = answers, size, 0
@@ -103,7 +102,7 @@ class _Asked(io.RawIOBase):
         self._answers.write(HEADER.pack(ASK, self._position, wanted))
         self._answers.flush()
         head = sys.stdin.buffer.read(COUNT.size)
-        if len(head) < COUNT.size:  # Who asked is gone.
+        if len(head) < COUNT.size:  # The parent process has ended.
             sys.exit()
         data = sys.stdin.buffer.read(COUNT.unpack(head)[0])
         buffer[: len(data)] = data
@@ -116,7 +115,7 @@ def _batches(
 ) -> Iterator[dict[str, list[Any]]]:
     _limit_seconds()
     seen = 0
-    # With a buffer, a chunk of a column is read piece by piece and not as a whole.
+    # With a buffer, a chunk of a column is read piece by piece and not at once.
     with pq.ParquetFile(file, buffer_size=_BLOCK, pre_buffer=False) as table:
         columns = _columns(table.schema_arrow, addresses, others)
         require_plausible(table.metadata.num_rows, size)
@@ -134,25 +133,25 @@ def _columns(schema: pa.Schema, addresses: Sequence[str], others: Sequence[str])
     if not set(addresses) & set(schema.names):
         has = ", ".join(schema.names)
         raise InputError(f"no column {' or '.join(addresses)}; it has {has[:300]}")
-    found = [name for name in (*addresses, *others) if name in schema.names]
-    for name in found:
-        kinds = [field.type for field in schema if field.name == name]
-        if len(kinds) > 1:
-            raise InputError(f"{len(kinds)} columns are named {name}; keep one")
-        if not _is_text(kinds[0]):
-            raise InputError(f"{name} is of type {str(kinds[0])[:80]}; write text")
-    return found
+    present = [name for name in (*addresses, *others) if name in schema.names]
+    for name in present:
+        types = [field.type for field in schema if field.name == name]
+        if len(types) > 1:
+            raise InputError(f"{len(types)} columns are named {name}; keep one")
+        if not _is_text(types[0]):
+            raise InputError(f"{name} is of type {str(types[0])[:80]}; write text")
+    return present
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
+def _is_text(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
     tests = ("string", "large_string", "string_view", "integer", "null")
-    return any(getattr(pa.types, f"is_{test}")(kind) for test in tests)
+    return any(getattr(pa.types, f"is_{test}")(type_) for test in tests)
 
 
 def _require_short(cells: Mapping[str, Sequence[Any]], before: int) -> None:
-    """Raises InputError for a text that no name is as long as, so that no message is."""
+    """Raises InputError for a text longer than any name, which also bounds the messages."""
     for name, column in cells.items():
         for number, cell in enumerate(column, start=before + 1):
             if isinstance(cell, str) and len(cell) > MOST_CHARACTERS:
@@ -160,7 +159,7 @@ def _require_short(cells: Mapping[str, Sequence[Any]], before: int) -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Lets this process take so much more than it has; as far as the system has such a limit."""
+    """Lets this process take `memory` more bytes than it has, on Linux."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:  # Only Linux has it.
@@ -171,7 +170,7 @@ def _limit_memory(memory: int) -> None:
 
 
 def _limit_seconds() -> None:
-    """Lets this process compute for so much longer."""
+    """Lets this process compute for `_SECONDS` more."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     most = int(used.ru_utime + used.ru_stime) + _SECONDS
     with contextlib.suppress(OSError, ValueError):

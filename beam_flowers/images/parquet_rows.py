@@ -1,8 +1,8 @@
-"""Rows of a Parquet file from anyone, read by a process of its own: see `parquet_process`.
+"""Reads the rows of an untrusted Parquet file by a separate process: see `parquet_process`.
 
-That process writes messages on its standard output. Each is a `HEADER` and, but for `ASK`, as many
-bytes of JSON as its first number says. `ASK` wants bytes of the file, the first number says from
-where on and the second how many; its standard input then has their `COUNT` and them.
+That process writes messages on its standard output. Each is a `HEADER` and, except for `ASK`, JSON
+of as many bytes as its first number. `ASK` requests bytes of the file: the first number is their
+offset, the second their number. The answer on its standard input is their `COUNT` and the bytes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from beam_flowers.images.memory_gate import memory_limit
 HEADER = struct.Struct("<cQQ")
 COUNT = struct.Struct("<Q")
 ASK, ROWS, FAILED, END = b"A", b"R", b"F", b"E"
-"""Kinds of messages: bytes are wanted; rows, as columns; what is wrong; there are no more."""
+"""Kinds of messages: a request for bytes; rows, as columns; an error; the end of the rows."""
 
-# As decoder processes are started, see `backbones.decoders`.
+# Started like decoder processes, see `backbones.decoders`.
 _PROGRAM = (
     "import sys; size, memory, *names = sys.argv[1:5]; sys.path[:] = sys.argv[5:]; "
     "from beam_flowers.images.parquet_process import main; "
@@ -37,25 +37,26 @@ _MOST_MEMORY = 1 << 30
 def parquet_rows(
     file: BinaryIO, addresses: Sequence[str], others: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """The cells of those of the named columns that a file has, row by row: text or integers.
+    """Yields the cells of a row by column, text or integers, for the named columns of the file.
 
-    It takes at most 1 GiB, or a quarter of what this process may use if that is less. Only Linux
-    holds it to that.
+    Takes at most 1 GiB of memory, or a quarter of this process' limit if that is less. Only Linux
+    enforces this.
 
     Args:
         file: open, seekable.
-        addresses: names of columns, of which the file has one at least.
-        others: names of more columns.
+        addresses: names of columns, at least one of which the file must have.
+        others: names of optional columns.
 
     Raises:
-        InputError: this is no such Parquet file, or takes too much; without the file's name.
+        InputError: the Parquet file is damaged, lacks the columns or takes too much memory; the
+            message does not name the file.
         OSError: the file cannot be read.
     """
     memory = min(_MOST_MEMORY, memory_limit() // 4)
     size = file.seek(0, os.SEEK_END)
-    given = [str(size), str(memory), ",".join(addresses), ",".join(others)]
-    command = [sys.executable, "-c", _PROGRAM, *given, *sys.path]
-    # Other allocators reserve more than they use, and BLAS a stack for each core.
+    arguments = [str(size), str(memory), ",".join(addresses), ",".join(others)]
+    command = [sys.executable, "-c", _PROGRAM, *arguments, *sys.path]
+    # Other allocators reserve more memory than they use, and BLAS reserves a stack for each core.
     environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1"}
     pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=nowhere, env=environment)
@@ -63,7 +64,7 @@ def parquet_rows(
     try:
         yield from _conversation(file, requests, answers)
     except (EOFError, BrokenPipeError, KeyError, ValueError):
-        # The last two are of messages that make no sense: its memory is broken.
+        # KeyError and ValueError come from malformed messages: the process' memory is corrupt.
         process.kill()
         raise InputError(
             "it cannot be read as Parquet: it ends the process that reads it "
@@ -81,30 +82,30 @@ def _conversation(
     file: BinaryIO, requests: BinaryIO, answers: BinaryIO
 ) -> Iterator[dict[str, Any]]:
     while True:
-        kind, first, second = HEADER.unpack(_read(answers, HEADER.size))
-        if kind == ASK:
+        message, first, second = HEADER.unpack(_read(answers, HEADER.size))
+        if message == ASK:
             file.seek(first)
             data = file.read(second)
             requests.write(COUNT.pack(len(data)) + data)
             requests.flush()
             continue
         content = json.loads(_read(answers, first))
-        if kind == FAILED:
+        if message == FAILED:
             raise InputError(str(content))
-        if kind == END:
+        if message == END:
             return
-        if kind != ROWS:
-            raise ValueError(kind)
+        if message != ROWS:
+            raise ValueError(message)
         names = list(content)
         for cells in zip(*content.values(), strict=True):
             yield dict(zip(names, cells, strict=True))
 
 
 def _read(answers: BinaryIO, size: int) -> bytes:
-    found = answers.read(size)
-    if len(found) < size:
+    data = answers.read(size)
+    if len(data) < size:
         raise EOFError
-    return found
+    return data
 
 
 def _name(status: int) -> str:

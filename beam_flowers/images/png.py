@@ -12,16 +12,16 @@ from beam_flowers.errors import PictureError
 
 _SIGNATURE_BYTES = 8
 _NAME = re.compile(rb"\w{4}")
-"""What Pillow takes for a name."""
+"""Names of chunks that Pillow accepts."""
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 
 
 class _Chunk(NamedTuple):
-    """One chunk.
+    """Holds one chunk.
 
     Attributes:
-        name: four letters; a small first letter says that a reader may pass it over.
-        content: all of its bytes, from its length to its checksum.
+        name: four letters; a small first letter marks a chunk that readers may skip.
+        content: all bytes of the chunk, from its length to its checksum.
         is_sound: False if the checksum differs. True if the file ends before the checksum.
     """
 
@@ -31,17 +31,16 @@ class _Chunk(NamedTuple):
 
 
 def without_damaged_texts(file: BinaryIO) -> bytes | None:
-    """Returns the file without the ancillary chunks whose checksums are wrong, None if all hold.
+    """Returns the file without ancillary chunks of wrong checksums, None if all are right.
 
-    Pillow does it the other way round: it refuses a picture for one wrong bit in a text, and
-    never compares the checksums of the pixels. libpng, and so every browser, discards such
-    texts. A damaged chunk of an animation takes the others of it along: what is left is the
-    still picture, which is the one that is used.
+    Pillow refuses an image for one wrong bit in a text, and never compares the checksums of the
+    pixels. libpng, and so every browser, discards such texts. One damaged chunk of an animation
+    drops all of its chunks: the still image remains, which is the one that is decoded.
 
     Raises:
-        PictureError: `Undecodable`, a critical chunk (header, palette, pixels) has a wrong
-            checksum. Or the header is not the first chunk and the only one of its kind: Pillow
-            would take the size of the last.
+        PictureError: `Undecodable` if a critical chunk (header, palette, pixels) has a wrong
+            checksum, or if the header is not the first chunk or comes twice: Pillow would take
+            the size of the last.
     """
     is_damaged = is_animation_damaged = False
     for n, (name, _, is_sound) in enumerate(_chunks(file)):
@@ -66,7 +65,7 @@ def without_damaged_texts(file: BinaryIO) -> bytes | None:
 
 
 def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
-    """The chunks up to IEND, or up to what is no chunk or not whole: that is Pillow's to tell."""
+    """Yields the chunks up to IEND or the first incomplete one, which Pillow reports."""
     file.seek(_SIGNATURE_BYTES)
     while len(head := file.read(8)) == 8:
         length, name = struct.unpack(">I4s", head)
@@ -77,7 +76,7 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
             return
         checksum = file.read(4)
         computed = zlib.crc32(body, zlib.crc32(name))
-        # At its end a file has no more that could be damaged.
+        # The end of a file holds no data that could be damaged.
         is_sound = (
             name == b"IEND" or len(checksum) < 4 or int.from_bytes(checksum, "big") == computed
         )

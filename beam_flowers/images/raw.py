@@ -1,4 +1,4 @@
-"""Recognises camera raw files that are laid out as TIFF, of which Pillow reads a thumbnail."""
+"""Recognises camera raw files in the layout of TIFF, of which Pillow reads only a thumbnail."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _MAKERS = {
 }
 
 _MOST_ENTRIES, _MOST_DIRECTORIES = 1_000, 8
-"""How much is looked at: real files have some hundred entries and three directories."""
+"""Bounds of the search: real files have some hundred entries and three directories."""
 
 
 class _Form(NamedTuple):
-    """How numbers are laid out in a TIFF or a BigTIFF.
+    """Holds the layout of numbers in a TIFF or a BigTIFF.
 
     Attributes:
-        order: `<` or `>`.
+        order: byte order, `<` or `>`.
         entries: struct's letter for the number of entries.
-        entry: likewise for tag, type, number of values and the four or eight bytes of a value.
-        offset: likewise for a place in the file.
+        entry: struct's letters for tag, type, number of values and the bytes of a value.
+        offset: struct's letter for an offset in the file.
     """
 
     order: str
@@ -49,14 +49,14 @@ class _Form(NamedTuple):
 
 
 def camera_raw(data: bytes) -> str | None:
-    """Returns the kind of camera raw that a TIFF is, such as `NEF`, or None if it is a picture.
+    """Returns the camera raw format of a TIFF, such as `NEF`, or None for an image.
 
-    It is camera raw if one of its first directories describes a sensor's data, or if it says
-    that it is a DNG and begins with a thumbnail. Programs copy the tags of a DNG into pictures
-    made of it; these are no thumbnails.
+    A file is camera raw if one of its first directories describes a sensor's data, or if it has
+    the tag of DNG and begins with a thumbnail. Programs copy the tags of a DNG into images made
+    from it, which do not begin with a thumbnail.
 
     Args:
-        data: the whole file; its first four bytes are those of a TIFF.
+        data: the whole file, which begins with the four bytes of a TIFF.
     """
     if data[8:12] in (b"IIII", b"MMMM"):
         return "IIQ"
@@ -71,11 +71,11 @@ def camera_raw(data: bytes) -> str | None:
     if not has_sensor:
         return None
     maker = str(main.get(_MAKE, ""))
-    return next((kind for name, kind in _MAKERS.items() if maker.startswith(name)), "unknown kind")
+    return next((raw for name, raw in _MAKERS.items() if maker.startswith(name)), "unknown kind")
 
 
 def _directories(data: bytes) -> Iterator[dict[int, int | str]]:
-    """Tags of the first directory, of those below it and behind it."""
+    """Yields the tags of the first directory, and of those below and after it."""
     order = "<" if data[:2] == b"II" else ">"
     is_big = 43 in data[2:4]
     form = _Form(order, "Q", "HHQ8s", "Q") if is_big else _Form(order, "H", "HHI4s", "I")
@@ -86,14 +86,14 @@ def _directories(data: bytes) -> Iterator[dict[int, int | str]]:
             return
         try:
             tags, more = _directory(data, waiting.pop(0), form)
-        except struct.error:  # Behind the end of the file: Pillow's to tell.
+        except struct.error:  # It is behind the end of the file, which Pillow reports.
             continue
         yield tags
         waiting += more
 
 
 def _directory(data: bytes, at: int, form: _Form) -> tuple[dict[int, int | str], list[int]]:
-    """The tags that tell a raw file, and where the directories below and behind this one lie."""
+    """Returns the tags that identify raw files, and the offsets of further directories."""
     order, entry = form.order, struct.Struct(form.order + form.entry)
     (count,) = struct.unpack_from(order + form.entries, data, at)
     at += struct.calcsize(order + form.entries)
@@ -101,15 +101,15 @@ def _directory(data: bytes, at: int, form: _Form) -> tuple[dict[int, int | str],
     more: list[int] = []
     for n in range(min(count, _MOST_ENTRIES)):
         tag, type_, values, content = entry.unpack_from(data, at + n * entry.size)
-        place = struct.unpack(order + form.offset, content)[0]
+        offset = struct.unpack(order + form.offset, content)[0]
         if tag == _MAKE:
-            tags[tag] = data[place : place + 20].decode("ascii", "replace").upper()
+            tags[tag] = data[offset : offset + 20].decode("ascii", "replace").upper()
         elif tag == _BELOW:
             letters = f"{order}{min(values, _MOST_DIRECTORIES)}{form.offset}"
             inline = values * struct.calcsize(form.offset) <= len(content)
-            more += [place] if inline else struct.unpack_from(letters, data, place)
+            more += [offset] if inline else struct.unpack_from(letters, data, offset)
         elif tag in (_SUBFILE, _COMPRESSION, _PHOTOMETRIC, _DNG):
             tags[tag] = struct.unpack_from(order + ("H" if type_ == 3 else "I"), content)[0]
     if count <= _MOST_ENTRIES:
         more += struct.unpack_from(order + form.offset, data, at + count * entry.size)
-    return tags, [place for place in more if place]
+    return tags, [offset for offset in more if offset]

@@ -1,4 +1,4 @@
-"""What is done to every picture before the network sees it, and how much one may cost."""
+"""Holds crop, size and filter of the pixels for a backbone, and the limits of an image."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Literal, get_args
 from beam_flowers.errors import InputError
 
 DECODE_VERSION = "pillow-draft-1"
-"""Name of the rules in `decode.py`. Change it whenever any picture's pixels could change:
-it is part of every backbone's fingerprint, so stored vectors are then computed again."""
+"""Name of the rules in `decode.py`. Change it whenever the pixels of any image could change: it is
+part of every backbone's fingerprint, so that stored embeddings are computed again."""
 
 Resample = Literal["bilinear", "bicubic", "lanczos"]
 
 PILLOW_LARGEST_PIXELS = 178_956_970
-"""Above this Pillow itself refuses (`DecompressionBombError`, twice `MAX_IMAGE_PIXELS`)."""
+"""Pixels above which Pillow refuses (`DecompressionBombError`, twice `MAX_IMAGE_PIXELS`)."""
 
 LARGEST_SIDE = 65_535
-"""Width and height that a picture may have at most, however narrow it is."""
+"""Pixels of the largest width or height, however narrow the image is."""
 
 
 @dataclass(frozen=True)
 class PixelRecipe:
-    """Which part of a picture is resized to what.
+    """Holds crop, target size and filter of an image.
 
     Attributes:
-        height: of the pixels handed to the network.
-        width: likewise.
-        crop: None squashes the whole picture to height x width and ignores its aspect. A
-            fraction in (0, 1] keeps the aspect instead: the central box of the network's
-            aspect is taken, this fraction of the largest that fits. For a square network
-            that is a square of `crop` times the picture's shorter side.
+        height: pixels that the backbone takes down.
+        width: pixels that the backbone takes across.
+        crop: None squashes the whole image to height x width and ignores its aspect. A
+            fraction in (0, 1] keeps the aspect: the crop is the central box of the backbone's
+            aspect, this fraction of the largest that fits. For a square backbone that is a
+            square of `crop` times the image's shorter side.
         resample: Pillow's antialiasing filter.
     """
 
@@ -56,7 +56,7 @@ class PixelRecipe:
             )
 
     def as_dict(self) -> dict[str, int | float | str | None]:
-        """The recipe as plain values with the version of the rules, for a fingerprint."""
+        """Returns plain values with the version of the rules, for a fingerprint."""
         return {
             "decode": DECODE_VERSION,
             "height": self.height,
@@ -69,21 +69,20 @@ class PixelRecipe:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one picture may cost; a picture above any of them is rejected.
+    """Holds the limits of one image; an image above any of them is a reject.
 
     Attributes:
-        max_bytes: of the file. A worker holds the whole file in memory.
-        max_pixels: width times height of what is decoded. That is what the header declares,
-            but a plain JPEG may be decoded at a fraction of it: one of 200 megapixels takes
-            some 60 MiB. The default lets 102-megapixel cameras through in every format. What
-            a picture takes in memory is bounded apart from that, by `memory_gate.Gate`.
-        seconds: CPU time of the decoding thread, so that a busy machine rejects no more
-            than an idle one. Asked whenever the decoder wants more of the file: that
-            covers headers and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A
-            WebP or compressed TIFF is decoded in one call of C, which commands stop after six
-            times as much.
-        salvage: share of the rows of a JPEG that may be missing at its end. `Picture.format` says
-            how many are. libjpeg shows them as grey.
+        max_bytes: bytes of the file. A worker holds the whole file in memory.
+        max_pixels: width times height of the decoded image. The header declares it, but a plain
+            JPEG may be decoded at a fraction: one of 200 megapixels takes some 60 MiB. The
+            default accepts 102-megapixel cameras in every format. `memory_gate.Gate` bounds
+            the memory of an image apart from this.
+        seconds: CPU time of the decoding thread, so that a busy machine rejects no more than an
+            idle one. It is checked when the decoder reads more of the file: that covers headers
+            and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A WebP or compressed
+            TIFF is decoded in one call of C, which commands stop after six times as much.
+        salvage: share of the rows of a JPEG that may be missing at its end. `Picture.format`
+            has the missing share. libjpeg shows these rows as grey.
     """
 
     max_bytes: int = 256 * 2**20

@@ -1,4 +1,4 @@
-"""Versions of the decoding rules, by which stored verdicts are told that need another look."""
+"""Holds versions of the decoding rules, by which outdated rejects are found."""
 
 from __future__ import annotations
 
@@ -21,56 +21,55 @@ _OF_A_FORMAT = (
 )
 
 CRASHED = "Crashed"
-"""Class of the rejects that end the process of their decoder. It has no version here: the message
-names the decoders' versions, see `decoder_versions`."""
+"""Class of rejects that crash their decoder process. It has no version: the message names the
+versions of the decoders, see `decoder_versions`."""
 
 BY_INSTALLATION = frozenset({CRASHED, "UnsupportedFormat"})
-"""Classes of which a reject may be none where other packages are installed, see `is_outdated`."""
+"""Classes of rejects that other installed packages may read, see `is_outdated`."""
 
 _LIBRARIES = ("libjpeg_turbo", "jpg", "zlib", "libtiff", "webp", "jpg_2000", "avif")
-"""By Pillow's names: what it decodes with, as far as it is built with them."""
+"""Libraries that Pillow may decode with, by its names."""
 
 RULES: dict[str, int] = {
     **dict.fromkeys((*FORMATS, *_OF_NO_FORMAT, *_OF_A_FORMAT), 1),
-    # 2: JPEGs that lack nothing but the marker of their end are accepted. This and the next are
-    # no rules of JPEG, so that no row of one is read again.
+    # 2: JPEGs that lack only their end marker are accepted. This rule and the next are not rules of
+    # the format JPEG, so that accepted JPEGs are not read again.
     "Truncated": 2,
-    "TooManyPixels": 2,  # 2: of a JPEG those that are decoded count.
-    "Undecodable": 2,  # 2: the size is looked at before other damage, in WebP and GIF too.
+    "TooManyPixels": 2,  # 2: of a JPEG the decoded pixels count.
+    "Undecodable": 2,  # 2: the size is checked before other damage, also in WebP and GIF.
     "PPM": 2,  # 2: no side is above 65,535 pixels, as in PNG, TIFF and BMP.
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
-    # 2: BMPs with a header of 16 bytes are pictures, camera raw of Sigma is known by name, and
-    # only the first 4 KiB tell the format. 3: AVIF, HEIC and JPEG 2000 are pictures.
+    # 2: BMPs with a header of 16 bytes are images, camera raw of Sigma is known by name, and
+    # only the first 4 KiB tell the format. 3: AVIF, HEIC and JPEG 2000 are images.
     "NotAnImage": 3,
     "UnsupportedFormat": 3,
-    # 2: fax pictures that lack rows are refused, and camera raw files. 3: more strips than 2**18.
+    # 2: fax images that lack rows are refused, and camera raw files. 3: more strips than 2**18.
     "TIFF": 3,
     "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
 }
-"""Version of the rule for each format and each class of reject. Raise that of a format where files
-of it are accepted that were refused, or refused that were accepted, that of a class where only
-files of that class are concerned: the next run reads what is stored of them again, and nothing
-else. A picture that is accepted before and after must keep its pixels to the bit; where it does
-not, change `recipe.DECODE_VERSION` instead."""
+"""Version of the rule for each format and each class of reject. Raise that of a format if files of
+it are newly accepted or newly refused. Raise that of a class if only rejects of that class are
+concerned. The next run then reads exactly those files again. An image that is accepted before and
+after must keep its pixels to the bit; if it does not, change `recipe.DECODE_VERSION` instead."""
 
 
 def changed_rules(recorded: Mapping[str, int]) -> frozenset[str]:
-    """Formats and classes of which some verdict may be another one by now.
+    """Returns formats and classes whose rules have changed since a store was written.
 
     Args:
-        recorded: the versions that the verdicts were made by; one that is absent is 1.
+        recorded: versions of the rules in the store; a missing one is 1.
     """
     return frozenset(name for name, now in RULES.items() if recorded.get(name, 1) != now)
 
 
 def is_outdated(changed: frozenset[str], stage: str, error_class: str, message: str) -> bool:
-    """Tells if a reject has to be looked at again.
+    """Tells if a reject has to be read again.
 
     Args:
-        changed: see `changed_rules`.
-        stage: of the reject.
-        error_class: likewise.
-        message: likewise. Most begin with the format; those that do not may be of any.
+        changed: result of `changed_rules`.
+        stage: stage of the reject.
+        error_class: class of the reject.
+        message: message of the reject. Most begin with the format; others may be of any.
     """
     if stage != "decode":
         return False
@@ -80,7 +79,7 @@ def is_outdated(changed: frozenset[str], stage: str, error_class: str, message: 
         return True
     format_ = message.partition(" ")[0]
     if error_class == "UnsupportedFormat" and format_ in FORMATS and NOT_HERE in message:
-        # It loads Pillow, which few runs need that have nothing to do.
+        # Imported late: it loads Pillow, which a run without new images rarely needs.
         from beam_flowers.images.heif import cure
 
         return not cure(format_)
@@ -93,14 +92,14 @@ def is_outdated(changed: frozenset[str], stage: str, error_class: str, message: 
 def decoder_versions() -> str:
     """Names Pillow and the libraries that it decodes with, each with its version.
 
-    Another one may decode what crashed this one.
+    Other versions may decode an image that crashed these.
     """
-    # Few runs have a reason to ask, and all import this module.
+    # Imported late: all runs import this module, and few call this function.
     import PIL
     from PIL import features
 
-    found = {name: features.version(name) for name in _LIBRARIES}
+    versions = {name: features.version(name) for name in _LIBRARIES}
     with contextlib.suppress(metadata.PackageNotFoundError):
-        found["pillow-heif"] = metadata.version("pillow-heif")
-    libraries = [f"{name} {version}" for name, version in found.items() if version]
+        versions["pillow-heif"] = metadata.version("pillow-heif")
+    libraries = [f"{name} {version}" for name, version in versions.items() if version]
     return ", ".join([f"Pillow {PIL.__version__}", *libraries])

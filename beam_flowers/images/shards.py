@@ -1,4 +1,4 @@
-"""Pictures in tars, WebDataset shards, zips and TFRecord files, listed without unpacking."""
+"""Lists images in tars, WebDataset shards, zips and TFRecord files without unpacking."""
 
 from __future__ import annotations
 
@@ -17,35 +17,34 @@ from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
 from beam_flowers.records import Hidden, Image, Reject, RootListed
 
 _SIDECARS = ("cls", "json", "txt")
-"""What WebDataset keeps a label in, the first that has one counts."""
+"""Extensions of WebDataset's labels; the first file with a label counts."""
 _LARGEST_SIDECAR = 1 << 20
 _LABEL_KEYS = ("label", "class", "class_name", "cls")
 
 Member = tar.Member | zips.Member
 
 DAMAGED = "DamagedShard"
-"""`Reject.error_class` of a file that was read and is not whole."""
+"""`Reject.error_class` of an archive that was read and is incomplete."""
 
 Listed = Image | Reject | Hidden | RootListed
 
 
 def is_shard(uri: str) -> bool:
-    """Whether a file's name says that it is a tar, a zip or a TFRecord file."""
+    """Tells if a file has the name of a tar, a zip or a TFRecord file."""
     return kind_of(uri) is not None
 
 
 def find_in_shard(uri: str) -> Iterator[Listed]:
-    """The pictures in a file; whatever is wrong with it is one reject, under its own name.
+    """Lists the images in an archive; damage of the archive is one reject under its own name.
 
-    In a tar or zip the label is what a sibling says (`1.cls`, `1.json` with `label`, or `1.txt` of
-    one line, beside `1.jpg`: WebDataset's convention), else the first folder; where all lies in one
-    folder that holds others, the first folder below that. In a TFRecord file it is
-    `image/class/text`, `label` or `image/class/label` of the tf.train.Example whose
-    `image/encoded` or `image` is the picture. `modified` is the later one of the member's time
-    and the file's.
+    In a tar or zip a sibling gives the label (`1.cls`, `1.json` with `label`, or `1.txt` of one
+    line, beside `1.jpg`: WebDataset's convention), else the first folder. If one folder holds all
+    others, it is the first folder below that. In a TFRecord file the label is `image/class/text`,
+    `label` or `image/class/label` of the tf.train.Example whose `image/encoded` or `image` is the
+    image. `modified` is the later of the member's time and the archive's.
 
     Args:
-        uri: absolute; it becomes `Image.root`.
+        uri: absolute address; it becomes `Image.root`.
     """
     kind = kind_of(uri) or "tar"
     itself = Image(uri, uri, posixpath.basename(uri))
@@ -102,7 +101,7 @@ def _judge(image: Image, name: str, member: Member) -> Listed:
 
 
 def _sample(name: str) -> str:
-    """WebDataset's key: the path up to the first dot of its last component."""
+    """Returns WebDataset's key: the path up to the first dot of its last component."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]
 
@@ -114,12 +113,12 @@ def _extension(name: str) -> str:
 def _sibling_labels(
     found: Mapping[str, Member], file: BinaryIO, reader: ModuleType
 ) -> dict[str, str | None]:
-    """Sample → label, of those samples that have a sidecar and something beside it."""
+    """Returns label by sample, for samples that have both a sidecar and another member."""
     sidecars: dict[str, dict[str, Member]] = {}
     for name, member in found.items():
         if _is_sidecar(name, member):
             sidecars.setdefault(_sample(name), {})[_extension(name)] = member
-    # Of a large archive the names are most of the memory.
+    # The names of a large archive take most of the memory, so that only some are kept.
     others = {
         key
         for name, member in found.items()
@@ -165,8 +164,10 @@ def _is_label(value: Any) -> bool:
 
 
 def _folder_rule(found: Mapping[str, Member]) -> Callable[[str], tuple[str | None, str | None]]:
-    """Label and split by folder. A tar made of one folder (`tar -cf x.tar flowers`) is that
-    folder."""
+    """Returns a function from a member's name to label and split, by folder.
+
+    A tar of one folder (`tar -cf x.tar flowers`) counts as that folder.
+    """
     firsts, depths, splits = set(), set(), set()
     for name in found:
         if not is_hidden(name):

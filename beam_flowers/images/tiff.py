@@ -1,4 +1,4 @@
-"""Opens TIFFs that have no more strips than a picture can need."""
+"""Opens TIFFs with a bounded number of strips."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _OF_STRIPS = (273, 279, 324, 325)
 _OF_SAMPLES = (258, 338, 339)
 """BitsPerSample, ExtraSamples, SampleFormat."""
 _BYTES = {3: 2, 4: 4, 8: 2, 9: 4, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Of a number, by its type."""
+"""Bytes of a number by its type."""
 
 _MOST_STRIPS = 2**18
-"""Four planes of as many strips of one row as a picture may have rows. Pillow makes an object of
-each strip, of some 260 bytes, before anybody can ask for the size of the picture."""
+"""Strips of one row for four planes of the highest image. Pillow makes an object of some 260 bytes
+of each strip before the size of the image can be read."""
 
 
 class Tiff(TiffImageFile):
-    """A TIFF with a bounded number of strips or tiles.
+    """Opens a TIFF with a bounded number of strips or tiles.
 
     Raises:
-        PictureError: `Undecodable`, it claims more.
+        PictureError: `Undecodable` if it claims more.
     """
 
     def _setup(self) -> None:
@@ -37,7 +37,7 @@ class Tiff(TiffImageFile):
 
 
 def strips(im: TiffImageFile) -> int:
-    """Returns how many strips or tiles the header claims, without reading their places."""
+    """Returns the number of strips or tiles in the header, without reading their offsets."""
     return _values(im, _OF_STRIPS)
 
 
