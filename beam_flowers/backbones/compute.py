@@ -20,7 +20,7 @@ from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError
 from beam_flowers.images.memory_gate import Gate, memory_limit
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Seconds, added
+from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Result, Seconds, added
 
 
 class Engine(Protocol):
@@ -47,7 +47,7 @@ class _Copy(NamedTuple):
     sha256: str
 
 
-_Outcome = Bottleneck | Reject | _Copy
+_Outcome = Result | _Copy
 
 
 class Done(NamedTuple):
@@ -106,7 +106,7 @@ def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
     return [submit(_compute, batch, engine, limits, claims) for batch in batches]
 
 
-def collect(pending: Pending) -> list[Bottleneck | Reject]:
+def collect(pending: Pending) -> list[Result]:
     """Waits for `start`'s work: one outcome a file, in their order."""
     outcomes = [outcome for future in pending for outcome in future.result().outcomes]
     first = {o.sha256: o for o in outcomes if not isinstance(o, _Copy) and o.sha256}
@@ -122,7 +122,7 @@ def spent(pending: Pending) -> Seconds:
 
 def compute_bottlenecks(
     images: Sequence[Image], engine: Engine, limits: Limits | None = None
-) -> list[Bottleneck | Reject]:
+) -> list[Result]:
     """A vector, or the reason why there is none, for each file, in their order."""
     return collect(start(images, engine, limits or Limits()))
 
@@ -221,9 +221,7 @@ def _open(
         return Reject(image, error.stage, error.error_class, error.message, known)
 
 
-def _vectors(
-    pictures: Sequence[tuple[Image, str, Picture]], engine: Engine
-) -> Iterator[Bottleneck | Reject]:
+def _vectors(pictures: Sequence[tuple[Image, str, Picture]], engine: Engine) -> Iterator[Result]:
     if not pictures:
         return
     vectors = engine.embed(np.stack([picture.pixels for _, _, picture in pictures]))

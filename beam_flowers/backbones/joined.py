@@ -12,9 +12,8 @@ from beam_flowers.backbones.decoders import warm_up
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds, added
+from beam_flowers.records import READ, Image, Reject, Result, Seconds, added
 
-Result = Bottleneck | Reject
 Backbones = ResolvedBackbone | Sequence[ResolvedBackbone]
 
 

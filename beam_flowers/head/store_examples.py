@@ -23,7 +23,7 @@ JOIN = "+"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredExamples:
     """Rows of a store with their backbone and data set.
 
     Attributes:
@@ -60,7 +60,9 @@ class Stored:
         return (*lines, *self.notes)
 
 
-def read_examples(root: str, backbone: str | None = None, report: Told | None = None) -> Stored:
+def read_examples(
+    root: str, backbone: str | None = None, report: Told | None = None
+) -> StoredExamples:
     """Reads the rows of one backbone, or of several: `a+b` sets their vectors side by side.
 
     Rows that all backbones have are joined by uri and content; labels are those of the first
@@ -75,7 +77,7 @@ def read_examples(root: str, backbone: str | None = None, report: Told | None = 
         return _join([read_features(root, name, report) for name in names])
     section, features = read_features(root, names[0], report)
     about = section.about
-    return Stored(
+    return StoredExamples(
         _examples(features),
         str(about["name"]),
         section.fingerprint,
@@ -84,7 +86,7 @@ def read_examples(root: str, backbone: str | None = None, report: Told | None = 
     )
 
 
-def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> Stored:
+def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> StoredExamples:
     """Reads the rows of the backbones that a model was trained on, joined but not scaled.
 
     Raises:
@@ -104,7 +106,7 @@ def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> S
     return _join([read_features(root, name, report) for name in names], scale=False)
 
 
-def each_backbone(root: str, report: Told | None = None) -> Iterator[tuple[str, Stored]]:
+def each_backbone(root: str, report: Told | None = None) -> Iterator[tuple[str, StoredExamples]]:
     """Yields the rows of each backbone of a store, then of all joined if there are several."""
     names = [key.partition("=")[2] for key in sorted(open_store(root).sections)]
     for name in names if len(names) == 1 else [*names, JOIN.join(names)]:
@@ -140,7 +142,7 @@ def _examples(
     )
 
 
-def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> Stored:
+def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> StoredExamples:
     sections = [section for section, _ in blocks]
     names = JOIN.join(str(section.about["name"]) for section in sections)
     rows = _common_rows([features for _, features in blocks])
@@ -152,7 +154,7 @@ def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> 
     examples = _examples(first, rows[0].tolist(), vectors)
     everywhere = set().union(*(features.uris for _, features in blocks))
     hashes = JOIN.join(section.dataset_hash for section in sections)
-    return Stored(
+    return StoredExamples(
         examples,
         names,
         JOIN.join(section.fingerprint for section in sections),

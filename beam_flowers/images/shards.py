@@ -14,7 +14,7 @@ from beam_flowers.files.archives import address, kind_of
 from beam_flowers.files.paths import FileStat
 from beam_flowers.files.tar import Damaged
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
 
 _SIDECARS = ("cls", "json", "txt")
 """What WebDataset keeps a label in, the first that has one counts."""
@@ -25,8 +25,6 @@ Member = tar.Member | zips.Member
 
 DAMAGED = "DamagedShard"
 """`Reject.error_class` of a file that was read and is not whole."""
-
-Listed = Image | Reject | Hidden | RootListed
 
 
 def is_shard(uri: str) -> bool:

@@ -15,7 +15,7 @@ from beam_flowers.backbones.compute import Pending
 from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Result
 from beam_flowers.transforms.find import REJECTS, Source, as_image, require_collection
 from beam_flowers.transforms.start_ahead import StartAhead
 from beam_flowers.transforms.streaming import Spread
@@ -105,7 +105,7 @@ def _collect(started: tuple[list[WindowedValue], list[Pending]]) -> list[Any]:
     return [_given(held, result) for held, result in zip(block, results, strict=True)]
 
 
-def _given(held: WindowedValue, result: Bottleneck | Reject) -> Any:
+def _given(held: WindowedValue, result: Result) -> Any:
     value = held.with_value(result)
     return TaggedOutput(REJECTS, value) if isinstance(result, Reject) else value
 

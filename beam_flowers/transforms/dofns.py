@@ -33,7 +33,7 @@ from beam_flowers.errors import (
 )
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds
+from beam_flowers.records import READ, Bottleneck, Image, Reject, Result, Seconds
 from beam_flowers.store.outcomes import Outcome, find_settled, settle, unit_key
 from beam_flowers.store.parts import (
     Part,
@@ -156,7 +156,7 @@ def read_images(unit: Unit | bytes) -> list[Image]:
 def write_results(
     place: Place,
     kind: RowKind,
-    results: Iterable[Bottleneck | Reject],
+    results: Iterable[Result],
     spent: Seconds | None = None,
 ) -> Outcome:
     """Writes the rows and the rejects of some files, which took `spent` to compute.

@@ -25,7 +25,7 @@ from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.pages.format import counted
-from beam_flowers.records import Reject, RootListed
+from beam_flowers.records import Listed, Reject, RootListed, Say
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -37,7 +37,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import scored_root, section_name
 from beam_flowers.store.lease import Heart, adopt_work, is_withdrawn_by_another
-from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
+from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.parts import Part, Place, RowKind
 from beam_flowers.store.plan import Plan, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
@@ -48,7 +48,6 @@ from beam_flowers.transforms.preflight import unfit
 from beam_flowers.workflows.progress import Progress, watched
 from beam_flowers.workflows.summary import Summary as Summary
 
-Warn = Callable[[str], None]
 _NAMED_ROOTS = 3
 _NOT_COMMITTED = {"committed": False, "embedded": 0}
 _GREAT_SHARE, _GREAT_SIZE = 0.25, 1_000_000
@@ -161,7 +160,7 @@ class TableRun:
     kind: RowKind
     rules: Rules
     shards: int | None = None
-    warn: Warn = print
+    warn: Say = print
     progress: Progress | None = None
     others: Sequence[str] = ()
     reads: Sequence[str] = ()
@@ -465,7 +464,7 @@ def backbone_run(
     encoding: str,
     rules: Rules,
     shards: int | None,
-    warn: Warn,
+    warn: Say,
     progress: Progress | None,
 ) -> TableRun:
     """Describes the run that brings a backbone's rows at `place` up to date."""
@@ -482,7 +481,7 @@ def embed_images(
     backbone: ResolvedBackbone,
     options: RunOptions | None = None,
     relabel: bool = True,
-    warn: Warn = print,
+    warn: Say = print,
     encoding: str | None = None,
     progress: Progress | None = None,
     prune: bool = False,
@@ -606,7 +605,7 @@ def list_images(
     table: str,
     progress: Progress | None = None,
     schemes: Sequence[str] = (),
-) -> Iterator[Found]:
+) -> Iterator[Listed]:
     """Yields `find_images` without the files of the table that is written.
 
     Args:
@@ -629,7 +628,7 @@ def list_images(
     return progress.counted(listed) if progress else listed
 
 
-def _uri(found: Found) -> str:
+def _uri(found: Listed) -> str:
     if isinstance(found, Reject):
         return found.image.uri
     return found.root if isinstance(found, RootListed) else found.uri

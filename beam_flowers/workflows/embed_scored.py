@@ -9,6 +9,7 @@ from dataclasses import replace
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import StoreError
+from beam_flowers.records import Say
 from beam_flowers.store.commits import (
     NEWEST_LAYOUT,
     commit,
@@ -24,7 +25,6 @@ from beam_flowers.store.plan import Plan
 from beam_flowers.workflows.embed import (
     RunOptions,
     Summary,
-    Warn,
     backbone_place,
     backbone_run,
     list_images,
@@ -38,7 +38,7 @@ def embed_scored(
     store: str,
     backbone: ResolvedBackbone,
     options: RunOptions,
-    warn: Warn,
+    warn: Say,
     progress: Progress | None = None,
 ) -> Summary:
     """Computes the vectors of images that the collection of `store` lacks, into `STORE/__scored`.

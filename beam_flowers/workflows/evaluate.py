@@ -29,10 +29,10 @@ from beam_flowers.evaluation.search import find_suspects, neighbours
 from beam_flowers.evaluation.selection import SIDES, choose_rows
 from beam_flowers.evaluation.suspects import FOLDS
 from beam_flowers.head.bundle import Bundle, read_bundle
-from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
+from beam_flowers.head.corrections import correct_labels, read_corrections
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.softmax import Doubles, Head, Sample
-from beam_flowers.head.store_examples import Stored, read_examples_of
+from beam_flowers.head.store_examples import StoredExamples, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
 from beam_flowers.images.outputs import HEAD, Writing
 from beam_flowers.store.features import Told
@@ -141,7 +141,7 @@ def is_evaluation(folder: str) -> bool:
     return head.startswith(f'{{\n "format": "{FORMAT}"'.encode())
 
 
-def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored:
+def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> StoredExamples:
     """Returns the store's rows of the model's backbone, with corrected labels.
 
     Raises:
@@ -153,18 +153,11 @@ def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored
             "leave out --backbone, or name a model for it"
         )
     stored = read_examples_of(files.absolute(job.store), bundle, told)
-    if job.labels is None:
-        return stored
-    corrections = read_corrections(job.labels)
-    return replace(
-        stored,
-        examples=apply_corrections(stored.examples, corrections),
-        dataset_hash=corrected_hash(stored.dataset_hash, corrections),
-    )
+    return stored if job.labels is None else correct_labels(stored, read_corrections(job.labels))
 
 
 def measure_pictures(
-    bundle: Bundle, stored: Stored, job: EvaluationJob, told: Told | None = None
+    bundle: Bundle, stored: StoredExamples, job: EvaluationJob, told: Told | None = None
 ) -> tuple[dict[str, Any], Scored | Decided]:
     """The whole report, JSON, and what the model says of each picture measured on.
 

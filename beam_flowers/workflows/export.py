@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from beam_flowers.export.keras_model import write_keras
 from beam_flowers.head.bundle import Bundle, require_backbone
 from beam_flowers.images.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.records import Image, Reject
+from beam_flowers.records import Image, Reject, Say
 from beam_flowers.store.parts import read_part
 from beam_flowers.workflows.score_stored import model_sections
 
@@ -44,7 +44,6 @@ _WITH_LABELS = ("tflite", "tflite-int8", "keras", "onnx")
 PICTURES = 100
 """To compare on, and as many others to calibrate on."""
 
-Warn = Callable[[str], None]
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -59,7 +58,7 @@ def export_model(
     kind: str,
     output: str,
     store: str | None = None,
-    warn: Warn = print,
+    warn: Say = print,
     writing: Writing | None = None,
 ) -> Agreement | None:
     """Writes an export to `output` once it has shown, in a fresh process, that it agrees.

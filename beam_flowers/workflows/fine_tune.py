@@ -17,21 +17,21 @@ from beam_flowers.errors import InputError, TrainingError
 from beam_flowers.finetune.labelled_images import (
     Item,
     Reader,
-    Say,
     labelled_pictures,
     uris_by_content,
 )
 from beam_flowers.finetune.training import Classes, Descent, Pixels, Tuner
 from beam_flowers.head.bundle import Bundle, check_model_folder, write_bundle
-from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
+from beam_flowers.head.corrections import correct_labels, read_corrections
 from beam_flowers.head.metrics import Metrics, evaluate, wilson_interval
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.softmax import Head, Sample
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.store_examples import Stored, read_examples
+from beam_flowers.head.store_examples import StoredExamples, read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.training import train
 from beam_flowers.images.outputs import Writing, check_target, placing
+from beam_flowers.records import Say
 from beam_flowers.store.features import section_name
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.train import versions
@@ -238,17 +238,10 @@ def _warn(
         )
 
 
-def _stored(store: str, backbone: ResolvedBackbone, labels: str | None) -> Stored:
+def _stored(store: str, backbone: ResolvedBackbone, labels: str | None) -> StoredExamples:
     name = section_name(backbone.row.name, backbone.fingerprint).partition("=")[2]
     stored = read_examples(files.absolute(store), name)
-    if not labels:
-        return stored
-    corrections = read_corrections(labels)
-    return replace(
-        stored,
-        examples=apply_corrections(stored.examples, corrections),
-        dataset_hash=corrected_hash(stored.dataset_hash, corrections),
-    )
+    return correct_labels(stored, read_corrections(labels)) if labels else stored
 
 
 def _sample(tuner: Tuner, reader: Reader, items: Sequence[Item], size: int) -> Sample:

@@ -18,7 +18,7 @@ from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form
 from beam_flowers.head.bundle import Bundle, model_id, read_bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
-from beam_flowers.head.store_examples import Stored, read_examples
+from beam_flowers.head.store_examples import StoredExamples, read_examples
 from beam_flowers.images.outputs import Writing, require_ending
 from beam_flowers.pages import model_sections, score_sections, store_sections
 from beam_flowers.pages.format import counted, listed, percent, settings
@@ -347,7 +347,7 @@ def _model_facts(job: ReportJob, bundle: Bundle) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts]
 
 
-def _store_facts(job: ReportJob, rows: Stored) -> list[tuple[str, str]]:
+def _store_facts(job: ReportJob, rows: StoredExamples) -> list[tuple[str, str]]:
     store = files.absolute(job.store or job.source)
     facts = [
         ("Store", store),

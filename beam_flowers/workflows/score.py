@@ -15,6 +15,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.backbones import require_backbones
 from beam_flowers.head.bundle import Bundle
+from beam_flowers.records import Say
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
@@ -29,7 +30,7 @@ from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
 from beam_flowers.store.presence import present
 from beam_flowers.store.table import TRIES
-from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
+from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_images, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_options import (
@@ -59,7 +60,7 @@ def score_images(
     models: Models,
     backbones: Backbones | None = None,
     options: RunOptions | None = None,
-    warn: Warn = print,
+    warn: Say = print,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Labels a collection into a table.
@@ -132,7 +133,7 @@ def _until_written(job: ScoreOptions, attempt: Callable[[], T]) -> T:
 
 
 def _table_run(
-    job: ScoreOptions, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Warn
+    job: ScoreOptions, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Say
 ) -> TableRun:
     about = {**kind.about(), "backbone": bundle.backbone}
     rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
@@ -185,7 +186,7 @@ def _check(job: ScoreOptions, kind: ScoreRows) -> None:
         )
 
 
-def _copy(job: ScoreOptions, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
+def _copy(job: ScoreOptions, kind: ScoreRows, warn: Say) -> Copied:
     label = LABEL_TEXT if job.partition_by_label else "label"
     columns = ["uri", "sha256", label]
     if any(labeller.thresholds.multi_label for labeller in kind.labellers):

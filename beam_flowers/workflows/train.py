@@ -20,15 +20,14 @@ from beam_flowers.head.bundle import (
 )
 from beam_flowers.head.corrections import (
     Corrections,
-    apply_corrections,
-    corrected_hash,
+    correct_labels,
     read_corrections,
 )
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, Step
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.store_examples import Stored, each_backbone, read_examples
+from beam_flowers.head.store_examples import StoredExamples, each_backbone, read_examples
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
@@ -98,7 +97,7 @@ def train_model(
     options: TrainOptions | None = None,
     report_trial: Callable[[Trial], None] | None = None,
     progress: Progress | None = None,
-    prepare: Callable[[Stored], Stored] | None = None,
+    prepare: Callable[[StoredExamples], StoredExamples] | None = None,
 ) -> Trained:
     """Trains a head on the newest version of `store` and writes the bundle to folder `model`.
 
@@ -170,7 +169,7 @@ class _Source:
     corrections: Corrections | None
     separator: str | None
     told: Told
-    prepare: Callable[[Stored], Stored] | None
+    prepare: Callable[[StoredExamples], StoredExamples] | None
 
     @classmethod
     def of(
@@ -178,7 +177,7 @@ class _Source:
         store: str,
         options: TrainOptions,
         progress: Progress,
-        prepare: Callable[[Stored], Stored] | None,
+        prepare: Callable[[StoredExamples], StoredExamples] | None,
     ) -> _Source:
         corrections = read_corrections(options.labels) if options.labels else None
         return cls(
@@ -189,7 +188,7 @@ class _Source:
             prepare,
         )
 
-    def read(self, backbone: str | None) -> Stored:
+    def read(self, backbone: str | None) -> StoredExamples:
         return self._labelled(read_examples(self.root, backbone, self.told))
 
     def each(self, backbone: str | None) -> Iterator[tuple[str, Examples]]:
@@ -199,14 +198,10 @@ class _Source:
         for name, stored in each_backbone(self.root, self.told):
             yield name, self._labelled(stored).examples
 
-    def _labelled(self, stored: Stored) -> Stored:
+    def _labelled(self, stored: StoredExamples) -> StoredExamples:
         stored = replace(stored, examples=replace(stored.examples, separator=self.separator))
         if self.corrections:
-            stored = replace(
-                stored,
-                examples=apply_corrections(stored.examples, self.corrections),
-                dataset_hash=corrected_hash(stored.dataset_hash, self.corrections),
-            )
+            stored = correct_labels(stored, self.corrections)
         return self.prepare(stored) if self.prepare else stored
 
 
@@ -226,7 +221,7 @@ def _sweep(
 
 
 def _train(
-    stored: Stored,
+    stored: StoredExamples,
     recipe: Recipe,
     split: SplitOptions,
     seed: int,
@@ -249,7 +244,7 @@ def _train(
     return replace(result, warnings=(*stored.warnings, *result.warnings))
 
 
-def _start(model: str, stored: Stored) -> tuple[Head, tuple[str, ...]]:
+def _start(model: str, stored: StoredExamples) -> tuple[Head, tuple[str, ...]]:
     """Returns an older model's head over the stored vectors, and its labels."""
     old = read_bundle(files.absolute(model))
     try:
@@ -309,7 +304,7 @@ def _require_accuracy(result: TrainResult, least: float) -> None:
 
 
 def _bundle(
-    stored: Stored, result: TrainResult, recipe: Recipe, split: SplitOptions, seed: int
+    stored: StoredExamples, result: TrainResult, recipe: Recipe, split: SplitOptions, seed: int
 ) -> Bundle:
     return Bundle(
         # The head takes plain vectors: what they were scaled by goes into its first layer.

@@ -16,7 +16,7 @@ from beam_flowers.errors import PictureError
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds
 
-Result = CopyVector | Reject
+CopyResult = CopyVector | Reject
 
 
 def start_copies(
@@ -27,7 +27,7 @@ def start_copies(
     return [submit(_compute, list(group), engine, distortions, limits) for _, group in contents]
 
 
-def collect_copies(pending: Pending) -> list[Result]:
+def collect_copies(pending: Pending) -> list[CopyResult]:
     """Waits for the tasks of `start_copies`; returns one result for each copy, in their order."""
     return [result for future in pending for result in future.result().outcomes]
 

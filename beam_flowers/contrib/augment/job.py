@@ -21,6 +21,7 @@ from beam_flowers.contrib.augment.table import (
     plan_copies,
 )
 from beam_flowers.errors import InputError, StoreError
+from beam_flowers.records import Say
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -34,7 +35,7 @@ from beam_flowers.store.lease import Heart, adopt_work, is_withdrawn_by_another
 from beam_flowers.store.names import REJECTS
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, is_done
-from beam_flowers.workflows.embed import RunOptions, Warn, read_result, run_until_committed
+from beam_flowers.workflows.embed import RunOptions, read_result, run_until_committed
 from beam_flowers.workflows.progress import Progress, watched
 
 
@@ -69,7 +70,7 @@ def augment_store(
     augmentation: Augmentation,
     options: RunOptions | None = None,
     *,
-    warn: Warn = print,
+    warn: Say = print,
     progress: Progress | None = None,
 ) -> AugmentSummary:
     """Brings the distorted copies of a store's labelled images up to date.
@@ -121,7 +122,7 @@ class _Run:
     backbone: ResolvedBackbone
     augmentation: Augmentation
     options: RunOptions
-    warn: Warn
+    warn: Say
     progress: Progress | None
 
     @property
