@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -30,7 +30,7 @@ from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
 from beam_flowers.store.presence import present
 from beam_flowers.store.table import TRIES
-from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_images, run_plan
+from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_into, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_options import (
@@ -83,7 +83,7 @@ def score_images(
         InputError: if an input is missing or nothing in it is a picture.
     """
     options = options or RunOptions()
-    warn = functools.cache(warn)  # `--store` makes two runs over the same files.
+    warn = cache(warn)  # `--store` makes two runs over the same files.
     options.apply()
     layout = replace(job.layout, formats=options.limits.salvage > 0)
     kind = ScoreRows.of(models, job.rule, layout)
@@ -161,11 +161,10 @@ def _score(
         scored = score_stored(table, job.store, job.images, bundle, options)
         computed = min(max(run.embedded for run in runs), scored.rows)
         return replace(scored, embedded=computed, reused=scored.rows - computed)
+    progress = table.progress
     return table.bring_up_to_date(
-        lambda ledger: ledger.list_found(
-            list_images(job.images, table.root, table.progress, options.manifest_schemes)
-        ),
-        lambda plan: run_plan(plan, table.kind, networks, options, table.progress),
+        partial(list_into, images=job.images, table=table.root, options=options, progress=progress),
+        partial(run_plan, kind=table.kind, backbones=networks, options=options, progress=progress),
     )
 
 

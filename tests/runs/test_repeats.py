@@ -44,7 +44,7 @@ def outcomes(plan, kind, backbones):
 def test_a_bundle_computed_twice_is_one_part(tmp_path, monkeypatch):
     folder, store = photos(tmp_path / "pictures"), tmp_path / "store"
 
-    def run_twice(plan, kind, backbones, *_):
+    def run_twice(plan, kind, backbones, **_):
         first, second = (outcomes(plan, kind, backbones) for _ in range(2))
         assert [o.parts for o in first] == [o.parts for o in second]
         finish(plan, [*first, *second])
@@ -76,7 +76,7 @@ def test_of_two_attempts_with_other_rejects_one_counts(tmp_path, monkeypatch, fa
             raise OSError(5, "Input/output error", uri)
         return read(uri, limit)
 
-    def run_twice(plan, kind, backbones, *_):
+    def run_twice(plan, kind, backbones, **_):
         made = []
         for _ in range(2):
             attempts.append(plan)
@@ -128,7 +128,7 @@ def test_damage_that_the_end_of_a_bundle_finds_reaches_the_driver_as_data(tmp_pa
     def damaged(place, *_):
         raise PartDamagedError("its rows are others", place.root, "part-1")
 
-    def run_once_damaged(plan, kind, backbones, *_):
+    def run_once_damaged(plan, kind, backbones, **_):
         with monkeypatch.context() as patched:
             if not found:
                 patched.setattr(dofns, "write_results", damaged)
@@ -143,7 +143,7 @@ def test_damage_that_the_end_of_a_bundle_finds_reaches_the_driver_as_data(tmp_pa
 def test_a_unit_that_is_done_is_not_computed_again(tmp_path, monkeypatch):
     folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
 
-    def run_twice(plan, kind, backbones, *_):
+    def run_twice(plan, kind, backbones, **_):
         first = outcomes(plan, kind, backbones)
         with monkeypatch.context() as patched:
             patched.setattr(dofns, "start_each", None)
@@ -158,7 +158,7 @@ def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, mon
     folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
     results = []
 
-    def meet_another(plan, kind, backbones, *_):
+    def meet_another(plan, kind, backbones, **_):
         monkeypatch.undo()
         made = outcomes(plan, kind, backbones)
         results.append(finish(plan, made))
@@ -181,12 +181,12 @@ def test_a_run_ends_at_its_first_try_beside_commits_of_other_images(tmp_path, mo
     embed(others[0], store)
     plans, run_plan = [], embed_run.run_plan
 
-    def meet_another(plan, *arguments):
+    def meet_another(plan, **named):
         plans.append(plan)
         monkeypatch.undo()
         embed(others[len(plans)], store)
         monkeypatch.setattr(embed_run, "run_plan", meet_another)
-        run_plan(plan, *arguments)
+        run_plan(plan, **named)
 
     monkeypatch.setattr(embed_run, "run_plan", meet_another)
     summary = embed(folder, store)
