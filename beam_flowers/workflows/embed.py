@@ -336,10 +336,10 @@ class TableRun:
             return
         if result.held:
             self.warn(
-                f"{result.held:,} of {result.covered:,} stored images are not there any more, which "
-                f"is more than --max-removed-fraction {self.max_removed_fraction:g} allows: none was "
-                "taken out, what is new was added. Is a disk not mounted? If they are meant to "
-                "leave, run this again with --max-removed-fraction 1"
+                f"{result.held:,} of {result.covered:,} stored images are not there any more, "
+                f"which is more than --max-removed-fraction {self.max_removed_fraction:g} allows: "
+                "none was taken out, what is new was added. Is a disk not mounted? If they are "
+                "meant to leave, run this again with --max-removed-fraction 1"
             )
         absent = ledger.absent_rows()
         if absent:
