@@ -67,43 +67,52 @@ class Tally(NamedTuple):
     rejects: int = 0
 
 
-_tally = Tally()
-_counting = threading.Lock()
+class Pool(ThreadPoolExecutor):
+    """Runs tasks on the threads of this process, and counts the files that they finish.
 
+    Two threads a core: one waits for a disk or a decoder while one computes.
+    """
 
-def tally() -> Tally:
-    """The count so far, since the process began."""
-    return _tally
+    def __init__(self) -> None:
+        super().__init__(2 * cores(), thread_name_prefix="bottlenecks")
+        self._tally = Tally()
+        self._counting = threading.Lock()
 
+    @property
+    def tally(self) -> Tally:
+        """The count so far, since the process began."""
+        return self._tally
 
-def submit(function: Callable[..., Done], *arguments: Any) -> Future[Done]:
-    """Hands a task to the pool; what it has done is in the tally once it has ended."""
-    task = pool().submit(function, *arguments)
-    task.add_done_callback(_count)
-    return task
+    def submit_counted(self, function: Callable[..., Done], *arguments: Any) -> Future[Done]:
+        """Starts a task whose files are in the tally once it has ended."""
+        task = self.submit(function, *arguments)
+        task.add_done_callback(self._count)
+        return task
 
-
-def _count(task: Future[Done]) -> None:
-    global _tally
-    if task.cancelled() or task.exception():
-        return
-    outcomes = task.result().outcomes
-    rejects = sum(isinstance(outcome, Reject) for outcome in outcomes)
-    with _counting:
-        _tally = Tally(_tally.files + len(outcomes), _tally.rejects + rejects)
+    def _count(self, task: Future[Done]) -> None:
+        if task.cancelled() or task.exception():
+            return
+        outcomes = task.result().outcomes
+        rejects = sum(isinstance(outcome, Reject) for outcome in outcomes)
+        with self._counting:
+            before = self._tally
+            self._tally = Tally(before.files + len(outcomes), before.rejects + rejects)
 
 
 @lru_cache(maxsize=1)
-def pool() -> ThreadPoolExecutor:
-    """The process' threads, two a core: one waits for a disk or a decoder while one computes."""
-    return ThreadPoolExecutor(2 * cores(), thread_name_prefix="bottlenecks")
+def pool() -> Pool:
+    """Returns the only pool of the process.
+
+    Beam pickles its steps, so that they cannot be handed one.
+    """
+    return Pool()
 
 
 def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
     """Hands the files to the pool, in small batches; equal bytes are computed once."""
     claims: dict[str, str] = {}
     batches = (images[i : i + engine.batch] for i in range(0, len(images), engine.batch))
-    return [submit(_compute, batch, engine, limits, claims) for batch in batches]
+    return [pool().submit_counted(_compute, batch, engine, limits, claims) for batch in batches]
 
 
 def collect(pending: Pending) -> list[Result]:

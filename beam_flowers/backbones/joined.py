@@ -1,9 +1,9 @@
-"""The vectors of several backbones side by side, as heads trained on `a+b` take them."""
+"""Computes embeddings of several backbones side by side, as heads trained on `a+b` take them."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,71 +18,44 @@ Backbones = ResolvedBackbone | Sequence[ResolvedBackbone]
 
 
 def several(backbones: Backbones) -> tuple[ResolvedBackbone, ...]:
-    """One backbone or several, as a tuple."""
+    """Returns one backbone or several as a tuple."""
     return (backbones,) if isinstance(backbones, ResolvedBackbone) else tuple(backbones)
 
 
-_Work = tuple[tuple[Image, ...], tuple[ResolvedBackbone, ...], Limits]
-_early: dict[_Work, list[Pending]] = {}
-_handing_out = threading.Lock()
+class Started(NamedTuple):
+    """Holds the tasks of some images that are on the threads, of each backbone."""
+
+    tasks: tuple[Pending, ...]
+
+    def results(self) -> list[Result]:
+        """Waits for the tasks and returns one result for each image, in their order."""
+        blocks = [collect(own) for own in self.tasks]
+        return blocks[0] if len(blocks) == 1 else list(side_by_side(blocks))
+
+    def seconds(self) -> Seconds:
+        """Returns how long the tasks took, once they are done."""
+        return added(spent(own) for own in self.tasks)
 
 
 def start_each(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
-) -> list[Pending]:
-    """Hands the files to the pool, once for each backbone: they differ in the pixels they want."""
-    with _handing_out:
-        # What was started early is given out once: a bundle that is repeated computes again.
-        early = _early.pop((tuple(images), tuple(backbones), limits), None) if _early else None
-    return early or _start(images, backbones, limits)
-
-
-def start_early(
-    units: Iterable[Sequence[Image]], backbones: Sequence[ResolvedBackbone], limits: Limits
-) -> None:
-    """`start_each` of units before the one who will ask for them is ready to; in this process
-    alone. Who asks meanwhile waits, so that nothing is computed twice."""
-    with _handing_out:
-        for images in units:
-            _early[tuple(images), tuple(backbones), limits] = _start(images, backbones, limits)
-
-
-def forget_early() -> None:
-    """Lets go of what was started early and nobody has asked for."""
-    _early.clear()
-
-
-def _start(
-    images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
-) -> list[Pending]:
+) -> Started:
+    """Starts tasks for images, for each backbone, as they differ in the pixels that they take."""
     # It starts while the network is loaded.
     warm_up()
-    return [start(images, load(backbone), limits) for backbone in backbones]
-
-
-def collect_joined(pending: Sequence[Pending]) -> list[Result]:
-    """Waits for `start_each`'s work: one outcome a file, in their order."""
-    return list(side_by_side([collect(own) for own in pending]))
-
-
-def spent_joined(pending: Sequence[Pending]) -> Seconds:
-    """How long `start_each`'s work took, once it is done."""
-    return added(spent(own) for own in pending)
+    return Started(tuple(start(images, load(backbone), limits) for backbone in backbones))
 
 
 def side_by_side(blocks: Sequence[Sequence[Result]]) -> Iterator[Result]:
-    """Joins what several backbones gave of the same pictures.
+    """Joins the results of several backbones for the same images.
 
     Args:
-        blocks: of each backbone one result a picture, in one order.
+        blocks: of each backbone one result for each image, in one order.
 
     Yields:
-        For each picture its vectors one after the other, float32 [D1 + D2 + ...], or the first
+        For each image its embeddings one after the other, float32 [D1 + D2 + ...], or the first
         reason why it lacks one.
     """
-    if len(blocks) == 1:
-        yield from blocks[0]
-        return
     for results in zip(*blocks, strict=True):
         yield _join(results)
 

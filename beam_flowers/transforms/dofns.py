@@ -23,7 +23,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers.backbones.compute import Hashed, hash_files, pool
 from beam_flowers.backbones.hardware import cores
-from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
+from beam_flowers.backbones.joined import Started, start_each
 from beam_flowers.errors import (
     BackboneError,
     PartDamagedError,
@@ -60,6 +60,7 @@ from beam_flowers.store.work_units import (
     read_unit,
     unpack,
 )
+from beam_flowers.transforms.prefetch import PREFETCHED
 from beam_flowers.transforms.preflight import Setup, require_seen
 from beam_flowers.transforms.start_ahead import StartAhead
 
@@ -275,12 +276,14 @@ class EmbedUnits(Overlapping):
         self.kind = kind
         self.limits = limits
 
-    def start(self, unit: Any) -> Any:
-        return start_each(read_images(unit), self.expected.backbones, self.limits)
+    def start(self, unit: Unit | bytes) -> Started:
+        images, backbones = read_images(unit), self.expected.backbones
+        early = PREFETCHED.take(images, backbones, self.limits)
+        return early or start_each(images, backbones, self.limits)
 
-    def finish(self, started: Any) -> Outcome:
-        results = collect_joined(started)
-        return write_results(self.expected.place, self.kind, results, spent_joined(started))
+    def finish(self, started: Started) -> Outcome:
+        results = started.results()
+        return write_results(self.expected.place, self.kind, results, started.seconds())
 
 
 def hash_unit(

@@ -186,10 +186,10 @@ class _Counts:
 
     def __init__(self, place: Place, rows_each: int, networks: int) -> None:
         # A run that has nothing to do goes without Pillow.
-        from beam_flowers.backbones.compute import tally
+        from beam_flowers.backbones.compute import pool
 
         self._place, self._rows_each, self._networks = place, rows_each, networks
-        self._tally, self._old = tally, tally()
+        self._pool, self._old = pool(), pool().tally
         self._seen = set(work_parts(place))
         self.rows = self.rejects = 0
 
@@ -211,7 +211,7 @@ class _Counts:
 
     def threads(self) -> Tally:
         """Files that the threads have finished since."""
-        new, old = self._tally(), self._old
+        new, old = self._pool.tally, self._old
         done, rejects = new.files - old.files, new.rejects - old.rejects
         return new._replace(files=done // self._networks, rejects=rejects // self._networks)
 

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from beam_flowers.backbones.compute import Done, Engine, Pending, read_content, submit
+from beam_flowers.backbones.compute import Done, Engine, Pending, pool, read_content
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.contrib.augment.distort import Distortions, canvas_recipe, distort
 from beam_flowers.contrib.augment.ledger import Copy, CopyVector
@@ -24,7 +24,10 @@ def start_copies(
 ) -> Pending:
     """Hands copies, sorted by content, to the pool: one task for each content."""
     contents = groupby(copies, key=lambda copy: copy.sha256)
-    return [submit(_compute, list(group), engine, distortions, limits) for _, group in contents]
+    return [
+        pool().submit_counted(_compute, list(group), engine, distortions, limits)
+        for _, group in contents
+    ]
 
 
 def collect_copies(pending: Pending) -> list[CopyResult]:
