@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 """Callback for a line of text for the user."""
 
+OnProgress = Callable[[int, int], None]
+"""Callback for the number of things that are done, and of all."""
+
 NOT_AN_IMAGE = "NotAnImage"
 """`Reject.error_class` of a file that does not look like an image. It is skipped, not a failure."""
 

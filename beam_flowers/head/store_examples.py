@@ -14,8 +14,9 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.objective import common_scaling
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
+from beam_flowers.records import OnProgress
 from beam_flowers.store.commits import Section
-from beam_flowers.store.features import Features, Told, open_store, read_features
+from beam_flowers.store.features import Features, open_store, read_features
 from beam_flowers.store.vectors import Vectors, allocate
 
 JOIN = "+"
@@ -61,7 +62,7 @@ class StoredExamples:
 
 
 def read_examples(
-    root: str, backbone: str | None = None, report: Told | None = None
+    root: str, backbone: str | None = None, on_progress: OnProgress | None = None
 ) -> StoredExamples:
     """Reads the rows of one backbone, or of several: `a+b` sets their vectors side by side.
 
@@ -74,8 +75,8 @@ def read_examples(
     """
     names = _names(root, backbone)
     if len(names) > 1:
-        return _join([read_features(root, name, report) for name in names])
-    section, features = read_features(root, names[0], report)
+        return _join([read_features(root, name, on_progress) for name in names])
+    section, features = read_features(root, names[0], on_progress)
     about = section.about
     return StoredExamples(
         _examples(features),
@@ -86,7 +87,9 @@ def read_examples(
     )
 
 
-def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> StoredExamples:
+def read_examples_of(
+    root: str, bundle: Bundle, on_progress: OnProgress | None = None
+) -> StoredExamples:
     """Reads the rows of the backbones that a model was trained on, joined but not scaled.
 
     Raises:
@@ -102,15 +105,17 @@ def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> S
         )
     names = [keys[fingerprint].partition("=")[2] for fingerprint in bundle.fingerprints]
     if len(names) == 1:
-        return read_examples(root, names[0], report)
-    return _join([read_features(root, name, report) for name in names], scale=False)
+        return read_examples(root, names[0], on_progress)
+    return _join([read_features(root, name, on_progress) for name in names], scale=False)
 
 
-def each_backbone(root: str, report: Told | None = None) -> Iterator[tuple[str, StoredExamples]]:
+def each_backbone(
+    root: str, on_progress: OnProgress | None = None
+) -> Iterator[tuple[str, StoredExamples]]:
     """Yields the rows of each backbone of a store, then of all joined if there are several."""
     names = [key.partition("=")[2] for key in sorted(open_store(root).sections)]
     for name in names if len(names) == 1 else [*names, JOIN.join(names)]:
-        yield name, read_examples(root, name, report)
+        yield name, read_examples(root, name, on_progress)
 
 
 def _names(root: str, backbone: str | None) -> list[str | None]:

@@ -146,7 +146,7 @@ class TableRun:
         root: the table's folder.
         section: folder of the section below it.
         described: fingerprint and description of the section.
-        kind: of its rows.
+        row_kind: of its rows.
         rules: of the join.
         shards: see `RunOptions`.
         warn: takes a line for the user.
@@ -166,7 +166,7 @@ class TableRun:
     root: str
     section: str
     described: Section
-    kind: RowKind
+    row_kind: RowKind
     rules: Rules
     shards: int | None = None
     warn: Say = print
@@ -216,8 +216,8 @@ class TableRun:
         require_table_place(self.root)
         held = latest(self.root).sections
         if held and ("" in held) != (self.section == ""):
-            kind = "a table of scores" if "" in held else "a feature store"
-            raise StoreError(f"{self.root} is {kind}; give this run another folder")
+            other = "a table of scores" if "" in held else "a feature store"
+            raise StoreError(f"{self.root} is {other}; give this run another folder")
 
     def _attempt(
         self,
@@ -286,7 +286,7 @@ class TableRun:
             ledger,
             place,
             base,
-            self.kind,
+            self.row_kind,
             self.described,
             rules,
             self.shards,
@@ -427,7 +427,7 @@ class TableRun:
     def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
         self.warn_of_collisions(ledger.label_names())
         # A run that changes no labels has none to compare: those of scored images say nothing.
-        if not isinstance(self.kind, StoreRows) or not self.rules.relabel:
+        if not isinstance(self.row_kind, StoreRows) or not self.rules.relabel:
             return
         now = {p.name for p in committed(latest(self.root), place).rows}
         before = {p.name for p in plan.section.rows}
@@ -497,8 +497,8 @@ def backbone_run(
     name = backbone.row.name
     about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
     section = Section(backbone.fingerprint, about)
-    kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding)
-    return TableRun(place.root, place.section, section, kind, rules, shards, warn, progress)
+    row_kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding)
+    return TableRun(place.root, place.section, section, row_kind, rules, shards, warn, progress)
 
 
 def embed_images(
@@ -555,7 +555,13 @@ def embed_images(
             progress=progress,
             is_all=prune,
         ),
-        partial(run_plan, kind=run.kind, backbones=[backbone], options=options, progress=progress),
+        partial(
+            run_plan,
+            row_kind=run.row_kind,
+            backbones=[backbone],
+            options=options,
+            progress=progress,
+        ),
     )
     if not summary.rows:
         raise InputError(
@@ -567,20 +573,20 @@ def embed_images(
 
 def run_plan(
     plan: Plan,
-    kind: RowKind,
+    row_kind: RowKind,
     backbones: Sequence[ResolvedBackbone],
     options: RunOptions,
     progress: Progress | None = None,
 ) -> None:
     """Runs the embed pipeline."""
     with (
-        watched(plan, progress, kind.rows_each, len(backbones)),
+        watched(plan, progress, row_kind.rows_each, len(backbones)),
         head_start(plan, backbones, options.pipeline, options.limits),
     ):
         from beam_flowers.transforms.plan import RunPlan
         from beam_flowers.transforms.runner import run_pipeline
 
-        made = RunPlan(plan, kind, backbones, options.limits)
+        made = RunPlan(plan, row_kind, backbones, options.limits)
         run_pipeline(made, plan.place, options.pipeline)
 
 
@@ -646,11 +652,13 @@ def list_images(
             raise InputError(
                 f"{table} lies in {source}, whose files are to be read; put it elsewhere"
             )
-    listed = (found for found in find_images(images, schemes) if not _uri(found).startswith(own))
+    listed = (
+        element for element in find_images(images, schemes) if not _uri(element).startswith(own)
+    )
     return progress.counted(listed) if progress else listed
 
 
-def _uri(found: Listed) -> str:
-    if isinstance(found, Reject):
-        return found.image.uri
-    return found.root if isinstance(found, RootListed) else found.uri
+def _uri(element: Listed) -> str:
+    if isinstance(element, Reject):
+        return element.image.uri
+    return element.root if isinstance(element, RootListed) else element.uri

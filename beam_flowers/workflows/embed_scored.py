@@ -84,7 +84,7 @@ def _carry_out(
     plan: Plan, *, run: TableRun, store: str, backbone: ResolvedBackbone, options: RunOptions
 ) -> None:
     _require_newest_layout(store)
-    run_plan(plan, run.kind, [backbone], options, run.progress)
+    run_plan(plan, run.row_kind, [backbone], options, run.progress)
 
 
 def _require_newest_layout(store: str) -> None:

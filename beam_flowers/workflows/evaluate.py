@@ -35,7 +35,7 @@ from beam_flowers.head.softmax import Doubles, Head, Sample
 from beam_flowers.head.store_examples import StoredExamples, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
 from beam_flowers.images.outputs import HEAD, Writing
-from beam_flowers.store.features import Told
+from beam_flowers.records import OnProgress
 from beam_flowers.workflows.progress import Progress
 
 _JSON, _PNG = "evaluation.json", "confusion.png"
@@ -118,9 +118,9 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     bundle = read_bundle(files.absolute(job.model))
     progress = progress or Progress()
     progress.begin("reading")
-    stored = load(job, bundle, progress.told("reading"))
+    stored = load(job, bundle, progress.callback("reading"))
     progress.begin("measuring")
-    report = measure_pictures(bundle, stored, job, progress.told("searching wrong labels"))[0]
+    report = measure_pictures(bundle, stored, job, progress.callback("searching wrong labels"))[0]
     progress.begin("writing")
     pages = {
         _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -141,7 +141,9 @@ def is_evaluation(folder: str) -> bool:
     return head.startswith(f'{{\n "format": "{FORMAT}"'.encode())
 
 
-def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> StoredExamples:
+def load(
+    job: EvaluationJob, bundle: Bundle, on_progress: OnProgress | None = None
+) -> StoredExamples:
     """Returns the store's rows of the model's backbone, with corrected labels.
 
     Raises:
@@ -152,16 +154,19 @@ def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored
             f"the model was trained on vectors of {bundle.backbone!r}, not of {job.backbone!r}; "
             "leave out --backbone, or name a model for it"
         )
-    stored = read_examples_of(files.absolute(job.store), bundle, told)
+    stored = read_examples_of(files.absolute(job.store), bundle, on_progress)
     return stored if job.labels is None else correct_labels(stored, read_corrections(job.labels))
 
 
 def measure_pictures(
-    bundle: Bundle, stored: StoredExamples, job: EvaluationJob, told: Told | None = None
+    bundle: Bundle,
+    stored: StoredExamples,
+    job: EvaluationJob,
+    on_progress: OnProgress | None = None,
 ) -> tuple[dict[str, Any], Scored | Decided]:
     """The whole report, JSON, and what the model says of each picture measured on.
 
-    `told` takes how many heads are trained in the search for wrong labels.
+    `on_progress` takes how many heads are trained in the search for wrong labels.
     """
     measured, sample, uris = choose_rows(bundle, stored, job.split)
     _check_finite(sample, uris)
@@ -177,7 +182,7 @@ def measure_pictures(
         sections = build_sections(found)
     report = build_report(bundle, measured, sections)
     report["suspected_label_errors"] = find_suspects(
-        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed, told
+        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed, on_progress
     )
     report["neighbours"] = (
         None if job.neighbours is None else neighbours(stored.examples, job.neighbours)

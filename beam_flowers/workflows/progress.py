@@ -11,12 +11,13 @@ import contextlib
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError
+from beam_flowers.records import OnProgress
 from beam_flowers.store.parts import Place, holds_rejects, open_part, work_parts
 from beam_flowers.store.plan import Plan
 
@@ -126,7 +127,7 @@ class Progress:
             speed = rate(list(self._samples), now)
             return State(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
 
-    def told(self, stage: str) -> Callable[[int, int], None]:
+    def callback(self, stage: str) -> OnProgress:
         """Returns a callback (done, total) for this stage; a smaller `done` restarts it."""
 
         def tell(done: int, total: int) -> None:

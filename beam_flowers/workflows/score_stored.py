@@ -147,11 +147,11 @@ class _Work:
     def carry_out(self, plan: Plan) -> None:
         """Runs the pipeline that scores."""
         table = self.table
-        with watched(plan, table.progress, table.kind.rows_each):
+        with watched(plan, table.progress, table.row_kind.rows_each):
             from beam_flowers.transforms.plan import ScorePlan
             from beam_flowers.transforms.runner import run_pipeline
 
-            made = ScorePlan(plan, self._places(), table.kind)
+            made = ScorePlan(plan, self._places(), table.row_kind)
             run_pipeline(made, plan.place, self.options.pipeline)
 
     def _look(self) -> None:

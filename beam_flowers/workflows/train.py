@@ -31,7 +31,7 @@ from beam_flowers.head.store_examples import StoredExamples, each_backbone, read
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
-from beam_flowers.store.features import Told
+from beam_flowers.records import OnProgress
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.step_log import Summaries
 
@@ -168,7 +168,7 @@ class _Source:
     root: str
     corrections: Corrections | None
     separator: str | None
-    told: Told
+    on_progress: OnProgress
     prepare: Callable[[StoredExamples], StoredExamples] | None
 
     @classmethod
@@ -184,18 +184,18 @@ class _Source:
             files.absolute(store),
             corrections,
             options.label_separator,
-            progress.told("reading"),
+            progress.callback("reading"),
             prepare,
         )
 
     def read(self, backbone: str | None) -> StoredExamples:
-        return self._labelled(read_examples(self.root, backbone, self.told))
+        return self._labelled(read_examples(self.root, backbone, self.on_progress))
 
     def each(self, backbone: str | None) -> Iterator[tuple[str, Examples]]:
         if backbone:
             yield backbone, self.read(backbone).examples
             return
-        for name, stored in each_backbone(self.root, self.told):
+        for name, stored in each_backbone(self.root, self.on_progress):
             yield name, self._labelled(stored).examples
 
     def _labelled(self, stored: StoredExamples) -> StoredExamples:
