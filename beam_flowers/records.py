@@ -98,8 +98,8 @@ class Picture(NamedTuple):
         pixels: uint8 [height, width, 3], RGB, at the size the recipe asks for.
         width: of the file's image after EXIF orientation, in pixels.
         height: likewise.
-        format: `JPEG`, `PNG`, `WEBP`, `GIF`, `BMP`, `TIFF` or `PPM`. Of a JPEG that was cut and
-            taken by `Limits.salvage` also the share of rows that are not there, such as
+        format: one of `images.formats.FORMATS`, such as `JPEG`. Of a JPEG that was cut and taken
+            by `Limits.salvage` also the share of rows that are not there, such as
             `JPEG, 3.1% missing`.
     """
 

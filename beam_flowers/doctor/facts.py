@@ -87,6 +87,8 @@ def _look(picture: Picture) -> int | None:
 
 def _traits(data: bytes, format_: str) -> tuple[str, ...]:
     """Asked of the header alone; what it does not tell is left out."""
+    if format_ in ("AVIF", "HEIC", "JPEG2000"):
+        return ()  # Their headers are read by libraries of C, which decoder processes are for.
     try:
         with PillowImage.open(io.BytesIO(data), formats=[format_, "MPO"]) as im:
             found = {

@@ -34,6 +34,9 @@ _EXTENSIONS = {
     "BMP": ("bmp", "dib"),
     "TIFF": ("tif", "tiff"),
     "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
+    "AVIF": ("avif", "avifs"),
+    "HEIC": ("heic", "heics", "heif", "heifs", "hif"),
+    "JPEG2000": ("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
 }
 _ANY_EXTENSION = frozenset(e for extensions in _EXTENSIONS.values() for e in extensions)
 _TRAITS = {

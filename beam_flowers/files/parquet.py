@@ -6,55 +6,56 @@ it. Taken for true is what the footer says; one that lies about its pages is not
 
 from __future__ import annotations
 
-from collections import defaultdict
+import io
 from collections.abc import Iterator
-from typing import Any
+from itertools import groupby
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from beam_flowers.files.parquet_footer import Chunk, chunks_of
 
 MOST_BYTES = 1 << 30
 """That a file may unpack into whatever its size is."""
 MOST_RATIO = 256
 """Bytes into which each byte of a larger file may unpack. Of ours the smallest are tables of
 rejects for one reason, with 30."""
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 
 
-def unpacked_too_far(file: pq.ParquetFile, source: Any, size: int) -> str:
+def unpacked_too_far(source: BinaryIO) -> str:
     """Tell why a file is not to be read, or nothing if it may.
 
     Args:
-        file: opened, its footer read.
-        source: the file again, for a look at its dictionaries if need be.
-        size: of the file, in bytes.
+        source: the open file.
     """
+    try:
+        chunks = chunks_of(source)
+    except ValueError as error:
+        return str(error)
+    size = source.seek(0, io.SEEK_END)
     most = max(MOST_BYTES, MOST_RATIO * size)
-    total, doubtful = 0, defaultdict[int, list[Any]](list)
-    metadata = file.metadata
-    lengths = [metadata.schema.column(index).length for index in range(metadata.num_columns)]
-    for number in range(metadata.num_row_groups):
-        group = metadata.row_group(number)
-        for index, length in enumerate(lengths):
-            column = group.column(index)
-            if column.physical_type == "BYTE_ARRAY":
-                # Its pages as they are, and what each value may be that only points at another.
-                total += column.total_uncompressed_size
-                if _repeats(column):
-                    doubtful[number].append(column)
-            else:
-                total += column.num_values * _WIDTHS.get(column.physical_type, length)
-    bound = sum(
-        c.num_values * c.total_uncompressed_size for some in doubtful.values() for c in some
-    )
-    if total <= most < total + bound:
-        for number, columns in doubtful.items():
-            longest = _longest(source, number, columns)
-            total += sum(c.num_values * longest(c) for c in columns)
-    if total <= most:
-        return ""
-    return f"its {size} bytes would unpack into {total}, more than {most}"
+    # The pages of texts as they are; and what each value may be that only points at another.
+    total = sum(c.values * c.width or c.bytes for c in chunks)
+    doubtful = [c for c in chunks if not c.width and (c.has_dictionary or c.has_prefixes)]
+    if total <= most < total + sum(c.values * c.bytes for c in doubtful):
+        longest = _longest(source, [c for c in doubtful if not c.has_prefixes])
+        total += sum(c.values * longest.get((c.group, c.path), c.bytes) for c in doubtful)
+    return f"its {size} bytes would unpack into {total}, more than {most}" if total > most else ""
+
+
+def _longest(source: BinaryIO, chunks: list[Chunk]) -> dict[tuple[int, str], int]:
+    """Finds the longest value in dictionaries: one row brings each of them whole."""
+    found: dict[tuple[int, str], int] = {}
+    for group, some in groupby(chunks, key=lambda chunk: chunk.group):
+        names = [chunk.path for chunk in some]
+        file = pq.ParquetFile(source, read_dictionary=names)
+        batch = next(file.iter_batches(1, row_groups=[group], columns=names), None)
+        for path, values in () if batch is None else _leaves(batch):
+            if pa.types.is_dictionary(values.type):
+                found[group, path] = pc.max(pc.binary_length(values.dictionary)).as_py() or 0
+    return found
 
 
 def cast_within(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
@@ -72,28 +73,6 @@ def cast_within(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     column = column.cast(kind)
     column.validate(full=True)
     return column
-
-
-def _repeats(column: Any) -> bool:
-    return column.has_dictionary_page or "DELTA_BYTE_ARRAY" in column.encodings
-
-
-def _longest(source: Any, group: int, columns: list[Any]) -> Any:
-    """Finds the longest value in the dictionary of each column: one row brings it whole."""
-    names = [column.path_in_schema for column in columns if column.has_dictionary_page]
-    found: dict[str, int] = {}
-    if names:
-        file = pq.ParquetFile(source, read_dictionary=names)
-        batch = next(file.iter_batches(1, row_groups=[group], columns=names), None)
-        for path, values in () if batch is None else _leaves(batch):
-            if pa.types.is_dictionary(values.type):
-                longest = pc.max(pc.binary_length(values.dictionary)).as_py()
-                found[path] = longest or 0
-    return lambda c: (
-        c.total_uncompressed_size
-        if "DELTA_BYTE_ARRAY" in c.encodings
-        else found.get(c.path_in_schema, c.total_uncompressed_size)
-    )
 
 
 def _leaves(batch: pa.RecordBatch) -> Iterator[tuple[str, Any]]:

@@ -10,7 +10,6 @@ import re
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-import numpy as np
 
 from beam_flowers.errors import FieldError
 
@@ -26,6 +25,8 @@ MOST_FREE_BYTES = 8 << 20
 from a command line, which Linux bounds by 6 MB. As Python's objects it may be 50 times as large."""
 MOST_DEPTH = 32
 """Of lists and objects inside of each other, in a value of any type. Ours have 4 at most."""
+_TOLD = 300
+"""Characters of a reason that an error shows."""
 _TEXT = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"')
 _MOST_NUMBER = 1 << 53
 
@@ -81,6 +82,8 @@ class Form(Generic[T]):
     def wrong(self, file: str, field: str, reason: str) -> FieldError:
         """Make the error about a field, or about the whole file where `field` is empty."""
         place = f"{field}: " if field else ""
+        # It may quote a name of any length.
+        reason = reason if len(reason) <= _TOLD else f"{reason[:_TOLD]}..."
         return self._error(f"{file} is damaged ({place}{reason}); {self._advice}", file, field)
 
 
@@ -130,6 +133,8 @@ def require_shallow(data: bytes, error: type[FieldError], file: str) -> None:
     Raises:
         FieldError: they have more than `MOST_DEPTH` levels.
     """
+    import numpy as np
+
     signs = np.frombuffer(_TEXT.sub(b"", data), np.uint8)
     steps = np.isin(signs, np.frombuffer(b"[{", np.uint8)).astype(np.int8)
     steps -= np.isin(signs, np.frombuffer(b"]}", np.uint8))

@@ -306,12 +306,10 @@ def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
     *_, name, extra = _LOCAL.unpack(header)
     file.seek(offset + _LOCAL.size + name + extra)
     wanted = size if limit is None else min(size, limit)
-    # One byte more than it should have tells one that has more.
-    most = wanted + (wanted == size)
-    data = file.read(min(packed, most)) if way == _STORED else _inflated(file, packed, most)
+    data = file.read(min(packed, wanted)) if way == _STORED else _inflated(file, packed, wanted)
     if len(data) < wanted:
         raise MemberError("DamagedMember", f"it unpacks to {len(data)} bytes of {size}")
-    if wanted == size and (len(data) > size or zlib.crc32(data) != crc):
+    if wanted == size and zlib.crc32(data) != crc:
         raise MemberError("BadChecksum", "it does not unpack to what was packed")
     return data
 

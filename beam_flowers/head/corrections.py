@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -136,11 +135,9 @@ def _read_table(manifest: str) -> pa.Table:
 
 def _read_as(suffix: str, source: BinaryIO, manifest: str) -> pa.Table:
     if suffix == "parquet":
-        size = source.seek(0, io.SEEK_END)
-        file = pa.parquet.ParquetFile(source)
-        if reason := unpacked_too_far(file, source, size):
+        if reason := unpacked_too_far(source):
             raise pa.ArrowInvalid(reason)
-        return file.read()
+        return pa.parquet.ParquetFile(source).read()
     if suffix == "jsonl":
         schema = pa.schema(_COLUMNS)
         options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")

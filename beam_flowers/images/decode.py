@@ -72,6 +72,7 @@ from beam_flowers.images.memory_gate import gate
 from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe
+from beam_flowers.images.tiff import Tiff
 from beam_flowers.records import NOT_AN_IMAGE, READ, Picture
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ _OPEN: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
     "WEBP": WebPImageFile,
     "GIF": GifImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": Tiff,
     "PPM": PpmImageFile,
     "AVIF": open_avif,
     "HEIC": open_heic,

@@ -19,7 +19,8 @@ _CODING_STYLE, _STYLE_OF_COMPONENT, _START_OF_TILE = 0xFF52, 0xFF53, 0xFF90
 _END = 0xFFD9
 _LONE_MARKERS = (0xFF4F, *range(0xFF30, 0xFF40))
 """Those without a length."""
-_MOST_LEVELS = 32
+_MOST_LEVELS, _MOST_TILES = 32, 65_535
+"""Of the standard."""
 _MOST_SEGMENTS = 100_000
 """Boxes, segments of a header or parts of tiles that are looked at."""
 
@@ -139,7 +140,7 @@ def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:
     """
     im = Jpeg2KImageFile(file)
     found = codestream(file.getvalue())
-    if not found:
+    if not found or found.tiles > _MOST_TILES:
         raise OSError("broken codestream header")
     if im.size != (found.width, found.height):
         raise PictureError(

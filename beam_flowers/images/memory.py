@@ -11,6 +11,7 @@ from beam_flowers.images.heif import plane_bytes
 from beam_flowers.images.jpeg import Jpeg, coefficients
 from beam_flowers.images.jpeg2000 import codestream
 from beam_flowers.images.recipe import PixelRecipe
+from beam_flowers.images.tiff import strips
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -42,6 +43,8 @@ _PPM_IN_PYTHON = 16.0
 """Plain numbers and odd maxima, which Pillow decodes itself."""
 _TIFF_COPIES = 4.2
 """Turned upright, or checked for rows that a fax lacks."""
+_STRIP = 300
+"""For each strip or tile of a TIFF."""
 _JPEG_ENDINGS = 18.0
 """Of three pictures that are compared, see `jpeg.missing_share`."""
 
@@ -135,7 +138,7 @@ def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:
     elif im.format == "JPEG2000":
         return max(int(pixels * each), pixels * len(im.getbands()) + _tile_bytes(data))
     elif isinstance(im, TiffImageFile):
-        return int(pixels * (each + _TIFF_COPIES)) + _strip_bytes(im)
+        return int(pixels * (each + _TIFF_COPIES)) + _strip_bytes(im) + _STRIP * strips(im)
     return int(pixels * each)
 
 

@@ -43,8 +43,8 @@ RULES: dict[str, int] = {
     # only the first 4 KiB tell the format. 3: AVIF, HEIC and JPEG 2000 are pictures.
     "NotAnImage": 3,
     "UnsupportedFormat": 3,
-    # 2: fax pictures that lack rows are refused, and camera raw files.
-    "TIFF": 2,
+    # 2: fax pictures that lack rows are refused, and camera raw files. 3: more strips than 2**18.
+    "TIFF": 3,
     "PNG": 2,  # 2: wrong checksums of pixels are refused, those of texts are accepted.
 }
 """Version of the rule for each format and each class of reject. Raise that of a format where files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,17 +177,17 @@ def _read_file(where: str) -> pa.Table:
     read = (_read_parquet, _read_csv, _read_json, _read_arrow, _read_arrow)
     try:
         with files.open_read(where) as source:
-            return dict(zip(SUFFIXES, read, strict=True))[suffix(where) or ""](source)
+            table = dict(zip(SUFFIXES, read, strict=True))[suffix(where) or ""](source)
+        _ = table.schema.names  # Of those that are no text Python says so only when it is asked.
+        return table
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
         raise InputError(f"{where!r} cannot be read as a table of scores: {error}") from error
 
 
 def _read_parquet(source: BinaryIO) -> pa.Table:
-    size = source.seek(0, io.SEEK_END)
-    file = pq.ParquetFile(source)
-    if reason := unpacked_too_far(file, source, size):
+    if reason := unpacked_too_far(source):
         raise ValueError(reason)
-    return file.read()
+    return pq.ParquetFile(source).read()
 
 
 def _read_arrow(source: BinaryIO) -> pa.Table:
@@ -249,7 +248,11 @@ _NAMES = Form(_HuggingFace, InputFieldError, "score the images again")
 def _rankings(rows: pa.Table, path: str) -> list[list[tuple[str, float]]]:
     """The ranked labels of each row, from a list, from JSON text or from columns of their own."""
     if "top_k" in rows.schema.names:
-        values = rows["top_k"].to_pylist()
+        rows = _cast(rows, "top_k", rows.schema.field("top_k").type, path)
+        try:
+            values = rows["top_k"].to_pylist()
+        except UnicodeDecodeError as error:  # A name within its type is no text.
+            raise _wrong(path, "top_k", str(error)) from error
         return [_ranking(value, path, f"top_k of row {n}") for n, value in enumerate(values, 1)]
     ranks = sum(bool(re.fullmatch(r"score_\d+", name)) for name in rows.schema.names)
     for rank in range(1, ranks + 1):

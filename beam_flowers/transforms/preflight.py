@@ -26,7 +26,7 @@ from beam_flowers.errors import BackboneError, WorkerError
 from beam_flowers.records import Image
 from beam_flowers.store.parts import Place
 
-_PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pyarrow", "tensorflow")
+_PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "tensorflow")
 _VARIANTS = {"tensorflow": "tensorflow-cpu"}
 _NONCE = "nonce"
 _ANSWERS = "answers"

@@ -290,7 +290,8 @@ class TestTheList:
         entry += b"a.jpg" + fields
         end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(entry), len(local), 0)
         path = tmp_path / "x.zip"
-        path.write_bytes(local + entry + end)
+        # What stands before it is added to the offset.
+        path.write_bytes(b"MZ" + local + entry + end)
         expected = "TooCompressed" if field == 0 else "DamagedMember"
         assert reasons(path) == {"a.jpg": expected}
         (tmp_path / "m.csv").write_text(f"uri\nzip://{path}!/a.jpg\n")

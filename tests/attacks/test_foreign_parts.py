@@ -4,6 +4,8 @@ What its maker would gain: gigabytes of memory for a file of 300 bytes, the end 
 signal, Python's own words, numbers that are taken for another image's.
 """
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +19,7 @@ from stores import cli
 
 from beam_flowers.errors import InputError, InputFieldError, PartDamagedError
 from beam_flowers.files import parquet
+from beam_flowers.files.parquet_footer import Chunk, chunks_of
 from beam_flowers.files.typed import require_shallow
 from beam_flowers.head.corrections import read_corrections
 from beam_flowers.scoring.read_table import read_scores
@@ -145,10 +148,8 @@ def test_long_texts_of_their_own_are_no_bomb(tmp_path):
     for columns in ({"uri": texts}, {"uri": texts, "label": pa.array(["rose"] * 1000)}):
         pq.write_table(pa.table(columns), tmp_path / "x.parquet", compression="zstd")
         with (tmp_path / "x.parquet").open("rb") as source:
-            file = pq.ParquetFile(source)
-            size = (tmp_path / "x.parquet").stat().st_size
-            assert parquet.unpacked_too_far(file, source, size) == ""
-            assert file.read()["uri"].combine_chunks() == texts  # The file is still open.
+            assert parquet.unpacked_too_far(source) == ""
+            assert pq.read_table(source)["uri"].combine_chunks() == texts  # It is still open.
 
 
 @pytest.fixture
@@ -232,3 +233,51 @@ def test_corrections_of_other_types_are_named(tmp_path, name, values):
     with pytest.raises(InputFieldError) as refusal:
         read_corrections(str(path))
     assert refusal.value.file == str(path)
+
+
+def test_a_footer_is_read_as_pyarrow_reads_it(tmp_path):
+    """Of all kinds of values, in several row groups; and pyarrow itself ends on a damaged one."""
+    ranked = [[{"label": "a", "score": 0.5}, {"label": "b", "score": 0.25}]] * 30
+    columns = {
+        "text": [f"{n}" for n in range(30)],
+        "top_k": pa.array(
+            ranked, pa.list_(pa.struct({"label": pa.string(), "score": pa.float32()}))
+        ),
+        "half": pa.array(np.zeros(30, np.float16)),
+        "whole": pa.array(range(30), pa.int64()),
+        "small": pa.array(range(30), pa.int32()),
+        "double": pa.array([0.5] * 30),
+        "truth": [True] * 30,
+        "vector": vectors(30, 4),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet", row_group_size=12)
+    with (tmp_path / "x.parquet").open("rb") as source:
+        found = chunks_of(source)
+        told = pq.ParquetFile(source).metadata
+    widths = {"BYTE_ARRAY": 0, "INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8, "BOOLEAN": 1}
+    expected = [
+        Chunk(
+            group,
+            column.path_in_schema,
+            column.num_values,
+            widths.get(column.physical_type, 2),
+            column.total_uncompressed_size,
+            column.has_dictionary_page,
+            False,
+        )
+        for group in range(told.num_row_groups)
+        for column in map(told.row_group(group).column, range(told.num_columns))
+    ]
+    assert len(found) == 3 * 9
+    assert found == expected
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_a_damaged_footer_ends_no_process(tmp_path, seed):
+    data = bytearray(part_of(OLD / "store").read_bytes())
+    draw = np.random.default_rng(seed)
+    length = int.from_bytes(data[-8:-4], "little") + 8
+    for _ in range(draw.integers(1, 4)):
+        data[-int(draw.integers(1, length))] = draw.integers(256)
+    with contextlib.suppress(ValueError):
+        assert len(chunks_of(io.BytesIO(data))) == 14

@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import pictures
@@ -117,18 +118,19 @@ PEAK = """if True:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells the peak of a process")
 @pytest.mark.parametrize(
-    ("format_", "options", "least"),
+    ("format_", "side", "options", "least"),
     [
-        ("WEBP", {"lossless": True, "method": 0}, 14),
-        ("PNG", {"transparency": (9, 9, 9)}, 10),
-        ("JPEG", {"progressive": True, "subsampling": 0}, 5),
-        ("JPEG2000", {}, 15),
-        ("AVIF", {"speed": 10, "subsampling": "4:4:4"}, 8),
+        ("WEBP", 2600, {"lossless": True, "method": 0}, 14),
+        ("PNG", 2600, {"transparency": (9, 9, 9)}, 10),
+        ("JPEG", 2600, {"progressive": True, "subsampling": 0}, 5),
+        ("JPEG2000", 1300, {}, 15),
+        ("AVIF", 2000, {"speed": 10, "subsampling": "4:4:4"}, 8),
     ],
 )
-def test_the_estimate_is_above_what_is_taken_but_not_far(tmp_path, format_, options, least) -> None:
+def test_the_estimate_is_above_what_is_taken_but_not_far(
+    tmp_path, format_, side, options, least
+) -> None:
     """`benchmarks/decode_memory.py` has all kinds."""
-    side = 2600
     (tmp_path / "picture").write_bytes(blank(format_, side, **options))
     ran = subprocess.run(
         [sys.executable, "-c", PEAK, tmp_path / "picture", *sys.path],
@@ -172,6 +174,34 @@ def test_what_takes_far_more_than_was_estimated_is_refused_its_memory() -> None:
     ran = subprocess.run([sys.executable, "-c", BOUNDED], capture_output=True, text=True)
     assert ran.stdout.startswith("TooMuchMemory: AVIF of 8 x 8 pixels takes more memory to decode")
     assert ran.stderr == ""
+
+
+def striped_tiff(tag: int, count: int) -> bytes:
+    """A TIFF of 64 x 64 grey pixels in rows, of which one tag has that many numbers."""
+    rows, at = 64 * bytes(64), 8 + 64 * 64
+    numbers = {273: [8 + 64 * n for n in range(64)], 279: [64] * 64}
+    numbers[tag] = [*numbers.get(tag, []), *[8] * count][: max(64, count)]
+    place, lists = at, b""
+    entries = {256: (4, 1, 64), 257: (4, 1, 64), 258: (3, 1, 8), 259: (3, 1, 1), 262: (3, 1, 1)}
+    entries |= {277: (3, 1, 1), 278: (4, 1, 1)}
+    for name, values in numbers.items():
+        entries[name] = (4, len(values), place + len(lists))
+        lists += struct.pack(f"<{len(values)}I", *values)
+    directory = b"".join(struct.pack("<HHII", t, *entries[t]) for t in sorted(entries))
+    header = struct.pack("<2sHI", b"II", 42, place + len(lists))
+    return header + rows + lists + struct.pack("<H", len(entries)) + directory + bytes(4)
+
+
+@pytest.mark.parametrize("tag", [273, 279, 258])
+def test_a_tiff_of_millions_of_strips_is_refused_before_they_are_read(tag: int) -> None:
+    assert decode(striped_tiff(273, 64), RECIPE).width == 64
+    bomb = striped_tiff(tag, 1_000_000)
+    tracemalloc.start()
+    with pytest.raises(PictureError, match="Undecodable: TIFF cannot be decoded: it claims "):
+        decode(bomb, RECIPE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * len(bomb)
 
 
 @pytest.mark.parametrize("options", [{"tile_size": (4, 4)}, {"codeblock_size": (4, 4)}])

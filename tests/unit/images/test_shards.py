@@ -226,6 +226,20 @@ class TestTFRecord:
         apart = b"\x0a\x10\x0a\x0e\x0a\x05label\x12\x05\x1a\x03\x08\xac\x02"
         assert tfrecord.parse(data + apart) == (A, "300")
 
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            (b"\x08" + b"\xff" * 11, "no end"),
+            (b"\x08", "no end"),
+            (b"\x0a\x05abc", "cut short"),
+            (b"\x09abc", "cut short"),
+            (b"\x0b", "kind 3"),
+        ],
+    )
+    def test_messages_that_protobuf_refuses(self, data, reason):
+        with pytest.raises(files.MemberError, match=reason):
+            tfrecord.parse(data)
+
     def test_bad_records_and_a_cut_file(self, tmp_path):
         path = tmp_path / "x.tfrecord"
         whole = [example(image=A), b"\xff" * 20, example(label=3), example(image=B)]
