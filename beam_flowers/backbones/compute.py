@@ -1,4 +1,4 @@
-"""Files → bottlenecks: read, hash, decode and run the network, in a bounded pool of threads."""
+"""Reads, hashes, decodes and embeds files in a bounded pool of threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Resul
 
 
 class Engine(Protocol):
-    """What computes vectors; safe to call from many threads."""
+    """Computes embeddings of pixels; safe to call from many threads."""
 
     @property
     def recipe(self) -> PixelRecipe: ...
@@ -34,14 +34,14 @@ class Engine(Protocol):
 
 
 class Hashed(NamedTuple):
-    """A file whose content is known by its digest; the content itself is not kept."""
+    """Holds a file and the digest of its content, without the content."""
 
     image: Image
     sha256: str
 
 
 class _Copy(NamedTuple):
-    """A file with the same bytes as one that another task of the block has in hand."""
+    """Marks a file with the same bytes as one that another task of the unit computes."""
 
     image: Image
     sha256: str
@@ -51,7 +51,7 @@ _Outcome = Result | _Copy
 
 
 class Done(NamedTuple):
-    """What a task gave, one outcome a file, and how long it took."""
+    """Holds the outcomes of a task, one a file, and its time."""
 
     outcomes: list[Any]
     seconds: Seconds
@@ -61,7 +61,7 @@ Pending = list["Future[Done]"]
 
 
 class Tally(NamedTuple):
-    """Files that this process' threads have finished, and how many of them were rejected."""
+    """Counts the files that this process has finished, and the rejects among them."""
 
     files: int = 0
     rejects: int = 0
@@ -80,11 +80,11 @@ class Pool(ThreadPoolExecutor):
 
     @property
     def tally(self) -> Tally:
-        """The count so far, since the process began."""
+        """The count since the process began."""
         return self._tally
 
     def submit_counted(self, function: Callable[..., Done], *arguments: Any) -> Future[Done]:
-        """Starts a task whose files are in the tally once it has ended."""
+        """Hands over a task, and counts its outcomes in the tally when it ends."""
         task = self.submit(function, *arguments)
         task.add_done_callback(self._count)
         return task
@@ -116,7 +116,7 @@ def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
 
 
 def collect(pending: Pending) -> list[Result]:
-    """Waits for `start`'s work: one outcome a file, in their order."""
+    """Waits for the tasks of `start`; returns one outcome a file, in their order."""
     outcomes = [outcome for future in pending for outcome in future.result().outcomes]
     first = {o.sha256: o for o in outcomes if not isinstance(o, _Copy) and o.sha256}
     return [
@@ -125,19 +125,19 @@ def collect(pending: Pending) -> list[Result]:
 
 
 def spent(pending: Pending) -> Seconds:
-    """How long `start`'s work took, once it is done."""
+    """Returns the time of the finished tasks of `start`."""
     return added(future.result().seconds for future in pending)
 
 
 def compute_bottlenecks(
     images: Sequence[Image], engine: Engine, limits: Limits | None = None
 ) -> list[Result]:
-    """A vector, or the reason why there is none, for each file, in their order."""
+    """Returns the embedding or the reject of each file, in their order."""
     return collect(start(images, engine, limits or Limits()))
 
 
 def hash_files(images: Sequence[Image], limits: Limits | None = None) -> list[Hashed | Reject]:
-    """The digest of each file's content, in their order."""
+    """Returns the digest or the reject of each file, in their order."""
     limits = limits or Limits()
     return list(pool().map(lambda image: _hash(image, limits), images))
 
@@ -149,12 +149,12 @@ def _hash(image: Image, limits: Limits) -> Hashed | Reject:
 
 
 def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Reject:
-    """(the file with its size filled in, its bytes, their sha256 hex), or why it can't be read.
+    """Returns (the file with its size, its bytes, their sha256 hex), or a reject.
 
-    Of a file above `limits.max_bytes` only the beginning, enough to tell what it is.
+    Of a file above `limits.max_bytes` it reads only the beginning, which shows the format.
     """
     try:
-        # One byte more than is allowed tells a file that is too large from one that just fits.
+        # One byte above the limit is read, to detect a file that is too large.
         data = files.read_bytes(image.uri, limits.max_bytes + 1)
     except files.MemberError as error:
         return Reject(image, "decode", error.error_class, str(error))
@@ -167,22 +167,22 @@ def read_content(image: Image, limits: Limits) -> tuple[Image, bytes, str] | Rej
 
 
 _SMALL_FILE = 1 << 22
-"""Bytes of a file that is read without asking: all threads together then hold some megabytes."""
+"""Bytes of a file that is read at once: all threads together then hold some megabytes."""
 
 
 @contextlib.contextmanager
 def _room(image: Image, limits: Limits) -> Iterator[None]:
-    """Waits until a large file has room beside those that other threads have in memory.
+    """Waits until a large file fits into memory beside those of other threads.
 
-    A file whose size is not known goes without.
+    A file of unknown size does not wait.
     """
     size = min(image.bytes or 0, limits.max_bytes)
     if size <= _SMALL_FILE:
         yield
         return
     gate = _files_gate()
-    # Twice, as its decoder process has a copy. One that is larger than any may be waits until it
-    # is alone: whether it is read is for `max_bytes` to say.
+    # Twice, as its decoder process has a copy. A file above the bound waits until it is alone;
+    # `max_bytes` decides later if it is a reject.
     with gate.hold(min(2 * size, gate.most), "file"):
         yield
 
@@ -219,7 +219,7 @@ def _open(
     if isinstance(content, Reject):
         return content
     image, data, sha = content
-    # dict.setdefault is atomic: of several threads with the same bytes one goes on.
+    # dict.setdefault is atomic: only one of several threads with the same bytes continues.
     whole = len(data) <= limits.max_bytes
     if whole and claims.setdefault(sha, image.uri) != image.uri:
         return _Copy(image, sha)

@@ -1,4 +1,4 @@
-"""Computes embeddings of several backbones side by side, as heads trained on `a+b` take them."""
+"""Computes the embeddings of several backbones side by side, for heads trained on `a+b`."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ class Started(NamedTuple):
 
     def results(self) -> list[Result]:
         """Waits for the tasks and returns one result for each image, in their order."""
-        blocks = [collect(own) for own in self.tasks]
+        blocks = [collect(tasks) for tasks in self.tasks]
         return blocks[0] if len(blocks) == 1 else list(side_by_side(blocks))
 
     def seconds(self) -> Seconds:
         """Returns how long the tasks took, once they are done."""
-        return added(spent(own) for own in self.tasks)
+        return added(spent(tasks) for tasks in self.tasks)
 
 
 def start_each(
     images: Sequence[Image], backbones: Sequence[ResolvedBackbone], limits: Limits
 ) -> Started:
-    """Starts tasks for images, for each backbone, as they differ in the pixels that they take."""
-    # It starts while the network is loaded.
+    """Hands the files to the pool once for each backbone, as their pixels differ."""
+    # The decoder process starts while the backbone is loaded.
     warm_up()
     return Started(tuple(start(images, load(backbone), limits) for backbone in backbones))
 
@@ -50,24 +50,23 @@ def side_by_side(blocks: Sequence[Sequence[Result]]) -> Iterator[Result]:
     """Joins the results of several backbones for the same images.
 
     Args:
-        blocks: of each backbone one result for each image, in one order.
+        blocks: for each backbone one result an image, in the same order.
 
     Yields:
-        For each image its embeddings one after the other, float32 [D1 + D2 + ...], or the first
-        reason why it lacks one.
+        For each image its concatenated vectors, float32 [D1 + D2 + ...], or its first reject.
     """
     for results in zip(*blocks, strict=True):
         yield _join(results)
 
 
 def _join(results: Sequence[Result]) -> Result:
-    found = []
+    embedded = []
     for result in results:
         if isinstance(result, Reject):
             return result
-        found.append(result)
-    first = found[0]
-    if any(other.sha256 != first.sha256 for other in found):
+        embedded.append(result)
+    first = embedded[0]
+    if any(other.sha256 != first.sha256 for other in embedded):
         message = "the file was changed while it was read; run it again"
         return Reject(first.image, READ, "Changed", message)
-    return first._replace(vector=np.concatenate([b.vector for b in found]))
+    return first._replace(vector=np.concatenate([b.vector for b in embedded]))
