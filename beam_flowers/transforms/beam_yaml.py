@@ -130,7 +130,8 @@ class ComputeBottlenecks(beam.PTransform):
     def expand(self, rows: PCollection[Any]) -> "WithErrors[BottleneckRow]":
         backbone = resolved(self.backbone)
         computed = rows | "Images" >> beam.Map(image_of) | transforms.ComputeBottlenecks(backbone)
-        vectors = computed.bottlenecks | "Rows" >> _bottleneck_rows(backbone.fingerprint)
+        make = beam.Map(bottleneck_row, fingerprint=backbone.fingerprint)
+        vectors = computed.bottlenecks | "Rows" >> make.with_output_types(BottleneckRow)
         return with_errors(vectors, computed.rejects, self.error_handling)
 
 
@@ -238,10 +239,6 @@ def _refuse(reject: Reject) -> None:
         f"{reject.message}. With `error_handling: {{output: rejects}}` the step goes on, and "
         "such files come out as its output `rejects`"
     )
-
-
-def _bottleneck_rows(fingerprint: str) -> beam.PTransform:
-    return beam.Map(bottleneck_row, fingerprint=fingerprint).with_output_types(BottleneckRow)
 
 
 def _stored_rows(part: StoredPart) -> Iterator[BottleneckRow]:

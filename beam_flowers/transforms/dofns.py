@@ -320,7 +320,9 @@ def settle_partition(
     index, blocks = keyed
     sources = read_sources(place, index)
     # A repeated bundle may deliver a block twice.
-    hashed = sorted(set(_unpacked(blocks)), key=lambda h: (h.sha256, h.image.uri))
+    hashed = sorted(
+        {h for block in blocks for h in unpack(block)}, key=lambda h: (h.sha256, h.image.uri)
+    )
     known: dict[Source, list[Hashed]] = defaultdict(list)
     unit: list[Image] = []
     for sha, group in groupby(hashed, key=lambda h: h.sha256):
@@ -359,11 +361,6 @@ def copy_rows(
     described = blocks[0][0]
     parts = derive_parts(place, row_kind, name, images, "sha256", source_place, described)
     yield settle(place, Outcome(parts, reused=len(hashed), unit=unit_key(source))).outcome
-
-
-def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
-    for block in blocks:
-        yield from unpack(block)
 
 
 def rewrite_part(unit: Unit, place: Place, row_kind: RowKind) -> Iterator[Outcome]:

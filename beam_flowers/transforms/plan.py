@@ -62,7 +62,7 @@ class SettleDoubtful(beam.PTransform):
     setup: Setup
 
     def expand(self, units: PCollection[Unit]) -> tuple[PCollection, PCollection]:
-        place, rows = self.plan.place, self.plan.unit_rows
+        place = self.plan.place
         hash_files = dofns.Step(
             self.setup,
             dofns.hash_unit,
@@ -75,7 +75,9 @@ class SettleDoubtful(beam.PTransform):
         hashed = units | "HashFiles" >> beam.ParDo(hash_files).with_outputs(
             dofns.OUTCOMES, main="hashed"
         )
-        find_known = dofns.Step(self.setup, dofns.settle_partition, place=place, unit_rows=rows)
+        find_known = dofns.Step(
+            self.setup, dofns.settle_partition, place=place, unit_rows=self.plan.unit_rows
+        )
         settled = (
             hashed.hashed
             | "GroupByDigest" >> beam.GroupByKey()

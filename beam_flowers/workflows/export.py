@@ -98,7 +98,8 @@ def export_model(
     compared, others = opened[:PICTURES], opened[PICTURES:]
     if format_ == "tflite-int8" and not others:
         warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
-    examples = _scored(compared, bundle, backbone)
+    scores = bundle.head.scores(load(backbone).embed(np.stack([o.pixels for o in compared])))
+    examples = [Example(*one, row) for one, row in zip(compared, scores, strict=True)]
     with placing(target) as made:
         _write(format_, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
         agreement = measure(format_, made, examples, bundle.labels)
@@ -203,9 +204,3 @@ def _open(uri: str, recipe: PixelRecipe) -> _Opened | None:
         return _Opened(result[1], decode_apart(result[1], recipe).pixels)
     except PictureError:
         return None
-
-
-def _scored(opened: Sequence[_Opened], bundle: Bundle, backbone: ResolvedBackbone) -> list[Example]:
-    vectors = load(backbone).embed(np.stack([one.pixels for one in opened]))
-    scores = bundle.head.scores(vectors)
-    return [Example(*one, row) for one, row in zip(opened, scores, strict=True)]

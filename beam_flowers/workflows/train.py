@@ -133,8 +133,8 @@ def train_model(
             if options.summaries_dir
             else None
         )
-        rows = source.each(backbone)
-        trials = _sweep(rows, recipe, split, seed, options, _tried(progress, report_trial))
+        candidates = source.each(backbone)
+        trials = _sweep(candidates, recipe, split, seed, options, _tried(progress, report_trial))
         if trials:
             backbone, recipe = best_trial(trials).backbone, best_trial(trials).recipe
         stored = source.read(backbone)
@@ -206,7 +206,7 @@ class _Source:
 
 
 def _sweep(
-    rows: Iterator[tuple[str, Examples]],
+    candidates: Iterator[tuple[str, Examples]],
     recipe: Recipe,
     split: SplitOptions,
     seed: int,
@@ -216,8 +216,17 @@ def _sweep(
     """Returns the trials of the sweep; reads no row if there is none to do."""
     if not options.sweep:
         return []
-    what, required = options.sweep, options.required
-    return list(run_sweep(rows, recipe, split, what, seed=seed, required=required, report=report))
+    return list(
+        run_sweep(
+            candidates,
+            recipe,
+            split,
+            options.sweep,
+            seed=seed,
+            required=options.required,
+            report=report,
+        )
+    )
 
 
 def _train(
