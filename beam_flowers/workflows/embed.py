@@ -546,23 +546,12 @@ def embed_images(
         max_removed_fraction=options.max_removed_fraction,
         made=options.made,
     )
-    summary = run.bring_up_to_date(
-        partial(
-            list_into,
-            images=images,
-            table=store,
-            options=options,
-            progress=progress,
-            is_all=prune,
-        ),
-        partial(
-            run_plan,
-            row_kind=run.row_kind,
-            backbones=[backbone],
-            options=options,
-            progress=progress,
-        ),
+    listing = partial(
+        list_into, images=images, table=store, options=options, progress=progress, is_all=prune
     )
+    kind, backbones = run.row_kind, [backbone]
+    work = partial(run_plan, row_kind=kind, backbones=backbones, options=options, progress=progress)
+    summary = run.bring_up_to_date(listing, work)
     if not summary.rows:
         raise InputError(
             f"none of the {summary.total} files in {', '.join(images)} is a usable picture; "

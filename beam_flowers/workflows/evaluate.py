@@ -14,10 +14,7 @@ from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
 from beam_flowers.evaluation.document import FORMAT, build_report, build_sections, rounded
 from beam_flowers.evaluation.measures import Scored, log_scores
-from beam_flowers.evaluation.multi_label import (
-    Decided,
-    sigmoid_scores,
-)
+from beam_flowers.evaluation.multi_label import Decided, sigmoid_scores
 from beam_flowers.evaluation.render import (
     SOFTWARE,
     confusion_csv,

@@ -18,11 +18,7 @@ from beam_flowers.head.bundle import (
     require_backbone,
     write_bundle,
 )
-from beam_flowers.head.corrections import (
-    Corrections,
-    correct_labels,
-    read_corrections,
-)
+from beam_flowers.head.corrections import Corrections, correct_labels, read_corrections
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, Step
@@ -139,14 +135,8 @@ def train_model(
             backbone, recipe = best_trial(trials).backbone, best_trial(trials).recipe
         stored = source.read(backbone)
         progress.begin("training", steps_of(recipe))
-        result = _train(
-            stored,
-            recipe,
-            split,
-            seed,
-            _each(progress, report, summaries),
-            options,
-        )
+        tell = _each(progress, report, summaries)
+        result = _train(stored, recipe, split, seed, tell, options)
         if summaries:
             summaries.add_weights(result.head)
     progress.begin("writing")
@@ -216,17 +206,11 @@ def _sweep(
     """Returns the trials of the sweep; reads no row if there is none to do."""
     if not options.sweep:
         return []
-    return list(
-        run_sweep(
-            candidates,
-            recipe,
-            split,
-            options.sweep,
-            seed=seed,
-            required=options.required,
-            report=report,
-        )
+    sweep, required = options.sweep, options.required
+    trials = run_sweep(
+        candidates, recipe, split, sweep, seed=seed, required=required, report=report
     )
+    return list(trials)
 
 
 def _train(
