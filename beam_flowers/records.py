@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+Say = Callable[[str], None]
+"""Callback for a line of text for the user."""
+
+OnProgress = Callable[[int, int], None]
+"""Callback for the number of things that are done, and of all."""
 
 NOT_AN_IMAGE = "NotAnImage"
 """`Reject.error_class` of a file that does not look like an image. It is skipped, not a failure."""
@@ -81,6 +87,10 @@ class RootListed(NamedTuple):
     is_tree: bool = False
 
 
+Listed = Image | Reject | Hidden | RootListed
+"""One element of a listing."""
+
+
 class Picture(NamedTuple):
     """Holds the pixels of a decoded image.
 
@@ -131,6 +141,10 @@ class Bottleneck(NamedTuple):
     height: int
     format: str
     vector: npt.NDArray[np.float32]
+
+
+Result = Bottleneck | Reject
+"""The outcome of one image."""
 
 
 class Ranked(NamedTuple):

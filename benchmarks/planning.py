@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_flowers.records import Bottleneck, Image, RootListed
+from beam_flowers.records import Bottleneck, Image, Listed, RootListed
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Section, latest
-from beam_flowers.store.ledger import Found, Ledger, Rules
+from beam_flowers.store.ledger import Ledger, Rules
 from beam_flowers.store.outcomes import Outcome
 from beam_flowers.store.parts import Part, Place, write_part
 from beam_flowers.store.plan import fill_ledger, finish, make_plan
@@ -48,7 +48,7 @@ def picture(number: int, edited: bool = False, folder: str = "scans") -> Image:
     return Image(f"{ROOT}/{name}", ROOT, name, folder, None, size, 1_700_000_000 + edited)
 
 
-def listing(rows: int) -> Iterator[Found]:
+def listing(rows: int) -> Iterator[Listed]:
     """What stands in the archive now."""
     for number in range(rows):
         changed = number // 1000 % 50 == 0

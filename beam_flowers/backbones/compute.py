@@ -20,7 +20,7 @@ from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import PictureError
 from beam_flowers.images.memory_gate import Gate, memory_limit
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Seconds, added
+from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Result, Seconds, added
 
 
 class Engine(Protocol):
@@ -47,7 +47,7 @@ class _Copy(NamedTuple):
     sha256: str
 
 
-_Outcome = Bottleneck | Reject | _Copy
+_Outcome = Result | _Copy
 
 
 class Done(NamedTuple):
@@ -67,46 +67,55 @@ class Tally(NamedTuple):
     rejects: int = 0
 
 
-_tally = Tally()
-_counting = threading.Lock()
+class Pool(ThreadPoolExecutor):
+    """Runs tasks on the threads of this process, and counts the files that they finish.
 
+    Two threads a core: one waits for a disk or a decoder while one computes.
+    """
 
-def tally() -> Tally:
-    """Returns the count since the process began."""
-    return _tally
+    def __init__(self) -> None:
+        super().__init__(2 * cores(), thread_name_prefix="bottlenecks")
+        self._tally = Tally()
+        self._counting = threading.Lock()
 
+    @property
+    def tally(self) -> Tally:
+        """The count since the process began."""
+        return self._tally
 
-def submit(function: Callable[..., Done], *arguments: Any) -> Future[Done]:
-    """Hands a task to the pool, and counts its outcomes in the tally when it ends."""
-    task = pool().submit(function, *arguments)
-    task.add_done_callback(_count)
-    return task
+    def submit_counted(self, function: Callable[..., Done], *arguments: Any) -> Future[Done]:
+        """Hands over a task, and counts its outcomes in the tally when it ends."""
+        task = self.submit(function, *arguments)
+        task.add_done_callback(self._count)
+        return task
 
-
-def _count(task: Future[Done]) -> None:
-    global _tally
-    if task.cancelled() or task.exception():
-        return
-    outcomes = task.result().outcomes
-    rejects = sum(isinstance(outcome, Reject) for outcome in outcomes)
-    with _counting:
-        _tally = Tally(_tally.files + len(outcomes), _tally.rejects + rejects)
+    def _count(self, task: Future[Done]) -> None:
+        if task.cancelled() or task.exception():
+            return
+        outcomes = task.result().outcomes
+        rejects = sum(isinstance(outcome, Reject) for outcome in outcomes)
+        with self._counting:
+            before = self._tally
+            self._tally = Tally(before.files + len(outcomes), before.rejects + rejects)
 
 
 @lru_cache(maxsize=1)
-def pool() -> ThreadPoolExecutor:
-    """Returns the process' threads, two a core: one waits for a disk or a decoder, one computes."""
-    return ThreadPoolExecutor(2 * cores(), thread_name_prefix="bottlenecks")
+def pool() -> Pool:
+    """Returns the only pool of the process.
+
+    Beam pickles its steps, so that they cannot be handed one.
+    """
+    return Pool()
 
 
 def start(images: Sequence[Image], engine: Engine, limits: Limits) -> Pending:
     """Hands the files to the pool, in small batches; equal bytes are computed once."""
     claims: dict[str, str] = {}
     batches = (images[i : i + engine.batch] for i in range(0, len(images), engine.batch))
-    return [submit(_compute, batch, engine, limits, claims) for batch in batches]
+    return [pool().submit_counted(_compute, batch, engine, limits, claims) for batch in batches]
 
 
-def collect(pending: Pending) -> list[Bottleneck | Reject]:
+def collect(pending: Pending) -> list[Result]:
     """Waits for the tasks of `start`; returns one outcome a file, in their order."""
     outcomes = [outcome for future in pending for outcome in future.result().outcomes]
     first = {o.sha256: o for o in outcomes if not isinstance(o, _Copy) and o.sha256}
@@ -122,7 +131,7 @@ def spent(pending: Pending) -> Seconds:
 
 def compute_bottlenecks(
     images: Sequence[Image], engine: Engine, limits: Limits | None = None
-) -> list[Bottleneck | Reject]:
+) -> list[Result]:
     """Returns the embedding or the reject of each file, in their order."""
     return collect(start(images, engine, limits or Limits()))
 
@@ -221,9 +230,7 @@ def _open(
         return Reject(image, error.stage, error.error_class, error.message, known)
 
 
-def _vectors(
-    pictures: Sequence[tuple[Image, str, Picture]], engine: Engine
-) -> Iterator[Bottleneck | Reject]:
+def _vectors(pictures: Sequence[tuple[Image, str, Picture]], engine: Engine) -> Iterator[Result]:
     if not pictures:
         return
     vectors = engine.embed(np.stack([picture.pixels for _, _, picture in pictures]))

@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         more missing ones than `--max-removed-fraction` does, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    screen.write_by(screen.plain)
+    screen.SCREEN.release()
     _quieten(_log_flags(arguments).verbose)
     try:
         with contextlib.redirect_stdout(screen.Escaped(sys.stdout)):

@@ -112,7 +112,7 @@ class Objects:
     def __init__(self) -> None:
         self._next = 0.0
         self._stage = ""
-        screen.write_by(lambda kind, message: print_object(event=kind, message=message))
+        screen.SCREEN.take(lambda kind, message: print_object(event=kind, message=message))
 
     def show(self, state: State, seconds: float) -> None:
         if seconds >= self._next or state.stage != self._stage:
@@ -143,11 +143,13 @@ class Bar:
             nrows=2,
             bar_format="{desc}",
         )
-        screen.write_by(self._write)
-        screen.print_by(lambda text: self._bar.write(text, file=sys.stdout))
+        screen.SCREEN.take(self._write, self._print)
 
     def _write(self, kind: str, message: str) -> None:
         self._bar.write(screen.line(kind, message), file=sys.stderr)
+
+    def _print(self, text: str) -> None:
+        self._bar.write(text, file=sys.stdout)
 
     def show(self, state: State, seconds: float) -> None:
         self._bar.total, self._bar.n = state.total, state.done
@@ -157,8 +159,7 @@ class Bar:
         self._bar.set_description_str(in_words(state)[: self._bar.ncols - beside - 1])
 
     def close(self) -> None:
-        screen.write_by(screen.plain)
-        screen.print_by(screen.plain_output)
+        screen.SCREEN.release()
         self._bar.close()
 
 

@@ -11,6 +11,7 @@ from typing import TextIO
 
 from beam_flowers.files.text import visible as visible
 from beam_flowers.files.text import without_secrets
+from beam_flowers.records import Say
 
 Writer = Callable[[str, str], None]
 
@@ -36,37 +37,37 @@ def plain(kind: str, message: str) -> None:
     print(line(kind, message), file=sys.stderr, flush=True)
 
 
-_writer: Writer = plain
-
-
-def write_by(writer: Writer) -> None:
-    """Has all further lines written by `writer`."""
-    global _writer
-    _writer = writer
-
-
-def say(kind: str, message: str) -> None:
-    """Prints a line for the user, a `warning` or an `error`."""
-    _writer(kind, without_secrets(message))
-
-
 def plain_output(text: str) -> None:
     """Prints on standard output."""
     print(text, flush=True)
 
 
-_printer: Callable[[str], None] = plain_output
+class Screen:
+    """Prints lines for the user, in the way of the progress that is shown."""
+
+    def __init__(self) -> None:
+        self.release()
+
+    def take(self, writer: Writer, printer: Say = plain_output) -> None:
+        """Has all further lines written by `writer`, and all further output by `printer`."""
+        self._writer, self._printer = writer, printer
+
+    def release(self) -> None:
+        """Has all further lines and output printed as they are."""
+        self.take(plain)
+
+    def say(self, kind: str, message: str) -> None:
+        """Prints a line for the user, a `warning` or an `error`."""
+        self._writer(kind, without_secrets(message))
+
+    def tell(self, text: str) -> None:
+        """Prints a line of a run's output, while its progress is shown."""
+        self._printer(text)
 
 
-def print_by(printer: Callable[[str], None]) -> None:
-    """Has all further output of `tell` printed by `printer`."""
-    global _printer
-    _printer = printer
-
-
-def tell(text: str) -> None:
-    """Lines of a run's output, while its progress is shown."""
-    _printer(text)
+SCREEN = Screen()
+"""The screen of the process: its log and all of its commands write to one terminal."""
+say, tell = SCREEN.say, SCREEN.tell
 
 
 class Escaped(io.TextIOBase):

@@ -17,7 +17,7 @@ from beam_flowers.errors import InputError
 if TYPE_CHECKING:
     from beam_flowers.head.softmax import Step
     from beam_flowers.head.split import SplitOptions
-    from beam_flowers.head.store_examples import Stored
+    from beam_flowers.head.store_examples import StoredExamples
     from beam_flowers.head.sweep import Trial
     from beam_flowers.workflows.progress import Progress
     from beam_flowers.workflows.train import Trained
@@ -267,7 +267,7 @@ def _split(arguments: argparse.Namespace) -> SplitOptions:
     return SplitOptions(arguments.split, **given)
 
 
-def _copies_of(store: str) -> Callable[[Stored], Stored]:
+def _copies_of(store: str) -> Callable[[StoredExamples], StoredExamples]:
     """Returns a function that adds the distorted copies of a store to its rows."""
     from beam_flowers import files
 

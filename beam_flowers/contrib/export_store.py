@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from beam_flowers.backbones.compute import pool
 from beam_flowers.contrib.projector import MOST_POINTS, write_projector
 from beam_flowers.errors import InputError
 from beam_flowers.images.outputs import Writing, check_target, placing
+from beam_flowers.records import Say
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.features import Features, read_features
 
@@ -44,7 +45,7 @@ def export_store(
     *,
     backbone: str | None = None,
     scores: str | None = None,
-    warn: Callable[[str], None] = print,
+    warn: Say = print,
     writing: Writing | None = None,
 ) -> Exported:
     """Writes a store for TensorBoard's projector or for FiftyOne.
@@ -90,7 +91,7 @@ def _write_projector(
     folder: str,
     features: Features,
     predictions: _Predictions | None,
-    warn: Callable[[str], None],
+    warn: Say,
 ) -> int:
     # Digests are in random order, which is the same for every export.
     order = np.argsort(np.array(features.sha256), kind="stable")[:MOST_POINTS]
@@ -114,7 +115,7 @@ def _write_fiftyone(
     folder: str,
     features: Features,
     predictions: _Predictions | None,
-    warn: Callable[[str], None],
+    warn: Say,
 ) -> int:
     """Writes a `FiftyOneImageClassificationDataset`; images stay where they are.
 

@@ -14,7 +14,7 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.examples import prepare
 from beam_flowers.head.softmax import Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.store_examples import Stored
+from beam_flowers.head.store_examples import StoredExamples
 
 SIDES = ("testing", "validation", "training", "all")
 """Selections to measure on: the sides of the split, or all labelled images."""
@@ -98,7 +98,9 @@ class Measured:
         return lines
 
 
-def choose_rows(bundle: Bundle, stored: Stored, side: str) -> tuple[Measured, Sample, list[str]]:
+def choose_rows(
+    bundle: Bundle, stored: StoredExamples, side: str
+) -> tuple[Measured, Sample, list[str]]:
     """Selects the labelled images of one side of the model's split, computed again.
 
     Args:

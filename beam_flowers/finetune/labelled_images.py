@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +17,7 @@ from beam_flowers.head.split import SPLITS
 from beam_flowers.head.training import TrainResult
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.records import Image, Reject
-
-Say = Callable[[str], None]
-"""Callback for a line of text."""
+from beam_flowers.records import Image, Reject, Say
 
 
 class Item(NamedTuple):

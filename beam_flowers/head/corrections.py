@@ -19,6 +19,7 @@ from beam_flowers.files.parquet import cast_within, unpacked_too_far
 from beam_flowers.files.text import unguarded_table
 from beam_flowers.files.typed import require_shallow
 from beam_flowers.head.examples import Examples
+from beam_flowers.head.store_examples import StoredExamples
 
 _KEYS = ("sha256", "uri")
 _COLUMNS = {name: pa.string() for name in (*_KEYS, "label")}
@@ -81,12 +82,21 @@ def read_corrections(manifest: str) -> Corrections:
     return Corrections(manifest, column, labels)
 
 
-def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
-    """Returns the examples with corrected labels; by sha256, all copies change.
+def correct_labels(stored: StoredExamples, corrections: Corrections) -> StoredExamples:
+    """Returns the rows with corrected labels, and the hash of the corrected dataset.
 
     Raises:
-        TrainingError: if a named image is not among the examples.
+        TrainingError: if a named image is not among the rows.
     """
+    return replace(
+        stored,
+        examples=_apply(stored.examples, corrections),
+        dataset_hash=_corrected_hash(stored.dataset_hash, corrections),
+    )
+
+
+def _apply(examples: Examples, corrections: Corrections) -> Examples:
+    """Returns the examples with corrected labels; by sha256, all copies change."""
     keys = examples.sha256 if corrections.column == "sha256" else examples.uris
     unknown = sorted(set(corrections.labels) - set(keys))
     if unknown:
@@ -100,7 +110,7 @@ def apply_corrections(examples: Examples, corrections: Corrections) -> Examples:
     return replace(examples, labels=labels)
 
 
-def corrected_hash(dataset_hash: str, corrections: Corrections) -> str:
+def _corrected_hash(dataset_hash: str, corrections: Corrections) -> str:
     """Returns the hash of a corrected dataset: hex sha256 of its own hash and the corrections."""
     text = json.dumps([dataset_hash, corrections.column, sorted(corrections.labels.items())])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -14,8 +14,9 @@ from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.objective import common_scaling
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
+from beam_flowers.records import OnProgress
 from beam_flowers.store.commits import Section
-from beam_flowers.store.features import Features, Told, open_store, read_features
+from beam_flowers.store.features import Features, open_store, read_features
 from beam_flowers.store.vectors import Vectors, allocate
 
 JOIN = "+"
@@ -23,7 +24,7 @@ JOIN = "+"
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredExamples:
     """Rows of a store with their backbone and data set.
 
     Attributes:
@@ -60,7 +61,9 @@ class Stored:
         return (*lines, *self.notes)
 
 
-def read_examples(root: str, backbone: str | None = None, report: Told | None = None) -> Stored:
+def read_examples(
+    root: str, backbone: str | None = None, on_progress: OnProgress | None = None
+) -> StoredExamples:
     """Reads the rows of one backbone, or of several: `a+b` sets their vectors side by side.
 
     Rows that all backbones have are joined by uri and content; labels are those of the first
@@ -72,10 +75,10 @@ def read_examples(root: str, backbone: str | None = None, report: Told | None = 
     """
     names = _names(root, backbone)
     if len(names) > 1:
-        return _join([read_features(root, name, report) for name in names])
-    section, features = read_features(root, names[0], report)
+        return _join([read_features(root, name, on_progress) for name in names])
+    section, features = read_features(root, names[0], on_progress)
     about = section.about
-    return Stored(
+    return StoredExamples(
         _examples(features),
         str(about["name"]),
         section.fingerprint,
@@ -84,7 +87,9 @@ def read_examples(root: str, backbone: str | None = None, report: Told | None = 
     )
 
 
-def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> Stored:
+def read_examples_of(
+    root: str, bundle: Bundle, on_progress: OnProgress | None = None
+) -> StoredExamples:
     """Reads the rows of the backbones that a model was trained on, joined but not scaled.
 
     Raises:
@@ -100,15 +105,17 @@ def read_examples_of(root: str, bundle: Bundle, report: Told | None = None) -> S
         )
     names = [keys[fingerprint].partition("=")[2] for fingerprint in bundle.fingerprints]
     if len(names) == 1:
-        return read_examples(root, names[0], report)
-    return _join([read_features(root, name, report) for name in names], scale=False)
+        return read_examples(root, names[0], on_progress)
+    return _join([read_features(root, name, on_progress) for name in names], scale=False)
 
 
-def each_backbone(root: str, report: Told | None = None) -> Iterator[tuple[str, Stored]]:
+def each_backbone(
+    root: str, on_progress: OnProgress | None = None
+) -> Iterator[tuple[str, StoredExamples]]:
     """Yields the rows of each backbone of a store, then of all joined if there are several."""
     names = [key.partition("=")[2] for key in sorted(open_store(root).sections)]
     for name in names if len(names) == 1 else [*names, JOIN.join(names)]:
-        yield name, read_examples(root, name, report)
+        yield name, read_examples(root, name, on_progress)
 
 
 def _names(root: str, backbone: str | None) -> list[str | None]:
@@ -140,7 +147,7 @@ def _examples(
     )
 
 
-def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> Stored:
+def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> StoredExamples:
     sections = [section for section, _ in blocks]
     names = JOIN.join(str(section.about["name"]) for section in sections)
     rows = _common_rows([features for _, features in blocks])
@@ -152,7 +159,7 @@ def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> 
     examples = _examples(first, rows[0].tolist(), vectors)
     everywhere = set().union(*(features.uris for _, features in blocks))
     hashes = JOIN.join(section.dataset_hash for section in sections)
-    return Stored(
+    return StoredExamples(
         examples,
         names,
         JOIN.join(section.fingerprint for section in sections),

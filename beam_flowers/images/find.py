@@ -12,10 +12,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
 from beam_flowers.images.manifest import is_manifest, read_manifest, read_paths
 from beam_flowers.images.shards import DAMAGED, find_in_shard, is_shard
-from beam_flowers.records import Hidden, Image, Reject, RootListed
-
-Found = Image | Reject | Hidden | RootListed
-"""A record of a listing."""
+from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
 
 FILES_FROM = "files-from:"
 """Prefix of the name of a file that lists paths."""
@@ -24,7 +21,7 @@ _WILDCARDS = frozenset("*?[")
 _LEADS_NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 
 
-def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> Iterator[Found]:
+def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> Iterator[Listed]:
     """Lists all files in the sources, folder by folder; each source ends with a `RootListed`.
 
     A source is a folder tree, a pattern (`*`, `?`, `[...]`, and `**` for any number of folders),
@@ -48,7 +45,7 @@ def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> I
         yield from listing
 
 
-def _open_source(source: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+def _open_source(source: str, schemes: Sequence[str] | None) -> Iterator[Listed]:
     if source.startswith(FILES_FROM):
         return _find_listed(source.removeprefix(FILES_FROM), schemes)
     uri = files.absolute(source)
@@ -70,7 +67,7 @@ def _open_source(source: str, schemes: Sequence[str] | None) -> Iterator[Found]:
     )
 
 
-def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Listed]:
     # Opening a pipe waits for its writer, and some devices have no end.
     if files.stat(uri).kind != "file":
         return _find_one(uri)
@@ -80,7 +77,7 @@ def _find_in_file(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
     return _find_in_shard(uri) if is_whole else _find_one(uri)
 
 
-def _find_in_shard(uri: str) -> Iterator[Found]:
+def _find_in_shard(uri: str) -> Iterator[Listed]:
     listing = find_in_shard(uri)
     for first in itertools.islice(listing, 1):
         if isinstance(first, Reject) and first.image.uri == uri and first.error_class != DAMAGED:
@@ -89,20 +86,20 @@ def _find_in_shard(uri: str) -> Iterator[Found]:
     yield from listing
 
 
-def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+def _find_listed(path: str, schemes: Sequence[str] | None) -> Iterator[Listed]:
     for found in read_paths(path, schemes):
         yield from _gone_through(found)
     yield RootListed(files.absolute("."), complete=False)
 
 
-def _gone_through(found: Found) -> Iterator[Found]:
+def _gone_through(found: Listed) -> Iterator[Listed]:
     """Yields the members of an archive, or any other record itself."""
     if isinstance(found, Image) and is_shard(found.uri) and not files.is_member(found.uri):
         return find_in_shard(found.uri)
     return iter((found,))
 
 
-def _find_one(uri: str) -> Iterator[Found]:
+def _find_one(uri: str) -> Iterator[Listed]:
     root = files.parent(uri)
     image = Image(uri, root, files.relative(uri, root))
     status = files.stat(uri)
@@ -113,12 +110,12 @@ def _find_one(uri: str) -> Iterator[Found]:
     yield RootListed(root, complete=False)
 
 
-def _find_in_manifest(uri: str, schemes: Sequence[str] | None) -> Iterator[Found]:
+def _find_in_manifest(uri: str, schemes: Sequence[str] | None) -> Iterator[Listed]:
     yield from read_manifest(uri, schemes)
     yield RootListed(uri, complete=True)
 
 
-def _find_in_tree(root: str) -> Iterator[Found]:
+def _find_in_tree(root: str) -> Iterator[Listed]:
     splits, complete = has_splits(root), True
     for entry in _walk(root):
         found = _judge(entry, root, splits)
@@ -142,7 +139,7 @@ def _walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[fil
     yield from entries
 
 
-def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Found]:
+def _find_by_pattern(root: str, pattern: list[str]) -> Iterator[Listed]:
     splits, empty = has_splits(root), True
 
     def enter(folder: str) -> bool:
@@ -207,7 +204,7 @@ def has_splits(root: str) -> bool:
         return False
 
 
-def _judge(entry: files.Entry, root: str, splits: bool) -> Found | None:
+def _judge(entry: files.Entry, root: str, splits: bool) -> Listed | None:
     """Returns the record of a directory entry; None for a link to a folder listed anyway."""
     uri = files.printable(entry.uri)
     path = files.relative(uri, root) if uri != root else ""
@@ -225,7 +222,7 @@ def _judge(entry: files.Entry, root: str, splits: bool) -> Found | None:
     return image if entry.kind == "file" else _not_regular(image)
 
 
-def _follow(link: Image) -> Found | None:
+def _follow(link: Image) -> Listed | None:
     bare = link._replace(bytes=None, modified=None)
     try:
         status = files.stat(link.uri)
@@ -249,7 +246,7 @@ def _not_regular(image: Image) -> Reject:
     return Reject(bare, "find", "NotARegularFile", "a pipe, a socket or a device, not a file")
 
 
-def _is_gap(found: Found) -> bool:
+def _is_gap(found: Listed) -> bool:
     """Tells if a record stands for files that were not listed."""
     if isinstance(found, Reject):
         return found.error_class == "UnreadableFolder"

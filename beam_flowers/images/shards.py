@@ -14,7 +14,7 @@ from beam_flowers.files.archives import address, kind_of
 from beam_flowers.files.paths import FileStat
 from beam_flowers.files.tar import Damaged
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
 
 _SIDECARS = ("cls", "json", "txt")
 """Extensions of WebDataset's labels; the first file with a label counts."""
@@ -25,8 +25,6 @@ Member = tar.Member | zips.Member
 
 DAMAGED = "DamagedShard"
 """`Reject.error_class` of an archive that was read and is incomplete."""
-
-Listed = Image | Reject | Hidden | RootListed
 
 
 def is_shard(uri: str) -> bool:

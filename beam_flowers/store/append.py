@@ -89,8 +89,11 @@ def append_window(
     window = replace(place, run=run)
     changed = replace(place, run=hashlib.sha256(f"{run}-newest".encode()).hexdigest()[:16])
     if all(files.exists(place.work(part.name)) for part in parts):
-        with suppress(*[TwoRowsError] if newest else []):
+        try:
             return append_parts(window, kind, about, parts)
+        except TwoRowsError:
+            if not newest:
+                raise
     # There may be very many commits: only now one of them can have taken these parts already.
     done = _commit_of(window, changed)
     if done is None:

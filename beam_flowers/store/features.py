@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.errors import StoreError
+from beam_flowers.records import OnProgress
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -23,9 +23,6 @@ from beam_flowers.store.names import SCORED, is_section
 from beam_flowers.store.parts import Place, damage, iterate_part, open_part, read_part
 from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
-
-Told = Callable[[int, int], None]
-"""What is told how many rows of how many are read."""
 
 _ROWS = 4096
 """Rows whose vectors are decoded at once."""
@@ -123,16 +120,18 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
 
 
 def read_features(
-    root: str, backbone: str | None = None, told: Told | None = None
+    root: str, backbone: str | None = None, on_progress: OnProgress | None = None
 ) -> tuple[Section, Features]:
     """The vectors that the store's newest commit names, and the section they are of."""
     return read_steadily(
         lambda: open_store(root),
-        lambda manifest: _read(root, *choose_section(root, manifest, backbone), told),
+        lambda manifest: _read(root, *choose_section(root, manifest, backbone), on_progress),
     )
 
 
-def _read(root: str, key: str, section: Section, told: Told | None) -> tuple[Section, Features]:
+def _read(
+    root: str, key: str, section: Section, on_progress: OnProgress | None
+) -> tuple[Section, Features]:
     place = Place(root, key, section.fingerprint)
     if not section.rows:
         raise StoreError(f"{root} holds no vectors; every file was rejected: see {root}/__rejects")
@@ -144,7 +143,7 @@ def _read(root: str, key: str, section: Section, told: Told | None) -> tuple[Sec
     uris, sha256 = (rows[name].to_pylist() for name in columns[:2])
     labels, splits = (_repeated(rows[name]) for name in columns[2:])
     del rows
-    vectors = read_vectors(place, section, order, by_content, told)
+    vectors = read_vectors(place, section, order, by_content, on_progress)
     return section, Features(uris, sha256, labels, splits, vectors)
 
 
@@ -160,7 +159,7 @@ def read_vectors(
     section: Section,
     order: npt.NDArray[np.uint64],
     by_content: npt.NDArray[np.intp],
-    told: Told | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Vectors:
     """The vectors of a section in the `order` of its rows, those of a file there by content."""
     target = np.empty(len(order), np.intp)
@@ -176,6 +175,6 @@ def read_vectors(
             end = start + len(rows)
             vectors[target[start:end]] = vectors_of(rows)
             start = end
-            if told:
-                told(end, len(order))
+            if on_progress:
+                on_progress(end, len(order))
     return arranged(vectors, by_content)

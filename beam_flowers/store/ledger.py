@@ -15,10 +15,9 @@ from typing import NamedTuple, TypeVar
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
 from beam_flowers.store import ledger_sql as sql
 
-Found = Image | Reject | Hidden | RootListed
 T = TypeVar("T")
 _BLOCK = 10_000
 _CACHE_KIB = 8 * 1024
@@ -114,7 +113,7 @@ class Ledger:
         self.hidden = 0
         self.sections = 0
 
-    def list_found(self, found: Iterable[Found]) -> None:
+    def list_found(self, found: Iterable[Listed]) -> None:
         """Takes in a listing."""
         found = iter(found)
         while block := list(islice(found, _BLOCK)):

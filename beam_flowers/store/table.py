@@ -1,4 +1,4 @@
-"""The one way to a new version of a table."""
+"""Builds new versions of a table while other writers commit theirs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,54 @@ TRIES = 20
 T = TypeVar("T")
 
 
-def until_committed(
-    root: str,
-    attempt: Callable[[Manifest], T | None],
-    others: Sequence[str] = (),
-    retried: type[Exception] = PartLostError,
-) -> T:
-    """Finishes the newest version and builds on it, again as long as others commit first.
+class Race:
+    """Counts the tries of a writer, and tells if another one was first.
+
+    Args:
+        root: the table's folder.
+        others: folders of other tables that the writer reads.
+    """
+
+    def __init__(self, root: str, others: Sequence[str] = ()) -> None:
+        self._root, self._others = root, others
+        self._tries = 0
+
+    def start(self) -> Manifest:
+        """Finishes the newest version of the table and returns it, to be built on.
+
+        Raises:
+            StoreError: others were first each time.
+        """
+        if self._tries == TRIES:
+            raise StoreError(
+                f"{self._root}: other writers were first {TRIES} times; run this again"
+            )
+        self._tries += 1
+        publish(self._root)
+        base = latest(self._root)
+        self._version, self._read = base.version, self._versions_of_others()
+        return base
+
+    def is_lost(self) -> bool:
+        """Tells if one of the tables has a new version since the last `start`.
+
+        Its writer may have replaced a part under this one's hands.
+        """
+        now = self._versions_of_others()
+        return latest(self._root).version != self._version or now != self._read
+
+    def _versions_of_others(self) -> list[int]:
+        return [latest(other).version for other in self._others]
+
+
+def until_committed(root: str, attempt: Callable[[Manifest], T | None]) -> T:
+    """Builds on the newest version of a table, again as long as others commit first.
 
     Args:
         root: the table's folder.
         attempt: takes the newest version and commits the next one. Returns None if another
-            writer was first.
-        others: folders of other tables that `attempt` reads.
-        retried: errors that are worth another try if one of the tables has a new version by
-            then, as its writer may have replaced a part under this one's hands.
+            writer was first. A `PartLostError` is worth another try if the table has a new
+            version by then.
 
     Returns:
         The result of the attempt that committed.
@@ -36,17 +69,14 @@ def until_committed(
     Raises:
         StoreError: others were first each time.
     """
-    for _ in range(TRIES):
-        publish(root)
-        base = latest(root)
-        read = [latest(other).version for other in others]
+    race = Race(root)
+    while True:
+        base = race.start()
         try:
             result = attempt(base)
-        except retried:
-            now = [latest(other).version for other in others]
-            if latest(root).version == base.version and now == read:
+        except PartLostError:
+            if not race.is_lost():
                 raise
             continue
         if result is not None:
             return result
-    raise StoreError(f"{root}: other writers were first {TRIES} times; run this again")

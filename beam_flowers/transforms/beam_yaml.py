@@ -9,7 +9,7 @@ without it the first of them ends the pipeline.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
@@ -39,7 +39,13 @@ from beam_flowers.transforms.yaml_rows import (
     score_row,
 )
 
+T = TypeVar("T")
 ErrorHandling = Mapping[str, Any] | None
+WithErrors: TypeAlias = PCollection[T] | dict[str, PCollection[Any]]
+"""Rows; or the outputs, by their names, where errors have one of their own.
+
+Quoted in annotations: Beam takes a type that it reads there for one element's, and warns."""
+
 BACKBONE = "efficientnet-lite0"
 GOOD = "good"
 """Beam YAML's own name for the output beside the errors."""
@@ -62,7 +68,7 @@ class FindImages(beam.PTransform):
 
     _yaml_requires_inputs = False
 
-    def expand(self, pbegin: PBegin) -> Any:
+    def expand(self, pbegin: PBegin) -> "WithErrors[ImageRow]":
         sources = [self.sources] if isinstance(self.sources, str) else self.sources
         schemes = self.manifest_schemes
         schemes = [schemes] if isinstance(schemes, str) else schemes
@@ -121,10 +127,11 @@ class ComputeBottlenecks(beam.PTransform):
     backbone: Any = BACKBONE
     error_handling: ErrorHandling = None
 
-    def expand(self, rows: PCollection[Any]) -> Any:
+    def expand(self, rows: PCollection[Any]) -> "WithErrors[BottleneckRow]":
         backbone = resolved(self.backbone)
         computed = rows | "Images" >> beam.Map(image_of) | transforms.ComputeBottlenecks(backbone)
-        vectors = computed.bottlenecks | "Rows" >> _bottleneck_rows(backbone.fingerprint)
+        make = beam.Map(bottleneck_row, fingerprint=backbone.fingerprint)
+        vectors = computed.bottlenecks | "Rows" >> make.with_output_types(BottleneckRow)
         return with_errors(vectors, computed.rejects, self.error_handling)
 
 
@@ -195,7 +202,7 @@ class ScoreImages(_Labelling):
     backbone: Any = None
     error_handling: ErrorHandling = None
 
-    def expand(self, rows: PCollection[Any]) -> Any:
+    def expand(self, rows: PCollection[Any]) -> "WithErrors[ScoreRow]":
         networks = resolved(self.backbone) if self.backbone else None
         scoring = transforms.ScoreImages(self.models(), networks, self.top_k, self.rule())
         scored = rows | "Images" >> beam.Map(image_of) | scoring
@@ -209,8 +216,8 @@ def resolved(backbone: str | Mapping[str, Any]) -> ResolvedBackbone:
 
 
 def with_errors(
-    rows: PCollection[Any], rejects: PCollection[Reject], error_handling: ErrorHandling
-) -> Any:
+    rows: PCollection[T], rejects: PCollection[Reject], error_handling: ErrorHandling
+) -> WithErrors[T]:
     """Returns rows and rejects as Beam YAML wants them; without `error_handling` a reject raises.
 
     Raises:
@@ -232,10 +239,6 @@ def _refuse(reject: Reject) -> None:
         f"{reject.message}. With `error_handling: {{output: rejects}}` the step goes on, and "
         "such files come out as its output `rejects`"
     )
-
-
-def _bottleneck_rows(fingerprint: str) -> beam.PTransform:
-    return beam.Map(bottleneck_row, fingerprint=fingerprint).with_output_types(BottleneckRow)
 
 
 def _stored_rows(part: StoredPart) -> Iterator[BottleneckRow]:

@@ -11,11 +11,10 @@ from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers import files
-from beam_flowers.backbones.compute import Pending
-from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
+from beam_flowers.backbones.joined import Backbones, Started, several, start_each
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Result
 from beam_flowers.transforms.find import REJECTS, Source, as_image, require_collection
 from beam_flowers.transforms.start_ahead import StartAhead
 from beam_flowers.transforms.streaming import Spread
@@ -94,18 +93,17 @@ class _Compute(beam.DoFn):
     def _start(self) -> Iterator[Any]:
         block, self._block = self._block, []
         images = [held.value for held in block]
-        pending = start_each(images, self._backbones, self._limits)
-        for results in self._work.add((block, pending)):
+        started = start_each(images, self._backbones, self._limits)
+        for results in self._work.add((block, started)):
             yield from results
 
 
-def _collect(started: tuple[list[WindowedValue], list[Pending]]) -> list[Any]:
-    block, pending = started
-    results = collect_joined(pending)
-    return [_given(held, result) for held, result in zip(block, results, strict=True)]
+def _collect(started: tuple[list[WindowedValue], Started]) -> list[Any]:
+    block, work = started
+    return [_given(held, result) for held, result in zip(block, work.results(), strict=True)]
 
 
-def _given(held: WindowedValue, result: Bottleneck | Reject) -> Any:
+def _given(held: WindowedValue, result: Result) -> Any:
     value = held.with_value(result)
     return TaggedOutput(REJECTS, value) if isinstance(result, Reject) else value
 

@@ -23,7 +23,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_flowers.backbones.compute import Hashed, hash_files, pool
 from beam_flowers.backbones.hardware import cores
-from beam_flowers.backbones.joined import collect_joined, spent_joined, start_each
+from beam_flowers.backbones.joined import Started, start_each
 from beam_flowers.errors import (
     BackboneError,
     PartDamagedError,
@@ -33,7 +33,7 @@ from beam_flowers.errors import (
 )
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import READ, Bottleneck, Image, Reject, Seconds
+from beam_flowers.records import READ, Bottleneck, Image, Reject, Result, Seconds
 from beam_flowers.store.outcomes import Outcome, find_settled, settle, unit_key
 from beam_flowers.store.parts import (
     Part,
@@ -60,6 +60,7 @@ from beam_flowers.store.work_units import (
     read_unit,
     unpack,
 )
+from beam_flowers.transforms.prefetch import PREFETCHED
 from beam_flowers.transforms.preflight import Setup, require_seen
 from beam_flowers.transforms.start_ahead import StartAhead
 
@@ -155,8 +156,8 @@ def read_images(unit: Unit | bytes) -> list[Image]:
 
 def write_results(
     place: Place,
-    kind: RowKind,
-    results: Iterable[Bottleneck | Reject],
+    row_kind: RowKind,
+    results: Iterable[Result],
     spent: Seconds | None = None,
 ) -> Outcome:
     """Writes the rows and the rejects of some files, which took `spent` to compute.
@@ -167,11 +168,11 @@ def write_results(
     bottlenecks = [r for r in results if isinstance(r, Bottleneck)]
     rejects = [r for r in results if isinstance(r, Reject)]
     unread = {r.image.uri: r.error_class for r in rejects if r.stage == READ}
-    kept, kept_parts, reasons = keep_rows(place, kind, [*unread])
+    kept, kept_parts, reasons = keep_rows(place, row_kind, [*unread])
     are_kept = set(kept)
     rejects = [r for r in rejects if r.image.uri not in are_kept]
-    rows = kind.table(bottlenecks) if bottlenecks else None
-    parts = (*write_rows(place, kind, rows, rejects), *kept_parts)
+    rows = row_kind.table(bottlenecks) if bottlenecks else None
+    parts = (*write_rows(place, row_kind, rows, rejects), *kept_parts)
     computed = len({b.sha256 for b in bottlenecks})
     seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
     return Outcome(
@@ -185,13 +186,13 @@ def write_results(
 
 
 def keep_rows(
-    place: Place, kind: RowKind, uris: Sequence[str]
+    place: Place, row_kind: RowKind, uris: Sequence[str]
 ) -> tuple[list[str], list[Part], Counter[str]]:
     """Writes the stored rows and rejects of unchanged files again.
 
     Args:
         place: the section.
-        kind: of its rows.
+        row_kind: of its rows.
         uris: of files that cannot be read.
 
     Returns:
@@ -206,15 +207,15 @@ def keep_rows(
             parts.append(derive_part(place, RejectRows(), name, images, "uri", described))
             reasons.update(read_part(place, parts[-1].name, ["error_class"])[0].to_pylist())
         else:
-            parts += derive_parts(place, kind, name, images, "uri", described=described)
+            parts += derive_parts(place, row_kind, name, images, "uri", described=described)
     return kept, parts, reasons
 
 
 def write_rows(
-    place: Place, kind: RowKind, rows: pa.Table | None, rejects: Sequence[Reject]
+    place: Place, row_kind: RowKind, rows: pa.Table | None, rejects: Sequence[Reject]
 ) -> tuple[Part, ...]:
     """Writes rows and rejects, as far as there are any, as parts."""
-    parts = list(write_parts(place, kind, rows)) if rows is not None else []
+    parts = list(write_parts(place, row_kind, rows)) if rows is not None else []
     if rejects:
         parts.append(write_part(place, RejectRows(), rejects_table(rejects)))
     return tuple(parts)
@@ -270,21 +271,23 @@ class Overlapping(beam.DoFn):
 class EmbedUnits(Overlapping):
     """Units of files → outcomes."""
 
-    def __init__(self, setup: Setup, kind: RowKind, limits: Limits) -> None:
+    def __init__(self, setup: Setup, row_kind: RowKind, limits: Limits) -> None:
         super().__init__(setup)
-        self.kind = kind
+        self.row_kind = row_kind
         self.limits = limits
 
-    def start(self, unit: Any) -> Any:
-        return start_each(read_images(unit), self.expected.backbones, self.limits)
+    def start(self, unit: Unit | bytes) -> Started:
+        images, backbones = read_images(unit), self.expected.backbones
+        early = PREFETCHED.take(images, backbones, self.limits)
+        return early or start_each(images, backbones, self.limits)
 
-    def finish(self, started: Any) -> Outcome:
-        results = collect_joined(started)
-        return write_results(self.expected.place, self.kind, results, spent_joined(started))
+    def finish(self, started: Started) -> Outcome:
+        results = started.results()
+        return write_results(self.expected.place, self.row_kind, results, started.seconds())
 
 
 def hash_unit(
-    unit: Unit, place: Place, kind: RowKind, partitions: int, limits: Limits
+    unit: Unit, place: Place, row_kind: RowKind, partitions: int, limits: Limits
 ) -> Iterator[tuple[int, bytes] | TaggedOutput]:
     """Files of doubtful content → (partition of the digest, files), rejects → an outcome."""
     images, key = read_images(unit), unit_key(unit)
@@ -294,7 +297,7 @@ def hash_unit(
         rejects = [r for r in results if isinstance(r, Reject)]
         hashes = [(r.image.bytes, r.sha256) if isinstance(r, Hashed) else None for r in results]
         # Another attempt may find a file that this one could not read: the first one's word counts.
-        settled = settle(place, replace(write_results(place, kind, rejects), unit=key), hashes)
+        settled = settle(place, replace(write_results(place, row_kind, rejects), unit=key), hashes)
     if settled.outcome.parts:
         yield TaggedOutput(OUTCOMES, settled.outcome)
     blocks: dict[int, list[Hashed]] = defaultdict(list)
@@ -317,7 +320,9 @@ def settle_partition(
     index, blocks = keyed
     sources = read_sources(place, index)
     # A repeated bundle may deliver a block twice.
-    hashed = sorted(set(_unpacked(blocks)), key=lambda h: (h.sha256, h.image.uri))
+    hashed = sorted(
+        {h for block in blocks for h in unpack(block)}, key=lambda h: (h.sha256, h.image.uri)
+    )
     known: dict[Source, list[Hashed]] = defaultdict(list)
     unit: list[Image] = []
     for sha, group in groupby(hashed, key=lambda h: h.sha256):
@@ -335,14 +340,17 @@ def settle_partition(
 
 
 def copy_rows(
-    keyed: tuple[str, Iterable[bytes]], place: Place, kind: RowKind, others: Sequence[Place] = ()
+    keyed: tuple[str, Iterable[bytes]],
+    place: Place,
+    row_kind: RowKind,
+    others: Sequence[Place] = (),
 ) -> Iterator[Outcome]:
     """Writes rows of moved or copied files with the vectors of a part.
 
     Args:
         keyed: the part as `<place>/<name>`, and the files.
         place: where to write, and place 0 of the parts.
-        kind: of the rows.
+        row_kind: of the rows.
         others: places from 1 on.
     """
     source, packed = keyed
@@ -351,27 +359,22 @@ def copy_rows(
     hashed = sorted({h for _, some in blocks for h in some}, key=lambda h: h.image.uri)
     images = images_table([h.image for h in hashed], [h.sha256 for h in hashed])
     described = blocks[0][0]
-    parts = derive_parts(place, kind, name, images, "sha256", source_place, described)
+    parts = derive_parts(place, row_kind, name, images, "sha256", source_place, described)
     yield settle(place, Outcome(parts, reused=len(hashed), unit=unit_key(source))).outcome
 
 
-def _unpacked(blocks: Iterable[bytes]) -> Iterator[Hashed]:
-    for block in blocks:
-        yield from unpack(block)
-
-
-def rewrite_part(unit: Unit, place: Place, kind: RowKind) -> Iterator[Outcome]:
+def rewrite_part(unit: Unit, place: Place, row_kind: RowKind) -> Iterator[Outcome]:
     """Writes the rows that stay of a part that loses or changes others."""
-    parts = derive_parts(place, kind, unit.source, read_unit(unit), "uri", described=unit.part)
+    parts = derive_parts(place, row_kind, unit.source, read_unit(unit), "uri", described=unit.part)
     yield settle(place, Outcome(parts, unit=unit_key(unit))).outcome
 
 
 class ScoreUnits(Overlapping):
-    """Units of stored rows → rows of kind `kind` from their vectors, several units at a time."""
+    """Units of stored rows → rows made from their vectors, several units at a time."""
 
-    def __init__(self, setup: Setup, kind: VectorKind, sources: Sequence[Place]) -> None:
+    def __init__(self, setup: Setup, row_kind: VectorKind, sources: Sequence[Place]) -> None:
         super().__init__(setup)
-        self.rows = kind
+        self.row_kind = row_kind
         self.sources = sources
 
     def start_bundle(self) -> None:
@@ -380,28 +383,28 @@ class ScoreUnits(Overlapping):
         super().start_bundle()
 
     def start(self, unit: Unit) -> Future[Outcome]:
-        return pool().submit(score_unit, unit, self.sources, self.expected.place, self.rows)
+        return pool().submit(score_unit, unit, self.sources, self.expected.place, self.row_kind)
 
     def finish(self, started: Future[Outcome]) -> Outcome:
         return started.result()
 
 
 @one_blas_thread
-def score_unit(unit: Unit, sources: Sequence[Place], place: Place, kind: VectorKind) -> Outcome:
-    """Writes rows of kind `kind` from vectors of another table's sections, side by side.
+def score_unit(unit: Unit, sources: Sequence[Place], place: Place, row_kind: VectorKind) -> Outcome:
+    """Writes rows made from vectors of another table's sections, side by side.
 
     Raises:
         StoreError: the sections differ by now.
     """
-    rows = pa.concat_tables(kind.stored(*piece) for piece in _pieces(unit, sources, kind))
-    return Outcome(write_parts(place, kind, rows), reused=len(rows) // kind.rows_each)
+    rows = pa.concat_tables(row_kind.stored(*piece) for piece in _pieces(unit, sources, row_kind))
+    return Outcome(write_parts(place, row_kind, rows), reused=len(rows) // row_kind.rows_each)
 
 
 def _pieces(
-    unit: Unit, sources: Sequence[Place], kind: VectorKind
+    unit: Unit, sources: Sequence[Place], row_kind: VectorKind
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.float32]]]:
     """Yields rows and vectors of a unit, a few at a time if it is all of a part."""
-    columns = [*kind.image_columns, "vector"]
+    columns = [*row_kind.image_columns, "vector"]
     named = [located(source, sources) for source in unit.source.split("+")]
     if not unit.file:
         for some in iterate_part(*named[0], columns, _SCORED_ROWS):

@@ -35,8 +35,8 @@ class ScoreBottlenecks(beam.PTransform):
     rule: AcceptanceRule | None = None
 
     def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
-        kind = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
-        return bottlenecks | "Score" >> beam.FlatMap(_score, kind=kind)
+        score_rows = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
+        return bottlenecks | "Score" >> beam.FlatMap(_score, score_rows=score_rows)
 
 
 class Scored(NamedTuple):
@@ -77,5 +77,5 @@ class ScoreImages(beam.PTransform):
         return Scored(scores, computed.rejects)
 
 
-def _score(bottleneck: Bottleneck, kind: ScoreRows) -> Iterator[Score]:
-    yield from kind.scores([bottleneck])
+def _score(bottleneck: Bottleneck, score_rows: ScoreRows) -> Iterator[Score]:
+    yield from score_rows.scores([bottleneck])

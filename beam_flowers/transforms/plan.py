@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
@@ -23,6 +23,8 @@ from beam_flowers.store.plan import Plan, finish
 from beam_flowers.store.work_units import Unit
 from beam_flowers.transforms import dofns
 from beam_flowers.transforms.preflight import Setup, expected_setup
+
+K = TypeVar("K", bound=RowKind)
 
 
 @dataclass
@@ -55,25 +57,27 @@ class SettleDoubtful(beam.PTransform):
     """
 
     plan: Plan
-    kind: RowKind
+    row_kind: RowKind
     limits: Limits
     setup: Setup
 
     def expand(self, units: PCollection[Unit]) -> tuple[PCollection, PCollection]:
-        place, rows = self.plan.place, self.plan.unit_rows
+        place = self.plan.place
         hash_files = dofns.Step(
             self.setup,
             dofns.hash_unit,
             dofns.OUTCOMES,
             place=place,
-            kind=self.kind,
+            row_kind=self.row_kind,
             partitions=self.plan.sources,
             limits=self.limits,
         )
         hashed = units | "HashFiles" >> beam.ParDo(hash_files).with_outputs(
             dofns.OUTCOMES, main="hashed"
         )
-        find_known = dofns.Step(self.setup, dofns.settle_partition, place=place, unit_rows=rows)
+        find_known = dofns.Step(
+            self.setup, dofns.settle_partition, place=place, unit_rows=self.plan.unit_rows
+        )
         settled = (
             hashed.hashed
             | "GroupByDigest" >> beam.GroupByKey()
@@ -87,7 +91,7 @@ class SettleDoubtful(beam.PTransform):
                 self.setup,
                 dofns.copy_rows,
                 place=place,
-                kind=self.kind,
+                row_kind=self.row_kind,
                 others=self.plan.others,
             )
         )
@@ -104,7 +108,7 @@ class RunPlan(beam.PTransform):
     """
 
     plan: Plan
-    kind: RowKind
+    row_kind: RowKind
     backbones: Sequence[ResolvedBackbone]
     limits: Limits = field(default_factory=Limits)
 
@@ -113,22 +117,22 @@ class RunPlan(beam.PTransform):
         setup = expected_setup(
             plan.place, beams, self.backbones if plan.compute or plan.doubtful else ()
         )
-        kind = _as_sent(self.kind, plan.place)
+        row_kind = _as_sent(self.row_kind, plan.place)
         units = pbegin | "SpreadFiles" >> SpreadUnits(plan.compute)
         # A branch costs a tenth of a second to build, in this process as on a cluster's driver.
         outcomes = []
         if plan.rewrite:
-            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, kind, setup))
+            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, row_kind, setup))
         if plan.doubtful:
             doubtful = pbegin | "SpreadDoubtful" >> SpreadUnits(plan.doubtful)
-            fresh, settled = doubtful | SettleDoubtful(plan, kind, self.limits, setup)
+            fresh, settled = doubtful | SettleDoubtful(plan, row_kind, self.limits, setup)
             # The job servers of Flink and Spark run a Reshuffle themselves. Their fuser, Java's
             # GreedyPipelineFuser, refuses a Flatten of its output and a ParDo's: "PCollectionNodes
             # ... were consumed but never produced". Behind a ParDo of its own it is like the other.
             units = units | "PassUnits" >> beam.FlatMap(_itself)
             units = (units, fresh) | "Files" >> beam.Flatten()
             outcomes.append(settled)
-        embed = dofns.EmbedUnits(setup, kind, self.limits)
+        embed = dofns.EmbedUnits(setup, row_kind, self.limits)
         outcomes.append(units | "EmbedUnits" >> beam.ParDo(embed))
         return tuple(outcomes) | CommitPlan(plan, setup)
 
@@ -161,7 +165,7 @@ class RewriteParts(beam.PTransform):
     """Rewrites the parts that lose or change rows; gives their outcomes."""
 
     plan: Plan
-    kind: RowKind
+    row_kind: RowKind
     setup: Setup
 
     def expand(self, pbegin: PBegin) -> PCollection[Outcome]:
@@ -169,7 +173,7 @@ class RewriteParts(beam.PTransform):
             pbegin
             | "SpreadParts" >> SpreadUnits(self.plan.rewrite)
             | "Rewrite"
-            >> step(self.setup, dofns.rewrite_part, place=self.plan.place, kind=self.kind)
+            >> step(self.setup, dofns.rewrite_part, place=self.plan.place, row_kind=self.row_kind)
         )
 
 
@@ -179,24 +183,24 @@ class ScorePlan(beam.PTransform):
 
     plan: Plan
     sources: Sequence[Place]
-    kind: dofns.VectorKind
+    row_kind: dofns.VectorKind
 
     def expand(self, pbegin: PBegin) -> PCollection[dict[str, Any]]:
         plan = self.plan
         stores = {files.join(source.root, COMMITS) for source in self.sources}
         beams = pbegin.pipeline.options.get_all_options()
         setup = expected_setup(plan.place, beams, readable=sorted(stores))
-        kind = _as_sent(self.kind, plan.place)
-        score = beam.ParDo(dofns.ScoreUnits(setup, kind, self.sources))
+        row_kind = _as_sent(self.row_kind, plan.place)
+        score = beam.ParDo(dofns.ScoreUnits(setup, row_kind, self.sources))
         outcomes = [pbegin | "SpreadParts" >> SpreadUnits(plan.derive) | "ScoreParts" >> score]
         if plan.rewrite:
-            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, kind, setup))
+            outcomes.append(pbegin | "Rewrite" >> RewriteParts(plan, row_kind, setup))
         return tuple(outcomes) | CommitPlan(plan, setup)
 
 
-def _as_sent(kind: Any, place: Place) -> Any:
-    """Returns the kind for steps: the models of a score table go by a file."""
-    return kind.filed(place.run_file("models")) if isinstance(kind, ScoreRows) else kind
+def _as_sent(row_kind: K, place: Place) -> K | ScoreRows:
+    """Returns the kind of rows as steps take it: the models of a score table go by a file."""
+    return row_kind.filed(place.run_file("models")) if isinstance(row_kind, ScoreRows) else row_kind
 
 
 def step(setup: Setup, function: Callable[..., Iterable[Any]], **arguments: Any) -> beam.PTransform:

@@ -107,9 +107,9 @@ class WriteStore(beam.PTransform):
     def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
         backbone = self.backbone
         about = {**backbone.about(), "engine": backbone.engine}
-        kind = StoreRows(backbone.fingerprint, backbone.row.name, backbone.vectors)
+        row_kind = StoreRows(backbone.fingerprint, backbone.row.name, backbone.vectors)
         settings = {"store": self.store, "backbone": backbone}
-        return elements | "Write" >> _WriteTable(_open_store, settings, kind, about)
+        return elements | "Write" >> _WriteTable(_open_store, settings, row_kind, about)
 
 
 @dataclass
@@ -150,12 +150,12 @@ class WriteScores(beam.PTransform):
                 "name a folder, or use `beam-flowers score` for one file"
             )
         layout = Layout(self.top_k, formats=self.formats)
-        kind = ScoreRows.of(self.models, self.rule, layout).unweighted()
-        about = {**kind.about(), "backbone": bundles_of(self.models)[0].backbone}
-        if kind.rows_each > 1:
+        row_kind = ScoreRows.of(self.models, self.rule, layout).unweighted()
+        about = {**row_kind.about(), "backbone": bundles_of(self.models)[0].backbone}
+        if row_kind.rows_each > 1:
             elements = _flat(elements) | "Together" >> _ByUri()
-        settings = {"output": self.output, "fingerprint": kind.fingerprint}
-        return elements | "Write" >> _WriteTable(_open_table, settings, kind, about)
+        settings = {"output": self.output, "fingerprint": row_kind.fingerprint}
+        return elements | "Write" >> _WriteTable(_open_table, settings, row_kind, about)
 
 
 class _Target(NamedTuple):
@@ -172,13 +172,13 @@ class _WriteTable(beam.PTransform):
         self,
         opened: Callable[..., _Target],
         settings: Mapping[str, Any],
-        kind: Rows,
+        row_kind: Rows,
         about: dict[str, Any],
     ) -> None:
         super().__init__()
         self._opened = opened
         self._settings = settings
-        self._kind = kind
+        self._row_kind = row_kind
         self._about = about
 
     def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
@@ -196,19 +196,19 @@ class _WriteTable(beam.PTransform):
         newest = not elements.is_bounded or not elements.windowing.is_default()
         return (
             elements
-            | "WriteParts" >> beam.ParDo(_WriteParts(self._kind), target)
+            | "WriteParts" >> beam.ParDo(_WriteParts(self._row_kind), target)
             | "OneKey" >> beam.Map(_one_key)
             | "Gather" >> beam.GroupByKey()
-            | "Commit" >> beam.Map(_append, target, self._kind, self._about, newest)
+            | "Commit" >> beam.Map(_append, target, self._row_kind, self._about, newest)
         )
 
 
 class _WriteParts(beam.DoFn):
     """Writes parts of rows or rejects, each of one window: a window is a commit."""
 
-    def __init__(self, kind: Rows) -> None:
-        self._kind = kind
-        self._wanted = (Score if isinstance(kind, ScoreRows) else Bottleneck, Reject)
+    def __init__(self, row_kind: Rows) -> None:
+        self._row_kind = row_kind
+        self._wanted = (Score if isinstance(row_kind, ScoreRows) else Bottleneck, Reject)
 
     def start_bundle(self) -> None:
         self._blocks: defaultdict[Any, list[Any]] = defaultdict(list)
@@ -218,14 +218,14 @@ class _WriteParts(beam.DoFn):
     ) -> Iterator[WindowedValue]:
         self._target = target  # finish_bundle() has no side inputs.
         if not isinstance(element, self._wanted):
-            names = " and ".join(sorted(kind.__name__ for kind in self._wanted))
+            names = " and ".join(sorted(wanted.__name__ for wanted in self._wanted))
             raise InputError(
                 f"this step writes elements that are {names}, not {type(element).__name__}"
             )
         block = self._blocks[window, isinstance(element, Reject)]
         block.append(element)
         # Rows of one image stand together, and in one part.
-        if len(block) >= _PART_ROWS and len(block) % self._kind.rows_each == 0:
+        if len(block) >= _PART_ROWS and len(block) % self._row_kind.rows_each == 0:
             yield self._flush(window, isinstance(element, Reject))
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -237,9 +237,13 @@ class _WriteParts(beam.DoFn):
         if is_reject:
             part = write_part(place, RejectRows(), rejects_table(elements))
         else:
-            kind = _encoded(self._kind, self._target)
-            rows = kind.scored(elements) if isinstance(kind, ScoreRows) else kind.table(elements)
-            part = write_part(place, kind, rows)
+            row_kind = _encoded(self._row_kind, self._target)
+            rows = (
+                row_kind.scored(elements)
+                if isinstance(row_kind, ScoreRows)
+                else row_kind.table(elements)
+            )
+            part = write_part(place, row_kind, rows)
         return WindowedValue(part, window.max_timestamp(), [window])
 
 
@@ -260,15 +264,17 @@ def _flat(elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollect
     return tuple(elements) | beam.Flatten() if several else elements
 
 
-def _encoded(kind: Rows, target: _Target) -> Rows:
-    return replace(kind, encoding=target.encoding) if isinstance(kind, StoreRows) else kind
+def _encoded(row_kind: Rows, target: _Target) -> Rows:
+    return (
+        replace(row_kind, encoding=target.encoding) if isinstance(row_kind, StoreRows) else row_kind
+    )
 
 
 def _open_store(once: bytes, store: str, backbone: ResolvedBackbone) -> _Target:
-    place, kind = store_place(
+    place, row_kind = store_place(
         store, backbone.row.name, backbone.fingerprint, vectors=backbone.vectors
     )
-    return _Target(place, kind.encoding)
+    return _Target(place, row_kind.encoding)
 
 
 def _open_table(once: bytes, output: str, fingerprint: str) -> _Target:
@@ -288,12 +294,12 @@ def _open_table(once: bytes, output: str, fingerprint: str) -> _Target:
 def _append(
     keyed: tuple[int, Iterable[Part]],
     target: _Target,
-    kind: Rows,
+    row_kind: Rows,
     about: dict[str, Any],
     newest: bool,
 ) -> int:
     parts = sorted(keyed[1], key=lambda part: part.name)
-    return append_window(target.place, _encoded(kind, target), about, parts, newest)
+    return append_window(target.place, _encoded(row_kind, target), about, parts, newest)
 
 
 def _list_parts(once: bytes, store: str, backbone: str | None) -> Iterator[tuple[str, StoredPart]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_flowers import files
-from beam_flowers.backbones.joined import Backbones, collect_joined, several, start_each
+from beam_flowers.backbones.joined import Backbones, several, start_each
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
@@ -34,7 +34,7 @@ def classify_images(
     kind = ScoreRows.of(models, rule, Layout(top_k))
     uris = map(files.absolute, pictures)
     listed = [Image(uri, files.parent(uri), uri) for uri in uris]
-    results = collect_joined(start_each(listed, several(backbones), limits))
+    results = start_each(listed, several(backbones), limits).results()
     found = [result for result in results if isinstance(result, Bottleneck)]
     scores = iter(kind.scores(found) if found else ())
     return [

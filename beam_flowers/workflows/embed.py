@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ from beam_flowers.images.find import find_images
 from beam_flowers.images.labels import collisions, is_hidden
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.pages.format import counted
-from beam_flowers.records import Reject, RootListed
+from beam_flowers.records import Listed, Reject, RootListed, Say
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -37,20 +38,18 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import scored_root, section_name
 from beam_flowers.store.lease import Heart, adopt_work, is_withdrawn_by_another
-from beam_flowers.store.ledger import Found, Ledger, Rules, StoredRow
+from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.parts import Part, Place, RowKind
 from beam_flowers.store.plan import Plan, fill_ledger, is_done, make_plan, stored_rows
 from beam_flowers.store.schema import StoreRows
-from beam_flowers.store.table import until_committed
+from beam_flowers.store.table import Race
 from beam_flowers.store.whole import is_new
 from beam_flowers.transforms.prefetch import head_start
 from beam_flowers.transforms.preflight import unfit
 from beam_flowers.workflows.progress import Progress, watched
 from beam_flowers.workflows.summary import Summary as Summary
 
-Warn = Callable[[str], None]
 _NAMED_ROOTS = 3
-_NOT_COMMITTED = {"committed": False, "embedded": 0}
 _GREAT_SHARE, _GREAT_SIZE = 0.25, 1_000_000
 """Rows, as a share, and bytes of replaced parts from which on a run says how much room they take;
 another encoding is always told."""
@@ -105,29 +104,38 @@ class RunOptions:
             reach_files(self.pipeline)
 
 
-def run_until_committed(
-    root: str, attempt: Callable[[Manifest], dict[str, Any]], others: Sequence[str] = ()
-) -> tuple[dict[str, Any], int]:
-    """Plans against the newest version of a table and carries out, until it is committed.
+class RunResult(msgspec.Struct, frozen=True):
+    """Holds the fields of `result.json` that are read; see `plan.finish`.
 
-    Args:
-        root: the table's folder.
-        attempt: does so once; returns the counts of `plan.finish`.
-        others: folders of other tables that are read.
-
-    Returns:
-        The counts of the attempt that was committed, and the vectors that earlier ones computed.
+    Attributes:
+        covered: see `Plan.counts`; likewise `held` and the counts.
     """
-    earlier = [0]
 
-    def once(base: Manifest) -> dict[str, Any] | None:
-        result = attempt(base)
-        if result["committed"]:
-            return result
-        earlier.append(result["embedded"])
-        return None
+    committed: bool
+    problems: list[str] = []
+    lost: list[str] = []
+    damaged: list[tuple[str, str]] = []
+    embedded: Count = 0
+    listed: Count = 0
+    reused: Count = 0
+    rejected: Count = 0
+    hidden: Count = 0
+    failures: Count = 0
+    held: Count = 0
+    covered: Count = 0
+    reasons: dict[str, Count] = {}
+    unread: dict[str, Count] = {}
+    seconds: dict[str, float] = {}
 
-    return until_committed(root, once, others), sum(earlier)
+    @classmethod
+    def of_nothing(cls, plan: Plan) -> RunResult:
+        """Returns the result of a plan that changes nothing."""
+        return msgspec.convert({**plan.counts, "committed": True}, cls)
+
+
+_RESULT = Form(RunResult, StoreFieldError, "run this again", most=MOST_FREE_BYTES)
+NOT_COMMITTED = RunResult(committed=False)
+"""The result of a run that computed nothing and lost a race."""
 
 
 @dataclass
@@ -138,7 +146,7 @@ class TableRun:
         root: the table's folder.
         section: folder of the section below it.
         described: fingerprint and description of the section.
-        kind: of its rows.
+        row_kind: of its rows.
         rules: of the join.
         shards: see `RunOptions`.
         warn: takes a line for the user.
@@ -158,10 +166,10 @@ class TableRun:
     root: str
     section: str
     described: Section
-    kind: RowKind
+    row_kind: RowKind
     rules: Rules
     shards: int | None = None
-    warn: Warn = print
+    warn: Say = print
     progress: Progress | None = None
     others: Sequence[str] = ()
     reads: Sequence[str] = ()
@@ -189,64 +197,81 @@ class TableRun:
             whole: makes the plan without a listing, where the table has nothing yet.
         """
         self._require_own_kind()
-
-        def attempt(base: Manifest) -> dict[str, Any]:
-            place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
-            with Heart(place) as heart:
-                if base.version:
-                    heart.start()  # A new table stays unmade until there is something for it.
-                if whole and adopt_work(place, base) and is_new(place, base):
-                    return self._carry_out(whole(place, base), base, carry_out, heart)
-                try:
-                    return self._join(place, base, list_into, carry_out, heart)
-                except PartDamagedError as error:
-                    self._note_damage(error.root, error.name)
-                    return _NOT_COMMITTED
-
-        return self._summary(*run_until_committed(self.root, attempt, [*self.others, *self.reads]))
+        # Of the parts that are read another run may replace some: then it made a new version, and
+        # this run plans on that. A part that is lost without one is lost for good.
+        race, earlier = Race(self.root, [*self.others, *self.reads]), 0
+        while True:
+            base = race.start()
+            try:
+                result = self._attempt(base, list_into, carry_out, whole)
+            except PartLostError:
+                if not race.is_lost():
+                    raise
+                continue
+            if result.committed:
+                return self._summary(result, earlier)
+            earlier += result.embedded
 
     def _require_own_kind(self) -> None:
         require_table_place(self.root)
         held = latest(self.root).sections
         if held and ("" in held) != (self.section == ""):
-            kind = "a table of scores" if "" in held else "a feature store"
-            raise StoreError(f"{self.root} is {kind}; give this run another folder")
+            other = "a table of scores" if "" in held else "a feature store"
+            raise StoreError(f"{self.root} is {other}; give this run another folder")
 
-    def _join(
+    def _attempt(
         self,
-        place: Place,
         base: Manifest,
         list_into: Callable[[Ledger], None],
         carry_out: Callable[[Plan], None],
-        heart: Heart,
-    ) -> dict[str, Any]:
-        with closing(Ledger()) as ledger:
-            progress = self.progress or Progress()
-            progress.begin("listing")
-            list_into(ledger)
-            progress.begin("planning")
-            if ledger.is_empty():
-                places = "".join(f" in {root!r}" for root in ledger.complete_roots()[:1])
-                raise InputError(
-                    f"there is no file to read{places}; name a folder that has pictures in it"
-                )
-            if not adopt_work(place, base):
-                return _NOT_COMMITTED
-            lost = fill_ledger(ledger, place, base, self.damaged)
-            others = self._other_sections(place)
-            if self.leaves_out:
-                self._leave_out(ledger, others)
-            plan = self._plan(ledger, place, base, self.rules, others, lost)
-            ledger.rest()
-            result = self._carry_out(plan, base, carry_out, heart)
-            if result["committed"] and plan.undecided:
-                plan, result = self._decide(ledger, place, result, carry_out)
-            if result["committed"]:
-                self._warn_of_losses(place, lost)
-                self._warn_of_unread(result)
-                self._warn_of_absent(ledger, result)
-                self._warn_of_labels(ledger, place, plan)
-        return result
+        whole: Callable[[Place, Manifest], Plan] | None,
+    ) -> RunResult:
+        """Plans against the newest version and carries the plan out, once."""
+        place = Place(self.root, self.section, self.described.fingerprint, secrets.token_hex(8))
+        with Heart(place) as heart, closing(Ledger()) as ledger:
+            if base.version:
+                heart.start()  # A new table stays unmade until there is something for it.
+            if whole and adopt_work(place, base) and is_new(place, base):
+                return self._carry_out(whole(place, base), base, carry_out, heart)
+            try:
+                self._list(ledger, list_into)
+                if not adopt_work(place, base):
+                    return NOT_COMMITTED
+                lost = fill_ledger(ledger, place, base, self.damaged)
+                plan = self._plan_listed(ledger, place, base, lost)
+                result = self._carry_out(plan, base, carry_out, heart)
+                if result.committed and plan.undecided:
+                    plan, result = self._decide(ledger, place, result, carry_out)
+                if result.committed:
+                    self._warn_of_losses(place, lost)
+                    self._warn_of_unread(result)
+                    self._warn_of_absent(ledger, result)
+                    self._warn_of_labels(ledger, place, plan)
+                return result
+            except PartDamagedError as error:
+                self._note_damage(error.root, error.name)
+                return NOT_COMMITTED
+
+    def _list(self, ledger: Ledger, list_into: Callable[[Ledger], None]) -> None:
+        progress = self.progress or Progress()
+        progress.begin("listing")
+        list_into(ledger)
+        progress.begin("planning")
+        if ledger.is_empty():
+            places = "".join(f" in {root!r}" for root in ledger.complete_roots()[:1])
+            raise InputError(
+                f"there is no file to read{places}; name a folder that has pictures in it"
+            )
+
+    def _plan_listed(
+        self, ledger: Ledger, place: Place, base: Manifest, lost: Sequence[Part]
+    ) -> Plan:
+        others = self._other_sections(place)
+        if self.leaves_out:
+            self._leave_out(ledger, others)
+        plan = self._plan(ledger, place, base, self.rules, others, lost)
+        ledger.rest()
+        return plan
 
     def _plan(
         self,
@@ -261,7 +286,7 @@ class TableRun:
             ledger,
             place,
             base,
-            self.kind,
+            self.row_kind,
             self.described,
             rules,
             self.shards,
@@ -275,10 +300,10 @@ class TableRun:
         self,
         ledger: Ledger,
         place: Place,
-        first: dict[str, Any],
+        first: RunResult,
         carry_out: Callable[[Plan], None],
-    ) -> tuple[Plan, dict[str, Any]]:
-        """Plans what leaves, and carry it out, now that the contents of all files are stored."""
+    ) -> tuple[Plan, RunResult]:
+        """Plans what leaves and carries it out, now that the contents of all files are stored."""
         base = latest(self.root)
         place = replace(place, run=secrets.token_hex(8))
         ledger.empty()
@@ -287,31 +312,34 @@ class TableRun:
         with Heart(place) as heart:
             plan = self._plan(ledger, place, base, rules, lost=lost)
             result = self._carry_out(plan, base, carry_out, heart)
-        if result["committed"]:
-            result["reused"] -= first["embedded"]
-        seconds = first.get("seconds", {})
-        told = {"embedded": first["embedded"], "unread": first.get("unread", {})}
-        return plan, {**result, **told, "seconds": seconds}
+        # What the first plan computed, the second one found as known.
+        return plan, msgspec.structs.replace(
+            result,
+            embedded=first.embedded,
+            reused=result.reused - (first.embedded if result.committed else 0),
+            unread=first.unread,
+            seconds=first.seconds,
+        )
 
-    def _warn_of_unread(self, result: dict[str, Any]) -> None:
-        unread: dict[str, int] = result.get("unread", {})
-        if unread:
-            reasons = ", ".join(f"{name} {count:,}" for name, count in unread.items())
+    def _warn_of_unread(self, result: RunResult) -> None:
+        if result.unread:
+            reasons = ", ".join(f"{name} {count:,}" for name, count in result.unread.items())
+            unread = counted(sum(result.unread.values()), "file")
             self.warn(
-                f"{counted(sum(unread.values()), 'file')} could not be read ({reasons}); what is "
-                "stored of them stays, as their sizes and times are unchanged. Run this again"
+                f"{unread} could not be read ({reasons}); what is stored of them stays, as their "
+                "sizes and times are unchanged. Run this again"
             )
 
-    def _warn_of_absent(self, ledger: Ledger, result: dict[str, Any]) -> None:
+    def _warn_of_absent(self, ledger: Ledger, result: RunResult) -> None:
         """Warns of the rows that stay although their files or roots are gone."""
         if self.max_removed_fraction is None:
             return
-        if held := result.get("held"):
+        if result.held:
             self.warn(
-                f"{held:,} of {result['covered']:,} stored images are not there any more, which is "
-                f"more than --max-removed-fraction {self.max_removed_fraction:g} allows: none was "
-                "taken out, what is new was added. Is a disk not mounted? If they are meant to "
-                "leave, run this again with --max-removed-fraction 1"
+                f"{result.held:,} of {result.covered:,} stored images are not there any more, "
+                f"which is more than --max-removed-fraction {self.max_removed_fraction:g} allows: "
+                "none was taken out, what is new was added. Is a disk not mounted? If they are "
+                "meant to leave, run this again with --max-removed-fraction 1"
             )
         absent = ledger.absent_rows()
         if absent:
@@ -324,8 +352,8 @@ class TableRun:
 
     def _carry_out(
         self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None], heart: Heart
-    ) -> dict[str, Any]:
-        result: dict[str, Any] = {**plan.counts, "embedded": 0, "committed": True}
+    ) -> RunResult:
+        result = RunResult.of_nothing(plan)
         parts = (*committed(base, plan.place).parts, *plan.section.parts)
         is_empty = self.leaves_out and not plan.units and not parts
         if not is_empty and not is_done(plan, base):
@@ -336,11 +364,11 @@ class TableRun:
             except Exception:
                 # Its files may have gone: this machine slept, and another run took its work up.
                 if is_withdrawn_by_another(plan.place):
-                    return _NOT_COMMITTED
+                    return NOT_COMMITTED
                 raise
-            for root, name in result.get("damaged", ()):
+            for root, name in result.damaged:
                 self._note_damage(root, name)
-            if result["committed"]:
+            if result.committed:
                 self.replaced += _bytes_replaced(plan, base)
         return result
 
@@ -399,7 +427,7 @@ class TableRun:
     def _warn_of_labels(self, ledger: Ledger, place: Place, plan: Plan) -> None:
         self.warn_of_collisions(ledger.label_names())
         # A run that changes no labels has none to compare: those of scored images say nothing.
-        if not isinstance(self.kind, StoreRows) or not self.rules.relabel:
+        if not isinstance(self.row_kind, StoreRows) or not self.rules.relabel:
             return
         now = {p.name for p in committed(latest(self.root), place).rows}
         before = {p.name for p in plan.section.rows}
@@ -411,27 +439,24 @@ class TableRun:
                 f"the same picture has two labels: {uri} is {label!r}, {other} is {other_label!r}"
             )
 
-    def _section(self) -> Section:
-        place = Place(self.root, self.section, self.described.fingerprint)
-        return committed(latest(self.root), place)
-
-    def _summary(self, counts: dict[str, Any], earlier: int) -> Summary:
+    def _summary(self, result: RunResult, earlier: int) -> Summary:
         # What an earlier try computed is found as known by the one that was committed.
-        earlier = min(earlier, counts["reused"])
+        earlier = min(earlier, result.reused)
+        place = Place(self.root, self.section, self.described.fingerprint)
         return Summary(
-            counts["embedded"] + earlier,
-            counts["reused"] - earlier,
-            counts["rejected"],
-            counts["hidden"],
-            counts["listed"],
-            counts["failures"],
-            self._section().dataset_hash,
-            counts["reasons"],
-            counts.get("seconds", {}),
-            self.lost,
-            counts.get("held", 0),
-            counts.get("unread", {}),
-            self.replaced,
+            embedded=result.embedded + earlier,
+            reused=result.reused - earlier,
+            rejected=result.rejected,
+            hidden=result.hidden,
+            total=result.listed,
+            failures=result.failures,
+            dataset_hash=committed(latest(self.root), place).dataset_hash,
+            reasons=result.reasons,
+            seconds=result.seconds,
+            lost=self.lost,
+            held=result.held,
+            unread=result.unread,
+            replaced=self.replaced,
         )
 
 
@@ -465,15 +490,15 @@ def backbone_run(
     encoding: str,
     rules: Rules,
     shards: int | None,
-    warn: Warn,
+    warn: Say,
     progress: Progress | None,
 ) -> TableRun:
     """Describes the run that brings a backbone's rows at `place` up to date."""
     name = backbone.row.name
     about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
     section = Section(backbone.fingerprint, about)
-    kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding)
-    return TableRun(place.root, place.section, section, kind, rules, shards, warn, progress)
+    row_kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding)
+    return TableRun(place.root, place.section, section, row_kind, rules, shards, warn, progress)
 
 
 def embed_images(
@@ -482,7 +507,7 @@ def embed_images(
     backbone: ResolvedBackbone,
     options: RunOptions | None = None,
     relabel: bool = True,
-    warn: Warn = print,
+    warn: Say = print,
     encoding: str | None = None,
     progress: Progress | None = None,
     prune: bool = False,
@@ -521,19 +546,12 @@ def embed_images(
         max_removed_fraction=options.max_removed_fraction,
         made=options.made,
     )
-
-    def list_into(ledger: Ledger) -> None:
-        ledger.list_found(list_images(images, store, progress, options.manifest_schemes))
-        if prune and (gap := ledger.gap()):
-            raise InputError(
-                f"{gap[0]}: {gap[1]}; so nobody can say which images are no longer listed. Make it "
-                "readable, or leave --prune away"
-            )
-
-    summary = run.bring_up_to_date(
-        list_into,
-        lambda plan: run_plan(plan, run.kind, [backbone], options, progress),
+    listing = partial(
+        list_into, images=images, table=store, options=options, progress=progress, is_all=prune
     )
+    kind, backbones = run.row_kind, [backbone]
+    work = partial(run_plan, row_kind=kind, backbones=backbones, options=options, progress=progress)
+    summary = run.bring_up_to_date(listing, work)
     if not summary.rows:
         raise InputError(
             f"none of the {summary.total} files in {', '.join(images)} is a usable picture; "
@@ -544,47 +562,24 @@ def embed_images(
 
 def run_plan(
     plan: Plan,
-    kind: RowKind,
+    row_kind: RowKind,
     backbones: Sequence[ResolvedBackbone],
     options: RunOptions,
     progress: Progress | None = None,
 ) -> None:
     """Runs the embed pipeline."""
     with (
-        watched(plan, progress, kind.rows_each, len(backbones)),
+        watched(plan, progress, row_kind.rows_each, len(backbones)),
         head_start(plan, backbones, options.pipeline, options.limits),
     ):
         from beam_flowers.transforms.plan import RunPlan
         from beam_flowers.transforms.runner import run_pipeline
 
-        made = RunPlan(plan, kind, backbones, options.limits)
+        made = RunPlan(plan, row_kind, backbones, options.limits)
         run_pipeline(made, plan.place, options.pipeline)
 
 
-class _Result(msgspec.Struct):
-    """Types of the fields in `result.json` that are read, see `plan.finish`."""
-
-    committed: bool
-    problems: list[str] = []
-    lost: list[str] = []
-    damaged: list[tuple[str, str]] = []
-    embedded: Count = 0
-    listed: Count = 0
-    reused: Count = 0
-    rejected: Count = 0
-    hidden: Count = 0
-    failures: Count = 0
-    held: Count = 0
-    reasons: dict[str, Count] = {}
-    unread: dict[str, Count] = {}
-    seconds: dict[str, float] = {}
-
-
-_TOLD = Form(_Result, StoreFieldError, "run this again", most=MOST_FREE_BYTES)
-_RESULT = Form(dict[str, Any], StoreFieldError, "run this again", most=MOST_FREE_BYTES)
-
-
-def read_result(place: Place) -> dict[str, Any]:
+def read_result(place: Place) -> RunResult:
     """Reads the result of the pipeline's last step, `plan.finish`, which ran on some worker."""
     uri = place.run_file("result.json")
     if not files.exists(uri):
@@ -592,13 +587,34 @@ def read_result(place: Place) -> dict[str, Any]:
             f"the pipeline ended without its last step, which writes {uri}: it failed, or its "
             "workers see other files than this machine; the runner's log says more"
         )
-    data = files.read_document(uri, _RESULT)
-    told = _TOLD.read(data, uri)
-    if told.problems:
-        raise unfit(told.problems)
-    if told.lost:
-        raise PartLostError(told.lost[0])
-    return _RESULT.read(data, uri)
+    result = _RESULT.read(files.read_document(uri, _RESULT), uri)
+    if result.problems:
+        raise unfit(result.problems)
+    if result.lost:
+        raise PartLostError(result.lost[0])
+    return result
+
+
+def list_into(
+    ledger: Ledger,
+    *,
+    images: Sequence[str],
+    table: str,
+    options: RunOptions,
+    progress: Progress | None = None,
+    is_all: bool = False,
+) -> None:
+    """Lists `images` into a ledger; with `is_all`, as all that the table shall have.
+
+    Raises:
+        InputError: see `list_images`; with `is_all` also if a folder cannot be listed.
+    """
+    ledger.list_found(list_images(images, table, progress, options.manifest_schemes))
+    if is_all and (gap := ledger.gap()):
+        raise InputError(
+            f"{gap[0]}: {gap[1]}; so nobody can say which images are no longer listed. Make it "
+            "readable, or leave --prune away"
+        )
 
 
 def list_images(
@@ -606,7 +622,7 @@ def list_images(
     table: str,
     progress: Progress | None = None,
     schemes: Sequence[str] = (),
-) -> Iterator[Found]:
+) -> Iterator[Listed]:
     """Yields `find_images` without the files of the table that is written.
 
     Args:
@@ -625,11 +641,13 @@ def list_images(
             raise InputError(
                 f"{table} lies in {source}, whose files are to be read; put it elsewhere"
             )
-    listed = (found for found in find_images(images, schemes) if not _uri(found).startswith(own))
+    listed = (
+        element for element in find_images(images, schemes) if not _uri(element).startswith(own)
+    )
     return progress.counted(listed) if progress else listed
 
 
-def _uri(found: Found) -> str:
-    if isinstance(found, Reject):
-        return found.image.uri
-    return found.root if isinstance(found, RootListed) else found.uri
+def _uri(element: Listed) -> str:
+    if isinstance(element, Reject):
+        return element.image.uri
+    return element.root if isinstance(element, RootListed) else element.uri

@@ -5,10 +5,12 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import StoreError
+from beam_flowers.records import Say
 from beam_flowers.store.commits import (
     NEWEST_LAYOUT,
     commit,
@@ -24,10 +26,10 @@ from beam_flowers.store.plan import Plan
 from beam_flowers.workflows.embed import (
     RunOptions,
     Summary,
-    Warn,
+    TableRun,
     backbone_place,
     backbone_run,
-    list_images,
+    list_into,
     run_plan,
 )
 from beam_flowers.workflows.progress import Progress
@@ -38,7 +40,7 @@ def embed_scored(
     store: str,
     backbone: ResolvedBackbone,
     options: RunOptions,
-    warn: Warn,
+    warn: Say,
     progress: Progress | None = None,
 ) -> Summary:
     """Computes the vectors of images that the collection of `store` lacks, into `STORE/__scored`.
@@ -72,16 +74,17 @@ def embed_scored(
     # `--verify` trusts no stored row, those of the collection neither.
     run = replace(run, others=(store,), leaves_out=not options.verify, made=options.made)
 
-    def carry_out(plan: Plan) -> None:
-        _require_newest_layout(store)
-        run_plan(plan, run.kind, [backbone], options, progress)
-
     return run.bring_up_to_date(
-        lambda ledger: ledger.list_found(
-            list_images(images, store, progress, options.manifest_schemes)
-        ),
-        carry_out,
+        partial(list_into, images=images, table=store, options=options, progress=progress),
+        partial(_carry_out, run=run, store=store, backbone=backbone, options=options),
     )
+
+
+def _carry_out(
+    plan: Plan, *, run: TableRun, store: str, backbone: ResolvedBackbone, options: RunOptions
+) -> None:
+    _require_newest_layout(store)
+    run_plan(plan, run.row_kind, [backbone], options, run.progress)
 
 
 def _require_newest_layout(store: str) -> None:

@@ -14,10 +14,7 @@ from beam_flowers.errors import InputError, ModelError, OutputError
 from beam_flowers.evaluation import multi_label
 from beam_flowers.evaluation.document import FORMAT, build_report, build_sections, rounded
 from beam_flowers.evaluation.measures import Scored, log_scores
-from beam_flowers.evaluation.multi_label import (
-    Decided,
-    sigmoid_scores,
-)
+from beam_flowers.evaluation.multi_label import Decided, sigmoid_scores
 from beam_flowers.evaluation.render import (
     SOFTWARE,
     confusion_csv,
@@ -29,13 +26,13 @@ from beam_flowers.evaluation.search import find_suspects, neighbours
 from beam_flowers.evaluation.selection import SIDES, choose_rows
 from beam_flowers.evaluation.suspects import FOLDS
 from beam_flowers.head.bundle import Bundle, read_bundle
-from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
+from beam_flowers.head.corrections import correct_labels, read_corrections
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.softmax import Doubles, Head, Sample
-from beam_flowers.head.store_examples import Stored, read_examples_of
+from beam_flowers.head.store_examples import StoredExamples, read_examples_of
 from beam_flowers.head.thresholds import DEFAULT
 from beam_flowers.images.outputs import HEAD, Writing
-from beam_flowers.store.features import Told
+from beam_flowers.records import OnProgress
 from beam_flowers.workflows.progress import Progress
 
 _JSON, _PNG = "evaluation.json", "confusion.png"
@@ -118,9 +115,9 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     bundle = read_bundle(files.absolute(job.model))
     progress = progress or Progress()
     progress.begin("reading")
-    stored = load(job, bundle, progress.told("reading"))
+    stored = load(job, bundle, progress.callback("reading"))
     progress.begin("measuring")
-    report = measure_pictures(bundle, stored, job, progress.told("searching wrong labels"))[0]
+    report = measure_pictures(bundle, stored, job, progress.callback("searching wrong labels"))[0]
     progress.begin("writing")
     pages = {
         _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -141,7 +138,9 @@ def is_evaluation(folder: str) -> bool:
     return head.startswith(f'{{\n "format": "{FORMAT}"'.encode())
 
 
-def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored:
+def load(
+    job: EvaluationJob, bundle: Bundle, on_progress: OnProgress | None = None
+) -> StoredExamples:
     """Returns the store's rows of the model's backbone, with corrected labels.
 
     Raises:
@@ -152,23 +151,19 @@ def load(job: EvaluationJob, bundle: Bundle, told: Told | None = None) -> Stored
             f"the model was trained on vectors of {bundle.backbone!r}, not of {job.backbone!r}; "
             "leave out --backbone, or name a model for it"
         )
-    stored = read_examples_of(files.absolute(job.store), bundle, told)
-    if job.labels is None:
-        return stored
-    corrections = read_corrections(job.labels)
-    return replace(
-        stored,
-        examples=apply_corrections(stored.examples, corrections),
-        dataset_hash=corrected_hash(stored.dataset_hash, corrections),
-    )
+    stored = read_examples_of(files.absolute(job.store), bundle, on_progress)
+    return stored if job.labels is None else correct_labels(stored, read_corrections(job.labels))
 
 
 def measure_pictures(
-    bundle: Bundle, stored: Stored, job: EvaluationJob, told: Told | None = None
+    bundle: Bundle,
+    stored: StoredExamples,
+    job: EvaluationJob,
+    on_progress: OnProgress | None = None,
 ) -> tuple[dict[str, Any], Scored | Decided]:
     """The whole report, JSON, and what the model says of each picture measured on.
 
-    `told` takes how many heads are trained in the search for wrong labels.
+    `on_progress` takes how many heads are trained in the search for wrong labels.
     """
     measured, sample, uris = choose_rows(bundle, stored, job.split)
     _check_finite(sample, uris)
@@ -184,7 +179,7 @@ def measure_pictures(
         sections = build_sections(found)
     report = build_report(bundle, measured, sections)
     report["suspected_label_errors"] = find_suspects(
-        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed, told
+        replace(stored.examples, separator=bundle.label_separator), job.folds, job.seed, on_progress
     )
     report["neighbours"] = (
         None if job.neighbours is None else neighbours(stored.examples, job.neighbours)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from beam_flowers.export.keras_model import write_keras
 from beam_flowers.head.bundle import Bundle, require_backbone
 from beam_flowers.images.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.records import Image, Reject
+from beam_flowers.records import Image, Reject, Say
 from beam_flowers.store.parts import read_part
 from beam_flowers.workflows.score_stored import model_sections
 
@@ -44,7 +44,6 @@ _WITH_LABELS = ("tflite", "tflite-int8", "keras", "onnx")
 PICTURES = 100
 """To compare on, and as many others to calibrate on."""
 
-Warn = Callable[[str], None]
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -56,10 +55,10 @@ class _Opened(NamedTuple):
 def export_model(
     bundle: Bundle,
     backbone: ResolvedBackbone | None,
-    kind: str,
+    format_: str,
     output: str,
     store: str | None = None,
-    warn: Warn = print,
+    warn: Say = print,
     writing: Writing | None = None,
 ) -> Agreement | None:
     """Writes an export to `output` once it has shown, in a fresh process, that it agrees.
@@ -67,7 +66,7 @@ def export_model(
     Args:
         bundle: the model.
         backbone: the one it was trained on; not needed for `labels` and `card`.
-        kind: a key of `SUFFIXES`.
+        format_: a key of `SUFFIXES`.
         output: local path. All but `savedmodel`, `labels` and `card` get a `.labels.txt` beside
             them.
         store: whose pictures are compared and calibrated on; by default those in the package.
@@ -83,25 +82,28 @@ def export_model(
         ModelError: the format cannot hold the model, or the export does not agree with it.
     """
     writing = (writing or Writing()).reading(store, backbone.path if backbone else None)
-    target = check_export(kind, output, writing)
-    if kind in ("labels", "card"):
-        text = labels_text(bundle.labels) if kind == "labels" else model_card(bundle).encode()
+    target = check_export(format_, output, writing)
+    if format_ in ("labels", "card"):
+        text = labels_text(bundle.labels) if format_ == "labels" else model_card(bundle).encode()
         files.write_atomic(target, text)
         return None
     if backbone is None:
-        raise InputError(f"an export to {kind} needs the backbone of the model")
+        raise InputError(f"an export to {format_} needs the backbone of the model")
     about = backbone.about()
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, about["pixels"])
     recipe = load(backbone).recipe
-    opened = _pictures(bundle, store, recipe, 2 * PICTURES if kind == "tflite-int8" else PICTURES)
+    opened = _pictures(
+        bundle, store, recipe, 2 * PICTURES if format_ == "tflite-int8" else PICTURES
+    )
     compared, others = opened[:PICTURES], opened[PICTURES:]
-    if kind == "tflite-int8" and not others:
+    if format_ == "tflite-int8" and not others:
         warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
-    examples = _scored(compared, bundle, backbone)
+    scores = bundle.head.scores(load(backbone).embed(np.stack([o.pixels for o in compared])))
+    examples = [Example(*one, row) for one, row in zip(compared, scores, strict=True)]
     with placing(target) as made:
-        _write(kind, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
-        agreement = measure(kind, made, examples, bundle.labels)
-        require_agreement(kind, agreement)
+        _write(format_, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
+        agreement = measure(format_, made, examples, bundle.labels)
+        require_agreement(format_, agreement)
     return agreement
 
 
@@ -124,34 +126,34 @@ def labels_beside(path: str) -> str:
     return path + ".labels.txt"
 
 
-def check_export(kind: str, output: str, writing: Writing) -> str:
+def check_export(format_: str, output: str, writing: Writing) -> str:
     """Returns the absolute path of an export; raises OutputError as `check_target` does."""
-    what = f"an export to {kind}"
-    if SUFFIXES[kind]:
-        require_ending(output, [SUFFIXES[kind]], what)
-    target = check_target(output, what, writing, is_folder=not SUFFIXES[kind])
-    if kind in _WITH_LABELS:
+    what = f"an export to {format_}"
+    if SUFFIXES[format_]:
+        require_ending(output, [SUFFIXES[format_]], what)
+    target = check_target(output, what, writing, is_folder=not SUFFIXES[format_])
+    if format_ in _WITH_LABELS:
         writing.check_file(labels_beside(target), "an export of labels")
     return target
 
 
 def _write(
-    kind: str,
+    format_: str,
     path: str,
     bundle: Bundle,
     backbone: ResolvedBackbone,
     recipe: PixelRecipe,
     calibration: Sequence[Pixels],
 ) -> None:
-    if kind == "savedmodel":
+    if format_ == "savedmodel":
         write_saved_model(path, bundle, backbone, recipe)
         return
     files.write_atomic(labels_beside(path), labels_text(bundle.labels))
-    if kind == "tflite":
+    if format_ == "tflite":
         write_tflite(path, bundle, backbone)
-    elif kind == "tflite-int8":
+    elif format_ == "tflite-int8":
         write_tflite_int8(path, bundle, backbone, np.stack(calibration))
-    elif kind == "keras":
+    elif format_ == "keras":
         write_keras(path, bundle, backbone, recipe)
     else:
         write_onnx(path, bundle, backbone)
@@ -202,9 +204,3 @@ def _open(uri: str, recipe: PixelRecipe) -> _Opened | None:
         return _Opened(result[1], decode_apart(result[1], recipe).pixels)
     except PictureError:
         return None
-
-
-def _scored(opened: Sequence[_Opened], bundle: Bundle, backbone: ResolvedBackbone) -> list[Example]:
-    vectors = load(backbone).embed(np.stack([one.pixels for one in opened]))
-    scores = bundle.head.scores(vectors)
-    return [Example(*one, row) for one, row in zip(opened, scores, strict=True)]

@@ -17,21 +17,21 @@ from beam_flowers.errors import InputError, TrainingError
 from beam_flowers.finetune.labelled_images import (
     Item,
     Reader,
-    Say,
     labelled_pictures,
     uris_by_content,
 )
 from beam_flowers.finetune.training import Classes, Descent, Pixels, Tuner
 from beam_flowers.head.bundle import Bundle, check_model_folder, write_bundle
-from beam_flowers.head.corrections import apply_corrections, corrected_hash, read_corrections
+from beam_flowers.head.corrections import correct_labels, read_corrections
 from beam_flowers.head.metrics import Metrics, evaluate, wilson_interval
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.softmax import Head, Sample
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.store_examples import Stored, read_examples
+from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.training import train
 from beam_flowers.images.outputs import Writing, check_target, placing
+from beam_flowers.records import Say
 from beam_flowers.store.features import section_name
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.train import versions
@@ -154,8 +154,13 @@ def fine_tune(
     """
     options, split = options or FineTuneOptions(), split or SplitOptions()
     writing = (writing or Writing()).reading(store, labels, backbone.path).listing(images)
-    target = _check_places(output, model, writing)
-    stored = _stored(store, backbone, labels)
+    if model:
+        check_model_folder(files.absolute(model), writing)
+    target = check_target(output, "a backbone", writing)
+    name = section_name(backbone.row.name, backbone.fingerprint).partition("=")[2]
+    stored = read_examples(files.absolute(store), name)
+    if labels:
+        stored = correct_labels(stored, read_corrections(labels))
     start = train(stored.examples, split=split, seed=seed)
     sides = labelled_pictures(stored.examples, start, uris_by_content(images, warn), warn)
     before = _accuracies(start.metrics)
@@ -188,13 +193,6 @@ def fine_tune(
         asdict(calibration) if calibration else None,
     )
     return FineTuned(tuned, before, after, write_bundle(files.absolute(model), bundle, writing))
-
-
-def _check_places(output: str, model: str | None, writing: Writing) -> str:
-    """Returns the backbone's absolute path; raises OutputError if a file there must stay."""
-    if model:
-        check_model_folder(files.absolute(model), writing)
-    return check_target(output, "a backbone", writing)
 
 
 def _finish(
@@ -236,19 +234,6 @@ def _warn(
             "on the validation pictures the tuned network is worse than what it began with: try a"
             " lower --learning-rate or other --train-epochs"
         )
-
-
-def _stored(store: str, backbone: ResolvedBackbone, labels: str | None) -> Stored:
-    name = section_name(backbone.row.name, backbone.fingerprint).partition("=")[2]
-    stored = read_examples(files.absolute(store), name)
-    if not labels:
-        return stored
-    corrections = read_corrections(labels)
-    return replace(
-        stored,
-        examples=apply_corrections(stored.examples, corrections),
-        dataset_hash=corrected_hash(stored.dataset_hash, corrections),
-    )
 
 
 def _sample(tuner: Tuner, reader: Reader, items: Sequence[Item], size: int) -> Sample:

@@ -11,12 +11,13 @@ import contextlib
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from beam_flowers import files
 from beam_flowers.errors import BeamFlowersError
+from beam_flowers.records import OnProgress
 from beam_flowers.store.parts import Place, holds_rejects, open_part, work_parts
 from beam_flowers.store.plan import Plan
 
@@ -126,7 +127,7 @@ class Progress:
             speed = rate(list(self._samples), now)
             return State(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
 
-    def told(self, stage: str) -> Callable[[int, int], None]:
+    def callback(self, stage: str) -> OnProgress:
         """Returns a callback (done, total) for this stage; a smaller `done` restarts it."""
 
         def tell(done: int, total: int) -> None:
@@ -186,10 +187,10 @@ class _Counts:
 
     def __init__(self, place: Place, rows_each: int, networks: int) -> None:
         # A run that has nothing to do goes without Pillow.
-        from beam_flowers.backbones.compute import tally
+        from beam_flowers.backbones.compute import pool
 
         self._place, self._rows_each, self._networks = place, rows_each, networks
-        self._tally, self._old = tally, tally()
+        self._pool, self._old = pool(), pool().tally
         self._seen = set(work_parts(place))
         self.rows = self.rejects = 0
 
@@ -211,7 +212,7 @@ class _Counts:
 
     def threads(self) -> Tally:
         """Files that the threads have finished since."""
-        new, old = self._tally(), self._old
+        new, old = self._pool.tally, self._old
         done, rejects = new.files - old.files, new.rejects - old.rejects
         return new._replace(files=done // self._networks, rejects=rejects // self._networks)
 

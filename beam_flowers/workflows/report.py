@@ -17,8 +17,7 @@ from beam_flowers.evaluation.suspects import FOLDS
 from beam_flowers.files.typed import MOST_FREE_BYTES, Count, Form
 from beam_flowers.head.bundle import Bundle, model_id, read_bundle
 from beam_flowers.head.examples import Examples
-from beam_flowers.head.softmax import Indices
-from beam_flowers.head.store_examples import Stored, read_examples
+from beam_flowers.head.store_examples import StoredExamples, read_examples
 from beam_flowers.images.outputs import Writing, require_ending
 from beam_flowers.pages import model_sections, score_sections, store_sections
 from beam_flowers.pages.format import counted, listed, percent, settings
@@ -231,14 +230,12 @@ def _map(job: ReportJob, examples: Examples, bundle: Bundle | None) -> list[Sect
     rows = sample_rows(len(examples.uris), job.points)
     if len(rows) < 3:
         return []
-    given = None if bundle is None or bundle.head.multi_label else _given(bundle, examples, rows)
+    given = None
+    if bundle and not bundle.head.multi_label:
+        scores = bundle.head.scores(examples.vectors[rows])
+        given = [bundle.labels[i] for i in scores.argmax(axis=1).tolist()]
     labels = [examples.labels[row] for row in rows.tolist()]
     return [store_sections.vector_map(examples, rows, given, labels)]
-
-
-def _given(bundle: Bundle, examples: Examples, rows: Indices) -> list[str]:
-    scores = bundle.head.scores(examples.vectors[rows])
-    return [bundle.labels[i] for i in scores.argmax(axis=1).tolist()]
 
 
 def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
@@ -327,10 +324,12 @@ def _contents(examples: Examples) -> dict[str, str]:
     return dict(zip(examples.uris, examples.sha256, strict=True))
 
 
-def _refuse(job: ReportJob, what: str, *names: str) -> None:
+def _refuse(job: ReportJob, subject: str, *names: str) -> None:
     for name in names:
         if getattr(job, name) is not None:
-            raise InputError(f"--{name.replace('_', '-')} says nothing about {what}; leave it out")
+            raise InputError(
+                f"--{name.replace('_', '-')} says nothing about {subject}; leave it out"
+            )
 
 
 def _model_facts(job: ReportJob, bundle: Bundle) -> list[tuple[str, str]]:
@@ -347,14 +346,14 @@ def _model_facts(job: ReportJob, bundle: Bundle) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts]
 
 
-def _store_facts(job: ReportJob, rows: Stored) -> list[tuple[str, str]]:
+def _store_facts(job: ReportJob, stored: StoredExamples) -> list[tuple[str, str]]:
     store = files.absolute(job.store or job.source)
     facts = [
         ("Store", store),
-        ("Pictures", f"{len(rows.examples.uris):,} with vectors of {rows.backbone}"),
+        ("Pictures", f"{len(stored.examples.uris):,} with vectors of {stored.backbone}"),
         ("Roots", listed(store_roots(store))),
-        ("Fingerprint", rows.fingerprint),
-        ("Dataset hash", rows.dataset_hash),
+        ("Fingerprint", stored.fingerprint),
+        ("Dataset hash", stored.dataset_hash),
     ]
     facts = [(name, value) for name, value in facts if value]
     return facts if job.labels is None else [*facts, ("Corrected labels", job.labels)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TypeVar
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.backbones import require_backbones
 from beam_flowers.head.bundle import Bundle
+from beam_flowers.records import Say
 from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
@@ -29,7 +30,7 @@ from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
 from beam_flowers.store.presence import present
 from beam_flowers.store.table import TRIES
-from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, Warn, list_images, run_plan
+from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_into, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_options import (
@@ -59,7 +60,7 @@ def score_images(
     models: Models,
     backbones: Backbones | None = None,
     options: RunOptions | None = None,
-    warn: Warn = print,
+    warn: Say = print,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Labels a collection into a table.
@@ -82,22 +83,22 @@ def score_images(
         InputError: if an input is missing or nothing in it is a picture.
     """
     options = options or RunOptions()
-    warn = functools.cache(warn)  # `--store` makes two runs over the same files.
+    warn = cache(warn)  # `--store` makes two runs over the same files.
     options.apply()
     layout = replace(job.layout, formats=options.limits.salvage > 0)
-    kind = ScoreRows.of(models, job.rule, layout)
-    _check(job, kind)
+    score_rows = ScoreRows.of(models, job.rule, layout)
+    _check(job, score_rows)
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
 
     def attempt() -> tuple[Summary, Copied | None]:
-        table = replace(_table_run(job, kind, bundle, options, warn), progress=progress)
+        table = replace(_table_run(job, score_rows, bundle, options, warn), progress=progress)
         summary = _score(job, table, bundle, networks, options)
         if progress:
             progress.begin("writing")
         if suffix(job.output):
-            _write_files(job, kind)
-        return summary, _copy(job, kind, warn) if job.copy_to else None
+            _write_files(job, score_rows)
+        return summary, _copy(job, score_rows, warn) if job.copy_to else None
 
     summary, copied = _until_written(job, attempt) if suffix(job.output) else attempt()
     if not summary.rows:
@@ -132,12 +133,14 @@ def _until_written(job: ScoreOptions, attempt: Callable[[], T]) -> T:
 
 
 def _table_run(
-    job: ScoreOptions, kind: ScoreRows, bundle: Bundle, options: RunOptions, warn: Warn
+    job: ScoreOptions, score_rows: ScoreRows, bundle: Bundle, options: RunOptions, warn: Say
 ) -> TableRun:
-    about = {**kind.about(), "backbone": bundle.backbone}
+    about = {**score_rows.about(), "backbone": bundle.backbone}
     rules = Rules(exact=True, verify=options.verify, retry=options.retry_rejects, relabel=False)
-    section = Section(kind.fingerprint, about)
-    return TableRun(job.table, "", section, kind, rules, options.shards, warn, made=options.made)
+    section = Section(score_rows.fingerprint, about)
+    return TableRun(
+        job.table, "", section, score_rows, rules, options.shards, warn, made=options.made
+    )
 
 
 def _score(
@@ -160,17 +163,17 @@ def _score(
         scored = score_stored(table, job.store, job.images, bundle, options)
         computed = min(max(run.embedded for run in runs), scored.rows)
         return replace(scored, embedded=computed, reused=scored.rows - computed)
+    kind, progress = table.row_kind, table.progress
+    work = partial(run_plan, row_kind=kind, backbones=networks, options=options, progress=progress)
     return table.bring_up_to_date(
-        lambda ledger: ledger.list_found(
-            list_images(job.images, table.root, table.progress, options.manifest_schemes)
-        ),
-        lambda plan: run_plan(plan, table.kind, networks, options, table.progress),
+        partial(list_into, images=job.images, table=table.root, options=options, progress=progress),
+        work,
     )
 
 
-def _check(job: ScoreOptions, kind: ScoreRows) -> None:
+def _check(job: ScoreOptions, score_rows: ScoreRows) -> None:
     check_outputs(job)
-    if job.copy_to and kind.rows_each > 1:
+    if job.copy_to and score_rows.rows_each > 1:
         raise InputError("pictures are copied by the labels of one model; give one")
     if suffix(job.output):
         clear_deleted(job.table)
@@ -185,12 +188,12 @@ def _check(job: ScoreOptions, kind: ScoreRows) -> None:
         )
 
 
-def _copy(job: ScoreOptions, kind: ScoreRows, warn: Callable[[str], None]) -> Copied:
+def _copy(job: ScoreOptions, score_rows: ScoreRows, warn: Say) -> Copied:
     label = LABEL_TEXT if job.partition_by_label else "label"
     columns = ["uri", "sha256", label]
-    if any(labeller.thresholds.multi_label for labeller in kind.labellers):
+    if any(labeller.thresholds.multi_label for labeller in score_rows.labellers):
         columns.append("labels")
-    place, section = _own_section(job.table, kind)
+    place, section = _own_section(job.table, score_rows)
     parts = [read_part(place, part, columns) for part in section.rows]
     rows = pa.concat_tables(parts).sort_by("uri") if parts else pa.table({n: [] for n in columns})
     copied = copy_pictures(_labelled(rows, label), files.absolute(job.copy_to or ""))
@@ -206,24 +209,24 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
             yield Labelled(row["uri"], row["sha256"], tuple(names))
 
 
-def _write_files(job: ScoreOptions, kind: ScoreRows) -> None:
+def _write_files(job: ScoreOptions, score_rows: ScoreRows) -> None:
     """Writes the committed parts as one file, and the rejects as another."""
     output = files.absolute(job.output)
-    place, section = _own_section(job.table, kind)
+    place, section = _own_section(job.table, score_rows)
     rows = [read_part(place, p) for p in section.rows]
     rejects = [read_part(place, p) for p in section.rejects]
-    scores = pa.concat_tables(rows) if rows else kind.schema().empty_table()
+    scores = pa.concat_tables(rows) if rows else score_rows.schema().empty_table()
     rejected = pa.concat_tables([RejectRows().table([]), *rejects])
     write_table(output, scores_of(scores), job.exact_csv)
     write_table(rejects_name(output), rejected, job.exact_csv)
 
 
-def _own_section(table: str, kind: ScoreRows) -> tuple[Place, Section]:
+def _own_section(table: str, score_rows: ScoreRows) -> tuple[Place, Section]:
     """Returns the rows that were committed, unless another run has put others in their place."""
     section = latest(table).sections.get("")
-    if section is None or section.fingerprint != kind.fingerprint:
+    if section is None or section.fingerprint != score_rows.fingerprint:
         raise StoreError(
             f"{table}: another run wrote scores of other models or other rules there meanwhile; "
             "run this again, and give each run an output of its own"
         )
-    return Place(table, "", kind.fingerprint), section
+    return Place(table, "", score_rows.fingerprint), section

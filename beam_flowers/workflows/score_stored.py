@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from beam_flowers import files
 from beam_flowers.errors import ModelError, PartLostError
@@ -82,22 +82,44 @@ def score_stored(
     # No file is read, so that the rules of decoding say nothing.
     rules = table.rules._replace(retry=True, reread=False)
     table = replace(table, rules=rules, reads=[store, scored_root(store)])
-    sources: list[list[Source]] = []
+    work = _Work(table, store, tuple(images or ()), bundle, options)
+    is_whole = images is None and len(bundle.fingerprints) == 1
+    return table.bring_up_to_date(
+        work.list_into, work.carry_out, work.plan_whole if is_whole else None
+    )
 
-    def look() -> None:
-        # At each attempt, as another writer may have replaced parts since the last one.
-        if images:
-            sources[:] = _sources_of_listed(store, bundle, options.verify)
+
+@dataclass
+class _Work:
+    """Lists, plans and scores stored rows for a run.
+
+    Attributes:
+        table: the score table.
+        store: folder of the store.
+        images: to score; none for all rows of the collection.
+        bundle: the model.
+        options: see `RunOptions`.
+        sources: tables that have the vectors, best first, for each backbone of the model.
+    """
+
+    table: TableRun
+    store: str
+    images: Sequence[str]
+    bundle: Bundle
+    options: RunOptions
+    sources: list[list[Source]] = field(default_factory=list)
+
+    def list_into(self, ledger: Ledger) -> None:
+        """Lists the images and the rows that have their vectors."""
+        self._look()
+        table, places = self.table, self._places()
+        if self.images:
+            schemes = self.options.manifest_schemes
+            listed = list_images(self.images, table.root, None, schemes)
         else:
-            sources[:] = [[source] for source in model_sections(store, bundle)]
-
-    def list_into(ledger: Ledger) -> None:
-        look()
-        places = [place for tables in sources for place, _ in tables]
-        schemes = options.manifest_schemes
-        listed = list_images(images, table.root, None, schemes) if images else _stored(sources)
+            listed = _stored(self.sources)
         ledger.list_found(table.progress.counted(listed) if table.progress else listed)
-        for number, tables in enumerate(sources):
+        for number, tables in enumerate(self.sources):
             for place, section in tables:
                 index = places.index(place)
                 for part in section.rows:
@@ -106,31 +128,41 @@ def score_stored(
                         ledger.add_source(number, [(f"{index}/{part.name}", rows)])
                     except PartLostError:
                         # Listed images of a lost part were read again for the table of scored ones.
-                        if not images:
+                        if not self.images:
                             raise
             # The first reason for a file counts: that of the table which read it last.
             for place, section in reversed(tables):
                 ledger.add_reasons(_rejects(place, section))
-        if images:
+        if self.images:
             ledger.keep_current_sources()
         ledger.reject_without_source()
 
-    def carry_out(plan: Plan) -> None:
-        places = [place for tables in sources for place, _ in tables]
-        with watched(plan, table.progress, table.kind.rows_each):
+    def plan_whole(self, place: Place, base: Manifest) -> Plan:
+        """Plans all rows of the collection as they are, without a join."""
+        self._look()
+        (((source, stored),),) = self.sources
+        self.table.warn_of_collisions(stored_labels(source, stored))
+        return plan_whole(place, base, self.table.described, source, stored)
+
+    def carry_out(self, plan: Plan) -> None:
+        """Runs the pipeline that scores."""
+        table = self.table
+        with watched(plan, table.progress, table.row_kind.rows_each):
             from beam_flowers.transforms.plan import ScorePlan
             from beam_flowers.transforms.runner import run_pipeline
 
-            run_pipeline(ScorePlan(plan, places, table.kind), plan.place, options.pipeline)
+            made = ScorePlan(plan, self._places(), table.row_kind)
+            run_pipeline(made, plan.place, self.options.pipeline)
 
-    def whole(place: Place, base: Manifest) -> Plan:
-        look()
-        (((source, stored),),) = sources
-        table.warn_of_collisions(stored_labels(source, stored))
-        return plan_whole(place, base, table.described, source, stored)
+    def _look(self) -> None:
+        # At each attempt, as another writer may have replaced parts since the last one.
+        if self.images:
+            self.sources = _sources_of_listed(self.store, self.bundle, self.options.verify)
+        else:
+            self.sources = [[source] for source in model_sections(self.store, self.bundle)]
 
-    is_whole = images is None and len(bundle.fingerprints) == 1
-    return table.bring_up_to_date(list_into, carry_out, whole if is_whole else None)
+    def _places(self) -> list[Place]:
+        return [place for tables in self.sources for place, _ in tables]
 
 
 def _sources_of_listed(store: str, bundle: Bundle, verify: bool) -> list[list[Source]]:

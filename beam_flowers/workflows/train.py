@@ -18,21 +18,16 @@ from beam_flowers.head.bundle import (
     require_backbone,
     write_bundle,
 )
-from beam_flowers.head.corrections import (
-    Corrections,
-    apply_corrections,
-    corrected_hash,
-    read_corrections,
-)
+from beam_flowers.head.corrections import Corrections, correct_labels, read_corrections
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, Step
 from beam_flowers.head.split import SPLITS, SplitOptions
-from beam_flowers.head.store_examples import Stored, each_backbone, read_examples
+from beam_flowers.head.store_examples import StoredExamples, each_backbone, read_examples
 from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
 from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
-from beam_flowers.store.features import Told
+from beam_flowers.records import OnProgress
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.step_log import Summaries
 
@@ -98,7 +93,7 @@ def train_model(
     options: TrainOptions | None = None,
     report_trial: Callable[[Trial], None] | None = None,
     progress: Progress | None = None,
-    prepare: Callable[[Stored], Stored] | None = None,
+    prepare: Callable[[StoredExamples], StoredExamples] | None = None,
 ) -> Trained:
     """Trains a head on the newest version of `store` and writes the bundle to folder `model`.
 
@@ -134,20 +129,14 @@ def train_model(
             if options.summaries_dir
             else None
         )
-        rows = source.each(backbone)
-        trials = _sweep(rows, recipe, split, seed, options, _tried(progress, report_trial))
+        candidates = source.each(backbone)
+        trials = _sweep(candidates, recipe, split, seed, options, _tried(progress, report_trial))
         if trials:
             backbone, recipe = best_trial(trials).backbone, best_trial(trials).recipe
         stored = source.read(backbone)
         progress.begin("training", steps_of(recipe))
-        result = _train(
-            stored,
-            recipe,
-            split,
-            seed,
-            _each(progress, report, summaries),
-            options,
-        )
+        tell = _each(progress, report, summaries)
+        result = _train(stored, recipe, split, seed, tell, options)
         if summaries:
             summaries.add_weights(result.head)
     progress.begin("writing")
@@ -169,8 +158,8 @@ class _Source:
     root: str
     corrections: Corrections | None
     separator: str | None
-    told: Told
-    prepare: Callable[[Stored], Stored] | None
+    on_progress: OnProgress
+    prepare: Callable[[StoredExamples], StoredExamples] | None
 
     @classmethod
     def of(
@@ -178,40 +167,36 @@ class _Source:
         store: str,
         options: TrainOptions,
         progress: Progress,
-        prepare: Callable[[Stored], Stored] | None,
+        prepare: Callable[[StoredExamples], StoredExamples] | None,
     ) -> _Source:
         corrections = read_corrections(options.labels) if options.labels else None
         return cls(
             files.absolute(store),
             corrections,
             options.label_separator,
-            progress.told("reading"),
+            progress.callback("reading"),
             prepare,
         )
 
-    def read(self, backbone: str | None) -> Stored:
-        return self._labelled(read_examples(self.root, backbone, self.told))
+    def read(self, backbone: str | None) -> StoredExamples:
+        return self._labelled(read_examples(self.root, backbone, self.on_progress))
 
     def each(self, backbone: str | None) -> Iterator[tuple[str, Examples]]:
         if backbone:
             yield backbone, self.read(backbone).examples
             return
-        for name, stored in each_backbone(self.root, self.told):
+        for name, stored in each_backbone(self.root, self.on_progress):
             yield name, self._labelled(stored).examples
 
-    def _labelled(self, stored: Stored) -> Stored:
+    def _labelled(self, stored: StoredExamples) -> StoredExamples:
         stored = replace(stored, examples=replace(stored.examples, separator=self.separator))
         if self.corrections:
-            stored = replace(
-                stored,
-                examples=apply_corrections(stored.examples, self.corrections),
-                dataset_hash=corrected_hash(stored.dataset_hash, self.corrections),
-            )
+            stored = correct_labels(stored, self.corrections)
         return self.prepare(stored) if self.prepare else stored
 
 
 def _sweep(
-    rows: Iterator[tuple[str, Examples]],
+    candidates: Iterator[tuple[str, Examples]],
     recipe: Recipe,
     split: SplitOptions,
     seed: int,
@@ -221,12 +206,15 @@ def _sweep(
     """Returns the trials of the sweep; reads no row if there is none to do."""
     if not options.sweep:
         return []
-    what, required = options.sweep, options.required
-    return list(run_sweep(rows, recipe, split, what, seed=seed, required=required, report=report))
+    sweep, required = options.sweep, options.required
+    trials = run_sweep(
+        candidates, recipe, split, sweep, seed=seed, required=required, report=report
+    )
+    return list(trials)
 
 
 def _train(
-    stored: Stored,
+    stored: StoredExamples,
     recipe: Recipe,
     split: SplitOptions,
     seed: int,
@@ -249,7 +237,7 @@ def _train(
     return replace(result, warnings=(*stored.warnings, *result.warnings))
 
 
-def _start(model: str, stored: Stored) -> tuple[Head, tuple[str, ...]]:
+def _start(model: str, stored: StoredExamples) -> tuple[Head, tuple[str, ...]]:
     """Returns an older model's head over the stored vectors, and its labels."""
     old = read_bundle(files.absolute(model))
     try:
@@ -309,7 +297,7 @@ def _require_accuracy(result: TrainResult, least: float) -> None:
 
 
 def _bundle(
-    stored: Stored, result: TrainResult, recipe: Recipe, split: SplitOptions, seed: int
+    stored: StoredExamples, result: TrainResult, recipe: Recipe, split: SplitOptions, seed: int
 ) -> Bundle:
     return Bundle(
         # The head takes plain vectors: what they were scaled by goes into its first layer.

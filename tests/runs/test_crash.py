@@ -73,12 +73,12 @@ def test_a_part_replaced_under_the_hands_of_a_run_is_no_end(work, monkeypatch):
 
     run_plan, met = embed_run.run_plan, []
 
-    def meet_another(*arguments):
+    def meet_another(plan, **named):
         if not met:
             met.append(True)
             (work / "pictures" / "roses").rename(work / "pictures" / "Rosa")
             embed(work / "pictures", work / "store")
-        return run_plan(*arguments)
+        return run_plan(plan, **named)
 
     (work / "pictures" / "daisy" / "new.jpg").write_bytes(pictures.jpeg())
     (work / "pictures" / "tulips").rename(work / "pictures" / "Tulipa")

@@ -3,11 +3,14 @@
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 from stores import embed, rows
 
+import beam_flowers
 from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.store.commits import latest
@@ -109,9 +112,25 @@ def test_a_hidden_store_may_lie_in_the_folder_that_is_read(work):
 
 
 def test_a_pipeline_that_did_not_commit_is_an_error(original, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed_run, "run_plan", lambda *_: None)
+    monkeypatch.setattr(embed_run, "run_plan", lambda *_, **__: None)
     with pytest.raises(StoreError, match="without its last step"):
         embed(original / "pictures", tmp_path / "store")
+
+
+def test_few_functions_stand_between_the_call_and_beam(original, tmp_path, monkeypatch):
+    package, names = Path(beam_flowers.__file__).parent, []
+
+    def stop(_):
+        stack = traceback.extract_stack()
+        names.extend(f.name for f in stack if package in Path(f.filename).parents)
+        raise InterruptedError
+
+    monkeypatch.setattr(beam.Pipeline, "run", stop)
+    with pytest.raises(InterruptedError):
+        embed(original / "pictures", tmp_path / "store")
+    assert " ".join(names) == (
+        "embed_images bring_up_to_date _attempt _carry_out run_plan run_pipeline"
+    )
 
 
 @pytest.mark.parametrize("shards", [0, -1])

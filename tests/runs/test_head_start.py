@@ -10,6 +10,7 @@ from beam_flowers.errors import BackboneError
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Image
+from beam_flowers.transforms.prefetch import PREFETCHED
 from beam_flowers.workflows.embed import embed_images
 
 NETWORK = resolve("efficientnet-lite0")
@@ -32,28 +33,28 @@ def kept(tmp_path_factory, folder):
 @needs_kept
 def test_the_pipeline_takes_what_was_started_early(folder, tmp_path, kept, monkeypatch):
     started = []
-    real = joined.start_early
+    real = PREFETCHED.start
 
-    def start_early(units, *others):
+    def start(units, *others):
         started.extend(map(len, units))
         real(units, *others)
 
-    monkeypatch.setattr(joined, "start_early", start_early)
-    before = compute.tally().files
+    monkeypatch.setattr(PREFETCHED, "start", start)
+    before = compute.pool().tally.files
     summary = embed_images([str(folder)], str(tmp_path / "store"), NETWORK)
     assert (started, summary.embedded) == ([10], 10)
-    assert compute.tally().files - before == 10
-    assert not joined._early
+    assert compute.pool().tally.files - before == 10
+    assert not PREFETCHED._work
     assert len(rows(tmp_path / "store")) == 10
 
 
 def test_work_that_was_started_early_is_given_out_once(folder):
     images = [found for found in find_images([str(folder)]) if isinstance(found, Image)]
-    joined.start_early([images], [NETWORK], Limits())
-    early = joined.start_each(images, [NETWORK], Limits())
+    PREFETCHED.start([images], [NETWORK], Limits())
+    early = PREFETCHED.take(images, [NETWORK], Limits())
+    assert PREFETCHED.take(images, [NETWORK], Limits()) is None
     again = joined.start_each(images, [NETWORK], Limits())
-    assert early is not again
-    first, second = (joined.collect_joined(pending) for pending in (early, again))
+    first, second = (started.results() for started in (early, again))
     assert all(np.array_equal(a.vector, b.vector) for a, b in zip(first, second, strict=True))
 
 
@@ -71,6 +72,6 @@ def test_what_goes_wrong_early_is_told_by_the_pipeline(folder, tmp_path, kept, m
 def test_where_others_compute_nothing_is_started(folder, tmp_path, kept, monkeypatch):
     from beam_flowers.workflows.embed import RunOptions
 
-    monkeypatch.setattr(joined, "start_early", None)
+    monkeypatch.setattr(PREFETCHED, "start", None)
     options = RunOptions(pipeline=["--runner=FnApiRunner"])
     assert embed_images([str(folder)], str(tmp_path / "store"), NETWORK, options).embedded == 10

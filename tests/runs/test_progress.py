@@ -11,7 +11,7 @@ from pictures import jpeg
 from stores import cli, rows, scenes, visible
 from terminals import Stamped, on_a_terminal
 
-from beam_flowers.backbones.compute import compute_bottlenecks, tally
+from beam_flowers.backbones.compute import compute_bottlenecks, pool
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli import log, screen
@@ -85,9 +85,9 @@ def test_names_move_no_cursor():
 def test_threads_count_what_they_finish(tmp_path):
     names = sorted(map(str, scenes(tmp_path / "p", 3).iterdir()))
     images = [Image(n, str(tmp_path), n) for n in [*names, str(tmp_path / "absent")]]
-    before = tally()
+    before = pool().tally
     compute_bottlenecks(images, load(resolve("efficientnet-lite0")))
-    after = tally()
+    after = pool().tally
     assert (after.files - before.files, after.rejects - before.rejects) == (4, 1)
 
 

@@ -35,7 +35,7 @@ def stages(told):
 
 def test_what_is_told_again_from_the_start_begins_anew():
     progress = Progress()
-    tell = progress.told("reading")
+    tell = progress.callback("reading")
     seen = []
     for done, total in [(5, 10), (10, 10), (3, 10), (7, 20)]:
         tell(done, total)

@@ -210,7 +210,9 @@ class TestFolder:
     def test_a_second_run_changes_nothing(self, base, model, out, source, monkeypatch):
         before = score(base / source, out, model).dataset_hash
         version = latest(str(out)).version
-        monkeypatch.setattr("beam_flowers.workflows.score.run_plan", None)
+        monkeypatch.setattr(
+            "beam_flowers.workflows.score.run_plan", lambda *_, **__: pytest.fail("it ran")
+        )
         summary = score(base / source, out, model)
         hidden = {"pictures": 1, "store": 0}[source]
         assert (summary.embedded, summary.reused, summary.rejected) == (0, 30, 3)

@@ -55,17 +55,17 @@ def test_the_first_to_end_leaves_the_hidden_table_to_the_other(
     output, carried_out = tmp_path / "out" / "t.parquet", []
     act = getattr(score_run, step)
 
-    def meet_another(*arguments):
+    def meet_another(*arguments, **named):
         monkeypatch.setattr(score_run, step, count)
         if moment == "after":
-            act(*arguments)
+            act(*arguments, **named)
         score(base, output)
         if moment == "before":
-            act(*arguments)
+            act(*arguments, **named)
 
-    def count(*arguments):
+    def count(*arguments, **named):
         carried_out.append(arguments)
-        return act(*arguments)
+        return act(*arguments, **named)
 
     monkeypatch.setattr(score_run, step, meet_another)
     if not locks:  # As in an object store, where nobody knows who is present.

@@ -14,6 +14,7 @@ from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from stores import photos, visible
 
 import beam_flowers as bf
+from beam_flowers.backbones.joined import Started
 from beam_flowers.errors import InputError
 from beam_flowers.images.recipe import Limits
 from beam_flowers.transforms import compute
@@ -138,8 +139,8 @@ def test_vectors_do_not_depend_on_how_files_are_named(folder, how):
         ]
 
     photos_only = sorted(uri for uri in expected if not uri.endswith(".txt"))
-    engine = compute.start_each([as_image(uri) for uri in photos_only], [NETWORK], Limits())
-    reference = np.stack([b.vector for b in compute.collect_joined(engine)])
+    started = compute.start_each([as_image(uri) for uri in photos_only], [NETWORK], Limits())
+    reference = np.stack([b.vector for b in started.results()])
     with Pipeline() as pipeline:
         computed = named_in(pipeline, folder, how) | bf.ComputeBottlenecks(NETWORK)
         assert_that(computed.bottlenecks, check)
@@ -207,10 +208,10 @@ def test_a_name_that_no_table_can_store_is_a_reject(tmp_path):
 
 def test_a_bundle_has_the_next_block_on_the_threads_while_one_is_awaited(monkeypatch):
     order = []
-    start, collect = compute.start_each, compute.collect_joined
+    start, collect = compute.start_each, Started.results
     monkeypatch.setattr(compute, "_BLOCK", 2)
     monkeypatch.setattr(compute, "start_each", lambda *a: order.append("start") or start(*a))
-    monkeypatch.setattr(compute, "collect_joined", lambda p: order.append("await") or collect(p))
+    monkeypatch.setattr(Started, "results", lambda work: order.append("await") or collect(work))
     step = compute._Compute([NETWORK], Limits())
     step.start_bundle()
     found = []

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import numpy as np
 
-from beam_flowers.backbones.compute import Done, Engine, Pending, read_content, submit
+from beam_flowers.backbones.compute import Done, Engine, Pending, pool, read_content
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.contrib.augment.distort import Distortions, canvas_recipe, distort
 from beam_flowers.contrib.augment.ledger import Copy, CopyVector
@@ -16,7 +16,7 @@ from beam_flowers.errors import PictureError
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds
 
-Result = CopyVector | Reject
+CopyResult = CopyVector | Reject
 
 
 def start_copies(
@@ -24,10 +24,13 @@ def start_copies(
 ) -> Pending:
     """Hands copies, sorted by content, to the pool: one task for each content."""
     contents = groupby(copies, key=lambda copy: copy.sha256)
-    return [submit(_compute, list(group), engine, distortions, limits) for _, group in contents]
+    return [
+        pool().submit_counted(_compute, list(group), engine, distortions, limits)
+        for _, group in contents
+    ]
 
 
-def collect_copies(pending: Pending) -> list[Result]:
+def collect_copies(pending: Pending) -> list[CopyResult]:
     """Waits for the tasks of `start_copies`; returns one result for each copy, in their order."""
     return [result for future in pending for result in future.result().outcomes]
 

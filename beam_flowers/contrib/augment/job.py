@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
@@ -21,6 +20,7 @@ from beam_flowers.contrib.augment.table import (
     plan_copies,
 )
 from beam_flowers.errors import InputError, StoreError
+from beam_flowers.records import Say
 from beam_flowers.store.commits import (
     Manifest,
     Section,
@@ -34,7 +34,8 @@ from beam_flowers.store.lease import Heart, adopt_work, is_withdrawn_by_another
 from beam_flowers.store.names import REJECTS
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan, is_done
-from beam_flowers.workflows.embed import RunOptions, Warn, read_result, run_until_committed
+from beam_flowers.store.table import until_committed
+from beam_flowers.workflows.embed import NOT_COMMITTED, RunOptions, RunResult, read_result
 from beam_flowers.workflows.progress import Progress, watched
 
 
@@ -69,7 +70,7 @@ def augment_store(
     augmentation: Augmentation,
     options: RunOptions | None = None,
     *,
-    warn: Warn = print,
+    warn: Say = print,
     progress: Progress | None = None,
 ) -> AugmentSummary:
     """Brings the distorted copies of a store's labelled images up to date.
@@ -93,25 +94,25 @@ def augment_store(
     options.apply()
     run = _Run(files.absolute(store), backbone, augmentation, options, warn, progress)
     require_table_place(run.table)
-    counts, earlier = run_until_committed(run.table, run.attempt)
+    result = until_committed(run.table, run.attempt)
     # What earlier attempts of this run computed, the last one found as reused.
-    earlier = min(earlier, counts["reused"])
-    made = counts["embedded"] + counts["reused"] + counts["rejected"]
-    if made != counts["listed"]:
+    earlier = min(sum(run.computed), result.reused)
+    made = result.embedded + result.reused + result.rejected
+    if made != result.listed:
         raise StoreError(
-            f"{run.table} has {made} copies and rejects, not {counts['listed']}; run this again"
+            f"{run.table} has {made} copies and rejects, not {result.listed}; run this again"
         )
-    if counts["rejected"]:
+    if result.rejected:
         warn(
-            f"{counts['rejected']} copies could not be made: their files were changed or lost since"
+            f"{result.rejected} copies could not be made: their files were changed or lost since"
             f" they were embedded; see {files.join(run.table, REJECTS)}"
         )
     return AugmentSummary(
-        counts["listed"] // augmentation.copies,
+        result.listed // augmentation.copies,
         augmentation.copies,
-        counts["embedded"] + earlier,
-        counts["reused"] - earlier,
-        counts["rejected"],
+        result.embedded + earlier,
+        result.reused - earlier,
+        result.rejected,
     )
 
 
@@ -121,14 +122,16 @@ class _Run:
     backbone: ResolvedBackbone
     augmentation: Augmentation
     options: RunOptions
-    warn: Warn
+    warn: Say
     progress: Progress | None
+    computed: list[int] = field(default_factory=list)
+    """Numbers of vectors that attempts computed which lost a race."""
 
     @property
     def table(self) -> str:
         return augmented_root(self.store)
 
-    def attempt(self, base: Manifest) -> dict[str, Any]:
+    def attempt(self, base: Manifest) -> RunResult | None:
         """Brings the copies up to date with the newest version of the store."""
         name = self.backbone.row.name
         pictures = Place(
@@ -149,10 +152,14 @@ class _Run:
                     " augmentation out"
                 )
             if not adopt_work(place, base):
-                return {"committed": False, "embedded": 0}
+                return None
             self._warn_of_losses(base, place, fill_copies(ledger, place, base, kind))
             plan = plan_copies(ledger, place, base, kind, section, self.options.shards)
-            return self._carry_out(plan, kind, base, heart)
+            result = self._carry_out(plan, kind, base, heart)
+        if result.committed:
+            return result
+        self.computed.append(result.embedded)
+        return None
 
     def _warn_of_losses(self, base: Manifest, place: Place, lost: Sequence[str]) -> None:
         for name in lost:
@@ -166,9 +173,9 @@ class _Run:
 
     def _carry_out(
         self, plan: Plan, kind: AugmentedRows, base: Manifest, heart: Heart
-    ) -> dict[str, Any]:
+    ) -> RunResult:
         if is_done(plan, base):
-            return {**plan.counts, "embedded": 0, "committed": True}
+            return RunResult.of_nothing(plan)
         heart.start()
         distortions: Distortions = self.augmentation.distortions
         with watched(plan, self.progress):
@@ -182,5 +189,5 @@ class _Run:
                 return read_result(plan.place)
             except Exception:
                 if is_withdrawn_by_another(plan.place):
-                    return {"committed": False, "embedded": 0}
+                    return NOT_COMMITTED
                 raise

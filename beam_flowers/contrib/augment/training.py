@@ -14,13 +14,13 @@ from beam_flowers.contrib.augment.features import CopyFeatures, find_copies, rea
 from beam_flowers.errors import StoreError
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.softmax import Indices
-from beam_flowers.head.store_examples import JOIN, Stored, concatenate
+from beam_flowers.head.store_examples import JOIN, StoredExamples, concatenate
 from beam_flowers.store.commits import Section
 from beam_flowers.store.features import open_store
 from beam_flowers.store.vectors import Stacked
 
 
-def with_copies(root: str, stored: Stored) -> Stored:
+def with_copies(root: str, stored: StoredExamples) -> StoredExamples:
     """Appends the distorted copies of the images to rows of a store.
 
     A copy belongs to every image of its content, of any name or label. For several backbones

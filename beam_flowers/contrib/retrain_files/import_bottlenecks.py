@@ -23,7 +23,7 @@ from beam_flowers.errors import InputError, PictureError
 from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Bottleneck, Image, Reject, Result
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import committed, latest
 from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
@@ -209,7 +209,7 @@ class _Reading:
                 yield write_part(place, RejectRows(), rejects_table(rejects))
 
     def _sorted(
-        self, texts: list[Image], outcomes: list[Bottleneck | Reject]
+        self, texts: list[Image], outcomes: list[Result]
     ) -> tuple[list[Bottleneck], list[Reject]]:
         rows, rejects = [], [o for o in outcomes if isinstance(o, Reject)]
         lengths = Counter(len(o.vector) for o in outcomes if isinstance(o, Bottleneck))
@@ -225,7 +225,7 @@ class _Reading:
                 rejects.append(Reject(text, "read", "WrongLength", message))
         return rows, rejects
 
-    def _read(self, file: tuple[Image, TextName | None]) -> Bottleneck | Reject:
+    def _read(self, file: tuple[Image, TextName | None]) -> Result:
         text, name = file
         if name is None:
             message = "the name is not PICTURE_MODULE.txt, as retrain.py wrote it"

@@ -17,9 +17,9 @@ BACKBONE = resolve("efficientnet-lite0")
 
 def embed(images: Path, store: Path) -> tuple[int, str]:
     """The pictures that went through the pool, and the hash of the store."""
-    before = compute.tally().files
+    before = compute.pool().tally.files
     summary = embed_images([str(images)], str(store), BACKBONE)
-    return compute.tally().files - before, summary.dataset_hash
+    return compute.pool().tally.files - before, summary.dataset_hash
 
 
 def main() -> None:
