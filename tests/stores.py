@@ -86,14 +86,21 @@ class Dead(Exception):
     """Raised in place of whatever a killed process would have done next."""
 
 
-def dies_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> list[Any]:
-    """Lets `steps` changes of the disk happen and none after; returns what counts the refused."""
+def dies_after(monkeypatch: pytest.MonkeyPatch, steps: int, before: str = "\0") -> list[Any]:
+    """Lets `steps` changes of the disk happen and none after; returns what counts the refused.
+
+    Args:
+        monkeypatch: takes the changes back.
+        steps: number of changes.
+        before: part of a path; the first change there does not happen either, and none after.
+    """
     left, refused = [steps], []
 
     def dying(step: Any) -> Any:
         def call(*arguments: Any) -> Any:
             left[0] -= 1
-            if left[0] < 0:
+            if left[0] < 0 or any(before in str(each) for each in arguments):
+                left[0] = 0
                 refused.append(arguments)
                 raise Dead
             return step(*arguments)

@@ -371,7 +371,9 @@ class World:
         """Ends a run at one of its changes of the disk; any order of these may be on it."""
         job = self.some_embed() if self.chance.random() < 0.6 else self.some_score()
         with pytest.MonkeyPatch.context() as patch, as_a_process(patch):
-            refused = dies_after(patch, self.chance.randrange(30))
+            # Between a lease and its manifest whoever comes next goes on.
+            before = self.chance.choice([{}, {}, {"before": "/__commits/0"}])
+            refused = dies_after(patch, self.chance.randrange(30), **before)
             with contextlib.suppress(Exception):
                 self.act(job)
         self.compare(*([(), [job]] if refused else [[job]]))
