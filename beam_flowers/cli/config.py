@@ -138,7 +138,7 @@ def parse_config(data: bytes, path: str = "config") -> Config:
 
 @dataclass
 class _Extent:
-    """How much there is of a value once its aliases are written out.
+    """Measures a value once its aliases are written out.
 
     Attributes:
         values: number of them.
@@ -150,7 +150,7 @@ class _Extent:
 
 
 def _require_bounded(events: Iterable[yaml.Event], config: Config) -> None:
-    """Check what a document becomes, of which 300 bytes can stand for a billion values.
+    """Refuses a document that grows too large by aliases: 300 bytes can stand for a billion values.
 
     Raises:
         InputFieldError: it has too many values, is too deep, or contains itself.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_models(parser: argparse.ArgumentParser) -> None:
-    """`--model` and the rule of `AcceptanceRule`."""
+    """Adds `--model` and the flags of `AcceptanceRule`."""
     parser.add_argument(
         "--model",
         required=True,
@@ -49,14 +49,14 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def rule_of(arguments: argparse.Namespace) -> AcceptanceRule:
-    """The rule, from `add_models`' flags."""
+    """Returns the rule, from `add_models`' flags."""
     from beam_flowers.scoring.decision import AcceptanceRule
 
     return AcceptanceRule(arguments.threshold, arguments.min_margin, arguments.target_precision)
 
 
 def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
-    """The models by their folders; says which thresholds were chosen for them."""
+    """Returns the models by their folders; prints the thresholds that were chosen for them."""
     from beam_flowers import files
     from beam_flowers.head.bundle import read_bundle
     from beam_flowers.scoring.ranking import make_labellers
@@ -99,7 +99,7 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
 def fitted(
     bundles: Sequence[Bundle], networks: Sequence[ResolvedBackbone], arguments: argparse.Namespace
 ) -> list[Bundle]:
-    """The models; where a precision is asked for that is not theirs, told to take its vectors.
+    """Returns the models, told to take the vectors of a precision that is not theirs if asked for.
 
     Such a model has an id of its own, as its labels may differ.
     """

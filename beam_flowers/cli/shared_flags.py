@@ -223,7 +223,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 def add_salvage(parser: argparse.ArgumentParser, told: str) -> None:
-    """`--salvage`; `told` says what rows tell of it."""
+    """Adds `--salvage`; `told` is the part of its help about the rows."""
     parser.add_argument(
         "--salvage",
         type=float,

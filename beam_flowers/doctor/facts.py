@@ -1,4 +1,4 @@
-"""One file → what there is to know about it without a network."""
+"""Reads the facts about one file that need no backbone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ONE_COLOUR = 4
 
 
 class Facts(NamedTuple):
-    """What is known of one file.
+    """Facts about one file.
 
     Attributes:
         image: the file.

@@ -1,1 +1,1 @@
-"""The softmax head: the split, the training recipes, its measures and the model bundle."""
+"""Splits images, trains and measures the softmax head, reads and writes models."""

@@ -71,7 +71,7 @@ class Session:
         self._lock = threading.Lock()
 
     def candidate(self, number: int) -> Candidate | None:
-        """Returns the image of that number; None if there is none."""
+        """Returns the image of a number, or None."""
         return self._candidates[number] if 0 <= number < len(self._candidates) else None
 
     def decide(self, number: int, label: str) -> None:

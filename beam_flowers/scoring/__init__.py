@@ -1,1 +1,1 @@
-"""Scores: bottlenecks → ranked labels, and the tables they are written to."""
+"""Ranks labels of embeddings, and writes and reads score tables."""

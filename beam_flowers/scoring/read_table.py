@@ -113,7 +113,7 @@ def read_scores(path: str, model: str | None = None) -> ScoreTable:
 
 
 def _cast(rows: pa.Table, name: str, kind: pa.DataType, path: str) -> pa.Table:
-    """Give a column the type that it has in our tables.
+    """Gives a column the type that it has in our tables.
 
     Raises:
         InputFieldError: it is not there, or has other values.
@@ -246,7 +246,7 @@ _NAMES = Form(_HuggingFace, InputFieldError, "score the images again")
 
 
 def _rankings(rows: pa.Table, path: str) -> list[list[tuple[str, float]]]:
-    """The ranked labels of each row, from a list, from JSON text or from columns of their own."""
+    """Returns the ranked labels of each row, from a list, JSON text or columns of their own."""
     if "top_k" in rows.schema.names:
         rows = _cast(rows, "top_k", rows.schema.field("top_k").type, path)
         try:
@@ -280,7 +280,7 @@ def _ranking(value: Any, path: str, where: str) -> list[tuple[str, float]]:
 
 
 def _names(schema: pa.Schema) -> tuple[str, ...]:
-    """The model's labels, from what Hugging Face datasets reads."""
+    """Returns the model's labels, from what Hugging Face datasets reads."""
     try:
         found = _NAMES.read((schema.metadata or {}).get(b"huggingface", b""), "")
     except InputFieldError:

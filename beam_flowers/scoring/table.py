@@ -209,7 +209,7 @@ class ScoreRows:
             yield from scores
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
-        """The rows of `bottlenecks` (at least one), in their order."""
+        """Returns the rows of `bottlenecks` (at least one), in their order."""
         vectors = np.stack([b.vector for b in bottlenecks])
         images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
         images = images.append_column("format", pa.array([b.format for b in bottlenecks]))
@@ -268,7 +268,7 @@ class ScoreRows:
             )
 
     def stored(self, images: pa.Table, vectors: Floats) -> pa.Table:
-        """The rows of stored pictures, in their order; those of one picture stand together.
+        """Returns the rows of stored images, in their order; those of one image stand together.
 
         Args:
             images: `image_columns`, N rows; others are ignored.

@@ -214,7 +214,7 @@ def keep_rows(
 def write_rows(
     place: Place, row_kind: RowKind, rows: pa.Table | None, rejects: Sequence[Reject]
 ) -> tuple[Part, ...]:
-    """Writes rows and rejects, as far as there are any, as parts."""
+    """Writes rows and rejects as parts."""
     parts = list(write_parts(place, row_kind, rows)) if rows is not None else []
     if rejects:
         parts.append(write_part(place, RejectRows(), rejects_table(rejects)))

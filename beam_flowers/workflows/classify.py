@@ -1,4 +1,4 @@
-"""`classify`: the ranked labels of a few pictures, at once, without a table."""
+"""Ranks the labels of a few images at once, without a table."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def measure_pictures(
     job: EvaluationJob,
     on_progress: OnProgress | None = None,
 ) -> tuple[dict[str, Any], Scored | Decided]:
-    """The whole report, JSON, and what the model says of each picture measured on.
+    """Returns the whole report as JSON, and the scores of each measured image.
 
     `on_progress` takes how many heads are trained in the search for wrong labels.
     """

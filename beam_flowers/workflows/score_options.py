@@ -92,7 +92,7 @@ def check_outputs(job: ScoreOptions) -> None:
 
 
 def _check_unfinished(folder: str) -> None:
-    """The folder beside a file is deleted in the end: all that is in it has to be ours."""
+    """Checks that all in the folder beside a file is ours, as it is deleted in the end."""
     if not files.exists(folder):
         return
     is_ours = files.is_folder(folder) and not (files.is_local(folder) and os.path.islink(folder))
@@ -163,7 +163,7 @@ def _check_copies(job: ScoreOptions, copy_to: str) -> None:
 
 
 def _folders(job: ScoreOptions) -> Iterator[str]:
-    """The folders that hold the pictures, the table or the store."""
+    """Yields the folders that hold the images, the table or the store."""
     for source in job.images:
         if is_store(source):
             yield from store_roots(source)

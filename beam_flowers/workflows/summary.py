@@ -61,7 +61,7 @@ class Summary:
 
     @property
     def details(self) -> str:
-        """Rejects by reason and seconds by stage, as far as there are any, each a line."""
+        """Rejects by reason and seconds by stage, a line each."""
         reasons = ", ".join(f"{name} {count}" for name, count in sorted(self.reasons.items()))
         seconds = ", ".join(f"{name} {value:.1f}" for name, value in self.seconds.items())
         lines = [f"rejected: {reasons}"] * bool(reasons)

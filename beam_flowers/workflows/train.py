@@ -203,7 +203,7 @@ def _sweep(
     options: TrainOptions,
     report: Callable[[Trial], None] | None,
 ) -> list[Trial]:
-    """Returns the trials of the sweep; reads no row if there is none to do."""
+    """Returns the trials of the sweep; reads no row without a sweep."""
     if not options.sweep:
         return []
     sweep, required = options.sweep, options.required

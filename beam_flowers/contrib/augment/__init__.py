@@ -1,1 +1,1 @@
-"""Distorted copies of labelled images: a table of their own inside of a store."""
+"""Makes distorted copies of labelled images, in a table of their own inside of a store."""
