@@ -9,28 +9,76 @@ from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 if TYPE_CHECKING:
+    from beam_flowers.backbones.catalogue import Backbone as Backbone
+    from beam_flowers.backbones.engine import Engine as Engine
+    from beam_flowers.backbones.resolve import ResolvedBackbone as ResolvedBackbone
     from beam_flowers.backbones.resolve import resolve as resolve
+    from beam_flowers.errors import BackboneError as BackboneError
+    from beam_flowers.errors import BackboneFieldError as BackboneFieldError
+    from beam_flowers.errors import BeamFlowersError as BeamFlowersError
+    from beam_flowers.errors import FieldError as FieldError
+    from beam_flowers.errors import ImageError as ImageError
+    from beam_flowers.errors import InputError as InputError
+    from beam_flowers.errors import InputFieldError as InputFieldError
+    from beam_flowers.errors import ModelError as ModelError
+    from beam_flowers.errors import ModelFieldError as ModelFieldError
+    from beam_flowers.errors import OutputError as OutputError
+    from beam_flowers.errors import PartDamagedError as PartDamagedError
+    from beam_flowers.errors import PartLostError as PartLostError
+    from beam_flowers.errors import StoreError as StoreError
+    from beam_flowers.errors import StoreFieldError as StoreFieldError
+    from beam_flowers.errors import TrainingError as TrainingError
+    from beam_flowers.errors import UnreachableError as UnreachableError
+    from beam_flowers.errors import WorkerError as WorkerError
+    from beam_flowers.head.bundle import Bundle as Bundle
     from beam_flowers.head.bundle import check_model_folder as check_model_folder
     from beam_flowers.head.bundle import read_bundle as read_bundle
     from beam_flowers.head.bundle import write_bundle as write_bundle
+    from beam_flowers.head.examples import Examples as Examples
     from beam_flowers.head.image_classifier import ImageClassifierOptions as ImageClassifierOptions
     from beam_flowers.head.lbfgs import LbfgsOptions as LbfgsOptions
+    from beam_flowers.head.metrics import Metrics as Metrics
     from beam_flowers.head.retrain import RetrainOptions as RetrainOptions
+    from beam_flowers.head.softmax import Head as Head
+    from beam_flowers.head.softmax import TrainingStep as TrainingStep
     from beam_flowers.head.split import SplitOptions as SplitOptions
+    from beam_flowers.head.store_examples import StoredExamples as StoredExamples
+    from beam_flowers.head.sweep import CrossValidation as CrossValidation
+    from beam_flowers.head.sweep import SweepOptions as SweepOptions
+    from beam_flowers.head.sweep import SweepTrial as SweepTrial
+    from beam_flowers.head.temperature import Calibration as Calibration
+    from beam_flowers.head.training import TrainResult as TrainResult
     from beam_flowers.images.decode import decode as decode
     from beam_flowers.images.find import find_images as find_images
     from beam_flowers.images.outputs import Writing as Writing
     from beam_flowers.images.recipe import Limits as Limits
+    from beam_flowers.images.recipe import PixelRecipe as PixelRecipe
     from beam_flowers.records import Bottleneck as Bottleneck
+    from beam_flowers.records import DecodedImage as DecodedImage
+    from beam_flowers.records import HiddenFile as HiddenFile
     from beam_flowers.records import Image as Image
+    from beam_flowers.records import Ranked as Ranked
     from beam_flowers.records import Reject as Reject
+    from beam_flowers.records import RootListed as RootListed
     from beam_flowers.records import Score as Score
+    from beam_flowers.scoring.copying import CopiedImages as CopiedImages
     from beam_flowers.scoring.decision import AcceptanceRule as AcceptanceRule
+    from beam_flowers.scoring.decision import OperatingPoint as OperatingPoint
+    from beam_flowers.scoring.decision import ThresholdResult as ThresholdResult
+    from beam_flowers.scoring.decision import Thresholds as Thresholds
+    from beam_flowers.scoring.ranking import Labeller as Labeller
+    from beam_flowers.scoring.ranking import Ranking as Ranking
+    from beam_flowers.scoring.table import ScoreLayout as ScoreLayout
     from beam_flowers.store.history import open_dataset as open_dataset
+    from beam_flowers.store.vectors import Vectors as Vectors
     from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
+    from beam_flowers.transforms.compute import ComputedImages as ComputedImages
     from beam_flowers.transforms.find import FindImages as FindImages
+    from beam_flowers.transforms.find import FoundImages as FoundImages
+    from beam_flowers.transforms.find import ImageContents as ImageContents
     from beam_flowers.transforms.find import ReadImages as ReadImages
     from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
+    from beam_flowers.transforms.label import ScoredImages as ScoredImages
     from beam_flowers.transforms.label import ScoreImages as ScoreImages
     from beam_flowers.transforms.ml_transform import ImageEmbeddings as ImageEmbeddings
     from beam_flowers.transforms.options import pipeline_options as pipeline_options
@@ -40,16 +88,23 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.run_inference import (
         BottleneckModelHandler as BottleneckModelHandler,
     )
+    from beam_flowers.transforms.run_inference import NewestLabeller as NewestLabeller
     from beam_flowers.transforms.run_inference import NewestModelHandler as NewestModelHandler
     from beam_flowers.transforms.run_inference import ScoreModelHandler as ScoreModelHandler
     from beam_flowers.transforms.streaming import WatchImages as WatchImages
     from beam_flowers.workflows.classify import classify_images as classify_images
     from beam_flowers.workflows.embed import RunOptions as RunOptions
     from beam_flowers.workflows.embed import embed_images as embed_images
+    from beam_flowers.workflows.evaluate import EvaluatedModel as EvaluatedModel
     from beam_flowers.workflows.evaluate import EvaluationJob as EvaluationJob
     from beam_flowers.workflows.evaluate import evaluate_model as evaluate_model
+    from beam_flowers.workflows.progress import Progress as Progress
+    from beam_flowers.workflows.progress import ProgressState as ProgressState
+    from beam_flowers.workflows.score import ScoreSummary as ScoreSummary
     from beam_flowers.workflows.score import score_images as score_images
     from beam_flowers.workflows.score_options import ScoreOptions as ScoreOptions
+    from beam_flowers.workflows.summary import EmbedSummary as EmbedSummary
+    from beam_flowers.workflows.train import TrainedModel as TrainedModel
     from beam_flowers.workflows.train import TrainOptions as TrainOptions
     from beam_flowers.workflows.train import train_model as train_model
 
@@ -60,30 +115,85 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AcceptanceRule": "scoring.decision",
+    "Backbone": "backbones.catalogue",
+    "BackboneError": "errors",
+    "BackboneFieldError": "errors",
+    "BeamFlowersError": "errors",
     "Bottleneck": "records",
     "BottleneckModelHandler": "transforms.run_inference",
+    "Bundle": "head.bundle",
+    "Calibration": "head.temperature",
     "ComputeBottlenecks": "transforms.compute",
+    "ComputedImages": "transforms.compute",
+    "CopiedImages": "scoring.copying",
+    "CrossValidation": "head.sweep",
+    "DecodedImage": "records",
+    "EmbedSummary": "workflows.summary",
+    "Engine": "backbones.engine",
+    "EvaluatedModel": "workflows.evaluate",
     "EvaluationJob": "workflows.evaluate",
+    "Examples": "head.examples",
+    "FieldError": "errors",
     "FindImages": "transforms.find",
+    "FoundImages": "transforms.find",
+    "Head": "head.softmax",
+    "HiddenFile": "records",
     "Image": "records",
-    "ImageEmbeddings": "transforms.ml_transform",
     "ImageClassifierOptions": "head.image_classifier",
+    "ImageContents": "transforms.find",
+    "ImageEmbeddings": "transforms.ml_transform",
+    "ImageError": "errors",
+    "InputError": "errors",
+    "InputFieldError": "errors",
+    "Labeller": "scoring.ranking",
     "LbfgsOptions": "head.lbfgs",
     "Limits": "images.recipe",
+    "Metrics": "head.metrics",
+    "ModelError": "errors",
+    "ModelFieldError": "errors",
+    "NewestLabeller": "transforms.run_inference",
     "NewestModelHandler": "transforms.run_inference",
+    "OperatingPoint": "scoring.decision",
+    "OutputError": "errors",
+    "PartDamagedError": "errors",
+    "PartLostError": "errors",
+    "PixelRecipe": "images.recipe",
+    "Progress": "workflows.progress",
+    "ProgressState": "workflows.progress",
+    "Ranked": "records",
+    "Ranking": "scoring.ranking",
     "ReadImages": "transforms.find",
     "ReadStore": "transforms.read_write",
     "Reject": "records",
+    "ResolvedBackbone": "backbones.resolve",
     "RetrainOptions": "head.retrain",
+    "RootListed": "records",
     "RunOptions": "workflows.embed",
     "Score": "records",
     "ScoreBottlenecks": "transforms.label",
     "ScoreImages": "transforms.label",
+    "ScoreLayout": "scoring.table",
     "ScoreModelHandler": "transforms.run_inference",
     "ScoreOptions": "workflows.score_options",
+    "ScoreSummary": "workflows.score",
+    "ScoredImages": "transforms.label",
     "SplitOptions": "head.split",
+    "StoreError": "errors",
+    "StoreFieldError": "errors",
+    "StoredExamples": "head.store_examples",
+    "SweepOptions": "head.sweep",
+    "SweepTrial": "head.sweep",
+    "ThresholdResult": "scoring.decision",
+    "Thresholds": "scoring.decision",
     "TrainOptions": "workflows.train",
+    "TrainResult": "head.training",
+    "TrainedModel": "workflows.train",
+    "TrainingError": "errors",
+    "TrainingStep": "head.softmax",
+    "UnreachableError": "errors",
+    "Vectors": "store.vectors",
     "WatchImages": "transforms.streaming",
+    "WorkerError": "errors",
     "WriteScores": "transforms.read_write",
     "WriteStore": "transforms.read_write",
     "Writing": "images.outputs",

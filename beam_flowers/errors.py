@@ -99,7 +99,7 @@ class TrainingError(BeamFlowersError):
     """Names vectors and labels from which no head can be trained."""
 
 
-class PictureError(BeamFlowersError):
+class ImageError(BeamFlowersError):
     """Names one image that cannot be used; it becomes a `Reject` and never ends a run.
 
     Attributes:

@@ -64,7 +64,7 @@ class Reject(NamedTuple):
     sha256: str | None = None
 
 
-class Hidden(NamedTuple):
+class HiddenFile(NamedTuple):
     """Names a file that is skipped: a path component below the root starts with a dot."""
 
     uri: str
@@ -87,11 +87,11 @@ class RootListed(NamedTuple):
     is_tree: bool = False
 
 
-Listed = Image | Reject | Hidden | RootListed
+Listed = Image | Reject | HiddenFile | RootListed
 """One element of a listing."""
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """Holds the pixels of a decoded image.
 
     Attributes:
@@ -129,9 +129,9 @@ class Bottleneck(NamedTuple):
     Attributes:
         image: the file.
         sha256: hex digest of its bytes.
-        width: see `Picture`.
-        height: see `Picture`.
-        format: see `Picture`.
+        width: see `DecodedImage`.
+        height: see `DecodedImage`.
+        format: see `DecodedImage`.
         vector: float32 [D], the layer before the classifier.
     """
 
@@ -168,7 +168,7 @@ class Score(NamedTuple):
         labels: all that are given, best first: at most one, of a multi-label model any number.
         bytes: of the image's file, see `Image`.
         modified: likewise.
-        format: see `Picture`.
+        format: see `DecodedImage`.
     """
 
     uri: str

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images import decode as decoding
 from beam_flowers.images.decode import decode
 from beam_flowers.images.memory_gate import Gate
@@ -219,7 +219,7 @@ def peak(path: str) -> tuple[int, int]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         decode(data, PixelRecipe(224, 224), LIMITS)
-    except PictureError as error:
+    except ImageError as error:
         print(error, file=sys.stderr)
     added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
     return added, noting.largest

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from beam_flowers import embed_images, resolve
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.retrain import RetrainOptions
-from beam_flowers.head.softmax import Step
+from beam_flowers.head.softmax import TrainingStep
 from beam_flowers.head.split import SPLITS
 from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.training import TrainResult, train
@@ -120,7 +120,7 @@ def smoothed(values: list[float]) -> list[float]:
     return [mean(values[max(0, i + 1 - SMOOTHED) : i + 1]) for i in range(len(values))]
 
 
-def milestones(steps: list[Step]) -> str:
+def milestones(steps: list[TrainingStep]) -> str:
     """The curve in a sentence."""
     accuracy = smoothed([step.train_accuracy for step in steps])
     loss = smoothed([step.cross_entropy for step in steps])
@@ -129,7 +129,7 @@ def milestones(steps: list[Step]) -> str:
     return "; ".join("{}: {:.1%}, {:.3f}, {:.1%}".format(*values) for values in shown)
 
 
-def draw(steps: list[Step], path: Path) -> None:
+def draw(steps: list[TrainingStep], path: Path) -> None:
     """The curve as PNG."""
     figure = Figure(figsize=(8, 6), dpi=100, layout="constrained")
     above, below = figure.subplots(2, sharex=True)
@@ -174,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as store:
         embed_images([parser.parse_args().flowers], store, resolve("efficientnet-lite0"))
         examples = read_examples(store).examples
-    steps: list[Step] = []
+    steps: list[TrainingStep] = []
     result = train(examples, PAPER, report=steps.append)
     draw(steps, HERE / "paper-curve.png")
     text = TEXT.format(

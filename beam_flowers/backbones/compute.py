@@ -17,10 +17,19 @@ import numpy.typing as npt
 from beam_flowers import files
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.hardware import cores
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.memory_gate import Gate, memory_limit
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import READ, Bottleneck, Image, Picture, Reject, Result, Seconds, added
+from beam_flowers.records import (
+    READ,
+    Bottleneck,
+    DecodedImage,
+    Image,
+    Reject,
+    Result,
+    Seconds,
+    added,
+)
 
 
 class Engine(Protocol):
@@ -197,7 +206,7 @@ def _compute(
 ) -> Done:
     begun = time.perf_counter()
     outcomes: list[_Outcome | None] = []
-    pictures: list[tuple[Image, str, Picture]] = []
+    pictures: list[tuple[Image, str, DecodedImage]] = []
     for image in images:
         with _room(image, limits):
             result = _open(image, engine.recipe, limits, claims)
@@ -214,7 +223,7 @@ def _compute(
 
 def _open(
     image: Image, recipe: PixelRecipe, limits: Limits, claims: dict[str, str]
-) -> Reject | _Copy | tuple[Image, str, Picture]:
+) -> Reject | _Copy | tuple[Image, str, DecodedImage]:
     content = read_content(image, limits)
     if isinstance(content, Reject):
         return content
@@ -225,12 +234,14 @@ def _open(
         return _Copy(image, sha)
     try:
         return image, sha, decode_apart(data, recipe, limits)
-    except PictureError as error:
+    except ImageError as error:
         known = sha if whole else None
         return Reject(image, error.stage, error.error_class, error.message, known)
 
 
-def _vectors(pictures: Sequence[tuple[Image, str, Picture]], engine: Engine) -> Iterator[Result]:
+def _vectors(
+    pictures: Sequence[tuple[Image, str, DecodedImage]], engine: Engine
+) -> Iterator[Result]:
     if not pictures:
         return
     vectors = engine.embed(np.stack([picture.pixels for _, _, picture in pictures]))

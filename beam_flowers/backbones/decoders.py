@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from beam_flowers.backbones.hardware import cores
-from beam_flowers.errors import PictureError, WorkerError
+from beam_flowers.errors import ImageError, WorkerError
 from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES, options_of
 from beam_flowers.images.formats import sniff
 from beam_flowers.images.memory_gate import Gate, memory_limit
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
 from beam_flowers.images.rules import CRASHED, decoder_versions
-from beam_flowers.records import READ, Picture
+from beam_flowers.records import READ, DecodedImage
 
 # It gets the path of this process, to which a notebook or a worker may have added. It runs by `-c`,
 # as multiprocessing would import the user's main script again, which may start a second run.
@@ -93,7 +93,7 @@ class _EndedError(Exception):
 
 def decode_apart(
     data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS, *, whole: bool = False
-) -> Picture:
+) -> DecodedImage:
     """Decodes one image in a decoder process, to the same pixels as in this process.
 
     Args:
@@ -103,7 +103,7 @@ def decode_apart(
         whole: decodes as `decode_whole`, not as `decode`.
 
     Raises:
-        PictureError: with the classes of `decode`. Also `Crashed`: the image crashed its decoder
+        ImageError: with the classes of `decode`. Also `Crashed`: the image crashed its decoder
             process and two new ones. `Killed`, of stage `read`: the process was ended from
             outside each time, for which the image need not be the cause.
         WorkerError: this machine cannot start a decoder process.
@@ -117,7 +117,7 @@ def decode_apart(
             return _decoders.ask(options, data, seconds, alone=is_alone)
         except _EndedError as ended:
             if ended.status == _TOO_SLOW:
-                raise PictureError(
+                raise ImageError(
                     "Timeout", f"decoding took more than {seconds:g} seconds of CPU time"
                 ) from ended
             ends.append(ended)
@@ -131,15 +131,15 @@ def warm_up() -> None:
     _decoders.warm_up()
 
 
-def _verdict(data: bytes, ends: Sequence[_EndedError]) -> PictureError:
+def _verdict(data: bytes, ends: Sequence[_EndedError]) -> ImageError:
     format_, name = sniff(data) or "file", _name(ends[-1].status)
     if all(ended.is_crash for ended in ends[-_TRIES_ALONE:]):
-        return PictureError(
+        return ImageError(
             CRASHED,
             f"{format_} ends its decoder, also one of its own ({name}; {decoder_versions()}): "
             "save it anew with another program",
         )
-    return PictureError(
+    return ImageError(
         "Killed",
         f"{format_}: the process that decodes it was ended each time, the last by {name}, as "
         "happens where memory runs out: run this again, with more memory or fewer workers",
@@ -180,11 +180,11 @@ class _Decoder:
         self._answered.register(self._answers, select.POLLIN)
         self._is_ready = False
 
-    def ask(self, options: bytes, data: bytes, seconds: float) -> Picture:
+    def ask(self, options: bytes, data: bytes, seconds: float) -> DecodedImage:
         """Has an image decoded in at most `seconds` of CPU time.
 
         Raises:
-            PictureError: the image is a reject.
+            ImageError: the image is a reject.
             _EndedError: the process ended.
             WorkerError: the process does not start.
         """
@@ -198,14 +198,14 @@ class _Decoder:
                 self._write(part)
             about, pixel_bytes = self._answer(seconds)
             if "error_class" in about:
-                raise PictureError(about["error_class"], about["message"])
+                raise ImageError(about["error_class"], about["message"])
             pixels = np.empty(about.pop("pixels"), np.uint8)
             if pixels.nbytes != pixel_bytes or self._answers.readinto(pixels.data) != pixel_bytes:
                 raise EOFError
         except (BrokenPipeError, EOFError, KeyError, ValueError) as error:
             # KeyError and ValueError come from malformed answers: the process' memory is corrupt.
             raise _EndedError(self.end()) from error
-        return Picture(pixels, **about)
+        return DecodedImage(pixels, **about)
 
     def _answer(self, seconds: float) -> tuple[dict[str, Any], int]:
         """Reads an answer up to its pixels; grants memory on request."""
@@ -308,11 +308,11 @@ class _Decoders:
         self._seconds = 0.0
         self._lock = threading.Lock()
 
-    def ask(self, options: bytes, data: bytes, seconds: float, *, alone: bool) -> Picture:
+    def ask(self, options: bytes, data: bytes, seconds: float, *, alone: bool) -> DecodedImage:
         """Has an image decoded by the next free process, or if `alone` by a new one.
 
         Raises:
-            PictureError: the image is a reject.
+            ImageError: the image is a reject.
             _EndedError: the process ended.
             WorkerError: the process does not start.
         """
@@ -332,7 +332,7 @@ class _Decoders:
                 decoder = None
             decoder = decoder or _Decoder()
             yield decoder
-        except PictureError:
+        except ImageError:
             raise
         except BaseException:
             # A process in the middle of an answer cannot be used again.

@@ -28,7 +28,7 @@ from beam_flowers.cli.shared_flags import (
 
 if TYPE_CHECKING:
     from beam_flowers.workflows.progress import Progress
-    from beam_flowers.workflows.summary import Summary
+    from beam_flowers.workflows.summary import EmbedSummary
 
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 def _embed(
     arguments: argparse.Namespace, beams: list[str], progress: Progress
-) -> tuple[Summary, str]:
+) -> tuple[EmbedSummary, str]:
     """Computes the images, then their distorted copies if any are asked for."""
     from beam_flowers import files
     from beam_flowers.store.names import AUGMENTED

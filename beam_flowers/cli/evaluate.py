@@ -12,7 +12,7 @@ from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared_flags import add_csv, add_overwrite, warn, writing
 
 if TYPE_CHECKING:
-    from beam_flowers.workflows.evaluate import Evaluated
+    from beam_flowers.workflows.evaluate import EvaluatedModel
     from beam_flowers.workflows.progress import Progress
 
 OUTPUT = "beam-flowers-evaluation"
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     return 0
 
 
-def _evaluate(arguments: argparse.Namespace, progress: Progress) -> Evaluated:
+def _evaluate(arguments: argparse.Namespace, progress: Progress) -> EvaluatedModel:
     from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
 
     job = EvaluationJob(

@@ -17,8 +17,8 @@ from beam_flowers.cli import screen
 from beam_flowers.files.text import without_secrets
 
 if TYPE_CHECKING:
-    from beam_flowers.workflows.progress import Progress, State
-    from beam_flowers.workflows.summary import Summary
+    from beam_flowers.workflows.progress import Progress, ProgressState
+    from beam_flowers.workflows.summary import EmbedSummary
 
 FORMS = ("auto", "bar", "lines", "json", "none")
 _TICK = 0.2
@@ -40,7 +40,7 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def in_words(state: State) -> str:
+def in_words(state: ProgressState) -> str:
     """Returns a state as a line."""
     done = f"{state.done:,}" if state.total is None else f"{state.done:,} of {state.total:,}"
     words = [f"{state.stage}: {done}" if state.done or state.total else state.stage]
@@ -63,7 +63,7 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02d} h"
 
 
-def as_dict(state: State) -> dict[str, Any]:
+def as_dict(state: ProgressState) -> dict[str, Any]:
     """Returns a state as JSON values; rates in files a second, times in seconds."""
     numbers = {"rate": state.rate, "remaining": state.remaining, "seconds": state.seconds}
     return {
@@ -79,7 +79,7 @@ def as_dict(state: State) -> dict[str, Any]:
 class Form(Protocol):
     """Shows progress in one form."""
 
-    def show(self, state: State, seconds: float) -> None:
+    def show(self, state: ProgressState, seconds: float) -> None:
         """Shows a state, `seconds` after the start of the run. It is called often."""
 
     def close(self) -> None: ...
@@ -88,7 +88,7 @@ class Form(Protocol):
 class Nothing:
     """Shows no progress."""
 
-    def show(self, state: State, seconds: float) -> None: ...
+    def show(self, state: ProgressState, seconds: float) -> None: ...
     def close(self) -> None: ...
 
 
@@ -98,7 +98,7 @@ class Lines:
     def __init__(self) -> None:
         self._next = _FIRST_LINE
 
-    def show(self, state: State, seconds: float) -> None:
+    def show(self, state: ProgressState, seconds: float) -> None:
         if seconds >= self._next:
             self._next = seconds + _BETWEEN_LINES
             print(in_words(state), file=sys.stderr, flush=True)
@@ -114,7 +114,7 @@ class Objects:
         self._stage = ""
         screen.SCREEN.take(lambda kind, message: print_object(event=kind, message=message))
 
-    def show(self, state: State, seconds: float) -> None:
+    def show(self, state: ProgressState, seconds: float) -> None:
         if seconds >= self._next or state.stage != self._stage:
             self._next, self._stage = seconds + _BETWEEN_OBJECTS, state.stage
             print_object(**as_dict(state))
@@ -151,7 +151,7 @@ class Bar:
     def _print(self, text: str) -> None:
         self._bar.write(text, file=sys.stdout)
 
-    def show(self, state: State, seconds: float) -> None:
+    def show(self, state: ProgressState, seconds: float) -> None:
         self._bar.total, self._bar.n = state.total, state.done
         self._bar.ncols = _columns()
         self._bar.bar_format = _WITH_BAR if state.total else "{desc}"
@@ -205,7 +205,7 @@ def _show(progress: Progress, form: Form, ended: threading.Event) -> None:
 
 def conclude(
     arguments: argparse.Namespace,
-    summary: Summary,
+    summary: EmbedSummary,
     progress: Progress,
     places: Mapping[str, str],
     following: str,

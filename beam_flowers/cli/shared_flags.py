@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from beam_flowers.head.bundle import Bundle
     from beam_flowers.images.outputs import Writing
     from beam_flowers.images.recipe import Limits
-    from beam_flowers.workflows.embed import RunOptions, Summary
+    from beam_flowers.workflows.embed import EmbedSummary, RunOptions
 
 NAME_THE_PATH = "Give its path or address yourself, as --backbone-path"
 """Cure for a model or a store that names a network outside the catalogue."""
@@ -360,7 +360,7 @@ def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> R
     return backbone
 
 
-def verdict(summary: Summary, most: float) -> int:
+def verdict(summary: EmbedSummary, most: float) -> int:
     """Returns the exit code of a run over images."""
     code = EXIT_TOO_MANY_GONE if summary.held else 0
     if summary.bad_fraction <= most:

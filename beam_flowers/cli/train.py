@@ -15,12 +15,12 @@ from beam_flowers.cli.shared_flags import ACCURACY, BEAM, add_overwrite, warn, w
 from beam_flowers.errors import InputError
 
 if TYPE_CHECKING:
-    from beam_flowers.head.softmax import Step
+    from beam_flowers.head.softmax import TrainingStep
     from beam_flowers.head.split import SplitOptions
     from beam_flowers.head.store_examples import StoredExamples
-    from beam_flowers.head.sweep import Trial
+    from beam_flowers.head.sweep import SweepTrial
     from beam_flowers.workflows.progress import Progress
-    from beam_flowers.workflows.train import Trained
+    from beam_flowers.workflows.train import TrainedModel
 
 _SPLIT = """\
 The split follows from a hash of each picture's content: copies stay on one side, moving or adding
@@ -217,7 +217,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     return 0
 
 
-def _train(arguments: argparse.Namespace, progress: Progress) -> Trained:
+def _train(arguments: argparse.Namespace, progress: Progress) -> TrainedModel:
     from beam_flowers.head.recipes import recipe
     from beam_flowers.head.sweep import SweepOptions
     from beam_flowers.workflows.train import TrainOptions, train_model
@@ -274,7 +274,7 @@ def _copies_of(store: str) -> Callable[[StoredExamples], StoredExamples]:
     return partial(contrib("augment.training").with_copies, files.absolute(store))
 
 
-def _note_copies(arguments: argparse.Namespace, trained: Trained) -> None:
+def _note_copies(arguments: argparse.Namespace, trained: TrainedModel) -> None:
     from beam_flowers import files
     from beam_flowers.store.names import AUGMENTED
 
@@ -286,7 +286,7 @@ def _note_copies(arguments: argparse.Namespace, trained: Trained) -> None:
         print(f"note: the store has {held} distorted copies a picture; --augmented trains on them")
 
 
-def print_trial(trial: Trial) -> None:
+def print_trial(trial: SweepTrial) -> None:
     """Prints a line of the sweep's table."""
     penalties = f"l1 {trial.recipe.l1:<7g} l2 {trial.recipe.l2:<7g}"
     found = trial.result
@@ -302,9 +302,9 @@ class StepLog:
 
     def __init__(self, interval: int = 10) -> None:
         self._interval = interval
-        self._waiting: Step | None = None
+        self._waiting: TrainingStep | None = None
 
-    def report(self, step: Step) -> None:
+    def report(self, step: TrainingStep) -> None:
         """Takes a step."""
         self._waiting = step
         if step.step % self._interval == 0:
@@ -323,7 +323,7 @@ class StepLog:
         )
 
 
-def print_trained(trained: Trained, model: str) -> None:
+def print_trained(trained: TrainedModel, model: str) -> None:
     """Prints the measured accuracy and the folder of the model."""
     for line in trained.result.warnings:
         warn(line)

@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from beam_flowers.backbones.compute import read_content
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.files.text import guarded, visible
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
@@ -103,5 +103,5 @@ def _tile(uri: str, side: int) -> Pillow.Image | None:
         return None
     try:
         return Pillow.fromarray(decode_apart(content[1], PixelRecipe(side, side)).pixels)
-    except PictureError:
+    except ImageError:
         return None

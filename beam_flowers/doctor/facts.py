@@ -12,9 +12,9 @@ from PIL import Image as PillowImage
 
 from beam_flowers.backbones.compute import read_content
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Image, Picture, Reject
+from beam_flowers.records import DecodedImage, Image, Reject
 
 _RECIPE = PixelRecipe(64, 64, None, "bilinear")
 """Enough for a perceptual hash, which looks at 32 x 32 pixels."""
@@ -31,7 +31,7 @@ class Facts(NamedTuple):
         sha256: hex digest of its bytes; None where they cannot be read.
         error_class: why it is no usable picture; None if it is one.
         message: likewise, one line.
-        format: as in `Picture`; empty for an unusable file.
+        format: as in `DecodedImage`; empty for an unusable file.
         width: of the picture upright, in pixels; 0 for an unusable file.
         height: likewise.
         traits: of `rotated` (by EXIF), `cmyk`, `alpha`, `16-bit`, `animated`.
@@ -60,7 +60,7 @@ def examine(image: Image, limits: Limits) -> Facts:
     image, data, sha = content
     try:
         picture = decode_apart(data, _RECIPE, limits)
-    except PictureError as error:
+    except ImageError as error:
         return Facts(image, sha, error.error_class, error.message)
     size = (picture.format, picture.width, picture.height)
     traits, blank = _traits(data, picture.format), _blank(picture)
@@ -72,11 +72,11 @@ def looks_are_known() -> bool:
     return find_spec("imagehash") is not None
 
 
-def _blank(picture: Picture) -> bool:
+def _blank(picture: DecodedImage) -> bool:
     return int(np.ptp(picture.pixels, axis=(0, 1)).max()) <= _ONE_COLOUR
 
 
-def _look(picture: Picture) -> int | None:
+def _look(picture: DecodedImage) -> int | None:
     if not looks_are_known():
         return None
     import imagehash

@@ -10,7 +10,7 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.backbones.compute import hash_files, pool, read_content
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.errors import InputError, PictureError
+from beam_flowers.errors import ImageError, InputError
 from beam_flowers.finetune.training import Classes, Pixels
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.split import SPLITS
@@ -111,7 +111,7 @@ class Reader:
         else:
             try:
                 return decode_apart(content[1], self._recipe).pixels
-            except PictureError as error:
+            except ImageError as error:
                 self.skipped[item.uri] = str(error)
         return None
 

@@ -13,7 +13,7 @@ from beam_flowers.head.metrics import evaluate, make_step
 from beam_flowers.head.objective import targets_for
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.sgd import Batch, Watch, descend, glorot_uniform, new_head
-from beam_flowers.head.softmax import Head, Sample, Step
+from beam_flowers.head.softmax import Head, Sample, TrainingStep
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def train_image_classifier(
     *,
     seed: int = 0,
     validation: Sample | None = None,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[TrainingStep], None] | None = None,
     start: Head | None = None,
 ) -> Head:
     """Trains a head as make_image_classifier did (tensorflow/hub, tools), on stored vectors.
@@ -94,7 +94,7 @@ def train_image_classifier(
     head = start or new_head(glorot_uniform, features, targets, options.hidden, first)
     epoch_steps = math.ceil(len(training) / options.batch_size)
 
-    def measure(step: int, head: Head, batch: Batch) -> Step:
+    def measure(step: int, head: Head, batch: Batch) -> TrainingStep:
         now = evaluate(head, training)
         return make_step(step, now.accuracy, now.cross_entropy, head, validation)
 

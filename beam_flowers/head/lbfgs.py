@@ -19,7 +19,7 @@ from beam_flowers.head.objective import (
     targets_for,
 )
 from beam_flowers.head.settings import check_settings
-from beam_flowers.head.softmax import Doubles, Head, Sample, Step
+from beam_flowers.head.softmax import Doubles, Head, Sample, TrainingStep
 
 # Relative gain of an iteration that single precision can no longer resolve.
 _SMALLEST_GAIN = 1e-9
@@ -59,7 +59,7 @@ def train_lbfgs(
     options: LbfgsOptions | None = None,
     *,
     validation: Sample | None = None,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[TrainingStep], None] | None = None,
     start: Head | None = None,
 ) -> Head:
     """Trains a head. The same rows in the same order give the same bytes on one machine.

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from beam_flowers.errors import TrainingError
-from beam_flowers.head.softmax import Doubles, Floats, Head, Indices, Sample, Step, log_softmax
+from beam_flowers.head.softmax import (
+    Doubles,
+    Floats,
+    Head,
+    Indices,
+    Sample,
+    TrainingStep,
+    log_softmax,
+)
 
 
 @dataclass(frozen=True)
@@ -73,9 +81,9 @@ def wilson_interval(right: int, count: int, z: float = 1.959964) -> tuple[float,
 
 def make_step(
     step: int, accuracy: float, cross_entropy: float, head: Head, validation: Sample | None
-) -> Step:
+) -> TrainingStep:
     """Makes a line of the training log; measures the head on the validation rows, if any."""
     if not validation:
-        return Step(step, accuracy, None, cross_entropy)
+        return TrainingStep(step, accuracy, None, cross_entropy)
     held_back = evaluate(head, validation)
-    return Step(step, accuracy, held_back.accuracy, cross_entropy, held_back.cross_entropy)
+    return TrainingStep(step, accuracy, held_back.accuracy, cross_entropy, held_back.cross_entropy)

@@ -12,7 +12,7 @@ from beam_flowers.errors import ModelError, TrainingError
 from beam_flowers.head.image_classifier import ImageClassifierOptions, train_image_classifier
 from beam_flowers.head.lbfgs import LbfgsOptions, train_lbfgs
 from beam_flowers.head.retrain import RetrainOptions, train_retrain
-from beam_flowers.head.softmax import Head, Sample, Step
+from beam_flowers.head.softmax import Head, Sample, TrainingStep
 
 Recipe = LbfgsOptions | RetrainOptions | ImageClassifierOptions
 RecipeType = type[LbfgsOptions] | type[RetrainOptions] | type[ImageClassifierOptions]
@@ -75,7 +75,7 @@ def train_head(
     *,
     seed: int = 0,
     validation: Sample | None = None,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[TrainingStep], None] | None = None,
     start: Head | None = None,
 ) -> Head:
     """Trains a head by the recipe that the options belong to; L-BFGS needs no seed.

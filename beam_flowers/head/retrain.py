@@ -13,7 +13,7 @@ from beam_flowers.head.metrics import evaluate, make_step
 from beam_flowers.head.objective import targets_for
 from beam_flowers.head.settings import check_settings
 from beam_flowers.head.sgd import Batch, Watch, descend, new_head
-from beam_flowers.head.softmax import Floats, Head, Sample, Step
+from beam_flowers.head.softmax import Floats, Head, Sample, TrainingStep
 
 _INITIAL_DEVIATION = 0.001  # add_final_retrain_ops of retrain.py
 
@@ -80,7 +80,7 @@ def train_retrain(
     *,
     seed: int = 0,
     validation: Sample | None = None,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[TrainingStep], None] | None = None,
     start: Head | None = None,
 ) -> Head:
     """Trains a head as retrain.py did (tensorflow/hub, examples/image_retraining).
@@ -108,7 +108,7 @@ def train_retrain(
     def is_due(step: int) -> bool:
         return step == last or step % options.eval_step_interval == 0
 
-    def measure(step: int, head: Head, batch: Batch) -> Step:
+    def measure(step: int, head: Head, batch: Batch) -> TrainingStep:
         now = evaluate(head, Sample(*batch, membership=training.membership))
         return make_step(step, now.accuracy, now.cross_entropy, head, next(held_back))
 

@@ -11,7 +11,7 @@ import numpy as np
 from beam_flowers.errors import TrainingError
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.objective import Targets
-from beam_flowers.head.softmax import Floats, Head, Indices, Sample, Step
+from beam_flowers.head.softmax import Floats, Head, Indices, Sample, TrainingStep
 
 Batch = tuple[Floats, Indices]
 """Vectors, float32 [B, D], which may be changed, and class ids, intp [B]."""
@@ -55,8 +55,8 @@ class Watch:
     """
 
     is_due: Callable[[int], bool]
-    measure: Callable[[int, Head, Batch], Step]
-    report: Callable[[Step], None] | None
+    measure: Callable[[int, Head, Batch], TrainingStep]
+    report: Callable[[TrainingStep], None] | None
     validation: Sample | None
     patience: int | None
 

@@ -169,7 +169,7 @@ class Sample:
         return int(self.is_right(logits.argmax(axis=1), class_ids).sum())
 
 
-class Step(NamedTuple):
+class TrainingStep(NamedTuple):
     """One line of the training log.
 
     Attributes:

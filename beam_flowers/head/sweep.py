@@ -72,7 +72,7 @@ class CrossValidation:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SweepTrial:
     """One setting of a sweep with its measures.
 
     Attributes:
@@ -165,8 +165,8 @@ def run_sweep(
     *,
     seed: int = 0,
     required: Collection[str] = (),
-    report: Callable[[Trial], None] | None = None,
-) -> Iterator[Trial]:
+    report: Callable[[SweepTrial], None] | None = None,
+) -> Iterator[SweepTrial]:
     """Yields the cross-validation of every setting of the grid on every backbone.
 
     Args:
@@ -183,12 +183,12 @@ def run_sweep(
             result = cross_validate(
                 examples, setting, split, folds=sweep.folds, seed=seed, required=required
             )
-            trial = Trial(name, setting, result)
+            trial = SweepTrial(name, setting, result)
             if report:
                 report(trial)
             yield trial
 
 
-def best_trial(trials: Sequence[Trial]) -> Trial:
+def best_trial(trials: Sequence[SweepTrial]) -> SweepTrial:
     """Returns the trial of the highest mean accuracy, then lowest cross entropy, then the first."""
     return max(trials, key=lambda trial: (trial.result.accuracy, -trial.result.cross_entropy))

@@ -14,7 +14,7 @@ from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.leakage import leakage_warnings
 from beam_flowers.head.metrics import Metrics, evaluate
 from beam_flowers.head.recipes import Recipe, hidden_of, train_head, warm_start
-from beam_flowers.head.softmax import Head, Step
+from beam_flowers.head.softmax import Head, TrainingStep
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions
 from beam_flowers.head.temperature import Calibration, fit_temperature
 from beam_flowers.head.thresholds import fit_thresholds
@@ -52,7 +52,7 @@ def train(
     split: SplitOptions | None = None,
     *,
     seed: int = 0,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[TrainingStep], None] | None = None,
     required: Collection[str] = (),
     start: tuple[Head, tuple[str, ...]] | None = None,
 ) -> TrainResult:

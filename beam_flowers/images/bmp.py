@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.BmpImagePlugin import BmpImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 _RAW, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 2, 3, 6
 _PIXELS_AT_ONCE = 2**20
@@ -24,7 +24,7 @@ def open_bmp(file: io.BytesIO, check_size: Callable[[int, int], None]) -> BmpIma
         check_size: called with width and height before much memory is used.
 
     Raises:
-        PictureError: `UnsupportedFormat` for 4-bit RLE, which Pillow decodes to garbage.
+        ImageError: `UnsupportedFormat` for 4-bit RLE, which Pillow decodes to garbage.
     """
     try:
         im = BmpImageFile(file)
@@ -34,7 +34,7 @@ def open_bmp(file: io.BytesIO, check_size: Callable[[int, int], None]) -> BmpIma
             raise
         return BmpImageFile(io.BytesIO(common))
     if im.info["compression"] == _RLE4:
-        raise PictureError(
+        raise ImageError(
             "UnsupportedFormat", "BMP with 4-bit RLE is not read: convert it to JPEG or PNG"
         )
     return im

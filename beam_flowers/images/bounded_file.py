@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.recipe import Limits
 
 FEED_BYTES = 4 * 1024
@@ -29,11 +29,11 @@ class BoundedFile(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         if time.thread_time() > self._deadline:
-            raise PictureError(
+            raise ImageError(
                 "Timeout", f"decoding took more than {self._seconds:g} seconds of CPU time"
             )
         piece = super().read(size)
         self._left -= len(piece)
         if self._left < 0:
-            raise PictureError("Undecodable", "header refers to the same bytes again and again")
+            raise ImageError("Undecodable", "header refers to the same bytes again and again")
         return piece

@@ -50,7 +50,7 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.bmp import open_bmp
 from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
 from beam_flowers.images.fax import check_fax
@@ -72,7 +72,7 @@ from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe
 from beam_flowers.images.tiff import Tiff
-from beam_flowers.records import NOT_AN_IMAGE, READ, Picture
+from beam_flowers.records import NOT_AN_IMAGE, READ, DecodedImage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +120,7 @@ _END_OF_DATA = (EOFError, IndexError, struct.error)
 """Errors of header parsers at the end of a file; Pillow wraps them in a SyntaxError."""
 
 
-def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> Picture:
+def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> DecodedImage:
     """Decodes one image.
 
     Args:
@@ -129,7 +129,7 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
         limits: bounds of bytes, pixels and time.
 
     Raises:
-        PictureError: always with one of these classes. `NotAnImage`: not an image.
+        ImageError: always with one of these classes. `NotAnImage`: not an image.
             `EmptyFile`. `UnsupportedFormat`: an image in a format outside `FORMATS`, or in one
             that needs another package. `TooLarge`: in bytes. `TooManyPixels`. `TooMuchMemory`:
             decoding would take more than half of this process' memory. `Timeout`. `Truncated`:
@@ -139,7 +139,7 @@ def decode(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) ->
     return _guarded(data, limits, recipe, whole=False)
 
 
-def decode_whole(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> Picture:
+def decode_whole(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMITS) -> DecodedImage:
     """Decodes one image including the parts outside the crop of `recipe`.
 
     Args:
@@ -149,18 +149,18 @@ def decode_whole(data: bytes, recipe: PixelRecipe, limits: Limits = DEFAULT_LIMI
         limits: bounds of bytes, pixels and time.
 
     Raises:
-        PictureError: with the classes of `decode`.
+        ImageError: with the classes of `decode`.
     """
     return _guarded(data, limits, recipe, whole=True)
 
 
-def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -> Picture:
+def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -> DecodedImage:
     format_ = _admitted(data, limits)
     try:
         return _salvaged(data, format_, recipe, limits, whole=whole)
     except MemoryError as error:
         # The cause is this process, not the image: with more memory the image may decode.
-        raise PictureError(
+        raise ImageError(
             "Killed",
             f"{format_}: memory ran out while it was decoded: run this again, with more memory "
             "or fewer workers",
@@ -170,13 +170,13 @@ def _guarded(data: bytes, limits: Limits, recipe: PixelRecipe, *, whole: bool) -
 
 def _salvaged(
     data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
-) -> Picture:
+) -> DecodedImage:
     try:
         return _decode(data, format_, recipe, limits, whole=whole)
-    except (PictureError, MemoryError):
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError("TooManyPixels", _clean(error)) from error
+        raise ImageError("TooManyPixels", _clean(error)) from error
     except Exception as error:  # Pillow raises nearly every class for damaged files.
         failure = _failure(error, data, format_)
         # Many programs omit the end of a JPEG, and browsers show the image.
@@ -187,7 +187,7 @@ def _salvaged(
             about = f"JPEG, {missing:.1%} missing" if missing else "JPEG"
             return picture._replace(format=about)
         if missing < 1:
-            failure = PictureError(
+            failure = ImageError(
                 "Truncated",
                 f"JPEG ends before its picture does, {missing:.1%} of its rows are missing: fetch "
                 "it again, or take it as it is by --salvage, with --retry-rejects",
@@ -198,7 +198,7 @@ def _salvaged(
 def _missing_share(data: bytes, limits: Limits) -> float:
     try:
         im, size = opened_to_compare(data, limits)
-    except (PictureError, MemoryError):
+    except (ImageError, MemoryError):
         raise
     except Exception:  # The file ends in its header.
         return 1.0
@@ -208,28 +208,28 @@ def _missing_share(data: bytes, limits: Limits) -> float:
 
 def _admitted(data: bytes, limits: Limits) -> str:
     if not data:
-        raise PictureError("EmptyFile", "file has no bytes: fetch or export it again")
+        raise ImageError("EmptyFile", "file has no bytes: fetch or export it again")
     if format_ := sniff(data):
         if needed := cure(format_):
-            raise PictureError("UnsupportedFormat", f"{format_} {NOT_HERE}: {needed}")
+            raise ImageError("UnsupportedFormat", f"{format_} {NOT_HERE}: {needed}")
         if len(data) > limits.max_bytes:
-            raise PictureError(
+            raise ImageError(
                 "TooLarge",
                 f"{format_} of {len(data):,} bytes is above the limit of "
                 f"{limits.max_bytes:,}: raise it by --max-bytes, with --retry-rejects",
             )
         return format_
     if other := sniff_other(data):
-        raise PictureError(
+        raise ImageError(
             "UnsupportedFormat",
             f"{other} is not read: convert it to JPEG or PNG ({', '.join(FORMATS)} are read)",
         )
-    raise PictureError(NOT_AN_IMAGE, "not an image: it begins as no format of pictures does")
+    raise ImageError(NOT_AN_IMAGE, "not an image: it begins as no format of pictures does")
 
 
 def _decode(
     data: bytes, format_: str, recipe: PixelRecipe, limits: Limits, *, whole: bool
-) -> Picture:
+) -> DecodedImage:
     header = declared(data, format_)
     if header:
         _check_size(header.width, header.height, limits=limits)
@@ -270,7 +270,7 @@ def _decode(
         levelled = stretched(im, data) if format_ == "JPEG2000" else im
         small = plain(levelled).resize(out, Image.Resampling[recipe.resample.upper()], box)
         pixels = np.array(over_white(_upright(small, orientation)))
-    return Picture(pixels, *((height, width) if turned else (width, height)), format_)
+    return DecodedImage(pixels, *((height, width) if turned else (width, height)), format_)
 
 
 def _opened(data: bytes, format_: str, limits: Limits) -> ImageFile:
@@ -294,12 +294,12 @@ def _named(format_: str, width: int, height: int) -> str:
 def _check_size(width: int, height: int, *, limits: Limits) -> None:
     """Checks the size at which an image is decoded."""
     if max(width, height) > LARGEST_SIDE:
-        raise PictureError(
+        raise ImageError(
             "TooManyPixels",
             f"{width} x {height} has a side of more than {LARGEST_SIDE:,} pixels: scale it down",
         )
     if width * height > limits.max_pixels:
-        raise PictureError(
+        raise ImageError(
             "TooManyPixels",
             f"{width} x {height} is {width * height:,} pixels, above the limit of "
             f"{limits.max_pixels:,}: scale it down, or raise the limit by --max-pixels, "
@@ -355,7 +355,7 @@ def _orientation(im: ImageFile) -> int:
     try:
         orientation = im.getexif().get(ExifTags.Base.Orientation)
         return int(orientation) if orientation in _TURN else 1
-    except (PictureError, MemoryError):
+    except (ImageError, MemoryError):
         raise
     except Exception:  # Broken EXIF raises many classes too, and does not concern the pixels.
         return 1
@@ -365,12 +365,12 @@ def _upright(im: Image.Image, orientation: int) -> Image.Image:
     return im.transpose(_TURN[orientation]) if orientation in _TURN else im
 
 
-def _failure(error: Exception, data: bytes, format_: str) -> PictureError:
+def _failure(error: Exception, data: bytes, format_: str) -> ImageError:
     text = _clean(error)
     ended = isinstance(error, _END_OF_DATA) or isinstance(error.__cause__, _END_OF_DATA)
     if ended or _CUT_SHORT.search(text) or _ends_early(data, format_):
-        return PictureError("Truncated", f"{format_} ends before its picture does: fetch it again")
-    return PictureError("Undecodable", f"{format_} cannot be decoded: {text}")
+        return ImageError("Truncated", f"{format_} ends before its picture does: fetch it again")
+    return ImageError("Undecodable", f"{format_} cannot be decoded: {text}")
 
 
 def _ends_early(data: bytes, format_: str) -> bool:

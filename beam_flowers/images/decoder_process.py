@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES
 from beam_flowers.images.memory_gate import AskingGate, memory_limit, set_gate
@@ -76,7 +76,7 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
     signal.alarm(_MOST_SECONDS)
     try:
         picture = (decode_whole if is_whole else decode)(data, recipe, limits)
-    except PictureError as error:
+    except ImageError as error:
         if error.stage == READ:
             # Memory ran out. The asking process retries, as after a kill by the system.
             os.kill(os.getpid(), signal.SIGKILL)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 _WIDTH, _LENGTH, _COMPRESSION, _FILL_ORDER = 256, 257, 259, 266
 _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 278, 279
@@ -37,7 +37,7 @@ def check_fax(im: TiffImageFile, data: bytes) -> None:
         data: the whole file.
 
     Raises:
-        PictureError: `Undecodable` if a strip lacks rows.
+        ImageError: `Undecodable` if a strip lacks rows.
     """
     tags = im.tag_v2
     if tags.get(_COMPRESSION) not in _ENCODERS:
@@ -51,7 +51,7 @@ def check_fax(im: TiffImageFile, data: bytes) -> None:
         offsets, sizes = tags.get(_STRIP_OFFSETS, ()), tags.get(_STRIP_BYTES)
         last = (length - 1) % max(1, rows) + 1
     if width < 1 or rows < 1:
-        raise PictureError("Undecodable", "TIFF cannot be decoded: a strip of no pixels")
+        raise ImageError("Undecodable", "TIFF cannot be decoded: a strip of no pixels")
     # Without sizes libtiff also reads on from the offset.
     sizes = sizes or [len(data)] * len(offsets)
     strips = [data[start : start + size] for start, size in zip(offsets, sizes, strict=False)]
@@ -73,7 +73,7 @@ def _check_strips(im: TiffImageFile, strips: Sequence[bytes], width: int, rows: 
         size = rows * row_bytes
         contents.append([decoded[at : at + size] for at in range(size, len(decoded), 2 * size)])
     if contents[0] != contents[1]:
-        raise PictureError(
+        raise ImageError(
             "Undecodable", "TIFF cannot be decoded: its fax data end before all rows are there"
         )
 

@@ -12,7 +12,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
 from beam_flowers.images.manifest import is_manifest, read_manifest, read_paths
 from beam_flowers.images.shards import DAMAGED, find_in_shard, is_shard
-from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Listed, Reject, RootListed
 
 FILES_FROM = "files-from:"
 """Prefix of the name of a file that lists paths."""
@@ -209,7 +209,7 @@ def _judge(entry: files.Entry, root: str, splits: bool) -> Listed | None:
     uri = files.printable(entry.uri)
     path = files.relative(uri, root) if uri != root else ""
     if is_hidden(path):
-        return Hidden(uri)
+        return HiddenFile(uri)
     label, split = label_and_split(path, splits)
     image = Image(uri, root, path, label, split, entry.bytes, entry.modified, entry.etag)
     if entry.kind == "unreadable":

@@ -10,7 +10,7 @@ from functools import lru_cache
 from PIL import AvifImagePlugin, features
 from PIL.ImageFile import ImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 # Each process decodes one image at a time, and as many processes run as cores. Both libraries have
 # only a global setting for it; the pixels are the same with any number.
@@ -59,13 +59,13 @@ def open_heic(file: io.BytesIO) -> ImageFile:
     """Opens a HEIC by libheif, which turns the primary image upright.
 
     Raises:
-        PictureError: `Undecodable` if the primary image cannot be read.
+        ImageError: `Undecodable` if the primary image cannot be read.
     """
     heif = _heif()
     assert heif
     im = heif(file)
     if not im.info.get("primary"):
-        raise PictureError("Undecodable", "HEIC cannot be decoded: its primary picture is broken")
+        raise ImageError("Undecodable", "HEIC cannot be decoded: its primary picture is broken")
     for name in ("exif", "xmp"):
         im.info.pop(name, None)
     return im

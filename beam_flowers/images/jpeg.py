@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.JpegImagePlugin import JpegImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.bounded_file import FEED_BYTES, BoundedFile
 from beam_flowers.images.recipe import Limits
 
@@ -108,14 +108,14 @@ def missing_share(data: bytes, limits: Limits) -> float:
     their headers.
 
     Raises:
-        PictureError: `Timeout`.
+        ImageError: `Timeout`.
     """
     data = data.rstrip(b"\xff")  # Half a marker.
     try:
         if not _has_all_scans(data):
             return 1.0
         whole, *others = (_pixels(data + ending, limits) for ending in _endings(data))
-    except (PictureError, MemoryError):
+    except (ImageError, MemoryError):
         raise
     except Exception:  # The cut is within a header, or the file has other damage.
         return 1.0

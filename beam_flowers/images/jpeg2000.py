@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image
 from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 _START = b"\xff\x4f\xff\x51"
 """First markers of a codestream: SOC and SIZ."""
@@ -134,7 +134,7 @@ def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:
     """Opens a JPEG 2000 file by Pillow.
 
     Raises:
-        PictureError: `Undecodable` if the sizes in its header and its codestream differ: the
+        ImageError: `Undecodable` if the sizes in its header and its codestream differ: the
             second is decoded, and Pillow leaves the rest black. `UnsupportedFormat` for a palette
             with fewer than 8 bits, which Pillow decodes wrongly.
     """
@@ -143,13 +143,13 @@ def open_jpeg2000(file: io.BytesIO) -> Jpeg2KImageFile:
     if not found or found.tiles > _MOST_TILES:
         raise OSError("broken codestream header")
     if im.size != (found.width, found.height):
-        raise PictureError(
+        raise ImageError(
             "Undecodable",
             f"JPEG2000 cannot be decoded: {im.width} x {im.height} by its header and "
             f"{found.width} x {found.height} by its codestream",
         )
     if im.mode in ("P", "PA") and min(found.bits) < 8:
-        raise PictureError(
+        raise ImageError(
             "UnsupportedFormat",
             f"JPEG2000 with a palette of {min(found.bits)} bits is not read: convert it to JPEG "
             "or PNG",

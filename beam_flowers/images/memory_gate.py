@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 _WHOLE = 1 << 40
 """Bytes above any machine's memory, and below the value of cgroup v1 for no limit."""
@@ -50,7 +50,7 @@ class Gate:
         A thread that holds bytes must not ask for more: two such threads could block each other.
 
         Raises:
-            PictureError: `TooMuchMemory` if `what` needs more than `most`.
+            ImageError: `TooMuchMemory` if `what` needs more than `most`.
         """
         _require_possible(needed, what, self.limit)
         # The waiting thread keeps the turn, so that small images cannot overtake it for ever.
@@ -95,7 +95,7 @@ class AskingGate:
         """Limits this process to little more memory than `needed`, on Linux only.
 
         Raises:
-            PictureError: `TooMuchMemory`. C libraries may also report damage, or abort.
+            ImageError: `TooMuchMemory`. C libraries may also report damage, or abort.
         """
         try:
             pages = int(Path("/proc/self/statm").read_text().split()[5])
@@ -110,7 +110,7 @@ class AskingGate:
         try:
             yield
         except MemoryError as error:
-            raise PictureError(
+            raise ImageError(
                 "TooMuchMemory",
                 f"{what} takes more memory to decode than its header lets expect: save it anew "
                 "with another program",
@@ -121,7 +121,7 @@ class AskingGate:
 
 def _require_possible(needed: int, what: str, limit: int) -> None:
     if needed > limit // 2:
-        raise PictureError(
+        raise ImageError(
             "TooMuchMemory",
             f"{what} takes about {needed / 2**20:,.0f} MiB to decode, above half of this "
             f"process' limit of {limit / 2**20:,.0f} MiB: scale it down, or give the "

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 _SIGNATURE_BYTES = 8
 _NAME = re.compile(rb"\w{4}")
@@ -38,18 +38,18 @@ def without_damaged_texts(file: BinaryIO) -> bytes | None:
     drops all of its chunks: the still image remains, which is the one that is decoded.
 
     Raises:
-        PictureError: `Undecodable` if a critical chunk (header, palette, pixels) has a wrong
+        ImageError: `Undecodable` if a critical chunk (header, palette, pixels) has a wrong
             checksum, or if the header is not the first chunk or comes twice: Pillow would take
             the size of the last.
     """
     is_damaged = is_animation_damaged = False
     for n, (name, _, is_sound) in enumerate(_chunks(file)):
         if (name == b"IHDR") != (n == 0):
-            raise PictureError("Undecodable", "PNG cannot be decoded: its header is not the first")
+            raise ImageError("Undecodable", "PNG cannot be decoded: its header is not the first")
         if is_sound:
             continue
         if name[:1].isupper():
-            raise PictureError(
+            raise ImageError(
                 "Undecodable", f"PNG cannot be decoded: wrong checksum in {name.decode('ascii')}"
             )
         is_damaged = True

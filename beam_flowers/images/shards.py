@@ -14,7 +14,7 @@ from beam_flowers.files.archives import address, kind_of
 from beam_flowers.files.paths import FileStat
 from beam_flowers.files.tar import Damaged
 from beam_flowers.images.labels import are_splits, is_hidden, label_and_split
-from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Listed, Reject, RootListed
 
 _SIDECARS = ("cls", "json", "txt")
 """Extensions of WebDataset's labels; the first file with a label counts."""
@@ -90,7 +90,7 @@ def _find_in_archive(file: BinaryIO, uri: str, status: FileStat, kind: str) -> I
 
 def _judge(image: Image, name: str, member: Member) -> Listed:
     if is_hidden(name):
-        return Hidden(image.uri)
+        return HiddenFile(image.uri)
     if not files.is_text(name):
         return Reject(image, "find", "BadName", "the name is not valid UTF-8")
     if member.refusal:

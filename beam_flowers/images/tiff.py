@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from PIL.TiffImagePlugin import TiffImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 _OF_STRIPS = (273, 279, 324, 325)
 """StripOffsets, StripByteCounts, TileOffsets, TileByteCounts."""
@@ -22,13 +22,13 @@ class Tiff(TiffImageFile):
     """Opens a TIFF with a bounded number of strips or tiles.
 
     Raises:
-        PictureError: `Undecodable` if it claims more.
+        ImageError: `Undecodable` if it claims more.
     """
 
     def _setup(self) -> None:
         count = strips(self)
         if count > _MOST_STRIPS or _values(self, _OF_SAMPLES) > _MOST_STRIPS:
-            raise PictureError(
+            raise ImageError(
                 "Undecodable",
                 f"TIFF cannot be decoded: it claims {count:,} strips or tiles, more than "
                 f"{_MOST_STRIPS:,}: save it anew with larger ones",

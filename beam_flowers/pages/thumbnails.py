@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from beam_flowers import files
 from beam_flowers.backbones.compute import pool, read_content
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject
 
@@ -43,7 +43,7 @@ def shrink(data: bytes, side: int) -> Pillow.Image:
     """Returns the whole image, upright, RGB, its longer side at most `side` pixels.
 
     Raises:
-        PictureError: if it cannot be decoded.
+        ImageError: if it cannot be decoded.
     """
     # Only decoding tells the size. For 1 x 1 pixels a JPEG is decoded at an eighth: little cost.
     known = decode_apart(data, PixelRecipe(1, 1))
@@ -72,7 +72,7 @@ def read_thumbnail(
         file = io.BytesIO()
         shrink(content[1], side).save(file, "WEBP", quality=quality)
         return Thumbnail(file.getvalue(), None)
-    except PictureError as error:
+    except ImageError as error:
         return Thumbnail(None, str(error))
 
 

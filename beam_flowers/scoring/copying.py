@@ -26,7 +26,7 @@ class Labelled(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Copied:
+class CopiedImages:
     """Counts of one copying run.
 
     Attributes:
@@ -43,7 +43,7 @@ class Copied:
         return f"copied {self.copied}, there already {self.present}, failed {len(self.failed)}"
 
 
-def copy_pictures(pictures: Iterable[Labelled], folder: str) -> Copied:
+def copy_pictures(pictures: Iterable[Labelled], folder: str) -> CopiedImages:
     """Copies each image to `folder/<label>/<its name>`, once for each of its labels.
 
     Another image of the same name gets 8 digits of its digest, `x-1f0c9a2b.jpg`, the same in each
@@ -60,7 +60,7 @@ def copy_pictures(pictures: Iterable[Labelled], folder: str) -> Copied:
                 counts[_copy(picture, files.join(folder, label_folder(label)))] += 1
             except OSError as error:
                 failed.append((picture.uri, error.strerror or str(error)))
-    return Copied(counts[True], counts[False], tuple(failed))
+    return CopiedImages(counts[True], counts[False], tuple(failed))
 
 
 def _copy(picture: Labelled, folder: str) -> bool:

@@ -36,7 +36,7 @@ of folders and turn `007` into a number: this column keeps the text."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class ScoreLayout:
     """Layout of a score table.
 
     Attributes:
@@ -44,7 +44,7 @@ class Layout:
         separate_columns: True for `label_1, score_1, label_2, ...` in place of the list `top_k`.
         partition_by_label: a folder `label=<label>` for each label, as Hive has it.
         formats: a column `format`, which says of a picture that was cut how much is missing; see
-            `Picture.format`.
+            `DecodedImage.format`.
     """
 
     top_k: int = TOP_K
@@ -67,13 +67,13 @@ class ScoreRows:
     """
 
     models: tuple[Labeller, ...] | Filed
-    layout: Layout
+    layout: ScoreLayout
 
     identity = ("uri", "bytes", "modified")
 
     @classmethod
     def of(
-        cls, models: Models, rule: AcceptanceRule | None = None, layout: Layout | None = None
+        cls, models: Models, rule: AcceptanceRule | None = None, layout: ScoreLayout | None = None
     ) -> ScoreRows:
         """Makes the rows of models under one rule.
 
@@ -81,7 +81,7 @@ class ScoreRows:
             InputError: if the models cannot be put into one table laid out so.
             ModelError: if the models do not fit together or lack what the rule needs.
         """
-        layout = layout or Layout()
+        layout = layout or ScoreLayout()
         kind = cls(make_labellers(models, rule), layout)
         if layout.partition_by_label:
             if kind.rows_each > 1:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
-from beam_flowers.records import Hidden, Image, Listed, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Listed, Reject, RootListed
 from beam_flowers.store import ledger_sql as sql
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class Ledger:
         """Takes in a listing."""
         found = iter(found)
         while block := list(islice(found, _BLOCK)):
-            self.hidden += sum(isinstance(f, Hidden) for f in block)
+            self.hidden += sum(isinstance(f, HiddenFile) for f in block)
             rows = [
                 (*f, None, None, None, None) if isinstance(f, Image) else (*f.image, *f[1:])
                 for f in block

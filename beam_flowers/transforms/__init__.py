@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
-    from beam_flowers.transforms.compute import Computed as Computed
+    from beam_flowers.transforms.compute import ComputedImages as ComputedImages
     from beam_flowers.transforms.find import REJECTS as REJECTS
-    from beam_flowers.transforms.find import Contents as Contents
     from beam_flowers.transforms.find import FindImages as FindImages
-    from beam_flowers.transforms.find import Found as Found
+    from beam_flowers.transforms.find import FoundImages as FoundImages
+    from beam_flowers.transforms.find import ImageContents as ImageContents
     from beam_flowers.transforms.find import ReadImages as ReadImages
     from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
-    from beam_flowers.transforms.label import Scored as Scored
+    from beam_flowers.transforms.label import ScoredImages as ScoredImages
     from beam_flowers.transforms.label import ScoreImages as ScoreImages
     from beam_flowers.transforms.read_write import ReadStore as ReadStore
     from beam_flowers.transforms.read_write import WriteScores as WriteScores

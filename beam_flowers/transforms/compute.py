@@ -23,7 +23,7 @@ _BLOCK = 128
 """Images that are started together; two blocks are in memory."""
 
 
-class Computed(NamedTuple):
+class ComputedImages(NamedTuple):
     """Holds the outputs of `ComputeBottlenecks`."""
 
     bottlenecks: PCollection[Bottleneck]
@@ -45,7 +45,7 @@ class ComputeBottlenecks(beam.PTransform):
     backbone: Backbones
     limits: Limits = field(default_factory=Limits)
 
-    def expand(self, images: PCollection[Source]) -> Computed:
+    def expand(self, images: PCollection[Source]) -> ComputedImages:
         require_collection(images, "ComputeBottlenecks")
         computed = (
             images
@@ -56,7 +56,7 @@ class ComputeBottlenecks(beam.PTransform):
                 REJECTS, main="bottlenecks"
             )
         )
-        return Computed(computed.bottlenecks, computed.rejects)
+        return ComputedImages(computed.bottlenecks, computed.rejects)
 
 
 class _Compute(beam.DoFn):

@@ -27,14 +27,14 @@ Source: TypeAlias = Image | str | ReadableFile | FileMetadata
 """An element that names one image."""
 
 
-class Found(NamedTuple):
+class FoundImages(NamedTuple):
     """Holds the outputs of `FindImages`."""
 
     images: PCollection[Image]
     rejects: PCollection[Reject]
 
 
-class Contents(NamedTuple):
+class ImageContents(NamedTuple):
     """Holds the outputs of `ReadImages`."""
 
     contents: PCollection[tuple[Image, bytes]]
@@ -62,14 +62,14 @@ class FindImages(beam.PTransform):
     sources: Sequence[str | PathLike[str]] | str | PathLike[str] | None = None
     manifest_schemes: Sequence[str] = ()
 
-    def expand(self, start: PBegin | PCollection[str]) -> Found:
+    def expand(self, start: PBegin | PCollection[str]) -> FoundImages:
         found = self._listed(start)
         if found.is_bounded and found.windowing.is_default():
             found = found | "ByUri" >> beam.GroupByKey() | "Merge" >> beam.Map(_first)
         else:
             found = found | "Each" >> beam.MapTuple(_found)
         tagged = found | "Sort" >> beam.Map(_tagged).with_outputs(REJECTS, main="images")
-        return Found(tagged.images, tagged.rejects)
+        return FoundImages(tagged.images, tagged.rejects)
 
     def _listed(self, start: PBegin | PCollection[str]) -> PCollection[Any]:
         if isinstance(start, PBegin) == (self.sources is None):
@@ -99,7 +99,7 @@ class ReadImages(beam.PTransform):
 
     limits: Limits = field(default_factory=Limits)
 
-    def expand(self, images: PCollection[Source]) -> Contents:
+    def expand(self, images: PCollection[Source]) -> ImageContents:
         require_collection(images, "ReadImages")
         read = (
             images
@@ -107,7 +107,7 @@ class ReadImages(beam.PTransform):
             | "Read"
             >> beam.FlatMap(_read, limits=self.limits).with_outputs(REJECTS, main="contents")
         )
-        return Contents(read.contents, read.rejects)
+        return ImageContents(read.contents, read.rejects)
 
 
 def require_collection(images: Any, step: str) -> None:

@@ -15,7 +15,7 @@ from beam_flowers.images.recipe import Limits
 from beam_flowers.records import Bottleneck, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
-from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.scoring.table import ScoreLayout, ScoreRows
 from beam_flowers.transforms.compute import ComputeBottlenecks
 from beam_flowers.transforms.find import Source
 
@@ -35,11 +35,11 @@ class ScoreBottlenecks(beam.PTransform):
     rule: AcceptanceRule | None = None
 
     def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
-        score_rows = ScoreRows.of(self.models, self.rule, Layout(self.top_k))
+        score_rows = ScoreRows.of(self.models, self.rule, ScoreLayout(self.top_k))
         return bottlenecks | "Score" >> beam.FlatMap(_score, score_rows=score_rows)
 
 
-class Scored(NamedTuple):
+class ScoredImages(NamedTuple):
     """Holds the outputs of `ScoreImages`."""
 
     scores: PCollection[Score]
@@ -67,14 +67,14 @@ class ScoreImages(beam.PTransform):
     rule: AcceptanceRule | None = None
     limits: Limits = field(default_factory=Limits)
 
-    def expand(self, images: PCollection[Source]) -> Scored:
+    def expand(self, images: PCollection[Source]) -> ScoredImages:
         bundle = bundles_of(self.models)[0]
         networks = several(self.backbone) if self.backbone else backbones_of(bundle)
         require_backbones(networks, bundle)
         computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
         scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
         scores = computed.bottlenecks | "Label" >> scoring
-        return Scored(scores, computed.rejects)
+        return ScoredImages(scores, computed.rejects)
 
 
 def _score(bottleneck: Bottleneck, score_rows: ScoreRows) -> Iterator[Score]:

@@ -35,7 +35,7 @@ class ImageEmbeddings(EmbeddingsManager):
     uint8 [height, width, 3] in the size that the backbone takes. Its embedding is a list of D
     floats. Elements are dicts or `beam.Row`s; their other columns stay.
 
-    An image that has no embedding raises `PictureError` or `InputError`, which ends the pipeline.
+    An image that has no embedding raises `ImageError` or `InputError`, which ends the pipeline.
     With `MLTransform(...).with_exception_handling()` only its element goes to the errors.
 
     Args:

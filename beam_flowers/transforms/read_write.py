@@ -19,7 +19,7 @@ from beam_flowers.images.outputs import Writing
 from beam_flowers.records import Bottleneck, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
-from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.scoring.table import ScoreLayout, ScoreRows
 from beam_flowers.scoring.table_folder import check_table_folder
 from beam_flowers.scoring.write_table import require_kind, suffix
 from beam_flowers.store.append import append_window, store_place
@@ -127,8 +127,8 @@ class WriteScores(beam.PTransform):
         models: those that gave the scores.
         top_k: labels a row; those of the scores beyond it are left out.
         rule: by which the labels were given.
-        formats: a column `format`, see `Picture.format`: where `Limits.salvage` takes pictures that
-            were cut, their rows then say so.
+        formats: a column `format`, see `DecodedImage.format`; rows of images that
+            `Limits.salvage` took say so there.
 
     Raises:
         OutputError: `output` is named like a file. When the pipeline runs: something else is
@@ -149,7 +149,7 @@ class WriteScores(beam.PTransform):
                 f"{self.output!r} is named like a file, and a pipeline writes a folder of parts: "
                 "name a folder, or use `beam-flowers score` for one file"
             )
-        layout = Layout(self.top_k, formats=self.formats)
+        layout = ScoreLayout(self.top_k, formats=self.formats)
         row_kind = ScoreRows.of(self.models, self.rule, layout).unweighted()
         about = {**row_kind.about(), "backbone": bundles_of(self.models)[0].backbone}
         if row_kind.rows_each > 1:

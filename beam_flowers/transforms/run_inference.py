@@ -145,7 +145,7 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
             self._model = files.absolute(folder)
 
 
-class Newest:
+class NewestLabeller:
     """Holds the newest readable model of a folder; logs those that it skips.
 
     Args:
@@ -185,7 +185,7 @@ class Newest:
             _LOG.info("labels with %s from now on", self._model)
 
 
-class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
+class NewestModelHandler(ModelHandler[Bottleneck, Score, NewestLabeller]):
     """Gives `Bottleneck`s a `Score` by the newest model of a folder, as it appears.
 
     It needs no side input, so it works on every runner. A job that is started again takes the
@@ -217,14 +217,14 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, Newest]):
         models = newest_first(self._folder)
         self._by = _read_newest(models, lambda model: ScoreModelHandler(model, top_k, rule))[1]
 
-    def load_model(self) -> Newest:
+    def load_model(self) -> NewestLabeller:
         """Returns an object that looks for the newest model."""
-        return Newest(self._folder, self._interval, self._by.read_model)
+        return NewestLabeller(self._folder, self._interval, self._by.read_model)
 
     def run_inference(
         self,
         batch: Sequence[Bottleneck],
-        model: Newest,
+        model: NewestLabeller,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Score]:
         """Returns a `Score` for each vector; `model_id` names the model that gave it."""

@@ -10,7 +10,7 @@ from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
 from beam_flowers.records import Bottleneck, Image, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models
-from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.scoring.table import ScoreLayout, ScoreRows
 
 
 def classify_images(
@@ -31,7 +31,7 @@ def classify_images(
         rule: when a label is given.
         limits: what one picture may cost.
     """
-    kind = ScoreRows.of(models, rule, Layout(top_k))
+    kind = ScoreRows.of(models, rule, ScoreLayout(top_k))
     uris = map(files.absolute, pictures)
     listed = [Image(uri, files.parent(uri), uri) for uri in uris]
     results = start_each(listed, several(backbones), limits).results()

@@ -23,7 +23,7 @@ from beam_flowers.images.recipe import Limits
 from beam_flowers.pages.collection_sections import diagnosis_page
 from beam_flowers.pages.format import listed
 from beam_flowers.pages.page import ENDINGS, Rendered, is_page, render
-from beam_flowers.records import NOT_AN_IMAGE, Hidden, Image, Reject
+from beam_flowers.records import NOT_AN_IMAGE, HiddenFile, Image, Reject
 from beam_flowers.workflows.progress import Progress
 
 FORMAT = "beam-flowers doctor 1"
@@ -102,7 +102,7 @@ def diagnose(
     progress.begin("comparing")
     if not facts:
         raise InputError(f"there is no file in {', '.join(images)}; name a folder of pictures")
-    hidden = sum(isinstance(f, Hidden) for f in found)
+    hidden = sum(isinstance(f, HiddenFile) for f in found)
     problems = find_problems(facts, _class_folders(images), splits)
     return Diagnosis(facts, hidden, tuple(problems))
 

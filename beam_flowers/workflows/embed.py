@@ -47,7 +47,7 @@ from beam_flowers.store.whole import is_new
 from beam_flowers.transforms.prefetch import head_start
 from beam_flowers.transforms.preflight import unfit
 from beam_flowers.workflows.progress import Progress, watched
-from beam_flowers.workflows.summary import Summary as Summary
+from beam_flowers.workflows.summary import EmbedSummary as EmbedSummary
 
 _NAMED_ROOTS = 3
 _GREAT_SHARE, _GREAT_SIZE = 0.25, 1_000_000
@@ -158,7 +158,7 @@ class TableRun:
             table, and it gets no commit that has no rows.
         damaged: (folder of the table, name) of parts that this run has found damaged.
         lost: rows of the parts that this run has found gone or damaged.
-        replaced: see `Summary`.
+        replaced: see `EmbedSummary`.
         made: see `RunOptions`.
         max_removed_fraction: see `RunOptions`; None for a table whose rows come and go unasked.
     """
@@ -185,7 +185,7 @@ class TableRun:
         list_into: Callable[[Ledger], None],
         carry_out: Callable[[Plan], None],
         whole: Callable[[Place, Manifest], Plan] | None = None,
-    ) -> Summary:
+    ) -> EmbedSummary:
         """Plans and carries out until a plan is committed or has nothing to do.
 
         A plan fails to commit only when another writer was first, or withdrew this run; then what
@@ -439,11 +439,11 @@ class TableRun:
                 f"the same picture has two labels: {uri} is {label!r}, {other} is {other_label!r}"
             )
 
-    def _summary(self, result: RunResult, earlier: int) -> Summary:
+    def _summary(self, result: RunResult, earlier: int) -> EmbedSummary:
         # What an earlier try computed is found as known by the one that was committed.
         earlier = min(earlier, result.reused)
         place = Place(self.root, self.section, self.described.fingerprint)
-        return Summary(
+        return EmbedSummary(
             embedded=result.embedded + earlier,
             reused=result.reused - earlier,
             rejected=result.rejected,
@@ -511,7 +511,7 @@ def embed_images(
     encoding: str | None = None,
     progress: Progress | None = None,
     prune: bool = False,
-) -> Summary:
+) -> EmbedSummary:
     """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
 
     Args:

@@ -24,8 +24,8 @@ from beam_flowers.store.features import scored_root
 from beam_flowers.store.ledger import Rules
 from beam_flowers.store.plan import Plan
 from beam_flowers.workflows.embed import (
+    EmbedSummary,
     RunOptions,
-    Summary,
     TableRun,
     backbone_place,
     backbone_run,
@@ -42,7 +42,7 @@ def embed_scored(
     options: RunOptions,
     warn: Say,
     progress: Progress | None = None,
-) -> Summary:
+) -> EmbedSummary:
     """Computes the vectors of images that the collection of `store` lacks, into `STORE/__scored`.
 
     Images that the collection has, with the size and time that are listed, are left to it; images

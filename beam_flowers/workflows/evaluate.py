@@ -84,7 +84,7 @@ class EvaluationJob:
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class EvaluatedModel:
     """Holds a finished evaluation.
 
     Attributes:
@@ -98,7 +98,7 @@ class Evaluated:
     has_plot: bool
 
 
-def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Evaluated:
+def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> EvaluatedModel:
     """Measures a model on the stored vectors and writes the report; reads no picture.
 
     `progress` is told how far the run is.
@@ -129,7 +129,7 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     for name, text in pages.items():
         files.write_atomic(files.join(output, name), text.encode())
     has_plot = _write_plot(files.join(output, _PNG), report, is_ours)
-    return Evaluated(report, (*pages, _PNG) if has_plot else tuple(pages), has_plot)
+    return EvaluatedModel(report, (*pages, _PNG) if has_plot else tuple(pages), has_plot)
 
 
 def is_evaluation(folder: str) -> bool:

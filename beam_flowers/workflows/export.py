@@ -15,7 +15,7 @@ from beam_flowers.backbones.compute import pool, read_content
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.errors import InputError, ModelError, PictureError
+from beam_flowers.errors import ImageError, InputError, ModelError
 from beam_flowers.evaluation.card import model_card
 from beam_flowers.export.agreement import Agreement, Example, measure, require_agreement
 from beam_flowers.export.converters import Pixels, write_onnx, write_tflite, write_tflite_int8
@@ -202,5 +202,5 @@ def _open(uri: str, recipe: PixelRecipe) -> _Opened | None:
         return None
     try:
         return _Opened(result[1], decode_apart(result[1], recipe).pixels)
-    except PictureError:
+    except ImageError:
         return None

@@ -40,7 +40,7 @@ class Sample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class State:
+class ProgressState:
     """Holds the state of a run.
 
     Attributes:
@@ -89,7 +89,7 @@ class Progress:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._lock = threading.RLock()
-        self._state = State()
+        self._state = ProgressState()
         self._samples = deque([Sample(time.monotonic(), 0)])
         self._begun = time.monotonic()
 
@@ -97,10 +97,10 @@ class Progress:
         """Starts a stage and ends the one before."""
         with self._lock:
             now = time.monotonic()
-            if self._state.stage != State.stage:
+            if self._state.stage != ProgressState.stage:
                 self.seconds[self._state.stage] += now - self._begun
             self._begun = now
-            self._state = State(stage, 0, total, rejects)
+            self._state = ProgressState(stage, 0, total, rejects)
             self._samples = deque([Sample(now, 0)])
 
     def reach(self, done: int, rejects: int = 0) -> None:
@@ -108,7 +108,7 @@ class Progress:
         with self._lock:
             now, old = time.monotonic(), self._state
             done = max(done if old.total is None else min(done, old.total), old.done)
-            self._state = State(old.stage, done, old.total, max(rejects, old.rejects))
+            self._state = ProgressState(old.stage, done, old.total, max(rejects, old.rejects))
             if done != old.done:
                 self._add(Sample(now, done))
 
@@ -120,12 +120,12 @@ class Progress:
         while len(samples) > 3 and sample.time - samples[1].time > _WINDOW:
             samples.popleft()
 
-    def state(self) -> State:
+    def state(self) -> ProgressState:
         """Returns the state of the run now."""
         with self._lock:
             now, at = time.monotonic(), self._state
             speed = rate(list(self._samples), now)
-            return State(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
+            return ProgressState(at.stage, at.done, at.total, at.rejects, speed, now - self._begun)
 
     def callback(self, stage: str) -> OnProgress:
         """Returns a callback (done, total) for this stage; a smaller `done` restarts it."""

@@ -16,7 +16,7 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.backbones import require_backbones
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Say
-from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
+from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_pictures
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
 from beam_flowers.scoring.write_table import (
@@ -30,7 +30,7 @@ from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import Place, RejectRows, read_part
 from beam_flowers.store.presence import present
 from beam_flowers.store.table import TRIES
-from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_into, run_plan
+from beam_flowers.workflows.embed import EmbedSummary, RunOptions, TableRun, list_into, run_plan
 from beam_flowers.workflows.embed_scored import embed_scored
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_options import (
@@ -45,14 +45,14 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ScoreSummary(Summary):
+class ScoreSummary(EmbedSummary):
     """Counts the images of a run; the table has a row of each for every model.
 
     Attributes:
         copied: what `ScoreOptions.copy_to` came to.
     """
 
-    copied: Copied | None = None
+    copied: CopiedImages | None = None
 
 
 def score_images(
@@ -91,7 +91,7 @@ def score_images(
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
 
-    def attempt() -> tuple[Summary, Copied | None]:
+    def attempt() -> tuple[EmbedSummary, CopiedImages | None]:
         table = replace(_table_run(job, score_rows, bundle, options, warn), progress=progress)
         summary = _score(job, table, bundle, networks, options)
         if progress:
@@ -149,7 +149,7 @@ def _score(
     bundle: Bundle,
     networks: Sequence[ResolvedBackbone],
     options: RunOptions,
-) -> Summary:
+) -> EmbedSummary:
     if is_store(job.images[0]):
         return score_stored(table, job.images[0], None, bundle, options)
     if not networks:
@@ -188,7 +188,7 @@ def _check(job: ScoreOptions, score_rows: ScoreRows) -> None:
         )
 
 
-def _copy(job: ScoreOptions, score_rows: ScoreRows, warn: Say) -> Copied:
+def _copy(job: ScoreOptions, score_rows: ScoreRows, warn: Say) -> CopiedImages:
     label = LABEL_TEXT if job.partition_by_label else "label"
     columns = ["uri", "sha256", label]
     if any(labeller.thresholds.multi_label for labeller in score_rows.labellers):

@@ -14,7 +14,7 @@ from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K
-from beam_flowers.scoring.table import Layout
+from beam_flowers.scoring.table import ScoreLayout
 from beam_flowers.scoring.table_folder import TABLE, check_table_folder
 from beam_flowers.scoring.write_table import (
     is_rejects_file,
@@ -38,8 +38,8 @@ class ScoreOptions:
             table `__scored`, which is no part of the collection.
         top_k: labels a row.
         rule: when a label is given.
-        separate_columns: see `Layout`.
-        partition_by_label: see `Layout`; for a folder.
+        separate_columns: see `ScoreLayout`.
+        partition_by_label: see `ScoreLayout`; for a folder.
         copy_to: folder into which the pictures are copied, below one folder for each label.
         writing: the terms on which the table is written; `images` and `store` are inputs anyway.
         exact_csv: cells of CSV as they are, also those that a spreadsheet runs as formulas.
@@ -62,9 +62,9 @@ class ScoreOptions:
             raise InputError(f"a table by label is a folder; {self.output!r} is the name of a file")
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> ScoreLayout:
         """Of the table."""
-        return Layout(self.top_k, self.separate_columns, self.partition_by_label)
+        return ScoreLayout(self.top_k, self.separate_columns, self.partition_by_label)
 
     @property
     def table(self) -> str:

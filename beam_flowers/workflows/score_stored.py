@@ -19,7 +19,7 @@ from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.plan import Plan, stored_rows
 from beam_flowers.store.whole import plan_whole, stored_labels
-from beam_flowers.workflows.embed import RunOptions, Summary, TableRun, list_images
+from beam_flowers.workflows.embed import EmbedSummary, RunOptions, TableRun, list_images
 from beam_flowers.workflows.progress import watched
 
 Source = tuple[Place, Section]
@@ -70,7 +70,7 @@ def score_stored(
     images: Sequence[str] | None,
     bundle: Bundle,
     options: RunOptions,
-) -> Summary:
+) -> EmbedSummary:
     """Scores stored vectors: of all rows of the collection, or of the images that are listed.
 
     Listed images are looked for in the collection, where they have the size and time that are

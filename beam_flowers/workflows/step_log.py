@@ -8,7 +8,7 @@ from pathlib import Path
 
 from beam_flowers import files
 from beam_flowers.errors import InputError, OutputError
-from beam_flowers.head.softmax import Head, Step
+from beam_flowers.head.softmax import Head, TrainingStep
 
 
 class Summaries:
@@ -33,7 +33,7 @@ class Summaries:
         }
         self._last = 0
 
-    def report(self, step: Step) -> None:
+    def report(self, step: TrainingStep) -> None:
         """Takes a step."""
         self._lines.write(json.dumps(step._asdict()) + "\n")
         self._lines.flush()

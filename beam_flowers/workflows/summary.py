@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Summary:
+class EmbedSummary:
     """Counts the files of a run: `embedded + reused + rejected + hidden = total`.
 
     Attributes:

@@ -21,10 +21,10 @@ from beam_flowers.head.bundle import (
 from beam_flowers.head.corrections import Corrections, correct_labels, read_corrections
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
-from beam_flowers.head.softmax import Head, Step
+from beam_flowers.head.softmax import Head, TrainingStep
 from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.store_examples import StoredExamples, each_backbone, read_examples
-from beam_flowers.head.sweep import SweepOptions, Trial, best_trial, run_sweep
+from beam_flowers.head.sweep import SweepOptions, SweepTrial, best_trial, run_sweep
 from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
 from beam_flowers.records import OnProgress
@@ -68,7 +68,7 @@ class TrainOptions:
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """Holds a finished training.
 
     Attributes:
@@ -89,12 +89,12 @@ def train_model(
     split: SplitOptions,
     backbone: str | None = None,
     seed: int = 0,
-    report: Callable[[Step], None] | None = None,
+    report: Callable[[TrainingStep], None] | None = None,
     options: TrainOptions | None = None,
-    report_trial: Callable[[Trial], None] | None = None,
+    report_trial: Callable[[SweepTrial], None] | None = None,
     progress: Progress | None = None,
     prepare: Callable[[StoredExamples], StoredExamples] | None = None,
-) -> Trained:
+) -> TrainedModel:
     """Trains a head on the newest version of `store` and writes the bundle to folder `model`.
 
     Args:
@@ -148,7 +148,7 @@ def train_model(
         sweep=[trial.row() for trial in trials],
         label_separator=options.label_separator,
     )
-    return Trained(write_bundle(files.absolute(model), bundle, writing), bundle, result)
+    return TrainedModel(write_bundle(files.absolute(model), bundle, writing), bundle, result)
 
 
 @dataclass(frozen=True)
@@ -201,8 +201,8 @@ def _sweep(
     split: SplitOptions,
     seed: int,
     options: TrainOptions,
-    report: Callable[[Trial], None] | None,
-) -> list[Trial]:
+    report: Callable[[SweepTrial], None] | None,
+) -> list[SweepTrial]:
     """Returns the trials of the sweep; reads no row without a sweep."""
     if not options.sweep:
         return []
@@ -218,7 +218,7 @@ def _train(
     recipe: Recipe,
     split: SplitOptions,
     seed: int,
-    report: Callable[[Step], None] | None,
+    report: Callable[[TrainingStep], None] | None,
     options: TrainOptions,
 ) -> TrainResult:
     start = _start(options.warm_start, stored) if options.warm_start else None
@@ -252,9 +252,9 @@ def _start(model: str, stored: StoredExamples) -> tuple[Head, tuple[str, ...]]:
 
 
 def _each(
-    progress: Progress, report: Callable[[Step], None] | None, summaries: Summaries | None
-) -> Callable[[Step], None]:
-    def tell(step: Step) -> None:
+    progress: Progress, report: Callable[[TrainingStep], None] | None, summaries: Summaries | None
+) -> Callable[[TrainingStep], None]:
+    def tell(step: TrainingStep) -> None:
         progress.reach(step.step)
         if report:
             report(step)
@@ -264,10 +264,12 @@ def _each(
     return tell
 
 
-def _tried(progress: Progress, report: Callable[[Trial], None] | None) -> Callable[[Trial], None]:
+def _tried(
+    progress: Progress, report: Callable[[SweepTrial], None] | None
+) -> Callable[[SweepTrial], None]:
     trials = 0
 
-    def tell(trial: Trial) -> None:
+    def tell(trial: SweepTrial) -> None:
         nonlocal trials
         trials += 1
         if progress.state().stage != "sweeping":

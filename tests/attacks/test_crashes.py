@@ -26,7 +26,7 @@ from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.doctor.facts import examine
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.decoder_protocol import SIZES, options_of
 from beam_flowers.images.recipe import Limits, PixelRecipe
@@ -177,7 +177,7 @@ class TestKilled:
 def test_a_decoder_that_never_asks_for_more_is_stopped():
     """An attacker would keep all threads busy for ever."""
     started = time.monotonic()
-    with pytest.raises(PictureError, match=r"more than 0\.3 seconds of CPU time") as caught:
+    with pytest.raises(ImageError, match=r"more than 0\.3 seconds of CPU time") as caught:
         decode_apart(deadly("spin"), PixelRecipe(8, 8), Limits(seconds=0.05))
     assert caught.value.error_class == "Timeout"
     assert time.monotonic() - started < 30

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 
@@ -64,7 +64,7 @@ def digests() -> Iterator[str]:
         try:
             picture = decode(data, PixelRecipe(40, 40), Limits(max_pixels=1_000_000))
             yield f"{name}: {hashlib.sha256(picture.pixels).hexdigest()}"
-        except PictureError as error:
+        except ImageError as error:
             yield f"{name}: {error.error_class}"
 
 
@@ -99,7 +99,7 @@ def test_sound_faxes_are_read(name: str, size: tuple[int, int]) -> None:
 def test_a_fax_in_tiles_is_read() -> None:
     data = tiled(pictures.scene(64, 32).convert("1"))
     assert decode(data, PixelRecipe(32, 64)).width == 64
-    with pytest.raises(PictureError, match="fax data end before all rows are there"):
+    with pytest.raises(ImageError, match="fax data end before all rows are there"):
         decode(tiled(pictures.scene(64, 32).convert("1"), kept=0.5), PixelRecipe(32, 64))
 
 

@@ -21,7 +21,7 @@ from shards import add, example, record, write_tar, write_zip
 
 from beam_flowers import files
 from beam_flowers.images.find import find_images
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
 SECONDS = float(os.environ.get("BEAM_FLOWERS_FUZZ", 0))
 SEEDS = 150
@@ -114,11 +114,11 @@ def check(path, where):
     assert len(whole) <= 1, where
     assert last.complete == (not whole), where
     for one in found:
-        assert isinstance(one, Image | Reject | Hidden), where
+        assert isinstance(one, Image | Reject | HiddenFile), where
         if isinstance(one, Reject):
             assert len(one.message) < 1000, where
             one.message.encode()
-        if isinstance(one, Hidden):
+        if isinstance(one, HiddenFile):
             continue
         image = one.image if isinstance(one, Reject) else one
         for text in (image.uri, image.relative_path, image.label or ""):

@@ -8,7 +8,7 @@ import numpy as np
 import pictures
 import pytest
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import sniff, sniff_other
 from beam_flowers.images.recipe import Limits, PixelRecipe
@@ -43,8 +43,8 @@ NO_PICTURES = [
 ]
 
 
-def rejected(data: bytes, limits: Limits | None = None) -> PictureError:
-    with pytest.raises(PictureError) as caught:
+def rejected(data: bytes, limits: Limits | None = None) -> ImageError:
+    with pytest.raises(ImageError) as caught:
         decode(data, RECIPE, limits or Limits())
     return caught.value
 
@@ -171,7 +171,7 @@ def test_bad_files_are_rejected(name: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mutations_give_a_picture_or_a_reject(kind: str) -> None:
-    """Anything but a `PictureError` fails the test."""
+    """Anything but a `ImageError` fails the test."""
     data = pictures.each_format(40, 30)[kind]
     started = time.thread_time()
     for seed in range(40):
@@ -182,7 +182,7 @@ def test_mutations_give_a_picture_or_a_reject(kind: str) -> None:
 def _check_outcome(data: bytes) -> None:
     try:
         picture = decode(data, RECIPE, Limits(max_pixels=10_000_000, seconds=1))
-    except PictureError as error:
+    except ImageError as error:
         text = f"{error.error_class} {error.message}"
         assert not re.search(r"0x[0-9a-f]{6}|/tmp|\n", text)
         assert len(text) < 300

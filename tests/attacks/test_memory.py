@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import Limits, PixelRecipe
@@ -64,7 +64,7 @@ def limited(monkeypatch):
 @pytest.mark.parametrize("name", BLANK)
 def test_a_picture_above_half_of_the_limit_is_refused(name: str, limited) -> None:
     limited(1 * MIB)
-    with pytest.raises(PictureError) as raised:
+    with pytest.raises(ImageError) as raised:
         decode(BLANK[name], RECIPE)
     assert raised.value.error_class == "TooMuchMemory"
     format_ = name.partition(" ")[0]
@@ -149,13 +149,13 @@ def test_a_header_inside_of_the_first_takes_no_more_memory_than_that_one_says() 
     data = blank("AVIF", 9000, speed=10)
     at = data.index(b"ispe") + 8
     lying = data[:at] + struct.pack(">II", 64, 64) + data[at + 8 :]
-    with pytest.raises(PictureError, match=r"Undecodable|TooMuchMemory"):
+    with pytest.raises(ImageError, match=r"Undecodable|TooMuchMemory"):
         decode_apart(lying, RECIPE)
     assert decode_apart(data, RECIPE).width == 9000
 
 
 BOUNDED = """if True:
-    from beam_flowers.errors import PictureError
+    from beam_flowers.errors import ImageError
     from beam_flowers.images.memory_gate import AskingGate
     gate = AskingGate(2**40, 2**40, print)
     with gate.bounded(2**28, "AVIF"):
@@ -163,7 +163,7 @@ BOUNDED = """if True:
     try:
         with gate.bounded(2**28, "AVIF of 8 x 8 pixels"):
             bytearray(2**29)
-    except PictureError as error:
+    except ImageError as error:
         print(error)
     bytearray(2**29)
 """
@@ -197,7 +197,7 @@ def test_a_tiff_of_millions_of_strips_is_refused_before_they_are_read(tag: int) 
     assert decode(striped_tiff(273, 64), RECIPE).width == 64
     bomb = striped_tiff(tag, 1_000_000)
     tracemalloc.start()
-    with pytest.raises(PictureError, match="Undecodable: TIFF cannot be decoded: it claims "):
+    with pytest.raises(ImageError, match="Undecodable: TIFF cannot be decoded: it claims "):
         decode(bomb, RECIPE)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -211,7 +211,7 @@ def test_what_jpeg_2000_holds_beside_pixels_is_counted(limited, options) -> None
     sound, split = (pictures.saved(image, "JPEG2000", **more) for more in ({}, options))
     limited(10 * MIB)
     assert decode(sound, RECIPE).width == 400
-    with pytest.raises(PictureError, match="TooMuchMemory: JPEG2000 of 400 x 400"):
+    with pytest.raises(ImageError, match="TooMuchMemory: JPEG2000 of 400 x 400"):
         decode(split, RECIPE)
 
 
@@ -228,16 +228,16 @@ def test_a_plain_jpeg_of_200_megapixels_is_decoded_small() -> None:
 def test_a_jpeg_that_is_decoded_whole_counts_whole() -> None:
     data = pictures.flat_jpeg(16_320, 12_288)
     frame = data.index(b"\xff\xc0")
-    with pytest.raises(PictureError, match="TooManyPixels: 16320 x 12288"):
+    with pytest.raises(ImageError, match="TooManyPixels: 16320 x 12288"):
         decode(data[:frame] + b"\xff\xc2" + data[frame + 2 :], RECIPE)
-    with pytest.raises(PictureError, match="TooManyPixels: 16320 x 12288"):
+    with pytest.raises(ImageError, match="TooManyPixels: 16320 x 12288"):
         decode(data, PixelRecipe(8000, 8000))
 
 
 def test_the_limit_counts_what_is_decoded() -> None:
     data = pictures.jpeg(480, 320)
     assert decode(data, RECIPE, Limits(max_pixels=120 * 80)).width == 480
-    with pytest.raises(PictureError, match="TooManyPixels: 120 x 80 "):
+    with pytest.raises(ImageError, match="TooManyPixels: 120 x 80 "):
         decode(data, RECIPE, Limits(max_pixels=120 * 80 - 1))
 
 
@@ -250,7 +250,7 @@ def test_the_limit_counts_what_is_decoded() -> None:
     ],
 )
 def test_no_side_is_longer_than_65535(data: bytes) -> None:
-    with pytest.raises(PictureError, match=r"TooManyPixels: .* a side of more than 65,535 pixels"):
+    with pytest.raises(ImageError, match=r"TooManyPixels: .* a side of more than 65,535 pixels"):
         decode(data, RECIPE)
     assert decode(b"P5 65535 1 255\n" + bytes(65535), RECIPE).width == 65535
 
@@ -265,5 +265,5 @@ def test_a_second_header_does_not_change_the_size(limited) -> None:
         bomb[:8] + header + bomb[8:],
         bomb[:8] + pictures.png_chunk(b"a_1b", struct.pack(">II", 8, 8)) + bomb[8:],
     ):
-        with pytest.raises(PictureError, match=r"header is not the first|TooManyPixels"):
+        with pytest.raises(ImageError, match=r"header is not the first|TooManyPixels"):
             decode(data, RECIPE)

@@ -15,7 +15,7 @@ from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.config import command_parser
 from beam_flowers.cli.parser import make_parser
 from beam_flowers.cli.progress import print_object
-from beam_flowers.errors import InputError, OutputError, PictureError
+from beam_flowers.errors import ImageError, InputError, OutputError
 from beam_flowers.files.text import without_secrets
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
@@ -121,7 +121,7 @@ def test_no_reject_table_holds_one():
 )
 def test_no_reject_quotes_a_file(data):
     """A list that names `~/.aws/credentials` would have its first bytes told to who wrote it."""
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(ImageError) as caught:
         decode(data, PixelRecipe(8, 8))
     assert "S3CRET" not in str(caught.value)
 

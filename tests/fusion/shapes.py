@@ -25,7 +25,7 @@ from beam_flowers.contrib.augment.transforms import AugmentPlan
 from beam_flowers.head.bundle import Bundle, write_bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.records import Image
-from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.scoring.table import ScoreLayout, ScoreRows
 from beam_flowers.store.commits import Section
 from beam_flowers.store.parts import Place
 from beam_flowers.store.plan import Plan
@@ -94,7 +94,7 @@ def plans(made: Material) -> Iterator[tuple[str, Shape]]:
     store = StoreRows(made.network.fingerprint, NAME)
     copies = AugmentedRows(made.network.fingerprint, NAME)
     scores = ScoreRows.of(made.model)
-    by_label = ScoreRows.of(made.model, layout=Layout(partition_by_label=True))
+    by_label = ScoreRows.of(made.model, layout=ScoreLayout(partition_by_label=True))
     units = (Unit("units.parquet", 0, "part", 1),)
     for some in (c for n in range(len(OPTIONAL) + 1) for c in combinations(OPTIONAL, n)):
         given: dict[str, Any] = dict.fromkeys(some, units)

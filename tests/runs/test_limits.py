@@ -12,7 +12,7 @@ import pytest
 from stores import cli, embed, photos, rejects, rows
 
 import beam_flowers as bf
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.scoring.read_table import read_scores
@@ -168,7 +168,7 @@ def test_an_impossible_share_is_named(share, tmp_path, capsys, folder):
 
 def test_a_reject_says_how_much_is_missing():
     data = pictures.truncated(pictures.jpeg(640, 480, quality=95), 0.9)
-    with pytest.raises(PictureError, match=r"Truncated: .*\d% of its rows are missing: .*--salv"):
+    with pytest.raises(ImageError, match=r"Truncated: .*\d% of its rows are missing: .*--salv"):
         decode(data, PixelRecipe(8, 8))
     cut = decode(data, PixelRecipe(48, 64), bf.Limits(salvage=0.3))
     whole = decode(pictures.jpeg(640, 480, quality=95), PixelRecipe(48, 64))

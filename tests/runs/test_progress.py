@@ -17,7 +17,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.progress import duration, in_words
 from beam_flowers.records import Image
-from beam_flowers.workflows.progress import Progress, Sample, State, rate
+from beam_flowers.workflows.progress import Progress, Sample, ProgressState, rate
 
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 
@@ -38,10 +38,10 @@ def test_the_rate_leaves_the_loading_of_networks_out(samples, now, expected):
 
 
 def test_what_remains_follows_from_the_rate():
-    assert State("computing", 40, 100, rate=5.0).remaining == 12
-    assert State("computing", 120, 100, rate=5.0).remaining == 0
-    assert State("computing", 40, 100).remaining is None
-    assert State("listing", 40, rate=5.0).remaining is None
+    assert ProgressState("computing", 40, 100, rate=5.0).remaining == 12
+    assert ProgressState("computing", 120, 100, rate=5.0).remaining == 0
+    assert ProgressState("computing", 40, 100).remaining is None
+    assert ProgressState("listing", 40, rate=5.0).remaining is None
 
 
 def test_done_never_falls_nor_passes_the_total():
@@ -66,9 +66,9 @@ def test_counted_passes_everything_on():
 
 
 def test_a_state_in_words():
-    state = State("computing", 1200, 5000, 3, 40.0, 30.0)
+    state = ProgressState("computing", 1200, 5000, 3, 40.0, 30.0)
     assert in_words(state) == "computing: 1,200 of 5,000, 40.0/s, 1:35 min left, 3 rejected"
-    assert in_words(State("planning", seconds=61)) == "planning, 1:01 min so far"
+    assert in_words(ProgressState("planning", seconds=61)) == "planning, 1:01 min so far"
     assert [duration(s) for s in (0.4, 59.6, 3599, 7500)] == [
         "0 s",
         "1:00 min",

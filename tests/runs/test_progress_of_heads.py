@@ -14,7 +14,7 @@ from vectors import make_store
 from beam_flowers.cli import screen
 from beam_flowers.cli.progress import Bar
 from beam_flowers.head.recipes import recipe, steps_of
-from beam_flowers.workflows.progress import Progress, State
+from beam_flowers.workflows.progress import Progress, ProgressState
 
 SMALL = ("--backbone", "small")
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
@@ -92,7 +92,7 @@ def test_lines_of_a_run_stand_above_the_bar(monkeypatch, capsys):
     stderr = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stderr)
     bar = Bar()
-    bar.show(State("training", 5, 10), 1.0)
+    bar.show(ProgressState("training", 5, 10), 1.0)
     screen.tell("step 5: train accuracy 90.0%")
     bar.close()
     screen.tell("after")

@@ -15,7 +15,7 @@ from stores import cli, embed, photos, refusing, rejects, rows
 from beam_flowers import files
 from beam_flowers.backbones import compute
 from beam_flowers.backbones.resolve import resolve
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images import heif
 from beam_flowers.images.decode import decode
 from beam_flowers.images.rules import RULES
@@ -28,7 +28,7 @@ REFUSED, ACCEPTED = pictures.png(seed=5), pictures.png(seed=6)[:1500]
 
 def by_old_rules(data, recipe, limits):
     if data == REFUSED:
-        raise PictureError("Undecodable", "PNG cannot be decoded: by the old rules")
+        raise ImageError("Undecodable", "PNG cannot be decoded: by the old rules")
     return decode(pictures.png(seed=6) if data == ACCEPTED else data, recipe, limits)
 
 
@@ -252,7 +252,7 @@ def by_the_rules_of_0_2(data, recipe, limits):
     for content, error_class, message in OLD_VERDICTS.values():
         if content == data:
             if error_class:
-                raise PictureError(error_class, message)
+                raise ImageError(error_class, message)
             starts = {b"\x89P": "PNG", b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF", b"P5": "PPM"}
             shown = decode(pictures.png(seed=6), recipe, limits)
             return shown._replace(format=starts[data[:2]])

@@ -18,7 +18,7 @@ from vectors import add, bottlenecks, make_store, train_run
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.records import Image
-from beam_flowers.scoring.copying import Copied, Labelled, copy_pictures
+from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_pictures
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.folders import label_folder, partition_folder
 from beam_flowers.store.commits import latest
@@ -204,7 +204,7 @@ class TestCopying:
         return found
 
     def test_nothing_is_moved_and_equal_names_are_kept_apart(self, pictures, tmp_path):
-        assert copy_pictures(pictures, str(tmp_path / "out")) == Copied(3)
+        assert copy_pictures(pictures, str(tmp_path / "out")) == CopiedImages(3)
         found = contents(tmp_path / "out")
         assert found == {
             "rose/x.jpg": b"1",
@@ -212,7 +212,7 @@ class TestCopying:
             "rose/y": b"3",
         }
         assert len(contents(tmp_path / "pictures")) == 3
-        assert copy_pictures(pictures[::-1], str(tmp_path / "out")) == Copied(0, 3)
+        assert copy_pictures(pictures[::-1], str(tmp_path / "out")) == CopiedImages(0, 3)
         assert contents(tmp_path / "out") == found
 
     def test_what_is_there_is_never_overwritten(self, pictures, tmp_path):

@@ -19,7 +19,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.scoring.ranking import make_labellers
-from beam_flowers.scoring.table import Layout, ScoreRows
+from beam_flowers.scoring.table import ScoreLayout, ScoreRows
 from beam_flowers.store.commits import latest, versions
 
 NETWORK = bf.resolve("efficientnet-lite0")
@@ -186,7 +186,7 @@ def some(count=20):
 def test_rows_of_scores_are_the_rows_of_their_vectors(models, rule, top_k):
     if rule == "a margin" and any(bundle.head.multi_label for bundle in MODELS[models]):
         pytest.skip("a model with several labels takes no margin")
-    kind = ScoreRows.of(MODELS[models], RULES[rule], Layout(top_k))
+    kind = ScoreRows.of(MODELS[models], RULES[rule], ScoreLayout(top_k))
     found = list(some())
     scores = list(kind.scores(found))
     np.random.default_rng(1).shuffle(scores)

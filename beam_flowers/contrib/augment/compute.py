@@ -12,9 +12,9 @@ from beam_flowers.backbones.compute import Done, Engine, Pending, pool, read_con
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.contrib.augment.distort import Distortions, canvas_recipe, distort
 from beam_flowers.contrib.augment.ledger import Copy, CopyVector
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Bottleneck, Image, Picture, Reject, Seconds
+from beam_flowers.records import Bottleneck, DecodedImage, Image, Reject, Seconds
 
 CopyResult = CopyVector | Reject
 
@@ -59,18 +59,20 @@ def _compute(
     return Done(results, seconds)
 
 
-def _open(copies: Sequence[Copy], recipe: PixelRecipe, limits: Limits) -> Picture | Reject:
+def _open(copies: Sequence[Copy], recipe: PixelRecipe, limits: Limits) -> DecodedImage | Reject:
     """Decodes an image from the first of its files that still has its content."""
     rejects = []
     for image in dict.fromkeys(copy.image for copy in copies):
         opened = _open_one(image, copies[0].sha256, recipe, limits)
-        if isinstance(opened, Picture):
+        if isinstance(opened, DecodedImage):
             return opened
         rejects.append(opened)
     return rejects[0]
 
 
-def _open_one(image: Image, sha256: str, recipe: PixelRecipe, limits: Limits) -> Picture | Reject:
+def _open_one(
+    image: Image, sha256: str, recipe: PixelRecipe, limits: Limits
+) -> DecodedImage | Reject:
     content = read_content(image, limits)
     if isinstance(content, Reject):
         return content
@@ -79,7 +81,7 @@ def _open_one(image: Image, sha256: str, recipe: PixelRecipe, limits: Limits) ->
         return Reject(image, "read", "Changed", "the file was changed since it was embedded")
     try:
         return decode_apart(data, recipe, limits, whole=True)
-    except PictureError as error:
+    except ImageError as error:
         return Reject(image, error.stage, error.error_class, error.message)
 
 

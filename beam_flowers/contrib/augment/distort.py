@@ -36,7 +36,7 @@ from PIL import Image
 from beam_flowers.errors import InputError
 from beam_flowers.images.decode import crop_box
 from beam_flowers.images.recipe import PixelRecipe
-from beam_flowers.records import Picture
+from beam_flowers.records import DecodedImage
 
 DISTORT_VERSION = "affine-1"
 """Name of the rules above. Change it if the pixels of any copy could change."""
@@ -148,7 +148,7 @@ def canvas_recipe(recipe: PixelRecipe, distortions: Distortions) -> PixelRecipe:
 
 
 def distort(
-    canvas: Picture, recipe: PixelRecipe, distortions: Distortions, sha256: str, k: int
+    canvas: DecodedImage, recipe: PixelRecipe, distortions: Distortions, sha256: str, k: int
 ) -> npt.NDArray[np.uint8]:
     """Makes one distorted copy of an image.
 
@@ -239,7 +239,7 @@ def _matrix(
     return np.array([[rows, rows_by_column, down], [columns_by_row, columns, right], [0, 0, 1]])
 
 
-def _to_canvas(canvas: Picture, recipe: PixelRecipe) -> Matrix:
+def _to_canvas(canvas: DecodedImage, recipe: PixelRecipe) -> Matrix:
     """Maps the network's pixels, counted from the centre, to those of the canvas."""
     out = (recipe.width, recipe.height)
     left, top, right, bottom = crop_box((canvas.width, canvas.height), out, recipe.crop)

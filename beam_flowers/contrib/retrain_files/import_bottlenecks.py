@@ -19,7 +19,7 @@ from beam_flowers.contrib.retrain_files.text_vectors import (
     parse_name,
     parse_vector,
 )
-from beam_flowers.errors import InputError, PictureError
+from beam_flowers.errors import ImageError, InputError
 from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
@@ -30,7 +30,7 @@ from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_p
 from beam_flowers.store.plan import stored_rows
 from beam_flowers.store.schema import StoreRows, rejects_table
 from beam_flowers.workflows.progress import Progress
-from beam_flowers.workflows.summary import Summary
+from beam_flowers.workflows.summary import EmbedSummary
 
 ROWS = 2000
 """Rows of a part: 16 MB of vectors of Inception's 2048 numbers."""
@@ -60,7 +60,7 @@ class ImportJob:
 
 
 @dataclass(frozen=True)
-class ImportSummary(Summary):
+class ImportSummary(EmbedSummary):
     """Counts of one import: `reused + rejected + others + hidden = total` files.
 
     Attributes:
@@ -236,7 +236,7 @@ class _Reading:
         _, data, sha256 = content
         try:
             vector = parse_vector(data)
-        except PictureError as error:
+        except ImageError as error:
             return Reject(text, "read", error.error_class, error.message, sha256)
         row = self._picture(name.picture, vector)
         return row if isinstance(row, Bottleneck) else Reject(text, *row, sha256)
@@ -255,7 +255,7 @@ class _Reading:
             return "read", content.error_class, f"{image.uri}: {content.message}"
         try:
             picture = decode_apart(content[1], _SMALL)
-        except PictureError as error:
+        except ImageError as error:
             return error.stage, error.error_class, f"{image.uri}: {error.message}"
         size = (picture.width, picture.height, picture.format)
         return Bottleneck(image, content[2], *size, vector)

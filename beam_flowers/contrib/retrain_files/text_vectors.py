@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.backbones.catalogue import IMPORTED
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 
 # The last such ending counts: an image may be called `a.jpg_copy.jpg`.
 _NAME = re.compile(r"(.+\.(?:jpe?g|png|bmp|gif|webp|tiff?))(?:_(.+))?\.txt", re.IGNORECASE)
@@ -56,23 +56,23 @@ def parse_vector(data: bytes) -> npt.NDArray[np.float32]:
     """Reads the numbers of a text file, as doubles rounded to float32 [D], as retrain.py did.
 
     Raises:
-        PictureError: `EmptyFile`, `NotNumbers` or `NotFinite`.
+        ImageError: `EmptyFile`, `NotNumbers` or `NotFinite`.
     """
     words = data.decode("ascii", "replace").strip().split(",")
     if words == [""]:
-        raise PictureError("EmptyFile", "the text file holds no number")
+        raise ImageError("EmptyFile", "the text file holds no number")
     try:
         numbers = np.array(words, np.float64)
     except ValueError:
         place, word = next((p, w) for p, w in enumerate(words, 1) if not _is_number(w))
-        raise PictureError(
+        raise ImageError(
             "NotNumbers", f"number {place} of {len(words)} is {word[:_SHOWN]!r}"
         ) from None
     with np.errstate(over="ignore"):
         vector = numbers.astype(np.float32)
     if bad := np.flatnonzero(~np.isfinite(vector)).tolist():
         word = words[bad[0]][:_SHOWN]
-        raise PictureError("NotFinite", f"number {bad[0] + 1} of {len(words)} is {word!r}")
+        raise ImageError("NotFinite", f"number {bad[0] + 1} of {len(words)} is {word!r}")
     return vector
 
 

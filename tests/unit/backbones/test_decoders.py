@@ -17,7 +17,7 @@ from crashing import deadly, obedient  # noqa: F401
 
 from beam_flowers.backbones import decoders
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.errors import PictureError, WorkerError
+from beam_flowers.errors import ImageError, WorkerError
 from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
@@ -129,7 +129,7 @@ def test_pictures_are_those_that_are_decoded_here(kind, whole):
 def test_rejects_are_those_that_are_given_here(data, limits):
     found = []
     for function in (decode, decode_apart):
-        with pytest.raises(PictureError) as caught:
+        with pytest.raises(ImageError) as caught:
             function(data, RECIPE, limits)
         found.append((caught.value.error_class, caught.value.message, caught.value.stage))
     assert found[0] == found[1]

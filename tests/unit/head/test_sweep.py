@@ -14,7 +14,7 @@ from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.sweep import (
     CrossValidation,
     SweepOptions,
-    Trial,
+    SweepTrial,
     best_trial,
     cross_validate,
     grid,
@@ -134,7 +134,7 @@ def test_ties_go_to_the_lower_cross_entropy():
     metrics = train(examples(60)).metrics["training"]
     losses = [0.5, 0.2, 0.3]
     trials = [
-        Trial(str(x), LbfgsOptions(), CrossValidation(1, (replace(metrics, cross_entropy=x),)))
+        SweepTrial(str(x), LbfgsOptions(), CrossValidation(1, (replace(metrics, cross_entropy=x),)))
         for x in losses
     ]
     assert best_trial(trials).backbone == "0.2"

@@ -6,7 +6,7 @@ import bmps
 import numpy as np
 import pytest
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import Limits, PixelRecipe
 
@@ -39,7 +39,7 @@ def test_four_bit_rle_is_refused_by_name() -> None:
     """Pillow decodes it, but runs that begin at an odd place to garbage."""
     pixels = b"\3\x12\5\x34\0\0" * 2 + b"\0\1"
     data = bmps.bmp(pixels, 4, compression=2, colours=16, width=8, height=2)
-    with pytest.raises(PictureError, match="UnsupportedFormat: BMP with 4-bit RLE is not read"):
+    with pytest.raises(ImageError, match="UnsupportedFormat: BMP with 4-bit RLE is not read"):
         decode(data, RECIPE)
 
 
@@ -59,16 +59,16 @@ def test_four_bit_rle_is_refused_by_name() -> None:
     ],
 )
 def test_what_is_no_valid_form_is_refused(data: bytes, error: str) -> None:
-    with pytest.raises(PictureError, match=error):
+    with pytest.raises(ImageError, match=error):
         decode(data, RECIPE)
 
 
 def test_the_size_of_an_unusual_form_is_checked() -> None:
     count = bmps.WIDTH * bmps.HEIGHT
     assert decode(ODD, RECIPE, Limits(max_pixels=count))
-    with pytest.raises(PictureError, match="TooManyPixels"):
+    with pytest.raises(ImageError, match="TooManyPixels"):
         decode(ODD, RECIPE, Limits(max_pixels=count - 1))
     for side in (2**31 - 1, 60_000):
         big = bmps.bmp(bytes(99), 16, compression=6, masks=(1, 2, 4, 8), width=side, height=-side)
-        with pytest.raises(PictureError, match="TooManyPixels"):
+        with pytest.raises(ImageError, match="TooManyPixels"):
             decode(big, RECIPE)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from beam_flowers.errors import InputError, PictureError
+from beam_flowers.errors import ImageError, InputError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import FORMATS, sniff
 from beam_flowers.images.recipe import DECODE_VERSION, Limits, PixelRecipe
@@ -237,7 +237,7 @@ def asked_sizes(data: bytes, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     monkeypatch.setattr(JpegImageFile, "draft", lambda im, mode, size: asked.append(size))
     monkeypatch.setattr(JpegImageFile, "load", lambda im: 1 / 0)
-    with pytest.raises(PictureError, match="ZeroDivisionError"):
+    with pytest.raises(ImageError, match="ZeroDivisionError"):
         decode(data, SQUASH)
     return asked
 
@@ -349,13 +349,13 @@ def test_no_warning_reaches_the_screen() -> None:
         import pictures
         from beam_flowers.images.decode import decode
         from beam_flowers.images.recipe import PixelRecipe
-        from beam_flowers.errors import PictureError
+        from beam_flowers.errors import ImageError
         big = b"P5 10000 9500 255\\n" + bytes(95_000_000)
         for data in (big, *(pictures.bit_flipped(pictures.saved(pictures.scene(), "TIFF",
                 compression="tiff_lzw"), seed, 99) for seed in range(60))):
             try:
                 decode(data, PixelRecipe(8, 8))
-            except PictureError:
+            except ImageError:
                 pass
     """
     ran = subprocess.run(

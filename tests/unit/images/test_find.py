@@ -11,7 +11,7 @@ from memory_files import OBJECTS
 
 from beam_flowers.errors import InputError
 from beam_flowers.images.find import find_images
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
 
 def fill(root, *names):
@@ -99,7 +99,7 @@ def test_hidden_is_below_the_root(tmp_path):
     os.symlink("nowhere", f"{root}/.link")
     found = list(find_images([root]))
     assert paths(found) == ["a"]
-    hidden = [os.path.relpath(h.uri, root) for h in found if isinstance(h, Hidden)]
+    hidden = [os.path.relpath(h.uri, root) for h in found if isinstance(h, HiddenFile)]
     assert hidden == [".b", ".git/d", ".link", "rose/.thumbs/deep/c"]
     assert end(found).complete
 

@@ -12,7 +12,7 @@ import pictures
 import pytest
 from PIL import Image
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images import heif
 from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import sniff, sniff_other
@@ -152,7 +152,7 @@ def test_a_palette_is_looked_up_and_refused_where_pillow_mixes_it_up() -> None:
     data = pictures.saved(Image.new("L", (16, 16), 1), "JPEG2000", num_resolutions=1)
     found = decode(with_palette(data, b"\0\0\0\xc8\x64\x32"), PixelRecipe(8, 8))
     assert found.pixels[0, 0].tolist() == [200, 100, 50]
-    with pytest.raises(PictureError, match="UnsupportedFormat: JPEG2000 with a palette of 4 bits"):
+    with pytest.raises(ImageError, match="UnsupportedFormat: JPEG2000 with a palette of 4 bits"):
         decode(with_bits(with_palette(data, b"\0\0\0\xc8\x64\x32"), 4), PixelRecipe(8, 8))
 
 
@@ -160,7 +160,7 @@ def test_a_header_that_differs_from_the_codestream_is_refused() -> None:
     data = pictures.saved(pictures.scene(64, 48), "JPEG2000")
     at = data.index(b"ihdr") + 4
     grown = data[:at] + struct.pack(">II", 96, 128) + data[at + 8 :]
-    with pytest.raises(PictureError, match=r"Undecodable: .* 128 x 96 by .* 64 x 48 by"):
+    with pytest.raises(ImageError, match=r"Undecodable: .* 128 x 96 by .* 64 x 48 by"):
         decode(grown, RECIPE)
 
 
@@ -189,7 +189,7 @@ def without_heic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_heic_without_the_extra_names_it(without_heic: None) -> None:
-    with pytest.raises(PictureError) as raised:
+    with pytest.raises(ImageError) as raised:
         decode(pictures.each_format()["HEIC"], RECIPE)
     assert raised.value.error_class == "UnsupportedFormat"
     message = "HEIC is not read here: pip install 'beam-flowers[heic]'"
@@ -207,5 +207,5 @@ def test_rejects_for_lack_of_an_extra_are_outdated_once_it_is_there() -> None:
 @pytest.mark.parametrize("format_", ["AVIF", "JPEG2000"])
 def test_a_pillow_without_the_format_says_so(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heif.features, "check", lambda feature: False)
-    with pytest.raises(PictureError, match=f"{format_} is not read here: this Pillow was built"):
+    with pytest.raises(ImageError, match=f"{format_} is not read here: this Pillow was built"):
         decode(pictures.each_format()[format_], RECIPE)

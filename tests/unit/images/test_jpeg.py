@@ -10,7 +10,7 @@ import pictures
 import pytest
 from PIL import Image
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.jpeg import missing_share
 from beam_flowers.images.recipe import Limits, PixelRecipe
@@ -57,7 +57,7 @@ def test_a_file_that_lacks_only_its_end_has_all_its_pixels(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lacking", [4, 5, 9, 40])
 def test_a_file_that_lacks_pixels_is_refused(kind: str, lacking: int) -> None:
-    with pytest.raises(PictureError, match="Truncated: JPEG ends before its picture does"):
+    with pytest.raises(ImageError, match="Truncated: JPEG ends before its picture does"):
         decode(made(kind)[:-lacking], RECIPE)
 
 
@@ -70,7 +70,7 @@ def test_a_progressive_file_that_ends_with_a_scan_but_the_last_is_refused(kind: 
         header = max(data.rfind(b"\xff\xc4", 0, start), data.rfind(b"\xff\xdd", 0, start))
         end = header if scans[scans.index(start) - 1] < header else start
         assert missing_share(data[:end], Limits()) == 1
-        with pytest.raises(PictureError, match="Truncated"):
+        with pytest.raises(ImageError, match="Truncated"):
             decode(data[:end], RECIPE)
 
 
@@ -92,5 +92,5 @@ def test_missing_rows_are_those_that_differ_from_the_whole_picture(kind: str, sh
 @pytest.mark.parametrize("kept", [3, 20, 200, 600])
 def test_of_a_file_that_ends_in_its_header_all_is_missing(kept: int) -> None:
     assert missing_share(made("baseline")[:kept], Limits()) == 1
-    with pytest.raises(PictureError, match="Truncated"):
+    with pytest.raises(ImageError, match="Truncated"):
         decode(made("baseline")[:kept], RECIPE)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.memory_gate import Gate, memory_limit
 
 MIB = 2**20
@@ -69,7 +69,7 @@ def test_what_needs_more_than_half_is_refused_with_both_sizes() -> None:
     with gate.hold(200 * MIB, "PNG of 1 x 1 pixels"):
         pass
     with (
-        pytest.raises(PictureError, match="TooMuchMemory: PNG of 1 x 1 pixels") as raised,
+        pytest.raises(ImageError, match="TooMuchMemory: PNG of 1 x 1 pixels") as raised,
         gate.hold(200 * MIB + 1, "PNG of 1 x 1 pixels"),
     ):
         pass

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
 
@@ -56,7 +56,7 @@ def test_a_wrong_bit_in_header_palette_or_pixels_is_refused(name: bytes, part: s
     place = places(data, name)[0]
     length = struct.unpack_from(">I", data, place - 4)[0]
     at = place + 4 + (length - 1 if part == "body" else length)
-    with pytest.raises(PictureError, match=f"Undecodable: PNG .*checksum in {name.decode()}"):
+    with pytest.raises(ImageError, match=f"Undecodable: PNG .*checksum in {name.decode()}"):
         decode(flipped(data, at), RECIPE)
 
 
@@ -69,7 +69,7 @@ def test_pixels_of_a_third_that_zlib_takes_are_refused() -> None:
     raw[len(raw) // 3 :] = bytes(len(raw) - len(raw) // 3)
     body = zlib.compress(bytes(raw))
     other = struct.pack(">I", len(body)) + b"IDAT" + body + data[place + 4 + length :]
-    with pytest.raises(PictureError, match="checksum in IDAT"):
+    with pytest.raises(ImageError, match="checksum in IDAT"):
         decode(data[: place - 4] + other, RECIPE)
 
 

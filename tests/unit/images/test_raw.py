@@ -8,14 +8,14 @@ import pictures
 import pytest
 from raws import PICTURE, RAWS, THUMBNAIL, tiff
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.recipe import PixelRecipe
 
 
 @pytest.mark.parametrize("name", RAWS)
 def test_camera_raw_is_refused_by_name(name: str) -> None:
-    with pytest.raises(PictureError) as raised:
+    with pytest.raises(ImageError) as raised:
         decode(RAWS[name], PixelRecipe(8, 8))
     assert raised.value.error_class == "UnsupportedFormat"
     kind = name.partition(" ")[0]

@@ -3,7 +3,7 @@
 import pictures
 import pytest
 
-from beam_flowers.errors import PictureError
+from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import FORMATS
 from beam_flowers.images.recipe import PixelRecipe
@@ -49,7 +49,7 @@ def test_rejects_that_are_looked_at_again(changed, stage, error_class, message, 
 
 @pytest.mark.parametrize("name", [*pictures.bad_files()])
 def test_each_verdict_has_a_rule(name):
-    with pytest.raises(PictureError) as raised:
+    with pytest.raises(ImageError) as raised:
         decode(pictures.bad_files()[name], PixelRecipe(8, 8))
     assert raised.value.error_class in RULES
 

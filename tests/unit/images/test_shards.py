@@ -15,7 +15,7 @@ from stores import cli
 from beam_flowers import files
 from beam_flowers.files import archives, tfrecord
 from beam_flowers.images.find import find_images
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
 A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
 
@@ -83,7 +83,7 @@ class TestTar:
             "d/\\xff.jpg": "BadName",
         }
         # Nothing is unpacked, so a path that climbs does no harm; its `..` starts with a dot.
-        assert sum(isinstance(f, Hidden) for f in found(tmp_path / "x.tar")) == 2
+        assert sum(isinstance(f, HiddenFile) for f in found(tmp_path / "x.tar")) == 2
 
     @pytest.mark.parametrize(
         ("names", "expected"),

@@ -14,7 +14,7 @@ from beam_flowers import files
 from beam_flowers.files import zips
 from beam_flowers.images.find import find_images
 from beam_flowers.pages.thumbnails import read_thumbnail
-from beam_flowers.records import Hidden, Image, Reject, RootListed
+from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
 A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
 LIST = b"PK\1\2"
@@ -196,7 +196,7 @@ def test_what_is_no_picture_of_its_own(tmp_path):
     assert as_we_read(path) == {"d/a.jpg": B, "d/dos.jpg": A, "d/b.jpg": B, "d/c.jpg": B}
     assert bad(path) == {"d/link.jpg": "NotARegularFile", "d/pipe.jpg": "NotARegularFile"}
     # Nothing is unpacked, so a path that climbs does no harm; its `..` starts with a dot.
-    assert sum(isinstance(f, Hidden) for f in found(path)) == 2
+    assert sum(isinstance(f, HiddenFile) for f in found(path)) == 2
 
 
 def test_labels_by_folder_and_by_siblings(tmp_path):

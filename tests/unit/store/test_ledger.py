@@ -22,7 +22,7 @@ from ledgers import (
 )
 
 from beam_flowers.errors import InputError
-from beam_flowers.records import Hidden, Image, RootListed
+from beam_flowers.records import HiddenFile, Image, RootListed
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 
 DONE, UNDONE = RootListed("/r", True, True), RootListed("/r", False, True)
@@ -317,7 +317,7 @@ OTHER_ROOT = image("a", "tulip")._replace(root="/")
     ],
 )
 def test_of_a_file_found_twice_one_finding_counts(found, expected):
-    ledger = joined([*found, Hidden("/r/.h")])
+    ledger = joined([*found, HiddenFile("/r/.h")])
     assert (ledger.listed(), ledger.hidden) == (1, 1)
     assert list(ledger.fresh_units(9)) == [[expected]]
 
@@ -333,7 +333,7 @@ def test_what_was_listed_and_stored_is_counted():
     found = [image(n, str(2 - int(n) % 3), int(n)) for n in "0123456"]
     found += [reject(image("8", None)), reject(image("7", "x"), "Unreadable", OTHER_SHA)]
     ledger = joined(
-        [*found, Hidden("/r/.h"), Hidden("/r/.i")],
+        [*found, HiddenFile("/r/.h"), HiddenFile("/r/.i")],
         (COMMITTED, [found[0], found[1]._replace(label="x"), found[2]._replace(bytes=99)]),
         (LEFT, [found[1]]),
         ("rejects-d", [StoredRow(found[4], None, "Truncated"), StoredRow(found[5], None, "Huge")]),
@@ -363,7 +363,7 @@ def test_a_part_that_loses_one_row_is_written_again():
     ("found", "empty"),
     [
         pytest.param([], True, id="nothing"),
-        pytest.param([Hidden("/r/.h"), DONE], True, id="hidden-files"),
+        pytest.param([HiddenFile("/r/.h"), DONE], True, id="hidden-files"),
         pytest.param([A], False, id="a-file"),
         pytest.param([reject(A)], False, id="a-reject"),
     ],

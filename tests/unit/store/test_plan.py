@@ -11,7 +11,7 @@ import pytest
 
 from beam_flowers.errors import InputError
 from beam_flowers.images.rules import RULES
-from beam_flowers.records import Bottleneck, Hidden, Image, Reject, RootListed, Seconds
+from beam_flowers.records import Bottleneck, HiddenFile, Image, Reject, RootListed, Seconds
 from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Manifest, Section, commit, committed, latest, versions
@@ -266,7 +266,9 @@ class TestPlanning:
         fresh = [image("new", size=70), image("copy", size=1)]
         lost = Reject(image("link"), "find", "DanglingLink", "leads to nothing")
         found = [image("w", size=1), image("a", "tulip"), D, image("left", size=2), *fresh, lost]
-        plan = store.plan([*found, Hidden("/r/.h"), Hidden("/r/.i"), DONE, RootListed("/b", True)])
+        plan = store.plan(
+            [*found, HiddenFile("/r/.h"), HiddenFile("/r/.i"), DONE, RootListed("/b", True)]
+        )
         assert (plan.place, plan.base) == (store.place, 1)
         assert names(plan.compute) == [["new"]]
         assert names(plan.doubtful) == [["copy"]]

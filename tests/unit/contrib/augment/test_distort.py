@@ -19,7 +19,7 @@ from beam_flowers.contrib.augment.distort import (
 from beam_flowers.errors import InputError
 from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.recipe import PixelRecipe
-from beam_flowers.records import Picture
+from beam_flowers.records import DecodedImage
 
 RECIPE = PixelRecipe(32, 32, 0.875, "bilinear")
 SHA = hashlib.sha256(b"a picture").hexdigest()
@@ -147,7 +147,7 @@ def keras(pixels, theta=0.0, tx=0.0, ty=0.0, shear=0.0, zx=1.0, zy=1.0):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_the_other_distortions_are_keras_own(name, most, k):
     recipe = PixelRecipe(64, 64, None, "bilinear")
-    canvas = Picture(np.asarray(pictures.scene(64, 64)), 64, 64, "PNG")
+    canvas = DecodedImage(np.asarray(pictures.scene(64, 64)), 64, 64, "PNG")
     drawn = [Draw(SHA, k).between(n, most) for n in KERAS[name]]
     expected = {
         "rotation_range": lambda: keras(canvas.pixels, theta=drawn[0]),

@@ -16,7 +16,7 @@ from beam_flowers.contrib.retrain_files.text_vectors import (
     parse_name,
     parse_vector,
 )
-from beam_flowers.errors import InputError, PictureError
+from beam_flowers.errors import ImageError, InputError
 
 HUB = "https~tfhub.dev~google~imagenet~inception_v3~feature_vector~3"
 
@@ -66,7 +66,7 @@ def test_numbers_that_are_none(data, error_class, message):
     if not error_class:
         assert parse_vector(data).tolist() == [1, 2]
         return
-    with pytest.raises(PictureError, match=f"{error_class}: .*{message}"):
+    with pytest.raises(ImageError, match=f"{error_class}: .*{message}"):
         parse_vector(data)
 
 
