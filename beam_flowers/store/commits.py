@@ -58,8 +58,8 @@ class Section:
     """Rows and rejects of one backbone, or of a score table.
 
     Attributes:
-        fingerprint: of what computed the rows.
-        about: description of it, JSON values only.
+        fingerprint: of the model and recipe that computed the rows, hex.
+        about: description of the section, JSON values only.
         parts: the row parts and the reject parts.
         roots: roots listed so far, sorted.
         lost: parts that were gone or damaged when a run needed them. `rows` and `dataset_hash`

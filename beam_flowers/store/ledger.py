@@ -392,7 +392,7 @@ class Ledger:
         )
 
     def shared_contents(self, most: int = 5) -> list[tuple[str, str, str, str]]:
-        """Returns (uri, label, uri, label) of up to `most` pairs with equal bytes and two labels."""
+        """Returns (uri, label, uri, label) of up to `most` pairs of equal bytes with two labels."""
         cursor = self._db.execute(
             "WITH twins AS (SELECT sha256 FROM stored WHERE sha256 IS NOT NULL "
             "  GROUP BY sha256 HAVING count(DISTINCT label) > 1 ORDER BY sha256 LIMIT ?) "
