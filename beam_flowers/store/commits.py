@@ -370,7 +370,7 @@ def require_outer_table(root: str) -> None:
 
 
 def require_table_place(root: str) -> None:
-    """Refuses a folder that is no table and cannot become one.
+    """Refuses a path that neither is a table nor can become one.
 
     Raises:
         StoreError: it is a file, or has other files in it.

@@ -35,7 +35,7 @@ class Features:
     Attributes:
         uris: [N].
         sha256: [N], hex digests of the files' contents.
-        labels: [N], None where a file has no label.
+        labels: [N], None for a file without a label.
         splits: [N], `training`, `validation`, `testing` or None.
         vectors: float32 [N, D]; in a temporary file above `vectors.IN_MEMORY`.
     """

@@ -205,7 +205,7 @@ def is_withdrawn_by_another(place: Place) -> bool:
 
 
 def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
-    """Reads a run's lease; returns None if nobody has put it.
+    """Reads a run's lease; returns None if it does not exist.
 
     Raises:
         StoreError: its content is not what this program writes.
@@ -262,7 +262,7 @@ class Heart:
 
     def _go_on(self) -> None:
         while not self._ended.wait(PULSE):
-            # A run may be withdrawn after ten missed beats, so one that fails must not end it.
+            # A run may be withdrawn after ten missed beats, so a single failed one must not end it.
             with contextlib.suppress(OSError, BeamFlowersError):
                 _beat(self._place)
 

@@ -22,7 +22,7 @@ FROM listing GROUP BY uri;
 CREATE UNIQUE INDEX listed_uri ON listed(uri);
 """
 
-# The state of every stored row after the join. Rows that a killed run left stay for listed files
+# The state of every stored row after the join. Rows left by a killed run stay for listed files
 # only, since the others may not be wanted any more. A folder that was listed completely covers
 # every address below it, whatever the roots of the rows; a manifest or an archive covers the rows
 # found in it. A stored label stays if the file is listed without one under another root: naming one

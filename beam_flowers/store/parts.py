@@ -382,7 +382,7 @@ def damage(place: Place, name: str, reason: str) -> PartDamagedError:
 
 
 def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
-    """Reads a part whose rows are to be copied, and checks that its bytes are as written.
+    """Reads a part to copy its rows, and checks that its bytes are as they were written.
 
     Checksums of pages do not cover the footer, so the whole file is compared with the manifest: by
     its sha256, or for parts described before layout 3 by the digest of the rows.

@@ -80,7 +80,7 @@ class Plan:
         section: the section to commit, without the parts still to be written.
         compute: units of files to read and embed.
         doubtful: units of files to hash first.
-        rewrite: units of stored rows that stay while others of their part go.
+        rewrite: units of stored rows that stay while others of their part leave.
         derive: units of files whose rows come from parts of another table.
         sources: number of partitions of the digests that doubtful files may equal.
         others: places of other tables; files of the same content take their vectors.

@@ -98,7 +98,7 @@ class StoreRows:
         return about | {_ENCODING: self.encoding} | rules_record()
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
-        """Returns the rows of `bottlenecks` (at least one), in their order."""
+        """Returns the rows of at least one embedding, in the given order."""
         vectors = self._numbers(bottlenecks)
         schema = self.schema(vectors.shape[1])
         columns = images_table([b.image for b in bottlenecks]).to_pydict()
@@ -254,7 +254,7 @@ def rules_of(schema: pa.Schema) -> dict[str, int]:
 
 
 def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
-    """Returns the `Bottleneck`s of a store's table."""
+    """Returns the embeddings of a store's table."""
     names = ("sha256", "width", "height", "format")
     columns = zip(*(table[name].to_pylist() for name in names), strict=True)
     return [

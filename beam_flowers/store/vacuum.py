@@ -66,7 +66,7 @@ def vacuum(
         root: absolute folder of a store or of a table of scores.
         older_than: least age in seconds of a file that no version names, by the clock of its
             storage.
-        dry_run: delete nothing and write nothing; ages go by this machine's clock.
+        dry_run: delete and write nothing; ages are by this machine's clock.
         retention: seconds that a replaced version is kept, from the manifest that replaced it.
 
     Raises:
