@@ -1,1 +1,1 @@
-"""The feature store: Parquet parts, commits that name them, and the plan of a run."""
+"""Stores embeddings: Parquet parts, commits that name them, and the plan of a run."""

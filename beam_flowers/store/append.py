@@ -1,4 +1,4 @@
-"""Adding parts that somebody else's pipeline made to a store, in one commit."""
+"""Adds parts that a user's own pipeline wrote to a store, in one commit."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ from beam_flowers.store.table import until_committed
 
 
 class TwoRowsError(StoreError):
-    """New rows of one uri."""
+    """Error about two new rows of one uri."""
 
 
 def store_place(
     store: str, backbone: str, fingerprint: str, vectors: str = "float32"
 ) -> tuple[Place, StoreRows]:
-    """Where one run writes a backbone's rows, and what they are.
+    """Returns the place where one run writes a backbone's rows, and the kind of these rows.
 
     Args:
         store: folder of the store.
-        backbone: its name.
-        fingerprint: likewise.
-        vectors: float32 or float16, what the fingerprint says of their numbers.
+        backbone: name of the backbone.
+        fingerprint: of the backbone and its recipe, hex.
+        vectors: dtype of the vectors, float32 or float16; the fingerprint covers it.
     """
     root = files.absolute(store)
     require_outer_table(root)
@@ -67,23 +67,25 @@ def store_place(
 def append_window(
     place: Place, kind: RowKind, about: dict[str, Any], parts: Sequence[Part], newest: bool = True
 ) -> int:
-    """`append_parts` for a window, which is one of several commits of a run and may be repeated.
+    """Appends the parts of one window of a stream; a repeated call adds them once.
+
+    Each window is one of several commits of a run. See `append_parts`.
 
     Args:
         place: the section, and the run that wrote the parts.
         kind: of the rows.
         about: description of the section.
         parts: of rows and rejects, sorted by name.
-        newest: whether of several rows of one uri that of the newest `modified` is kept: a file
-            that changed between two looks has two in a window.
+        newest: True keeps of several rows of one uri the one with the newest `modified`. A file
+            that changed between two listings may have two in a window.
 
     Returns:
         The number of rows added.
 
     Raises:
-        TwoRowsError: two of the rows have one uri, and not `newest`.
+        TwoRowsError: two of the rows have one uri, and `newest` is False.
     """
-    # Each window has a name of its own, and the same one if repeated.
+    # The id follows from the parts, so that a repeated window finds its own commit.
     names = "".join(part.name for part in parts)
     run = hashlib.sha256(f"{place.run}{names}".encode()).hexdigest()[:16]
     window = replace(place, run=run)
@@ -94,27 +96,28 @@ def append_window(
         except TwoRowsError:
             if not newest:
                 raise
-    # There may be very many commits: only now one of them can have taken these parts already.
+    # All commits are searched only here, as there may be very many: missing parts or two rows of
+    # one uri may mean that one of them has taken this window already.
     done = _commit_of(window, changed)
     if done is None:
         added = append_parts(changed, kind, about, list(_newest(changed, kind, parts)))
     else:
         publish(place.root)
         added = int(done.counts["rows"])
-    for part in parts:  # What was committed lies there no more.
+    for part in parts:  # Committed parts have left `__work`.
         files.delete(place.work(part.name))
     return added
 
 
 def _commit_of(place: Place, *others: Place) -> Manifest | None:
-    """Finds what one of the runs committed, whoever committed since."""
+    """Finds the version that one of the runs committed, also below newer ones."""
     runs = {place.run, *(other.run for other in others)}
     known = (read_manifest(place.root, version) for version in reversed(versions(place.root)))
     return next((manifest for manifest in known if manifest.run in runs), None)
 
 
 def _newest(place: Place, kind: RowKind, parts: Sequence[Part]) -> Iterator[Part]:
-    """The parts without rows whose file has a newer one; those that lose some are written anew."""
+    """Yields the parts without outdated rows; parts that lose some rows are written again."""
     for part, rows in zip(parts, _newest_rows(place, kind, parts), strict=True):
         if len(rows) == part.rows:
             yield part
@@ -124,7 +127,10 @@ def _newest(place: Place, kind: RowKind, parts: Sequence[Part]) -> Iterator[Part
 
 
 def _newest_rows(place: Place, kind: RowKind, parts: Sequence[Part]) -> list[list[int]]:
-    """For each part its rows whose file has no newer one in any; of equals the last stays."""
+    """Returns, for each part, indices of its rows that are the newest of their files.
+
+    Of rows that are equally new the last one stays.
+    """
     newest: dict[str, tuple[int, int, int]] = {}
     for i, part in enumerate(parts):
         for j, image in enumerate(images_of(read_part(place, part, ["uri", "modified"]))):
@@ -144,14 +150,14 @@ def append_parts(
     parts: Sequence[Part],
     roots: Sequence[str] = (),
 ) -> int:
-    """Commits `parts`, which lie in the table's `__work`; stored rows of the same uris go.
+    """Commits `parts` from the table's `__work`; they replace stored rows of the same uris.
 
     Args:
         place: the section.
         kind: of the rows.
         about: description of the section.
         parts: of rows or rejects.
-        roots: folders of which all stored rows and rejects go, whatever their uris.
+        roots: folders whose stored rows and rejects are all removed, whatever their uris.
 
     Returns:
         The number of rows added.
@@ -217,7 +223,7 @@ def _others(
     kind: RowKind,
     roots: Sequence[str],
 ) -> Iterator[Part]:
-    """The known parts, rows and rejects, without files of `roots` or in the new parts."""
+    """Yields the known parts, rows and rejects, without files of `roots` and of the new parts."""
     with closing(Ledger()) as ledger:
         ledger.list_found(RootListed(root, True) for root in roots)
         for part in parts:
@@ -239,7 +245,7 @@ def _others(
 
 
 def _roots(place: Place, parts: Sequence[Part]) -> set[str]:
-    """The roots that new rows and rejects were found under."""
+    """Returns the roots that new rows and rejects were found under."""
     found = (image.root for part in parts for image in _images(place, part.name))
     return {root for root in found if root}
 
@@ -249,5 +255,5 @@ def _images(place: Place, name: str) -> Iterator[Image]:
 
 
 def _count(parts: Sequence[Part]) -> int:
-    """The number of rows in parts, without rejects."""
+    """Counts the rows in parts, without rejects."""
     return sum(part.rows for part in parts if not part.is_rejects)

@@ -17,7 +17,7 @@ ADDED, REMOVED, CHANGED = "added", "removed", "changed"
 """Keys of the counts of a manifest."""
 _URI = "uri"
 _TOLD_BY = ("sha256", "label", "label_text", "labels")
-"""Columns by which two rows of one image differ; parts of a store and of scores have some each."""
+"""Columns by which two rows of one image differ; stores and score tables have some of them."""
 _AT_ONCE = 16
 
 Numbers = npt.NDArray[np.int64]
@@ -26,11 +26,11 @@ Numbers = npt.NDArray[np.int64]
 def count_changes(
     root: str, before: Mapping[str, Section], after: Mapping[str, Section]
 ) -> dict[str, int]:
-    """Counts rows, without rejects, that a version has more, less or otherwise than another.
+    """Counts the rows, without rejects, that a version adds, removes and changes.
 
-    A row of one image is changed if its content or its label is another. Parts of both versions
-    are not read, and none is if all others were added, or all removed. Of what is read 16 bytes a
-    row are held.
+    A row is changed if the content or the label of its image differs. Parts that both versions
+    have are not read. No part is read if the version only adds parts, or only removes some. Rows
+    that are read take 16 bytes of memory each.
 
     Args:
         root: folder of the table.
@@ -38,8 +38,8 @@ def count_changes(
         after: those of the version to be committed; its new parts are written.
 
     Returns:
-        `added`, `removed` and `changed`; empty if a replaced part is gone or damaged, as nobody
-        can say which rows it had.
+        `added`, `removed` and `changed`; empty if a replaced part is gone or damaged, as its rows
+        are not known then.
     """
     totals = np.zeros(3, np.int64)
     try:
@@ -57,7 +57,7 @@ def _in_section(
     new = {part.name: part for part in after.rows} if after else {}
     came = [part for name, part in new.items() if name not in old]
     went = [part for name, part in old.items() if name not in new]
-    # An image has its row in one part: without parts on both sides none is in both.
+    # Rows of one image are in one part only, so without parts on both sides no image is in both.
     if not (before and after and came and went):
         return sum(part.rows for part in came), sum(part.rows for part in went), 0
     old_uris, old_rows = _numbers(Place(root, key, before.fingerprint), went)
@@ -72,9 +72,10 @@ def _in_section(
 
 
 def _numbers(place: Place, parts: list[Part]) -> tuple[Numbers, Numbers]:
-    """Returns numbers for the images and for the whole rows of parts, alike in this process only.
+    """Returns hashes of the images and of the whole rows of parts, int64 [N] each.
 
-    Two images of one number are too rare to matter in a count.
+    They can be compared within this process only. Two images of one hash are too rare to matter
+    in a count.
     """
 
     def read(part: Part) -> tuple[Numbers, Numbers]:
@@ -86,7 +87,7 @@ def _numbers(place: Place, parts: list[Part]) -> tuple[Numbers, Numbers]:
             rows += map(hash, zip(table[_URI].to_pylist(), *map(_hashable, told_by), strict=True))
         return np.array(uris, np.int64), np.array(rows, np.int64)
 
-    # Object stores answer each request slowly, but many at a time.
+    # Object stores answer one request slowly, but many at a time.
     with ThreadPoolExecutor(1 if files.is_local(place.root) else _AT_ONCE) as pool:
         found = list(pool.map(read, parts))
     return np.concatenate([u for u, _ in found]), np.concatenate([r for _, r in found])
@@ -97,7 +98,7 @@ def _hashable(values: Iterable[object]) -> Iterable[object]:
 
 
 def _in_common(some: Numbers, others: Numbers) -> int:
-    """Counts the numbers that are in both, as often as in the one that has them less often."""
+    """Counts the numbers in both; a repeated one counts as often as in the array with fewer."""
     values, counts = np.unique(some, return_counts=True)
     other_values, other_counts = np.unique(others, return_counts=True)
     _, here, there = np.intersect1d(values, other_values, assume_unique=True, return_indices=True)

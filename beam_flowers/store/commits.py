@@ -1,4 +1,4 @@
-"""Commits: which parts a table consists of, one JSON file a version, put if absent."""
+"""Reads, writes and publishes commits: JSON manifests that name the parts of each version."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ from beam_flowers.store.schema import ENCODINGS
 T = TypeVar("T")
 
 NEWEST_LAYOUT = 4
-"""Number that every new manifest has; a program refuses those that it does not know. 2 says that
-there may be a table `__scored`, which the `vacuum` of a program that only knows 1 would delete. 3
-says that parts have the size and sha256 of their files, and that there may be `lost` ones. 4 says
-that unpublished parts lie in the folders of their runs, and that runs have leases."""
+"""Layout of every new manifest; a program refuses layouts that it does not know. From 2 on there
+may be a table `__scored`, which the `vacuum` of a program that only knows 1 would delete. From 3 on
+parts have the size and sha256 of their files, and may be `lost`. From 4 on unpublished parts are in
+the folders of their runs, and runs have leases."""
 RETENTION = 7 * 24 * 60 * 60.0
-"""Seconds for which a version can be read after another one has replaced it."""
+"""Seconds that a version can still be read after another one has replaced it."""
 MOST_VERSIONS = 1000
 FEWEST_VERSIONS = 2
-"""Versions that stay, however old: a reader may be at the one before the newest."""
+"""Number of versions that stay at any age, as a reader may be at the one before the newest."""
 _LATEST = 253_402_214_400
-"""Seconds from the epoch to the last day of the year 9999, the last that Python's dates know."""
+"""Seconds from the epoch to the last day that Python's dates can hold, in the year 9999."""
 _REMEMBERED = 8
 _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Section:
-    """One backbone's rows and rejects, or those of a score table.
+    """Rows and rejects of one backbone, or of a score table.
 
     Attributes:
-        fingerprint: of what computed the rows.
-        about: description of it, JSON values only.
+        fingerprint: of the model and recipe that computed the rows, hex.
+        about: description of the section, JSON values only.
         parts: the row parts and the reject parts.
         roots: roots listed so far, sorted.
-        lost: parts that were gone or damaged when a run needed them. They are no part of the rows
-            and of `dataset_hash`; readers pass them over. `fsck --repair` and `forget` clear them.
+        lost: parts that were gone or damaged when a run needed them. `rows` and `dataset_hash`
+            leave them out, and readers skip them. `fsck --repair` and `forget` clear them.
     """
 
     fingerprint: str
@@ -82,29 +82,29 @@ class Section:
 
     @property
     def dataset_hash(self) -> str:
-        """Hashes of all rows and rejects, whatever parts they lie in; hex."""
+        """Hash of all rows and rejects, hex; it does not depend on how parts divide them."""
         rows = sum(int(p.digest, 16) for p in self.rows) % 2**256
         rejects = sum(int(p.digest, 16) for p in self.rejects) % 2**256
         return hashlib.sha256(f"{rows:064x}{rejects:064x}".encode()).hexdigest()
 
 
 def encoding_in(section: Section) -> str:
-    """How its vectors are encoded, one of `ENCODINGS`."""
+    """Returns the encoding of a section's vectors, one of `ENCODINGS`."""
     return str(section.about.get("encoding", ENCODINGS[0]))
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One version of a table.
+    """Version of a table.
 
     Attributes:
-        version: 0 for a table that has no commit yet.
+        version: its number; 0 for a table that has no commit yet.
         run: id of the run that made it.
         sections: by folder name.
-        counts: what that run did; outside `dataset_hash`.
+        counts: numbers of that run; outside `dataset_hash`.
         made: `time` in seconds since the epoch, `program` and its version, `command` and those of
             its options that hold no secret.
-        layout: of the file that it was read from; written is always `NEWEST_LAYOUT`.
+        layout: of the file that it was read from; new files always get `NEWEST_LAYOUT`.
     """
 
     version: int = 0
@@ -116,18 +116,18 @@ class Manifest:
 
     @property
     def time(self) -> float:
-        """Seconds since the epoch at which it was committed; 0 for one of before layout 3."""
+        """Seconds since the epoch at which it was committed; 0 before layout 3."""
         return float(self.made.get("time", 0.0))
 
     def part_names(self, root: str) -> dict[Place, set[str]]:
-        """Names of every part of the table in folder `root`, by place."""
+        """Returns the names of all parts of the table in folder `root`, by place."""
         return {
             Place(root, key, s.fingerprint): {part.name for part in s.parts}
             for key, s in self.sections.items()
         }
 
     def lost_parts(self, root: str) -> dict[Place, tuple[Part, ...]]:
-        """The lost parts of the table in folder `root`, by place."""
+        """Returns the lost parts of the table in folder `root`, by place."""
         return {
             Place(root, key, s.fingerprint): s.lost for key, s in self.sections.items() if s.lost
         }
@@ -137,7 +137,7 @@ class Manifest:
 
 
 def committed(manifest: Manifest, place: Place) -> Section:
-    """Returns the section at `place`; empty if there is none, or one of another fingerprint."""
+    """Returns the section at `place`; an empty one if it is absent or of another fingerprint."""
     section = manifest.sections.get(place.section)
     if section and section.fingerprint == place.fingerprint:
         return section
@@ -145,7 +145,7 @@ def committed(manifest: Manifest, place: Place) -> Section:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The manifest as JSON."""
+    """Returns the manifest as JSON."""
     sections = {
         key: {
             "fingerprint": s.fingerprint,
@@ -175,7 +175,7 @@ class _Layout(msgspec.Struct):
 
 
 class _Fields(msgspec.Struct):
-    """Types of the fields of a manifest; sections are read one by one, as errors name them."""
+    """Types of the fields of a manifest; its sections are read one by one, so errors name them."""
 
     version: Count
     run: str
@@ -193,7 +193,7 @@ class _SectionFields(msgspec.Struct):
 
 
 class _Made(msgspec.Struct):
-    """Types of those fields of `Manifest.made` that are read again."""
+    """Types of the fields of `Manifest.made` that this program reads."""
 
     time: Annotated[float, msgspec.Meta(ge=0, le=_LATEST)] = 0.0
     program: str = ""
@@ -202,7 +202,7 @@ class _Made(msgspec.Struct):
 
 
 class _About(msgspec.Struct):
-    """Likewise of `Section.about`."""
+    """Types of the fields of `Section.about` that this program reads."""
 
     name: str = ""
     encoding: str | None = None
@@ -222,15 +222,17 @@ _ABOUT = Form(_About, StoreFieldError, _ADVICE)
 
 
 def decode_manifest(data: bytes | msgspec.Raw, uri: str, where: str = "") -> Manifest:
-    """Reads a manifest; no field becomes a path unless it has the form of our own names.
+    """Reads a manifest and checks that its names have the form that this program writes.
+
+    An unchecked name could become a path outside of the table.
 
     Args:
         data: content of the file.
         uri: address of the file, for errors.
-        where: place in the file of a manifest that is only a part of it.
+        where: field of the file that holds the manifest; empty if the file is the manifest.
 
     Raises:
-        StoreFieldError: it is no manifest; the file and the field are named.
+        StoreFieldError: a field is not as this program writes it; the file and field are named.
         StoreError: a newer program wrote it.
     """
     layout = _LAYOUT.read(data, uri, where).layout
@@ -266,7 +268,7 @@ def decode_manifest(data: bytes | msgspec.Raw, uri: str, where: str = "") -> Man
 
 
 def versions(root: str) -> list[int]:
-    """Committed versions, ascending.
+    """Lists the committed versions, ascending.
 
     Raises:
         StoreError: one of the table's own folders is a link.
@@ -281,10 +283,10 @@ def versions(root: str) -> list[int]:
 
 
 def refuse_links(folders: Iterable[str]) -> None:
-    """Checks that none of some folders is a link, which could lead into somebody's other files.
+    """Refuses folders that are links, as these could lead to files outside of the table.
 
     Raises:
-        StoreError: one is; it is named.
+        StoreError: a folder is a link; it is named.
     """
     for folder in folders:
         if files.is_local(folder) and os.path.islink(folder):
@@ -295,7 +297,7 @@ def refuse_links(folders: Iterable[str]) -> None:
 
 
 def read_manifest(root: str, version: int) -> Manifest:
-    """Version `version` of the table."""
+    """Reads version `version` of the table."""
     uri = commit_uri(root, version)
     manifest = decode_manifest(files.read_document(uri, _MANIFEST), uri)
     if manifest.version != version:
@@ -309,22 +311,29 @@ def read_manifest(root: str, version: int) -> Manifest:
 
 
 def latest(root: str) -> Manifest:
-    """The newest version; version 0 for a table that does not exist yet."""
+    """Returns the newest version; version 0 for a table that does not exist yet."""
     while known := versions(root):
         try:
             return read_manifest(root, known[-1])
         except FileNotFoundError:
-            # Others may have committed since the look, and `vacuum` deleted what was the newest.
+            # Others may have committed since the listing, and `vacuum` deleted this version.
             if versions(root)[-1:] == known[-1:]:
                 raise
     return Manifest()
 
 
 def read_steadily(opened: Callable[[], Manifest], read: Callable[[Manifest], T]) -> T:
-    """What `read` makes of the version that `opened` gives: parts may be replaced under its hands.
+    """Reads a version by `read`, and the next one if parts were replaced meanwhile.
+
+    Args:
+        opened: returns the newest version.
+        read: reads from a version.
+
+    Returns:
+        The result of `read`.
 
     Raises:
-        PartLostError: a part is gone, and there is no newer version that would do without it.
+        PartLostError: a part is gone, and no newer version has replaced it.
     """
     while True:
         manifest = opened()
@@ -336,10 +345,10 @@ def read_steadily(opened: Callable[[], Manifest], read: Callable[[Manifest], T])
 
 
 def open_table(root: str) -> Manifest:
-    """The newest version of a table that has to exist.
+    """Returns the newest version of a table that has to exist.
 
     Raises:
-        StoreError: if there is none at `root`.
+        StoreError: there is no table at `root`.
     """
     manifest = latest(root) if files.is_folder(root) else Manifest()
     if not manifest.version:
@@ -361,7 +370,11 @@ def require_outer_table(root: str) -> None:
 
 
 def require_table_place(root: str) -> None:
-    """Raises StoreError unless `root` can become a table or is one."""
+    """Refuses a path that neither is a table nor can become one.
+
+    Raises:
+        StoreError: it is a file, or has other files in it.
+    """
     if files.exists(root) and not files.is_folder(root):
         raise StoreError(f"{root!r} is a file; a store is a folder: give another path")
     if not files.is_folder(root) or files.is_folder(files.join(root, COMMITS)):
@@ -389,13 +402,13 @@ def commit(root: str, manifest: Manifest) -> bool:
 
 
 def publish(root: str) -> None:
-    """Moves the newest commit's parts to where plain readers look, and what it replaces away.
+    """Moves the newest commit's parts to where plain readers look, and retires replaced parts.
 
-    Idempotent: whoever was killed in the middle of it is finished by the next caller. A part
-    that is lost is left to the next plan, which computes its rows again.
+    Idempotent: the next caller finishes the work of a killed one. Lost parts are left to the next
+    plan, which computes their rows again.
 
-    The order keeps every version whole at any moment: what leaves gets a second name in
-    `__retired` first, then new parts come in, and only then the old names go.
+    The order keeps every version whole at any moment: parts that leave get a second name in
+    `__retired` first, then new parts come in, and only then the old names are deleted.
     """
     while True:
         manifest = latest(root)
@@ -425,7 +438,7 @@ def publish(root: str) -> None:
         for place, parts in lost.items():
             for part in parts:
                 _set_aside(place, part)
-        # What is no newest version any more may miss parts that the newest needs.
+        # A newer commit may need parts that this version would delete: begin again with it.
         if versions(root)[-1:] not in ([], [manifest.version]):
             continue
         for place, names in leaving.items():
@@ -439,7 +452,7 @@ def publish(root: str) -> None:
 
 
 def _mark_published(root: str, version: int) -> None:
-    """Writes down that nothing of a version is left to publish, for commands that only read."""
+    """Marks a version as fully published, so that commands that only read need not publish it."""
     folder, name = files.join(root, COMMITS), published_name(version)
     held = {entry.name for entry in files.list_folder(folder)}
     if name not in held:
@@ -450,18 +463,18 @@ def _mark_published(root: str, version: int) -> None:
 
 
 def finish_publishing(root: str, version: int) -> None:
-    """Publishes a version that a killed writer has left half published, where that may be written.
+    """Publishes a version that a killed writer left half published, if the table is writable.
 
-    Plain readers see old and new parts together until somebody does.
+    Until then plain readers see old and new parts together.
     """
     if not files.exists(files.join(root, COMMITS, published_name(version))):
-        # Whoever may only read goes on: our own readers follow the manifest.
+        # Without write access nothing is lost: our own readers follow the manifest.
         with contextlib.suppress(OSError, BeamFlowersError):
             publish(root)
 
 
 def purge(root: str) -> None:
-    """Deletes all versions but the newest, and every part that only they need."""
+    """Deletes all versions except the newest, and every part that only they need."""
     folder = files.join(root, RETIRED)
     # Twice: a slower publisher may have made further copies meanwhile.
     for _ in range(2):
@@ -479,15 +492,15 @@ def expired(
     most: int = MOST_VERSIONS,
     fewest: int = FEWEST_VERSIONS,
 ) -> Iterator[str]:
-    """Lists what only versions need whose time is over: retired parts, then their manifests.
+    """Yields addresses of files that only expired versions need, parts before manifests.
 
-    A version's time counts from the manifest that replaced it.
+    A version's age counts from the manifest that replaced it.
 
     Args:
         root: folder of the table.
         retention: seconds that a replaced version is kept.
-        most: number of versions that are kept at most.
-        fewest: number of versions that stay in any case.
+        most: largest number of versions that stay.
+        fewest: number of versions that stay at any age.
     """
     known = versions(root)
     following = None
@@ -501,25 +514,25 @@ def expired(
             held = following.part_names(root)
             for place, names in first.part_names(root).items():
                 for name in sorted(names - held.get(place, set())):
-                    # The first two only where a publisher was killed before it deleted them: once
-                    # their manifest is gone, nobody could tell them from the user's own files.
+                    # The first two exist only if a publisher was killed before it deleted them.
+                    # Without their manifest they could not be told from the user's own files.
                     yield from (place.published(name), place.work(name), place.retired(name))
             yield commit_uri(root, known[0])
             if is_run(first.run):
-                # It outlives any repetition of the commit step that put it.
+                # A lease has to outlive any repetition of the commit step that put it.
                 yield files.join(root, WORK, LEASES, f"run-{first.run}")
         known = known[1:]
 
 
 def read_those_there(root: str, numbers: Iterable[int]) -> Iterator[Manifest]:
-    """Yields the manifests of old versions, without those that `vacuum` deleted meanwhile."""
+    """Yields the manifests of old versions; skips those that `vacuum` deleted meanwhile."""
     for version in numbers:
         with contextlib.suppress(FileNotFoundError):
             yield read_manifest(root, version)
 
 
 def _retire_parts(place: Place, names: set[str]) -> None:
-    """Gives parts that leave the newest version their name in `__retired`."""
+    """Copies parts that leave the newest version to their names in `__retired`."""
     kept = set(_present(place.retired, names))
 
     def retire(name: str) -> None:
@@ -544,10 +557,10 @@ def _move_parts(place: Place, names: set[str]) -> None:
 
 
 def _set_aside(place: Place, part: Part) -> None:
-    """Takes the file of a lost part from where plain readers look, should it lie there.
+    """Moves the file of a lost part, if it exists, away from where plain readers look.
 
-    Its images may have rows elsewhere by now. If the file is sound, because it has come back, it
-    goes where a later run or `fsck` finds it, else where nothing reads it.
+    Its images may have rows in other parts by now. A sound file, which has come back, moves to
+    where a later run or `fsck` finds it. A damaged one moves to where nothing reads it.
     """
     published = place.published(part.name)
     if not files.exists(published):
@@ -571,13 +584,16 @@ def _delete_parts(place: Place, names: set[str]) -> None:
 
 
 def _for_each(act: Callable[[str], None], names: list[str], root: str) -> None:
-    """Object stores answer each request slowly, but many at a time."""
+    """Calls `act` for each name, in several threads for object stores.
+
+    These answer one request slowly, but many at a time.
+    """
     with ThreadPoolExecutor(1 if files.is_local(root) else _AT_ONCE) as pool:
         list(pool.map(act, names))
 
 
 def _present(locate: Callable[[str], str], names: set[str]) -> list[str]:
-    """Those of the parts that lie where `locate` says; asked folder by folder."""
+    """Returns the names whose address by `locate` exists; lists folders, which takes few calls."""
     uris = {locate(name): name for name in names}
     folders = [f for f in sorted({files.parent(uri) for uri in uris}) if files.is_folder(f)]
     there = (entry.uri for folder in folders for entry in files.list_folder(folder))

@@ -1,4 +1,4 @@
-"""The labelled vectors of one backbone, read from the store for training and scoring."""
+"""Reads the labelled embeddings of one backbone from a store, for training and scoring."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from beam_flowers.store.schema import vectors_of
 from beam_flowers.store.vectors import Vectors, allocate, arranged
 
 _ROWS = 4096
-"""Rows whose vectors are decoded at once."""
+"""Number of rows whose vectors are decoded at once."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of the store in the order of their uris.
+    """Embeddings and labels of a store in the order of their uris.
 
     Attributes:
         uris: [N].
         sha256: [N], hex digests of the files' contents.
-        labels: [N], None where a file has no label.
+        labels: [N], None for a file without a label.
         splits: [N], `training`, `validation`, `testing` or None.
-        vectors: float32 [N, D]; in a file where they are many.
+        vectors: float32 [N, D]; in a temporary file above `vectors.IN_MEMORY`.
     """
 
     uris: list[str]
@@ -51,7 +51,7 @@ def section_name(backbone: str, fingerprint: str) -> str:
     """Returns the folder of a backbone's rows: `backbone=<name>-<first 8 of the fingerprint>`.
 
     Raises:
-        StoreError: if the name cannot be part of a folder's name.
+        StoreError: the name cannot be part of a folder's name.
     """
     key = f"backbone={backbone}-{fingerprint[:8]}"
     if not is_section(key):
@@ -68,10 +68,10 @@ def scored_root(store: str) -> str:
 
 
 def open_store(root: str) -> Manifest:
-    """The newest version of a feature store.
+    """Returns the newest version of a feature store, and finishes its publishing.
 
     Raises:
-        StoreError: if there is none at `root`, or a table of scores.
+        StoreError: there is no table at `root`, or it is a table of scores.
     """
     manifest = open_table(root)
     if "" in manifest.sections:
@@ -81,10 +81,10 @@ def open_store(root: str) -> Manifest:
 
 
 def require_images(root: str, manifest: Manifest) -> None:
-    """Checks that a store has a collection, and not only images that were scored with it.
+    """Refuses a store that has no collection, even if images were scored with it.
 
     Raises:
-        StoreError: it has none.
+        StoreError: the store has no section.
     """
     if not manifest.sections:
         raise StoreError(
@@ -94,11 +94,11 @@ def require_images(root: str, manifest: Manifest) -> None:
 
 
 def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple[str, Section]:
-    """The section to read: the one named, or the only one.
+    """Returns folder and section of the named backbone, or those of the only one.
 
     Raises:
-        StoreError: if it is absent, if several would do, which are listed, or if the manifest does
-            not say of which backbone it is.
+        StoreError: the backbone is absent; several fit, which are listed; or the manifest does not
+            name the section's backbone.
     """
     require_images(root, manifest)
     names = {key: str(s.about.get("name", "")) for key, s in manifest.sections.items()}
@@ -122,7 +122,7 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
 def read_features(
     root: str, backbone: str | None = None, on_progress: OnProgress | None = None
 ) -> tuple[Section, Features]:
-    """The vectors that the store's newest commit names, and the section they are of."""
+    """Reads the embeddings of the store's newest version; returns their section as well."""
     return read_steadily(
         lambda: open_store(root),
         lambda manifest: _read(root, *choose_section(root, manifest, backbone), on_progress),
@@ -148,7 +148,7 @@ def _read(
 
 
 def _repeated(column: pa.ChunkedArray) -> list[str | None]:
-    """Texts of which many are equal, each in memory once."""
+    """Returns the texts of a column; equal ones share one object, to save memory."""
     encoded = column.combine_chunks().dictionary_encode()
     values = [*encoded.dictionary.to_pylist(), None]
     return [values[index] for index in encoded.indices.fill_null(-1).to_pylist()]
@@ -161,7 +161,15 @@ def read_vectors(
     by_content: npt.NDArray[np.intp],
     on_progress: OnProgress | None = None,
 ) -> Vectors:
-    """The vectors of a section in the `order` of its rows, those of a file there by content."""
+    """Reads the vectors of a section: float32 [N, D].
+
+    Args:
+        place: of the section.
+        section: at least one part of rows.
+        order: [N], indices that sort the rows.
+        by_content: [N], the order of the vectors within the temporary file, if there is one.
+        on_progress: called with the numbers of rows read and of all.
+    """
     target = np.empty(len(order), np.intp)
     target[order] = np.arange(len(order))
     with open_part(place, section.rows[0]) as opened:

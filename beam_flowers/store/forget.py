@@ -1,4 +1,4 @@
-"""Takes rows of a root, a backbone or missing files out of a store: one commit for each table."""
+"""Removes the rows of a root, a backbone or missing files from a store, by one commit a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from beam_flowers.store.table import until_committed
 
 _NAMED_ROOTS = 10
 IMAGES_ONLY_SCORED: Mapping[str, type[StoreRows]] = MappingProxyType({SCORED: StoreRows})
-"""The tables inside of a store that the core writes, and the kind of their rows."""
+"""Tables inside of a store that the core writes, and the kinds of their rows."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Forgotten:
         rows: of the collection.
         rejects: of the collection.
         inner: rows and rejects of the tables inside of the store, by their folders.
-        lost: addresses of parts that are gone or damaged, and whose rows nobody can look at.
-            Those that an earlier run found so have left the store, too.
+        lost: addresses of parts that are gone or damaged, so that their rows are not known. Parts
+            that an earlier run marked as lost have left the store, too.
     """
 
     rows: int = 0
@@ -55,13 +55,13 @@ class Forgotten:
 
 
 class Leaving(Protocol):
-    """Which images leave."""
+    """Selection of the images that leave a store."""
 
     def rows(self, names: pa.Table) -> pa.ChunkedArray:
         """Returns a mask of the rows that leave, of a table with columns `uri` and `root`."""
 
     def is_left(self, root: str) -> bool:
-        """Tells if a root leaves the list of those that were listed."""
+        """Tells if a root leaves a section's list of roots."""
 
 
 @dataclass(frozen=True)
@@ -69,20 +69,21 @@ class Backbone:
     """Selects all rows of a backbone.
 
     Attributes:
-        fingerprints: of the backbone's vectors; distorted copies say which one they are of.
+        fingerprints: of the backbone's vectors; sections of distorted copies name the one that
+            they belong to.
     """
 
     fingerprints: frozenset[str]
 
     def is_of(self, section: Section) -> bool:
-        """Tells if a section is the backbone's."""
+        """Tells if a section belongs to the backbone."""
         made_by = {section.fingerprint, section.about.get("backbone")}
         return not self.fingerprints.isdisjoint(made_by)
 
 
 @dataclass(frozen=True)
 class Below:
-    """Selects the images that were listed as `root`, or lie below it."""
+    """Selects the images that were listed as `root` or are below it."""
 
     root: str
 
@@ -91,7 +92,7 @@ class Below:
         return pc.or_(_below(names["uri"], self.root), _below(names["root"], self.root))
 
     def is_left(self, root: str) -> bool:
-        """Tells if a root leaves the list of those that were listed."""
+        """Tells if a root leaves a section's list of roots."""
         return root == self.root or root.startswith(files.join(self.root, ""))
 
 
@@ -102,30 +103,29 @@ def forget(
     inner: Mapping[str, type[StoreRows]] = IMAGES_ONLY_SCORED,
     now: bool = False,
 ) -> Forgotten:
-    """Takes rows and rejects out of a store: those of some images, or those of a backbone.
+    """Removes rows and rejects from a store: those of some images, or those of a backbone.
 
-    The images themselves are not touched. Vectors that leave are computed again if the images
-    are embedded again.
+    The images themselves are not touched. If they are embedded again, their embeddings are
+    computed again.
 
     Args:
         store: absolute folder of the store.
-        root: a folder or file that was embedded or scored, or one below or above such a one;
-            it need not be there any more. The bare name of a backbone of the store is that
-            backbone; with the digits that its folder's name has, that folder alone. None for all
-            images whose files are not there any more.
+        root: a folder or file that was embedded or scored, or one below or above it; it may be
+            gone. The name of a backbone selects all its sections; with the digits of a section's
+            folder, that section alone. None selects all images whose files are gone.
         dry_run: count only.
-        inner: the tables inside of the store, by their folders, and the kind of their rows.
-        now: delete older versions as well, which have the rows for a week otherwise.
+        inner: kinds of rows of the tables inside of the store, by their folders.
+        now: delete older versions as well, which otherwise keep the rows for a week.
 
     Raises:
-        InputError: if nothing of the store lies below `root`, or it may be a folder as well as a
-            backbone; without one, if nobody can say which files are gone.
-        StoreError: if there is no store, or other writers were first each time.
+        InputError: the store has nothing below `root`, or `root` names both a folder and a
+            backbone. With None: it cannot be found out which files are gone.
+        StoreError: there is no store, or other writers were first each time.
     """
     open_store(store)
     folders = {name: files.join(store, name) for name in inner}
     if not dry_run:
-        # The next run would finish them, and bring back what is forgotten now.
+        # Otherwise the next run would finish them, and bring forgotten rows back.
         for table in (store, *folders.values()):
             finish_begun(table, by="forget")
     leaving: Leaving | Backbone = Missing()
@@ -154,7 +154,11 @@ def forget(
 
 
 def _named_backbone(name: str, folders: Iterable[str]) -> Backbone | None:
-    """Returns the backbone of that name, if the tables have one."""
+    """Returns the backbone of that name, or None if no table has it.
+
+    Raises:
+        InputError: it is the name of a folder as well.
+    """
     held = [item for folder in folders for item in latest(folder).sections.items()]
     found = {
         section.fingerprint
@@ -173,7 +177,7 @@ def _named_backbone(name: str, folders: Iterable[str]) -> Backbone | None:
 def _forget(
     table: str, leaving: Leaving | Backbone, rows: type[StoreRows], *, dry_run: bool
 ) -> Forgotten:
-    """Takes rows out of one table, whichever it is; return them as rows and rejects."""
+    """Removes rows and rejects from one table; returns their numbers."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
     if dry_run:
@@ -198,7 +202,7 @@ def _forget(
     for place, parts in before.lost_parts(table).items():
         if isinstance(leaving, Backbone) and not leaving.is_of(before.sections[place.section]):
             continue
-        # Files that may have come back: somebody may have to erase their rows.
+        # The files of lost parts may have come back, and forgotten rows must not stay in them.
         for part in parts:
             files.delete(place.work(part.name))
             files.delete(place.damaged(part.name))
@@ -206,7 +210,7 @@ def _forget(
 
 
 def _gone(base: Manifest, now: Manifest, lost: tuple[str, ...]) -> Forgotten:
-    """Counts what a version has less than the one before it."""
+    """Counts the rows and rejects that a version lacks against the one before it."""
     rows = _count(base, rejects=False) - _count(now, rejects=False)
     return Forgotten(rows, _count(base, rejects=True) - _count(now, rejects=True), lost=lost)
 
@@ -233,13 +237,13 @@ def _without(
             try:
                 kept.append(_remaining(place, part, section, leaving, rows, dry_run))
             except PartLostError:
-                # Replaced since `base`, then the commit fails; or lost, then the next run that
-                # lists its images makes them anew.
+                # Either replaced since `base`: then the commit fails. Or lost: then the next run
+                # that lists its images computes its rows again.
                 lost.append(place.published(part.name))
                 kept.append(part)
         parts = tuple(part for part in kept if part is not None)
         roots = tuple(known for known in section.roots if not leaving.is_left(known))
-        # A section without parts is left out: it would be a backbone that has no images.
+        # A section without parts is dropped: it would be a backbone without images.
         if parts or not section.parts:
             sections[key] = replace(section, parts=parts, roots=roots, lost=())
     return replace(base, sections=sections, made={}), tuple(lost)
@@ -253,7 +257,7 @@ def _remaining(
     rows: type[StoreRows],
     dry_run: bool,
 ) -> Part | None:
-    """Returns the part as it is, one without the rows that leave, or None if none stay."""
+    """Returns the part itself, a new one without the rows that leave, or None if no row stays."""
     names = read_part(place, part, ["uri", "root"])
     gone = leaving.rows(names)
     left = len(names) - (pc.sum(gone).as_py() or 0)
@@ -270,7 +274,7 @@ def _remaining(
 
 
 def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
-    """Returns a mask of the paths that are `root` or lie below it; a missing one does not."""
+    """Returns a mask of the paths that are `root` or below it; False for a missing path."""
     is_root = pc.equal(paths, root)
     return pc.fill_null(pc.or_(is_root, pc.starts_with(paths, files.join(root, ""))), False)
 

@@ -1,4 +1,4 @@
-"""Checks every part of a table against what its newest version says of it, and repairs."""
+"""Checks every part of a table against its newest version, and repairs the table."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ State = Literal["sound", "damaged", "missing"]
 
 @dataclass
 class Checked:
-    """The findings in a table and in those inside of it.
+    """Findings of `fsck` in a table and in those inside of it.
 
     Attributes:
-        parts: number that was read.
-        bytes: of them.
-        damaged: rows by address of the parts that are not as they were written.
-        missing: rows by address of the parts that are nowhere.
-        lost: rows by address of the parts that an earlier run found damaged or missing.
+        parts: number of parts that were read.
+        bytes: size of these parts.
+        damaged: rows of the parts that are not as they were written, by address.
+        missing: rows of the parts that are gone, by address.
+        lost: rows of the parts that an earlier run found damaged or missing, by address.
         back: rows that `repair` added, of lost parts whose files have come back.
         left_over: addresses of files that interrupted runs left; `vacuum` deletes them.
         foreign: addresses of files that this program does not write.
@@ -59,7 +59,7 @@ class Checked:
 
     @property
     def is_sound(self) -> bool:
-        """True if all rows of the newest version are there as they were written."""
+        """True if all rows of the newest version exist as they were written."""
         return not (self.damaged or self.missing or self.lost)
 
 
@@ -68,12 +68,12 @@ def fsck(root: str, repair: bool = False) -> Checked:
 
     Args:
         root: absolute folder of a store or of a table of scores.
-        repair: commit a version of the sound parts, to which rows of lost parts are added whose
-            files have come back and whose images have no row. Damaged files go to `__damaged`,
+        repair: commit a version of the sound parts. Rows of lost parts are added if their files
+            have come back and their images have no row. Damaged files move to `__damaged`;
             foreign ones are not touched.
 
     Raises:
-        StoreError: there is no table, or it has a manifest that is refused.
+        StoreError: there is no table, or one of its manifests is refused.
     """
     open_table(root)
     inner = (files.join(root, name) for name in INNER)
@@ -89,7 +89,7 @@ def fsck(root: str, repair: bool = False) -> Checked:
 
 
 def _check(root: str, found: Checked) -> dict[str, State]:
-    """Adds what is found in one table; returns the states of the parts by name."""
+    """Adds the findings of one table to `found`; returns the states of the parts by name."""
     states: dict[str, State] = {}
     manifest, named = latest(root), set()
     for key, section in manifest.sections.items():
@@ -127,10 +127,10 @@ def _state(place: Place, section: Section, part: Part) -> State:
 
 
 class _AsWritten(StoreRows):
-    """Rows of a store or of its copies, whose columns tell how they were digested."""
+    """Rows of a store or of its distorted copies, digested over the columns that they have."""
 
     def digest(self, rows: pa.Table) -> int:
-        """Sum of the rows' digests, over the columns that there are."""
+        """Returns the sum of the rows' digests, with the copy's number `k` if there is one."""
         has_number = "k" in rows.schema.names
         return digest_rows(rows, (*StoreRows.key, "k") if has_number else StoreRows.key)
 
@@ -176,7 +176,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
 
 
 def _returned(place: Place, section: Section, sound: list[Part]) -> list[Part]:
-    """Writes the rows of lost parts that are back, of images that the section has no row of."""
+    """Writes the rows of lost parts that have come back, without images that have a row already."""
     held = {uri for part in sound for uri in _uris(place, part)}
     parts = []
     for part in section.lost:

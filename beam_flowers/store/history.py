@@ -1,4 +1,4 @@
-"""Older versions of a table: listed, read, and made the newest again."""
+"""Lists and reads older versions of a table, and makes one the newest again."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from beam_flowers.store.vacuum import own_entries
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a table.
+    """Version of a table, as `history` lists it.
 
     Attributes:
-        number: of the version.
-        time: seconds since the epoch at which it was committed; 0 where it is not known.
-        program: that committed it; empty likewise.
-        command: of that program; empty likewise.
+        number: number of the version.
+        time: seconds since the epoch at which it was committed; 0 if unknown.
+        program: the program that committed it; empty if unknown.
+        command: command of that program; empty if unknown.
         options: of the command, those that hold no secret.
-        rows: in all sections.
-        rejects: likewise.
-        added: rows of images that the version before had none of; None where it is not known, as
-            of versions from before they were counted and of those that lost a part.
-        removed: rows of images that this version has none of; None likewise.
-        changed: rows of the same images with another content or label; None likewise.
+        rows: number in all sections.
+        rejects: number in all sections.
+        added: rows of images without a row in the version before; None if unknown, as for versions
+            of programs that did not count, and for those that lost a part.
+        removed: rows of images that have no row any more; None if unknown.
+        changed: rows of the same images with another content or label; None if unknown.
         lost: rows of parts that were gone or damaged.
-        readable: all parts are there; of a version of before layout 3 they are gone.
+        readable: True if all its parts exist; those of versions before layout 3 are gone.
     """
 
     number: int
@@ -62,7 +62,7 @@ class Version:
 
 
 def history(root: str) -> Iterator[Version]:
-    """Lists the versions of a table that can still be told, the newest first.
+    """Yields the versions of a table that still have a manifest, the newest first.
 
     Args:
         root: absolute folder of a store or of a table of scores.
@@ -72,7 +72,7 @@ def history(root: str) -> Iterator[Version]:
     """
     open_table(root)
     manifests = list(read_those_there(root, reversed(versions(root))))
-    # One listing: a version has thousands of parts, and most of them in common with others.
+    # One listing for all: a version has thousands of parts and shares most of them with others.
     there = {entry.uri for entry in own_entries(root)}
     for manifest in manifests:
         sections = manifest.sections.values()
@@ -104,10 +104,10 @@ def _is_there(root: str, key: str, section: Section, there: set[str]) -> bool:
 
 
 def read_version(root: str, number: int | None = None) -> Manifest:
-    """Reads a version of a table, or the newest.
+    """Reads a version of a table; by default the newest.
 
     Raises:
-        StoreError: there is no table, or no such version any more.
+        StoreError: there is no table, or the version is gone.
     """
     newest = open_table(root)
     if number is None or number == newest.version:
@@ -125,18 +125,18 @@ def read_version(root: str, number: int | None = None) -> Manifest:
 def restore(root: str, number: int) -> int:
     """Commits the rows of an older version as the newest one.
 
-    Parts that are not in the newest version come back under new names: a name never means other
-    rows than before.
+    Parts that are not in the newest version come back under new names, since a removed name is
+    never used again.
 
     Args:
         root: absolute folder of a store or of a table of scores.
-        number: of the version.
+        number: number of the older version.
 
     Returns:
         The number of the new version.
 
     Raises:
-        StoreError: there is no such version any more.
+        StoreError: the older version is gone.
         PartLostError: a part of it is gone.
     """
     wanted = read_version(root, number)
@@ -162,18 +162,18 @@ def restore(root: str, number: int) -> int:
 
 
 def open_dataset(root: str, version: int | None = None, backbone: str | None = None) -> ds.Dataset:
-    """Opens the rows of a version of a store or score table, exactly, for pyarrow and pandas.
+    """Opens exactly the rows of one version of a store or score table, for pyarrow and pandas.
 
     Args:
         root: folder, on this machine.
-        version: its number; by default the newest.
-        backbone: of a store with several.
+        version: number of the version; by default the newest.
+        backbone: name; needed in a store with several.
 
     Returns:
         A `pyarrow.dataset.Dataset`; nothing is read yet.
 
     Raises:
-        StoreError: there is no such version any more, or it lies elsewhere than on this machine.
+        StoreError: the version is gone, or the table is not on this machine.
         PartLostError: a part of it is gone.
     """
     root = files.absolute(root)

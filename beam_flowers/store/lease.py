@@ -1,7 +1,8 @@
-"""The lease of a run: one file that says if the run commits or was withdrawn, put once.
+"""Decides by a file, the lease, if a run commits or is withdrawn.
 
-A commit step, a user who cancels, `vacuum` and a run that takes up another's work compete for it.
-The loser obeys. [ADR 8](../../docs/adr/0008-lease.md) has the reasons.
+The file is put once. A commit step, a user who cancels, `vacuum` and a run that takes up another's
+work compete for it. The losers act by what the winner has put.
+[ADR 8](../../docs/adr/0008-lease.md) has the reasons.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ PULSE = 60.0
 STALE = 10 * PULSE
 """Seconds without a beat after which another run may take up the work."""
 _PROCESS = secrets.token_hex(8)
-"""Tells this process from an earlier one of the same number, as those of containers are."""
+"""Id of this process; its number alone may be that of an earlier one, mostly in containers."""
 
 
 @dataclass(frozen=True)
 class Intent:
-    """Holds all that a commit of a run needs, so that anybody can finish it.
+    """Holds all that the commit of a run needs, so that any program can finish it.
 
     Attributes:
         base: the version that the section was planned on.
-        section: as it is to be if nobody committed since.
-        counts: of the manifest.
-        made: likewise.
+        section: the section to commit, if nobody committed since.
+        counts: counts of the manifest.
+        made: `Manifest.made` of the manifest.
         exact: see `commit_on_newest`.
     """
 
@@ -73,7 +74,7 @@ class Withdrawn:
     """Says that a run never commits.
 
     Attributes:
-        by: id of the run that withdrew it, which may be itself, or the name of a command.
+        by: id of the run that withdrew it, possibly itself, or the name of a command.
     """
 
     by: str
@@ -113,14 +114,14 @@ def lease_uri(root: str, run: str) -> str:
 def commit_under_lease(place: Place, intent: Intent) -> Manifest | None:
     """Commits the section of a run, unless the run was withdrawn.
 
-    A repeated call commits the section that the first one wrote down, whatever it is given.
+    A repeated call commits the section of the first call, and ignores its own `intent`.
 
     Args:
         place: of the section; its `run` is the run.
         intent: all that the commit needs.
 
     Returns:
-        The version that the run committed; None where it has to plan again.
+        The version that the run committed; None if it has to plan again.
 
     Raises:
         StoreError: the lease is damaged.
@@ -143,7 +144,7 @@ def commit_under_lease(place: Place, intent: Intent) -> Manifest | None:
 
 
 def withdraw(root: str, run: str, by: str) -> Manifest | None:
-    """Withdraws a run, or finishes its commit where it has begun one.
+    """Withdraws a run, or finishes its commit if it has begun one.
 
     Args:
         root: folder of the table.
@@ -180,7 +181,7 @@ def finish_begun(root: str, by: str) -> None:
     work = files.join(root, WORK)
     for entry in list(files.list_folder(work)) if files.is_folder(work) else ():
         run = entry.name.removeprefix("run-")
-        # A run that has ended well has no folder any more.
+        # A run that ended well has deleted its folder.
         if run != entry.name and is_run(run) and files.exists(lease_uri(root, run)):
             withdraw(root, run, by)
 
@@ -198,16 +199,16 @@ def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
 
 
 def is_withdrawn_by_another(place: Place) -> bool:
-    """Tells if somebody else has withdrawn the run of `place`."""
+    """Tells if another run or a command has withdrawn the run of `place`."""
     lease = read_lease(place.root, place.run)
     return isinstance(lease, Withdrawn) and lease.by != place.run
 
 
 def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
-    """Reads a run's lease; None if nobody has put it.
+    """Reads a run's lease; returns None if it does not exist.
 
     Raises:
-        StoreError: it holds something else than this program writes.
+        StoreError: its content is not what this program writes.
     """
     uri = lease_uri(root, run)
     try:
@@ -227,10 +228,10 @@ def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
 
 
 class Heart:
-    """Lets others see that a run is alive, until the block ends.
+    """Shows others that a run is alive, until the block ends.
 
-    Then what the run has left is free for others: it is withdrawn, unless it has committed. If an
-    error ended the block, files that a job elsewhere may still read stay.
+    At the end the run is withdrawn, unless it has committed; others may then take its work. If an
+    error ended the block, files stay that a job on another machine may still read.
 
     Args:
         place: of the section that the run writes.
@@ -242,7 +243,7 @@ class Heart:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Beats now, and then every minute; a repeated call does nothing."""
+        """Beats now, and then every `PULSE` seconds; a repeated call does nothing."""
         if self._thread is None:
             _beat(self._place)
             self._thread = threading.Thread(target=self._go_on, daemon=True)
@@ -255,13 +256,13 @@ class Heart:
         self._ended.set()
         if self._thread:
             self._thread.join()
-        # The storage itself may be what ended the block.
+        # The block may have ended because the storage fails.
         with contextlib.suppress(OSError, BeamFlowersError):
             _let_go(self._place, has_failed=kind is not None)
 
     def _go_on(self) -> None:
         while not self._ended.wait(PULSE):
-            # Whoever misses ten beats may be withdrawn, no run ends for one.
+            # A run may be withdrawn after ten missed beats, so a single failed one must not end it.
             with contextlib.suppress(OSError, BeamFlowersError):
                 _beat(self._place)
 
@@ -286,15 +287,15 @@ def _let_go(place: Place, *, has_failed: bool) -> None:
 def adopt_work(place: Place, manifest: Manifest) -> bool:
     """Moves the parts of runs that have ended without a commit into the folder of this run.
 
-    A run is withdrawn before its parts are taken, so that no two runs plan with one part. The work
-    of programs before leases is taken as that of a withdrawn run.
+    A run is withdrawn before its parts are taken, so that no two runs plan with one part. Work of
+    programs from before leases counts as that of a withdrawn run.
 
     Args:
         place: of the section; its `run` is this run.
         manifest: the newest version, whose parts stay where they are.
 
     Returns:
-        False if a commit was finished that a killed run had begun: there is a newer version now.
+        False if this finished a killed run's commit, so that there is a newer version now.
     """
     section = committed(manifest, place)
     named = {part.name for part in (*section.parts, *section.lost)}
@@ -312,15 +313,15 @@ def adopt_work(place: Place, manifest: Manifest) -> bool:
 def _left_over(place: Place, named: set[str]) -> dict[str, list[str]]:
     """Finds the runs that have ended, and the parts of a section that they have left.
 
-    Those without parts count: one may have begun to commit that rows leave. Later that would be
-    wrong, as the files may be back by then.
+    Runs without parts count as well: one may have begun a commit that only removes rows. It has to
+    be finished now, as the files of these rows may come back later.
 
     Args:
         place: of the section.
-        named: parts that are not meant.
+        named: names of parts to leave out.
 
     Returns:
-        Names of parts by run; those of programs before leases under an empty name.
+        Names of parts by run; those of programs from before leases by an empty text.
     """
     work = files.join(place.root, WORK)
     entries: dict[str, list[files.Entry]] = defaultdict(list)
@@ -337,7 +338,10 @@ def _left_over(place: Place, named: set[str]) -> dict[str, list[str]]:
 
 
 def _run_and_part(relative: str, fingerprint: str) -> tuple[str, str]:
-    """Splits a path below `__work` into the run and, in the folder of parts, what follows."""
+    """Splits a path below `__work` into the run and the name of a part.
+
+    The run is empty for a path of programs from before leases. The name is empty for other files.
+    """
     first, _, rest = relative.partition("/")
     is_of_run = first.startswith("run-") and is_run(first.removeprefix("run-"))
     run = first.removeprefix("run-") if is_of_run else ""
@@ -346,12 +350,12 @@ def _run_and_part(relative: str, fingerprint: str) -> tuple[str, str]:
 
 
 def _is_free(root: str, run: str, entries: list[files.Entry]) -> bool:
-    """Tells if the work of a run may be taken: the run is decided, or it has stopped beating."""
+    """Tells if the work of a run may be taken: it has a lease, or it has stopped beating."""
     if files.exists(lease_uri(root, run)):
         return True
     beat = files.join(root, WORK, f"run-{run}", BEAT)
     if not any(entry.uri == beat for entry in entries):
-        return False  # A pipeline of the user's own, which has no driver of ours.
+        return False  # A pipeline of the user, without a driver of ours that beats.
     try:
         found = _BEAT.read(files.read_document(beat, _BEAT), beat)
     except (OSError, StoreFieldError):
@@ -362,7 +366,10 @@ def _is_free(root: str, run: str, entries: list[files.Entry]) -> bool:
 
 
 def _is_running(pid: int, process: str) -> bool:
-    """Tells if a process of this machine is still there, as far as its number says."""
+    """Tells if a process of this machine still runs, by its number.
+
+    True for another process that got the same number meanwhile.
+    """
     if pid == os.getpid():
         return bool(process == _PROCESS)
     try:
@@ -375,13 +382,16 @@ def _is_running(pid: int, process: str) -> bool:
 
 
 def newest_change(entries: list[files.Entry]) -> float:
-    """Returns the last change of any of the files in microseconds; unknown ones count as new."""
+    """Returns the time of the last change of any of the files, in microseconds since the epoch.
+
+    It is infinite if one of the times is unknown.
+    """
     times = [entry.modified for entry in entries]
     return max((float("inf") if when is None else when) for when in times)
 
 
 def storage_time(root: str) -> float:
-    """Returns the time of the storage's clock, which stamps its files, in seconds."""
+    """Returns the time of the clock that stamps the storage's files, in seconds since the epoch."""
     uri = files.join(root, WORK, f"{CLOCK}-{secrets.token_hex(6)}")
     files.write_atomic(uri, b"")
     try:

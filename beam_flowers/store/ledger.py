@@ -1,7 +1,7 @@
-"""The join of what is listed with what is stored, in a private SQLite database.
+"""Joins listed files with stored rows, in a private SQLite database.
 
-SQLite keeps the tables in its page cache and spills them to a temporary file, so that the plan
-of fifty million files takes disk, not memory. SQL holds the rules; Python only carries rows.
+SQLite keeps the tables in its page cache and spills them to a temporary file. So the plan of fifty
+million files takes disk, not memory. SQL holds the rules; Python only carries rows.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from beam_flowers.store import ledger_sql as sql
 T = TypeVar("T")
 _BLOCK = 10_000
 _CACHE_KIB = 8 * 1024
-"""Of pages; with 256 MB a million names against a million rows took as long."""
+"""KiB of SQLite's page cache. With 256 MB the join of a million names with a million rows took as
+long."""
 _KNOWN = """FROM states t JOIN stored s ON s.rowid = t.row
 JOIN listed l ON l.uri = t.uri JOIN parts p ON p.id = s.part
 WHERE t.state IN ('kept', 'changed')"""
 
 
 def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
-    """Units of whole groups, of at most so many elements unless one group alone has more."""
+    """Yields units of whole groups, of at most `most` elements unless one group alone has more."""
     unit: list[T] = []
     for group in groups:
         if unit and len(unit) + len(group) > most:
@@ -40,20 +41,20 @@ def packed(groups: Iterable[list[T]], most: int) -> Iterator[list[T]]:
 
 
 def _went_with(uri: str, root: str) -> bool:
-    """Tells if a file is not there any more, given that its root is not."""
-    # A manifest names files anywhere.
+    """Tells if a file is gone, given that its root is gone."""
+    # A manifest may name files outside of its root, so these have to be looked for.
     return uri.startswith(files.join(root, "")) or files.is_certainly_gone(uri)
 
 
 class StoredRow(NamedTuple):
-    """A stored file.
+    """A stored row or reject, without its embedding.
 
     Attributes:
         image: the file as the row has it.
         sha256: hex digest of its content.
-        error_class: the reason if it was rejected.
-        unread: True if it was rejected because it could not be read.
-        outdated: True if the rules have changed that it was accepted or rejected by.
+        error_class: reason of a reject; None for a row.
+        unread: True if the file was rejected because it could not be read.
+        outdated: True if the rules that accepted or rejected it have changed since.
     """
 
     image: Image
@@ -64,12 +65,12 @@ class StoredRow(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a run wants of the join.
+    """Rules of the join in one run.
 
     Attributes:
-        exact: a stored row that was not listed leaves the table, whatever its root.
-        verify: nothing is trusted; every listed file is read again.
-        retry: files that were rejected are tried again.
+        exact: stored rows that were not listed leave the table, whatever their roots.
+        verify: every listed file is read again, even if it looks unchanged.
+        retry: files that were rejected are read again.
         relabel: a changed label, split or root updates the row.
         reread: files that could not be read, or whose rules changed, are read again.
     """
@@ -85,9 +86,10 @@ class Going(NamedTuple):
     """Counts of the stored rows that leave.
 
     Attributes:
-        rows: those that leave and whose contents are listed nowhere else, as far as is known.
-        covered: all rows that the listing speaks of: of listed files, and those that leave.
-        doubtful: of `rows` those that may have moved: a file still to be read is of their size.
+        rows: rows that leave and whose contents were not seen in another listed file.
+        covered: all rows that the listing covers: rows of listed files, and rows that leave.
+        doubtful: rows among `rows` whose file may have moved, as a file still to be read has the
+            same size.
     """
 
     rows: int
@@ -96,11 +98,13 @@ class Going(NamedTuple):
 
 
 class Ledger:
-    """Fills it with `list_found` and `add_part`, `join` once, then ask.
+    """Join of listed files and stored rows.
+
+    Fill it by `list_found` and `add_part`, call `join` once, then query it.
 
     Attributes:
-        hidden: files that were listed as such.
-        sections: of another table, from which rows are made; 0 where files are read for that.
+        hidden: number of hidden files that were listed.
+        sections: number of sections of another table that rows are made from; 0 if files are read.
     """
 
     def __init__(self) -> None:
@@ -114,7 +118,7 @@ class Ledger:
         self.sections = 0
 
     def list_found(self, found: Iterable[Listed]) -> None:
-        """Takes in a listing."""
+        """Adds a listing."""
         found = iter(found)
         while block := list(islice(found, _BLOCK)):
             self.hidden += sum(isinstance(f, HiddenFile) for f in block)
@@ -137,19 +141,19 @@ class Ledger:
             )
 
     def is_empty(self) -> bool:
-        """Whether nothing was listed that is not hidden."""
+        """Tells if the listing has no files, apart from hidden ones."""
         return not self._number("SELECT count(*) FROM listing")
 
     def gap(self) -> tuple[str, str] | None:
-        """Address of a folder or archive that could not be listed to its end, and why, if any."""
+        """Returns a folder or archive that was not listed to its end, and the reason, if any."""
         row: tuple[str, str] | None = self._db.execute(sql.GAP).fetchone()
         return row
 
     def leave_out(self, rows: Iterable[StoredRow]) -> None:
-        """Removes listed files that another table has, with the size and time that are listed.
+        """Removes listed files that another table has with the same size and time.
 
         Args:
-            rows: that table's rows and rejects.
+            rows: rows and rejects of that table.
         """
         self._db.execute("CREATE TEMP TABLE held(uri, bytes INT, modified INT, etag)")
         images = (row.image for row in rows)
@@ -165,15 +169,15 @@ class Ledger:
         committed: bool,
         place: int = 0,
     ) -> None:
-        """Takes in one stored part's rows.
+        """Adds the rows of one stored part.
 
         Args:
             name: of the part.
-            rows: its rows.
+            rows: rows of the part.
             rejects: True for a part of rejects.
             committed: True if the table's version names it.
-            place: number of the table that has it: 0 for the one that is written; others are
-                only added after `join`, and give vectors for files of the same content.
+            place: number of the table that has it, 0 for the one that is written. Parts of others
+                are added after `join`; files of the same content take their vectors.
         """
         cursor = self._db.execute(
             "INSERT INTO parts(name, rejects, committed, place) VALUES (?, ?, ?, ?)",
@@ -183,15 +187,15 @@ class Ledger:
         try:
             self._db.executemany(f"INSERT INTO stored VALUES ({','.join('?' * 13)})", values)
         except Exception:
-            # Of a part that turns out to be damaged in the middle, no row counts.
+            # If a part turns out to be damaged in the middle, none of its rows may count.
             self._db.execute("DELETE FROM stored WHERE part = ?", (cursor.lastrowid,))
             raise
 
     def join(self, rules: Rules) -> None:
-        """Judges every stored row and finds what has to be read.
+        """Judges every stored row and finds the files that have to be read.
 
         Raises:
-            InputError: if one manifest gives one file two labels.
+            InputError: one manifest gives one file two labels.
         """
         self._refuse_two_labels()
         self._relabel = rules.relabel
@@ -203,19 +207,19 @@ class Ledger:
         self._db.executescript(script)
 
     def stray_roots(self) -> dict[str, bool]:
-        """Roots of the rows that stay although this run has not listed their files.
+        """Finds the roots of rows that stay although this run has not listed their files.
 
         Returns:
-            By root, if the run has listed a content of one of its rows, or may have.
+            By root, True if the run has listed the content of one of its rows, or may have.
         """
         self._db.executescript(sql.CONTENTS)
         return {root: bool(may) for root, may in self._db.execute(sql.STRAY_ROOTS)}
 
     def take_out_ghosts(self, absent: Iterable[str]) -> None:
-        """Lets rows go of which the run lists the contents elsewhere.
+        """Removes rows of absent roots whose contents the run lists at other addresses.
 
         Args:
-            absent: those of the stray roots that are not there any more.
+            absent: stray roots that are gone.
         """
         self._db.executemany("INSERT INTO absent VALUES (?)", ((root,) for root in absent))
         self._db.execute(sql.GHOSTS)
@@ -229,19 +233,19 @@ class Ledger:
         return Going(*self._db.execute(sql.GOING).fetchone())
 
     def hold(self) -> None:
-        """Lets all rows and rejects stay that were to leave."""
+        """Keeps all rows and rejects that were to leave."""
         self._db.executescript(sql.HOLD)
 
     def absent_rows(self) -> dict[str, int]:
-        """Rows and rejects that stay, by roots that are not there any more."""
+        """Counts the rows and rejects that stay although their roots are gone, by root."""
         return dict(self._db.execute(sql.ABSENT))
 
     def empty(self) -> None:
-        """Forgets what is stored, for another join with the same listing."""
+        """Drops the stored rows, for another join with the same listing."""
         self._db.executescript(sql.EMPTY)
 
     def doubt(self, unit_rows: int) -> None:
-        """Marks the files that have to be hashed before it is known whether to embed them."""
+        """Marks the files that have to be hashed first, as their content may be known already."""
         self._db.executescript(sql.DOUBT.replace(":unit_rows", str(int(unit_rows))))
 
     def _refuse_two_labels(self) -> None:
@@ -255,19 +259,19 @@ class Ledger:
             )
 
     def listed(self) -> int:
-        """Files listed and not hidden, each once."""
+        """Counts the files that were listed and are not hidden, each once."""
         return self._number("SELECT count(*) FROM listed")
 
     def fresh(self) -> int:
-        """Files that have to be read."""
+        """Counts the files that have to be read."""
         return self._number("SELECT count(*) FROM fresh")
 
     def known(self) -> int:
-        """Listed files whose stored row stays."""
+        """Counts the listed files whose stored row stays."""
         return self._number(f"SELECT count(*) {_KNOWN} AND NOT p.rejects")
 
     def known_rejects(self) -> dict[str, int]:
-        """Listed files that stay rejected, by error class."""
+        """Counts the listed files that stay rejected, by error class."""
         query = f"SELECT s.error_class, count(*) {_KNOWN} AND p.rejects GROUP BY 1"
         return dict(self._db.execute(query))
 
@@ -275,16 +279,16 @@ class Ledger:
         return int(self._db.execute(query).fetchone()[0])
 
     def complete_roots(self) -> list[str]:
-        """Roots that were listed completely."""
+        """Returns the roots that were listed completely, sorted."""
         return [r for (r,) in self._db.execute("SELECT root FROM roots WHERE complete ORDER BY 1")]
 
     def listing_name(self) -> str:
-        """Digest of the roots that were listed: that of an earlier listing of the same ones."""
+        """Returns a digest of the roots that were listed; equal for another listing of the same."""
         roots = sorted(root for (root,) in self._db.execute("SELECT root FROM roots"))
         return hashlib.sha256(json.dumps(roots).encode()).hexdigest()
 
     def found_rejects(self) -> Iterator[Reject]:
-        """Files that the listing itself rejected and the store does not know as such, by uri."""
+        """Yields the rejects of the listing itself that the store does not have yet, by uri."""
         cursor = self._db.execute(
             "SELECT uri, root, relative_path, label, split, bytes, modified, etag, "
             "stage, error_class, message, sha256 FROM listed "
@@ -293,13 +297,13 @@ class Ledger:
         return (Reject(Image(*row[:8]), *row[8:]) for row in cursor)
 
     def fresh_units(self, unit_rows: int) -> Iterator[list[Image]]:
-        """Files to read, those of one size always in one unit."""
+        """Yields units of files to read; files of one size are always in one unit."""
         images = (Image(*row) for row in self._db.execute(sql.FRESH))
         sizes = groupby(images, key=lambda image: image.bytes)
         return packed((list(same_size) for _, same_size in sizes), unit_rows)
 
     def doubtful_units(self, unit_rows: int) -> Iterator[list[Image]]:
-        """Files to hash first, since others, here or in the store, are of the same size."""
+        """Yields units of files to hash first, as listed or stored files have the same size."""
         cursor = self._db.execute(sql.DOUBTFUL)
         while block := cursor.fetchmany(unit_rows):
             yield [Image(*row) for row in block]
@@ -309,10 +313,10 @@ class Ledger:
         section: int,
         parts: Iterable[tuple[str, Iterable[StoredRow]]],
     ) -> None:
-        """Takes in a section of another table, from which rows can be made without reading files.
+        """Adds a section of another table, from which rows are made without reading files.
 
         Args:
-            section: its number, from 0 on.
+            section: number of the section, from 0 on.
             parts: `<place>/<name>` and rows of each of its parts.
         """
         self.sections = max(self.sections, section + 1)
@@ -324,20 +328,20 @@ class Ledger:
             self._db.executemany("INSERT INTO source VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def add_reasons(self, rejects: Iterable[Reject]) -> None:
-        """Takes in the files that another table has no row of, and why."""
+        """Adds the rejects of another table, with their reasons."""
         reasons = ((r.image.uri, *r[1:]) for r in rejects)
         self._db.executemany("INSERT INTO reasons VALUES (?, ?, ?, ?, ?)", reasons)
 
     def keep_current_sources(self) -> None:
-        """Drops the sources of files that changed since; of several tables the first one stays."""
+        """Drops sources of files that changed since, and all but the first source of a file."""
         self._db.executescript(sql.CURRENT)
 
     def reject_without_source(self) -> None:
-        """Makes rejects of the listed files that do not have a row in each section added."""
+        """Rejects the listed files that lack a row in one of the added sections."""
         self._db.executescript(sql.REJECT.replace(":sections", str(self.sections)))
 
     def source_units(self) -> Iterator[tuple[str, list[StoredRow]]]:
-        """Files to make rows of, by the parts of the other table that have them, `a+b`."""
+        """Yields files to make rows of, by the parts of the other table that have them, `a+b`."""
         numbers = range(self.sections)
         names = " || '+' || ".join(f"o{i}.part" for i in numbers)
         joins = "".join(
@@ -350,11 +354,11 @@ class Ledger:
             yield part, [StoredRow(Image(*row[1:9]), row[9]) for row in rows]
 
     def sources(self) -> Iterator[tuple[str, str]]:
-        """Yields (sha256, `<place>/<part>`) of rows that a doubtful file may equal, by sha256."""
+        """Yields (sha256, `<place>/<part>`) of rows that doubtful files may equal, by sha256."""
         return iter(self._db.execute(sql.SOURCES))
 
     def part_names(self) -> tuple[list[str], list[str]]:
-        """Parts all of whose rows stay as they are, and parts some of whose rows stay."""
+        """Returns the parts all of whose rows stay unchanged, and parts some of whose rows stay."""
         cursor = self._db.execute(
             "SELECT p.name, sum(t.state = 'kept') = count(*), sum(t.state IN ('kept', 'changed')) "
             "FROM parts p JOIN states t ON t.part = p.id GROUP BY p.id ORDER BY p.id"
@@ -365,21 +369,21 @@ class Ledger:
         ]
 
     def remaining(self, name: str) -> list[StoredRow]:
-        """The rows of one part that stay, with their new identities, in the part's order."""
+        """Returns the rows of a part that stay, with their new identities, in the part's order."""
         (part,) = self._db.execute("SELECT id FROM parts WHERE name = ?", (name,)).fetchone()
         cursor = self._db.execute(sql.REMAINING, {"part": part})
         return [StoredRow(Image(*row[:8]), row[8]) for row in cursor]
 
     def unchanged(self) -> Iterator[tuple[StoredRow, str]]:
-        """Yields the rows, as they would stay, of files that are read although they look unchanged.
+        """Yields the rows of files that are read again although they look unchanged, by uri.
 
-        With each the part that has it; by uri.
+        Each row has the identity that it would stay with, and comes with the name of its part.
         """
         cursor = self._db.execute(sql.UNCHANGED, {"relabel": self._relabel})
         return ((StoredRow(Image(*row[:8]), row[8]), row[9]) for row in cursor)
 
     def keep_parts(self, names: Iterable[str]) -> None:
-        """Forgets the rows of all other parts."""
+        """Drops the rows of all other parts."""
         self._db.execute("CREATE TEMP TABLE keep AS SELECT '' AS name")
         self._db.executemany("INSERT INTO keep VALUES (?)", ((name,) for name in names))
         self._db.execute(
@@ -388,7 +392,7 @@ class Ledger:
         )
 
     def shared_contents(self, most: int = 5) -> list[tuple[str, str, str, str]]:
-        """(uri, label, uri, label) of files with the same bytes and two labels, at most `most`."""
+        """Returns (uri, label, uri, label) of up to `most` pairs of equal bytes with two labels."""
         cursor = self._db.execute(
             "WITH twins AS (SELECT sha256 FROM stored WHERE sha256 IS NOT NULL "
             "  GROUP BY sha256 HAVING count(DISTINCT label) > 1 ORDER BY sha256 LIMIT ?) "
@@ -400,7 +404,7 @@ class Ledger:
         return cursor.fetchall()
 
     def label_names(self) -> list[str]:
-        """The labels of the listed files."""
+        """Returns the labels of the listed files, sorted."""
         return [
             v
             for (v,) in self._db.execute(
@@ -409,7 +413,7 @@ class Ledger:
         ]
 
     def rest(self) -> None:
-        """Gives back the memory of its cache, which fills again when it is asked."""
+        """Frees SQLite's page cache; the next query fills it again."""
         self._db.execute("PRAGMA shrink_memory")
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The rules of the ledger: tables of what is listed, of what is stored, and their join."""
+"""Holds the SQL of the ledger: tables of listed files and of stored rows, and the rules to join."""
 
 TABLES = """
 CREATE TABLE listing(uri, root, relative_path, label, split, bytes INT, modified INT, etag,
@@ -12,7 +12,7 @@ CREATE TABLE reasons(uri, stage, error_class, message, sha256);
 CREATE TABLE absent(root PRIMARY KEY);
 """
 
-# One row a uri: the first one found, one with a label before one without.
+# One row for each uri: the first one listed, but rows with a label come before rows without.
 LISTED = """
 CREATE TABLE listed AS
 SELECT uri, root, relative_path, label, split, bytes, modified, etag,
@@ -22,13 +22,13 @@ FROM listing GROUP BY uri;
 CREATE UNIQUE INDEX listed_uri ON listed(uri);
 """
 
-# What becomes of every stored row. What a killed run left is taken up for listed files only:
-# nobody may want the rest any more. A folder that was listed completely covers every address below
-# it, with or without the rows' own roots; a manifest or an archive covers the rows found in it.
-# Without a listed label a stored one under another root stays: naming one folder of a labelled
-# tree does not wipe its label. An ETag that is missing is unknown: NULL, by which `<>` is not true.
-# Where rows are made of another table's, its contents are known, so that an edit is seen which left
-# size and time as they were.
+# The state of every stored row after the join. Rows left by a killed run stay for listed files
+# only, since the others may not be wanted any more. A folder that was listed completely covers
+# every address below it, whatever the roots of the rows; a manifest or an archive covers the rows
+# found in it. A stored label stays if the file is listed without one under another root: naming one
+# folder of a labelled tree must not wipe its label. A missing ETag is unknown: with NULL, `<>` is
+# not true. If rows are made from another table's, the contents are known. So an edit is seen that
+# left size and time unchanged.
 STATES = """
 CREATE TABLE states AS
 WITH judged AS (
@@ -70,8 +70,8 @@ WHERE error_class IS NULL AND uri NOT IN known;
 CREATE INDEX fresh_bytes ON fresh(bytes);
 """
 
-# Contents that are listed and known. One that is not known yet can only be that of a row of the
-# same size.
+# Contents of listed files whose row stays. A file still to be read can only have the content of a
+# row of the same size.
 CONTENTS = """
 CREATE TABLE contents AS
 SELECT DISTINCT s.sha256 FROM states t JOIN stored s ON s.rowid = t.row
@@ -82,13 +82,13 @@ _IS_LISTED = "s.sha256 IN (SELECT sha256 FROM contents)"
 _MAY_BE_LISTED = """s.sha256 IS NOT NULL AND (s.bytes IN (SELECT bytes FROM fresh)
 OR EXISTS (SELECT 1 FROM fresh WHERE bytes IS NULL))"""
 
-# Rows that stay although the run has not listed their files, and of these the roots.
+# Rows that stay although the run has not listed their files, and the roots of these rows.
 _STRAY = "FROM states t JOIN stored s ON s.rowid = t.row WHERE t.state = 'kept' AND t.stray"
 STRAY_ROOTS = f"""
 SELECT s.root, coalesce(max({_IS_LISTED} OR {_MAY_BE_LISTED}), 0) {_STRAY} GROUP BY 1
 """
 
-# What a renamed root left: rows of roots that are not there, whose contents are listed elsewhere.
+# Rows that a renamed root left: their root is gone, their contents are listed at other addresses.
 GHOSTS = f"""
 UPDATE states SET state = 'gone' WHERE row IN (
   SELECT t.row {_STRAY} AND s.root IN (SELECT root FROM absent) AND {_IS_LISTED}
@@ -98,8 +98,8 @@ _OF_ABSENT = f"{_STRAY} AND s.root IN (SELECT root FROM absent)"
 UNDECIDED = f"SELECT count(*) {_OF_ABSENT} AND {_MAY_BE_LISTED}"
 ABSENT = f"SELECT s.root, count(*) {_OF_ABSENT} GROUP BY 1 ORDER BY 1"
 
-# Rows that leave and whose contents are listed nowhere; all that the listing covers, listed or not;
-# and those of the first that may yet turn out to have moved.
+# Counts of `Going`: rows that leave and whose contents were not seen in another listed file; all
+# rows that the listing covers; and rows among the first whose file may have moved.
 GOING = f"""
 WITH covered AS (
   SELECT s.*, t.state = 'gone' AND {_IS_LISTED} IS NOT TRUE AS going
@@ -114,14 +114,14 @@ WHERE state = 'gone' AND part IN (SELECT id FROM parts WHERE committed);
 INSERT OR IGNORE INTO known SELECT uri FROM states WHERE state = 'kept';
 """
 
-# For another look at what is stored, beside the same listing.
+# Clears the stored rows for another join; the listing stays.
 EMPTY = """
 DROP TABLE listed; DROP TABLE states; DROP TABLE known; DROP TABLE fresh; DROP TABLE contents;
 DROP TABLE IF EXISTS doubtful; DELETE FROM absent; DELETE FROM stored; DELETE FROM parts;
 """
 
-# Files that may be copies of a stored one, or of more new ones than fit into one unit. What older
-# rules accepted says nothing of a copy.
+# Sizes of files that may be copies of stored ones, or of more new ones than fit into one unit. Rows
+# by outdated rules give no copies, as the new rules may judge the content otherwise.
 DOUBT = """
 CREATE TABLE doubtful AS
 SELECT DISTINCT bytes FROM fresh WHERE bytes IN (
@@ -130,8 +130,8 @@ SELECT DISTINCT bytes FROM fresh WHERE bytes IN (
 UNION SELECT bytes FROM fresh GROUP BY bytes HAVING count(*) > :unit_rows OR bytes IS NULL;
 """
 
-# Multiplying by Knuth's 2**32 / phi scatters the sizes, so that no unit gets all big pictures,
-# while files of one size, which may be copies of each other, stay together.
+# Multiplying by Knuth's 2**32 / phi scatters the sizes, so that no unit gets all large images.
+# Files of one size stay together, as they may be copies of each other.
 FRESH = """
 SELECT uri, root, relative_path, label, split, bytes, modified, etag FROM fresh
 WHERE bytes NOT IN (SELECT bytes FROM doubtful WHERE bytes IS NOT NULL) AND bytes IS NOT NULL
@@ -141,7 +141,7 @@ DOUBTFUL = """
 SELECT uri, root, relative_path, label, split, bytes, modified, etag FROM fresh
 WHERE bytes IS NULL OR bytes IN (SELECT bytes FROM doubtful) ORDER BY uri
 """
-# The table's own parts first; of several the first by name, so that each run chooses the same.
+# The table's own parts come first, then the first by name, so that each run chooses the same.
 SOURCES = """
 SELECT s.sha256, min(p.place || '/' || p.name) FROM stored s JOIN parts p ON p.id = s.part
 WHERE NOT p.rejects AND NOT s.outdated AND s.bytes IN (SELECT bytes FROM doubtful)
@@ -157,15 +157,15 @@ FROM states t JOIN stored s ON s.rowid = t.row LEFT JOIN listed l ON l.uri = t.u
 WHERE t.part = :part AND t.state IN ('kept', 'changed') ORDER BY s.rowid
 """
 
-# An archive that is damaged is listed under its own name.
+# A damaged archive is listed as a reject under its own address.
 GAP = """
 SELECT uri, message FROM listing
 WHERE error_class = 'UnreadableFolder' OR error_class IS NOT NULL AND uri = root
 LIMIT 1
 """
 
-# What a read error says nothing of: rows whose files look unchanged, with the identities that they
-# would have.
+# Rows to keep if their files cannot be read: the files are read again but look unchanged. Each row
+# has the identity that it would stay with.
 UNCHANGED = """
 WITH found AS (
   SELECT s.*, p.name, :relabel AND (l.label IS NOT NULL OR l.root = s.root) AS anew,
@@ -180,7 +180,7 @@ SELECT uri, iif(anew, new_root, root), iif(anew, new_path, relative_path),
 FROM found ORDER BY uri
 """
 
-# What another table has as it is listed, which that table is asked for then.
+# Drops listed files that another table has unchanged, as their rows are read from that table.
 LEAVE_OUT = """
 CREATE INDEX held_uri ON held(uri);
 DELETE FROM listing WHERE EXISTS (
@@ -189,8 +189,8 @@ DELETE FROM listing WHERE EXISTS (
     AND (h.etag <> listing.etag) IS NOT TRUE);
 """
 
-# Of a file that changed since its row was written the row is no source; of several tables that
-# have a file, the one that was added first is.
+# Drops sources whose files changed since their rows were written. If several tables have a file,
+# the one that was added first stays.
 CURRENT = """
 CREATE INDEX listing_uri ON listing(uri);
 DELETE FROM source WHERE NOT EXISTS (
@@ -200,8 +200,8 @@ DELETE FROM source WHERE NOT EXISTS (
 DELETE FROM source WHERE rowid NOT IN (SELECT min(rowid) FROM source GROUP BY section, uri);
 """
 
-# A listed file of which the other table has not all it should becomes a reject: for the reason that
-# this table has, as far as it has one.
+# Rejects listed files that lack a row in a section of the other table, or whose rows are of several
+# contents. The reason is the other table's own, if it has one.
 REJECT = """
 CREATE UNIQUE INDEX source_uri ON source(uri, section);
 CREATE INDEX reasons_uri ON reasons(uri);

@@ -1,4 +1,4 @@
-"""Looks for the files of stored rows: which are not there any more."""
+"""Finds the stored rows whose files are gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REMEMBERED = 256
 
 
 class Missing:
-    """Selects the rows whose files are not there any more; what cannot be looked at ends it."""
+    """Selects the rows whose files are gone; a file that cannot be looked for is an error."""
 
     def __init__(self) -> None:
         self._require_reachable = lru_cache(maxsize=None)(_require_reachable)
@@ -29,7 +29,7 @@ class Missing:
             names: with columns `uri` and `root`.
 
         Raises:
-            InputError: a root is empty or a file cannot be asked for; it is named.
+            InputError: a root is empty or a file cannot be looked for; it is named.
         """
         for root in names["root"].unique().to_pylist():
             if root is not None:
@@ -38,14 +38,14 @@ class Missing:
         return pa.chunked_array([pa.array(gone, pa.bool_())])
 
     def is_left(self, root: str) -> bool:
-        """Tells if a root leaves the list of those that were listed."""
+        """Tells if a root leaves a section's list of roots."""
         return self._is_gone(root)
 
     def _is_gone(self, uri: str) -> bool:
         try:
             if files.is_local(uri) or files.is_member(uri):
                 return files.is_gone(uri)
-            # A folder is listed in fewer requests than its files are asked for one by one.
+            # Listing a folder takes fewer requests than looking for its files one by one.
             return uri not in self._names(files.parent(uri))
         except (OSError, BeamFlowersError, Damaged) as error:
             raise _unreachable(uri, str(error)) from error
@@ -59,9 +59,12 @@ def _names(folder: str) -> frozenset[str]:
 
 
 def _require_reachable(root: str) -> None:
-    """Checks that a root is either there, with something in it, or certainly gone.
+    """Refuses a root unless it certainly exists and is not empty, or is certainly gone.
 
-    Where a disk is not mounted, there is an empty folder.
+    An empty folder may be the place of a disk that is not mounted.
+
+    Raises:
+        InputError: it may be either; the reason is named.
     """
     if files.is_member(root):
         return

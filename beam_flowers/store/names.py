@@ -1,7 +1,7 @@
-"""Names of the files and folders of a table, matched in full.
+"""Defines the names of a table's files and folders, and matches them in full.
 
-A name that comes from a disk becomes part of a path only after it has matched one of these, since
-a table may come from somebody else. `vacuum` deletes nothing else.
+A name that was read from a disk becomes part of a path only after it has matched one of these,
+since a table may come from somebody else. `vacuum` deletes no other files.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ REJECTS = "__rejects"
 COMMITS = "__commits"
 
 AUGMENTED = "__augmented"
-"""Folder of a store that is a table of its own: the distorted copies of its images."""
+"""Folder of a store with a separate table: embeddings of distorted copies of its images."""
 SCORED = "__scored"
-"""Folder of a store that is a table of its own: vectors of images that were only scored."""
+"""Folder of a store with a separate table: embeddings of images that were only scored."""
 INNER = (AUGMENTED, SCORED)
 DAMAGED = "__damaged"
-"""Folder of the parts whose bytes are not those that were written, where nothing reads them."""
+"""Folder of damaged parts, whose bytes are not as they were written; nothing reads them there."""
 RETIRED = "__retired"
-"""Folder of the parts that older versions still need, where readers of the newest do not look."""
+"""Folder of parts that only older versions need; readers of the newest do not look there."""
 RESERVED = (WORK, REJECTS, COMMITS, DAMAGED, RETIRED, *INNER)
 
 _HEX24 = "[0-9a-f]{24}"
-# `scoring.folders` escapes all that this class leaves out; a `%` only begins an escape.
+# `scoring.folders` escapes the characters that this class excludes; `%` only begins an escape.
 _PARTITION = r"label=(?:[^\x00-\x1f\x7f\"#%'*/:=?\\{\[\]^]|%[0-9A-F]{2})+"
 # A part's name is the run that wrote it and its content; before layout 4 it was a hash of both.
 _CONTENT = f"(?:{_HEX24}|[0-9a-f]{{16}}-[0-9a-f]{{16}})"
 _PART = rf"(?:{_PARTITION}/)?part-{_CONTENT}\.parquet"
 _REJECTS = rf"rejects-{_CONTENT}\.parquet"
 _WRITER = re.compile(r".*?-([0-9a-f]{16})-[0-9a-f]{16}\.parquet")
-# Asked of each part of each manifest that is read.
+# Compiled once, as it is matched with each part of each manifest that is read.
 _ANY_PART = re.compile(f"{_PART}|{_REJECTS}")
 _DIGEST = re.compile("[0-9a-f]{64}")
 # Names of the catalogue, slugs of paths, and `imported-<name of retrain.py's module>`.
@@ -41,9 +41,9 @@ _RUN = f"run-{_RUN_ID}"
 LEASES = "leases"
 """Folder below `__work` with a file for each run that has begun to commit or was withdrawn."""
 BEAT = "beat"
-"""File of a run that is written again and again while the run lasts."""
+"""File that a run writes again and again while it lasts."""
 OUTCOMES = "outcomes"
-"""Folder of a run with a file for each unit that is done."""
+"""Folder of a run with a file for each finished unit."""
 _RUN_FILE = (
     rf"(?:(?:units|sources|unchanged)\.parquet|(?:result|findings)\.json|nonce|models|{BEAT}"
     r"|answers/[^/]+-[0-9a-f]{16}-[0-9]+"
@@ -51,15 +51,15 @@ _RUN_FILE = (
 )
 _COMMIT = r"([0-9]{8,})\.json"
 CLOCK = "clock"
-"""Begins of the name below `__work` of the file by which `vacuum` asks a storage for its time."""
+"""Prefix of the file below `__work` by which `vacuum` and runs read the storage's time."""
 PRESENT = "present"
-"""Likewise of the file by which a run says that it uses a table; see `store.presence`."""
+"""Prefix of the file below `__work` that says that a run uses the table; see `store.presence`."""
 
 _WORK_FILE = (
     rf"(?:{_RUN}/)?[0-9a-f]{{16}}/(?:{_PART}|{_REJECTS})|{_RUN}/{_RUN_FILE}|{LEASES}/{_RUN}"
     rf"|{LEASES}/\.lock|{CLOCK}-[0-9a-f]{{12}}|{PRESENT}-[0-9a-f]{{16}}"
 )
-# `files.write_atomic` writes `.<name>.<12 hex>` beside a file first.
+# `files.write_atomic` first writes `.<name>.<12 hex>` beside a file.
 _TEMPORARY = re.compile(r"((?:[^/]+/)*)\.([^/]+)\.[0-9a-f]{12}")
 
 
@@ -80,14 +80,14 @@ def writer_of(name: str) -> str:
 
 
 def adopted_name(name: str, run: str) -> str:
-    """Returns the name of a part that another run takes up."""
+    """Returns the new name of a part that the run `run` takes up."""
     head, _, content = name.removesuffix(".parquet").rpartition("-")
     head = head.removesuffix(f"-{writer_of(name)}") if writer_of(name) else head
     return f"{head}-{run}-{content[-16:]}.parquet"
 
 
 def is_section(key: str) -> bool:
-    """Tells if `key` is the folder of a section, `backbone=<name>-<8 hex>`; empty for scores."""
+    """Tells if `key` is a section's folder, `backbone=<name>-<8 hex>`, or empty, as for scores."""
     return key == "" or bool(re.fullmatch(_SECTION, key))
 
 
@@ -97,7 +97,7 @@ def is_digest(text: str) -> bool:
 
 
 def commit_version(name: str) -> int | None:
-    """Returns the version that a file name in `__commits` stands for, or None if it is not one."""
+    """Returns the version of a manifest by its file name; None for other files."""
     found = re.fullmatch(_COMMIT, name)
     version = int(found[1]) if found else 0
     return version if version and name == commit_name(version) else None
@@ -109,14 +109,14 @@ def commit_name(version: int) -> str:
 
 
 def published_name(version: int) -> str:
-    """Returns the name of the empty file that says that a version is published whole."""
+    """Returns the name of the empty file that marks a version as fully published."""
     return f"{version:08d}.published"
 
 
 def is_reserved_file(relative: str) -> bool:
     """Tells if a path below a table has the form of a file that we write to its reserved folders.
 
-    Those are `__work`, `__commits`, `__retired` and `__rejects`; what is being written counts.
+    These are `__work`, `__commits`, `__retired` and `__rejects`. Temporary files count as well.
     """
     top, _, rest = relative.partition("/")
     if top == WORK:
@@ -132,6 +132,6 @@ def is_reserved_file(relative: str) -> bool:
 
 
 def _final(relative: str) -> str:
-    """Returns the path that a file is renamed to once it is written."""
+    """Returns the path that a temporary file is renamed to; other paths as they are."""
     found = _TEMPORARY.fullmatch(relative)
     return found[1] + found[2] if found else relative

@@ -1,4 +1,4 @@
-"""The one outcome of each unit of a run: a file that the attempt which ends first puts."""
+"""Records one outcome for each unit of a run: the file of the attempt that ends first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from beam_flowers.store.parts import Part, PartFields, Place, checked_parts, for
 from beam_flowers.store.work_units import Unit, unpack
 
 Hashes = Sequence[tuple[int | None, str] | None] | None
-"""What a unit of doubtful files gives: sizes and digests, None for each that was not read."""
+"""Sizes and sha256 digests of a unit of doubtful files; None for each that was not read."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class Outcome:
 
     Attributes:
         parts: the parts written.
-        computed: rows whose vectors were computed, each content once.
-        reused: rows whose vectors were there already.
+        computed: number of rows whose vectors were computed, each content once.
+        reused: number of rows whose vectors were stored already.
         reasons: rejects by error class.
-        seconds: of the threads that made it.
-        problem: why there is nothing, though there should be; it keeps the run from a commit.
-        unit: key of the unit; empty for what is no unit's.
-        damaged: (folder of the table, name) of a part that rows should have been copied from; it
-            keeps the run from a commit as well.
-        lost: the message about a part that is gone, as another run replaced it; it keeps the run
-            from a commit as well.
-        unread: rows that stay since their files look unchanged and could not be read, by the class
-            of the error; they are among `reused`, or among the rejects.
+        seconds: time of the threads that made it.
+        problem: reason why there is no result; it keeps the run from a commit.
+        unit: key of the unit; empty if the outcome belongs to no unit.
+        damaged: (folder of the table, name) of parts that rows should have been copied from; they
+            keep the run from a commit.
+        lost: message about a part that is gone, as another run replaced it; it keeps the run from
+            a commit.
+        unread: number of rows that stay, as their files look unchanged and could not be read, by
+            the class of the error. They also count in `reused`, or among the rejects.
     """
 
     parts: tuple[Part, ...]
@@ -55,10 +55,10 @@ class Outcome:
 
 
 class Settled(NamedTuple):
-    """The result of a unit, of which there is one however often the unit is attempted.
+    """Result of a unit; all attempts of the unit get the same one.
 
     Attributes:
-        outcome: its parts and counts.
+        outcome: parts and counts.
         more: see `Hashes`.
     """
 
@@ -91,19 +91,19 @@ def unit_key(unit: Unit | bytes | str) -> str:
     """Returns the name of a unit within its run; 32 hex digits.
 
     Args:
-        unit: a row group of the run's files, packed files, or the source of rows to copy.
+        unit: row group of the run's files, packed files, or source of rows to copy.
     """
     if isinstance(unit, Unit):
         content = ["unit", unit.file.rpartition("/")[2], unit.index, unit.source]
     elif isinstance(unit, str):
         content = ["source", unit]
-    else:  # Equal rows may be packed into other bytes.
+    else:  # By the uris, as equal rows may be packed into different bytes.
         content = ["files", *(image.uri for image in unpack(unit))]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def settle(place: Place, outcome: Outcome, more: Hashes = None) -> Settled:
-    """Puts the result of a unit unless another attempt has; returns the one that is there."""
+    """Puts the result of a unit unless another attempt has; returns the one that was put."""
     seconds = outcome.seconds._asdict()
     document = {
         "parts": [part.as_dict() for part in outcome.parts],
@@ -118,15 +118,15 @@ def settle(place: Place, outcome: Outcome, more: Hashes = None) -> Settled:
     if files.put_if_absent(_uri(place, outcome.unit), data):
         return Settled(outcome, more)
     settled = find_settled(place, outcome.unit)
-    # The run is over and its folder deleted: then nobody commits what a late attempt says.
+    # Without a file the run is over and its folder deleted: nobody commits this late result.
     return settled or Settled(outcome, more)
 
 
 def find_settled(place: Place, unit: str) -> Settled | None:
-    """Returns what an earlier attempt of a unit gave, or None.
+    """Returns the result of an earlier attempt of a unit, or None.
 
     Raises:
-        StoreFieldError: the file holds something else.
+        StoreFieldError: a field of its file is not as this program writes it.
     """
     uri = _uri(place, unit)
     try:
@@ -152,7 +152,7 @@ def find_settled(place: Place, unit: str) -> Settled | None:
 def one_each(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Drops the outcomes of further attempts of a unit.
 
-    Attempts find the same outcome; those that did not are told apart by the names of their parts.
+    Attempts usually find the same outcome. If not, the first by the names of its parts stays.
     """
     by_name = sorted(outcomes, key=lambda outcome: [part.name for part in outcome.parts])
     kept: dict[Any, Outcome] = {}

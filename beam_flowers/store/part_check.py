@@ -1,4 +1,4 @@
-"""Holds the Parquet file of a part against what this program writes into parts."""
+"""Checks that the Parquet file of a part has columns and values as this program writes them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from beam_flowers.store.schema import IMAGE_FIELDS, REJECT_SCHEMA
 
 _LONGEST_VECTOR = 1 << 20
-"""Numbers of a vector. The longest of known networks have 100,000."""
+"""Most numbers of a vector. The longest vectors of known backbones have 100,000."""
 _TEXTS = ["label_normalized", "format", "fingerprint", "label_text", "model_id", "rule"]
 _TYPES = {
     **{field.name: field.type for field in (*IMAGE_FIELDS, *REJECT_SCHEMA)},
@@ -27,13 +27,13 @@ _NEEDED_REJECTS = ("uri", "stage", "error_class", "message")
 
 
 def odd_schema(schema: pa.Schema, section: str, is_rejects: bool, wanted: Iterable[str]) -> str:
-    """Tell in what the columns of a part differ from ours, or nothing if they do not.
+    """Returns the first difference of a part's columns from ours, as text; empty if none differs.
 
     Args:
         schema: of the part.
-        section: that it belongs to; empty for a table of scores.
+        section: folder of its section; empty for a table of scores.
         is_rejects: True for a part of rejects.
-        wanted: further columns that are to be read.
+        wanted: further columns that it has to have.
     """
     needed = _NEEDED_REJECTS if is_rejects else _NEEDED_ROWS if section else _NEEDED_SCORES
     for name in (*needed, *wanted):
@@ -59,7 +59,7 @@ def _is_vector(kind: pa.DataType) -> bool:
 
 
 def odd_values(rows: pa.Table) -> str:
-    """Tell in what values of a part cannot be ours, or nothing if they can.
+    """Returns a reason why values of a part cannot be ours, as text; empty if they can.
 
     Raises:
         pa.ArrowInvalid: a text is not UTF-8.

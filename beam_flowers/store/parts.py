@@ -1,4 +1,4 @@
-"""Parts: immutable Parquet files, written whole under a name that follows from the content."""
+"""Writes, reads and checks parts: immutable Parquet files, named by their content."""
 
 from __future__ import annotations
 
@@ -42,41 +42,41 @@ from beam_flowers.store.schema import (
 _REJECTS_PREFIX = "rejects-"
 _BLOCK = 1 << 20
 _TOLD = 200
-"""Characters of a foreign value that an error shows."""
+"""Most characters of a foreign value that an error shows."""
 
 
 def holds_rejects(name: str) -> bool:
-    """Whether a part of that name holds rejects, not rows."""
+    """Tells if a part of that name holds rejects, not rows."""
     return name.startswith(_REJECTS_PREFIX)
 
 
 class RowKind(Protocol):
-    """What a table's rows are: the store's, or a score table's."""
+    """Kind of a table's rows: those of a store or of a score table."""
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The columns that say which file a row is of, in this table."""
+        """Columns that identify the file of a row in this table."""
 
     @property
     def rows_each(self) -> int:
-        """Rows of one file; they stand together."""
+        """Number of rows for each file; they are adjacent."""
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table: ...
     def derived(self, rows: pa.Table) -> pa.Table: ...
     def digest(self, rows: pa.Table) -> int: ...
     def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """The rows by the folder, below the section's, that they belong into."""
+        """Yields (folder, rows) for each partition; the folder is below the section's."""
 
 
 class Digests(Protocol):
-    """Rows that can be compared with what a manifest says of them."""
+    """Kind of rows that have a digest, to compare them with a manifest's."""
 
     def digest(self, rows: pa.Table) -> int: ...
 
 
 @dataclass(frozen=True)
 class RejectRows:
-    """The rows of a reject table."""
+    """Kind of the rows of a reject table."""
 
     identity = ("uri", "root", "relative_path", "label", "split", "bytes", "modified")
     rows_each = 1
@@ -93,16 +93,16 @@ class RejectRows:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a table.
+    """File of a table.
 
     Attributes:
-        name: file name, `part-<hash>.parquet` or `rejects-<hash>.parquet`; below a partition's
-            folder where the table has such.
+        name: file name, `part-<hash>.parquet` or `rejects-<hash>.parquet`; with the folder of its
+            partition in a table that has partitions.
         rows: number of rows.
         digest: sum of the rows' digests, hex.
-        failures: rejects that count as failures (a file that is no image does not).
-        bytes: size of the file; None for a part that was described before layout 3.
-        sha256: of the file's bytes, hex; None likewise.
+        failures: number of rejects that are failures; files that are not images do not count.
+        bytes: size of the file; None for a part described before layout 3.
+        sha256: of the file's bytes, hex; None for a part described before layout 3.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Part:
 
 
 class PartFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """Types of the fields of a `Part` in a file that may come from anybody."""
+    """Types of the fields of a `Part` in a file of unknown origin."""
 
     name: str
     rows: Count
@@ -132,15 +132,15 @@ class PartFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[Part, ...]:
-    """Check parts from a file: a name becomes a path, a digest a number.
+    """Checks parts that were read from a file, as their names become paths.
 
     Args:
         found: the parts.
-        file: address, for errors.
-        where: place of the list in the file.
+        file: address of the file, for errors.
+        where: field of the file that holds the parts, for errors.
 
     Raises:
-        StoreFieldError: one has not the form of our own.
+        StoreFieldError: a name or a digest has not the form that this program writes.
     """
     for index, part in enumerate(found):
         if not is_part(part.name):
@@ -153,7 +153,7 @@ def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[P
 
 
 def foreign(file: str, field: str, value: object) -> StoreFieldError:
-    """Make the error about a field that no version of this program has written so."""
+    """Returns the error about a value that no version of this program has written."""
     told = repr(value)
     told = told if len(told) <= _TOLD else f"{told[:_TOLD]}..."
     return StoreFieldError(
@@ -166,14 +166,15 @@ def foreign(file: str, field: str, value: object) -> StoreFieldError:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one section of a table lies.
+    """Addresses of one section of a table.
 
     Attributes:
-        root: the table's folder.
-        section: folder below it, `backbone=<name>-<fp8>`; empty for a table without sections.
-        fingerprint: of what computes the rows; unfinished work of another is never taken up.
-        run: id of the run that writes, 16 hex digits. The names of its parts have it, so that a
-            name that was once removed never comes back, and tells the folder of the part.
+        root: folder of the table.
+        section: folder below `root`, `backbone=<name>-<fp8>`; empty for a table without sections.
+        fingerprint: of the model and recipe that compute the rows; runs never take up unfinished
+            work of another fingerprint.
+        run: id of the run that writes, 16 hex digits. It is part of its parts' names, so that a
+            removed name never comes back, and a name tells the run's folder.
     """
 
     root: str
@@ -182,7 +183,7 @@ class Place:
     run: str = ""
 
     def published(self, name: str) -> str:
-        """Where a plain reader finds the part."""
+        """Returns the address where plain readers find the part."""
         if holds_rejects(name):
             return files.join(self.root, REJECTS, *self._folders, name)
         return files.join(self.root, *self._folders, name)
@@ -197,39 +198,39 @@ class Place:
 
     @property
     def work_folder(self) -> str:
-        """Returns the folder of the run's parts; without a run, of those before layout 4."""
+        """Folder of the run's parts; without a run, that of parts before layout 4."""
         folders = (f"run-{self.run}",) if self.run else ()
         return files.join(self.root, WORK, *folders, self.fingerprint[:16])
 
     def retired(self, name: str) -> str:
-        """Returns the address where older versions find the part once it was replaced."""
+        """Returns the address where older versions find the part after it was replaced."""
         return files.join(self.root, RETIRED, *self._folders, f"{name}.retired")
 
     def damaged(self, name: str) -> str:
-        """Returns the address for a damaged part; its ending keeps globs for Parquet from it."""
+        """Returns the address for a damaged part; globs for Parquet do not match its ending."""
         return files.join(self.root, DAMAGED, *self._folders, f"{name}.damaged")
 
     def run_file(self, name: str = "") -> str:
-        """A file of this run's own."""
+        """Returns the address of a file of this run; without a name, of the run's folder."""
         return files.join(self.root, WORK, f"run-{self.run}", name)
 
     def locate(self, name: str) -> str:
-        """Returns the address where the part lies now; if it is nowhere, of unfinished work."""
+        """Returns the present address of the part; if it is gone, that of unfinished work."""
         found = (uri for uri in self.addresses(name) if files.exists(uri))
         return next(found, self.work(name))
 
     def addresses(self, name: str) -> tuple[str, ...]:
-        """Returns the addresses where the part may lie, in the order to look.
+        """Returns the addresses where the part may be, in the order to look.
 
-        A publisher may move it from `__work` while the first two are looked at, and retire it
-        after that: so the published address comes twice, and the retired one last.
+        A publisher may move it from `__work` while a reader tries the first two, and retire it
+        after that. So the published address comes twice, and the retired one last.
         """
         published = self.published(name)
         return published, self.work(name), published, self.retired(name)
 
 
 def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
-    """Returns the place and the name of a part given as `<index in places>/<name>`."""
+    """Splits `<index in places>/<name>` into the place and the name of a part."""
     index, _, name = source.partition("/")
     return places[int(index)], name
 
@@ -242,9 +243,9 @@ def write_parts(place: Place, kind: RowKind, rows: pa.Table) -> tuple[Part, ...]
 
 
 def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table, folder: str = "") -> Part:
-    """Writes `rows` below `__work`, in `folder` there, whole or not at all.
+    """Writes `rows` below `__work`, in its subfolder `folder`, whole or not at all.
 
-    Writing the same rows again in one run writes the same file: a retried bundle is harmless.
+    The same rows give the same file within a run, so a retried bundle is harmless.
     """
     data = encode(rows)
     content = hashlib.sha256(data)
@@ -266,8 +267,8 @@ def copy_part(place: Place, part: Part) -> Part:
     """Writes a part again under a name of this run.
 
     Raises:
-        PartLostError: it is nowhere.
-        PartDamagedError: it is another file.
+        PartLostError: the part is gone.
+        PartDamagedError: its bytes are not those that were written.
     """
     data = _read_bytes(place, part)
     folder = files.parent(part.name) if "/" in part.name else ""
@@ -284,8 +285,8 @@ def _name(place: Place, content: hashlib._Hash, is_rejects: bool, folder: str) -
 
 
 def encode(rows: pa.Table) -> bytes:
-    """`rows` as a Parquet file, its vectors by the encoding that the schema names."""
-    if etags := etags_of(rows.schema):  # Of rows that were taken out as well.
+    """Returns `rows` as a Parquet file, its vectors in the encoding that the schema names."""
+    if etags := etags_of(rows.schema):  # They may include those of removed rows.
         kept = {uri: etags.get(uri) for uri in rows["uri"].to_pylist()}
         rows = with_etags(rows, kept)
     sink = pa.BufferOutputStream()
@@ -299,7 +300,7 @@ def encode(rows: pa.Table) -> bytes:
         compression_level=1,
         use_dictionary=plain if has_vector else True,
         use_byte_stream_split=["vector.list.element"] if splits else False,
-        # A flipped bit is an error of the reader then, and no other vector.
+        # So that a flipped bit is an error for readers, instead of a wrong vector.
         write_page_checksum=True,
     )
     return sink.getvalue().to_pybytes()
@@ -309,17 +310,16 @@ def encode(rows: pa.Table) -> bytes:
 def open_part(
     place: Place, part: Part | str, wanted: Sequence[str] = ()
 ) -> Iterator[pq.ParquetFile]:
-    """The part, wherever it lies now, its footer read and compared with what we write.
+    """Opens a part at its present address and checks its footer.
 
     Args:
         place: of the section.
-        part: as the manifest describes it, or its name where none does.
+        part: as the manifest describes it; its name if no manifest does.
         wanted: columns that it has to have, beside those that all parts of its kind have.
 
     Raises:
-        PartLostError: it is nowhere.
-        PartDamagedError: it cannot be read as it was written; also from what the part is asked
-            for inside of the `with`.
+        PartLostError: the part is gone.
+        PartDamagedError: it cannot be read as it was written; also while the block reads from it.
     """
     name = part if isinstance(part, str) else part.name
     with _open(place, name) as file, _damage_named(place, name):
@@ -329,10 +329,10 @@ def open_part(
 def _checked(
     place: Place, part: Part | str, file: Any, wanted: Sequence[str] = ()
 ) -> pq.ParquetFile:
-    """Opens the file of a part.
+    """Returns the file of a part, opened as Parquet, after a check of its footer.
 
     Raises:
-        PartDamagedError: it is none that we write, or another one than the manifest says.
+        PartDamagedError: its columns are not ours, or its rows not as many as in the manifest.
     """
     name = part if isinstance(part, str) else part.name
     opened = pq.ParquetFile(
@@ -349,10 +349,10 @@ def _checked(
 
 
 def _sound(place: Place, name: str, rows: pa.Table) -> pa.Table:
-    """Returns rows if their values can be ours.
+    """Returns rows after a check of their values.
 
     Raises:
-        PartDamagedError: they cannot.
+        PartDamagedError: this program cannot have written them.
     """
     if reason := odd_values(rows):
         raise damage(place, name, reason)
@@ -361,18 +361,18 @@ def _sound(place: Place, name: str, rows: pa.Table) -> pa.Table:
 
 @contextmanager
 def _damage_named(place: Place, name: str) -> Iterator[None]:
-    """Names the part in what Arrow says of its bytes."""
+    """Turns Arrow's errors about the bytes of a part into errors that name the part."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeError) as error:
-        # A disk's or a server's errors have a number, Arrow's own have none.
+        # Errors of a disk or a server have an errno, Arrow's own do not.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise damage(place, name, " ".join(str(error).split())) from error
 
 
 def damage(place: Place, name: str, reason: str) -> PartDamagedError:
-    """The error about a part that is not as it was written."""
+    """Returns the error about a part that is not as it was written."""
     return PartDamagedError(
         f"{place.locate(name)} is damaged ({reason}): embed its images again, which computes its "
         f"rows anew; `beam-flowers fsck {place.root}` looks for other damage",
@@ -382,19 +382,19 @@ def damage(place: Place, name: str, reason: str) -> PartDamagedError:
 
 
 def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
-    """Reads a part whose rows are to be copied, if its bytes are those that were written.
+    """Reads a part to copy its rows, and checks that its bytes are as they were written.
 
-    Checksums of pages leave out the footer, so the whole file is compared with what the manifest
-    says of it: by its sha256, or of parts described before layout 3 by the digest of the rows.
+    Checksums of pages do not cover the footer, so the whole file is compared with the manifest: by
+    its sha256, or for parts described before layout 3 by the digest of the rows.
 
     Args:
         place: of the section.
         part: as the manifest describes it.
-        kind: of the rows; None where they cannot be digested.
+        kind: of the rows; None if they cannot be digested.
 
     Raises:
-        PartLostError: it is nowhere.
-        PartDamagedError: it is another file.
+        PartLostError: the part is gone.
+        PartDamagedError: its bytes are not those that were written.
     """
     rows = _rows_in(place, part, _read_bytes(place, part))
     if part.sha256 is None and kind and f"{kind.digest(rows):064x}" != part.digest:
@@ -412,23 +412,23 @@ def _read_bytes(place: Place, part: Part) -> bytes:
 
 def _open(place: Place, name: str) -> BinaryIO:
     file = _open_now(place, name)
-    # On this machine an open file stays, whatever becomes of its name.
+    # An open local file can be read even after it is moved or deleted.
     if files.is_local(place.root):
         return file
     return cast(BinaryIO, io.BufferedReader(_Steady(place, name, file), _BLOCK))
 
 
 def _open_now(place: Place, name: str) -> BinaryIO:
-    """Opens the file of a part, wherever it lies now.
+    """Opens the file of a part at its present address.
 
     Raises:
-        PartLostError: it is nowhere.
+        PartLostError: the part is gone.
     """
     for uri in place.addresses(name):
         try:
             return files.open_read(uri)
         except FileNotFoundError:
-            continue  # Not asked again: it may have come since, and the order finds it then.
+            continue  # Without a second look: a file that has come since is found by the order.
         except OSError:
             if files.exists(uri):
                 raise
@@ -439,7 +439,7 @@ def _open_now(place: Place, name: str) -> BinaryIO:
 
 
 class _Steady(io.RawIOBase):
-    """A part in an object store; if it is retired while it is read, reading goes on in the copy."""
+    """File of a part in an object store; reads on in the retired copy if the part is retired."""
 
     def __init__(self, place: Place, name: str, file: BinaryIO) -> None:
         self._place = place
@@ -471,14 +471,14 @@ class _Steady(io.RawIOBase):
 
 
 def read_part(place: Place, part: Part | str, columns: Sequence[str] | None = None) -> pa.Table:
-    """The part's rows, wherever it lies now."""
+    """Reads the rows of a part at its present address; by default all columns."""
     name = part if isinstance(part, str) else part.name
     with open_part(place, part, columns or ()) as opened:
         return _sound(place, name, opened.read(list(columns) if columns else None))
 
 
 def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iterator[str]:
-    """Those of the parts of rows whose vectors lie in another encoding, by their footers."""
+    """Yields the names of parts of rows whose vectors have another encoding, by their footers."""
     for name in names:
         with open_part(place, name) as part:
             if not holds_rejects(name) and encoding_of(part.schema_arrow) != encoding:
@@ -488,7 +488,7 @@ def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iter
 def iterate_part(
     place: Place, part: Part | str, columns: Sequence[str], rows: int = 65_536
 ) -> Iterator[pa.Table]:
-    """The part's rows, so many at a time; columns that the part lacks are left out."""
+    """Yields the part's rows, at most `rows` at a time, without columns that the part lacks."""
     name = part if isinstance(part, str) else part.name
     with open_part(place, part) as opened:
         present = [c for c in columns if c in opened.schema_arrow.names]
@@ -497,7 +497,7 @@ def iterate_part(
 
 
 def work_parts(place: Place) -> list[str]:
-    """Lists the names of the parts that the run has finished and nobody has published, sorted."""
+    """Lists the names of parts that the run has finished and that are not published, sorted."""
     folder = place.work_folder
     if not files.is_folder(folder):
         return []
@@ -509,14 +509,14 @@ def _rows_in(place: Place, part: Part | str, data: bytes) -> pa.Table:
     name = part if isinstance(part, str) else part.name
     with _damage_named(place, name):
         file = _checked(place, part, pa.BufferReader(data))
-        # A process that ends right after Arrow's threads have read is aborted now and then on a
-        # busy machine ("terminate called without an active exception", 8 of 1,000 runs, pyarrow
-        # 25).
+        # Without threads: a process that ends right after Arrow's threads have read is sometimes
+        # aborted on a busy machine ("terminate called without an active exception", 8 of 1,000
+        # runs, pyarrow 25).
         return _sound(place, name, file.read(use_threads=False))
 
 
 def describe_part(place: Place, name: str, kind: RowKind) -> Part:
-    """The `Part` of a file that is not described by any commit."""
+    """Returns the `Part` of a file that no commit describes."""
     with _open(place, name) as file:
         data = file.read()
     rows = _rows_in(place, name, data)
@@ -528,12 +528,13 @@ def describe_part(place: Place, name: str, kind: RowKind) -> Part:
 
 
 def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectRows) -> pa.Table:
-    """Rows of `source` under other identities: kept, relabelled, moved or copied files.
+    """Returns rows of `source` under other identities, of kept, relabelled, moved or copied files.
 
     Args:
-        source: a part's rows.
-        images: `IMAGE_SCHEMA`; one file each, in this order.
-        key: column that finds the source row, `uri` or `sha256`.
+        source: rows of a part.
+        images: the new identities in `IMAGE_SCHEMA`, one row for each file; the result keeps their
+            order.
+        key: column to find the source row by, `uri` or `sha256`.
         kind: of the rows.
     """
     places = find_rows(source, images[key], key)
@@ -544,7 +545,7 @@ def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectR
 
 
 def identified(rows: pa.Table, images: pa.Table, kind: RowKind | RejectRows) -> pa.Table:
-    """`rows` as those of `images`, which has as many."""
+    """Returns `rows` with the identities in `images`, which has as many rows."""
     for name in kind.identity:
         index = rows.schema.get_field_index(name)
         rows = rows.set_column(index, rows.schema.field(index), images[name])
@@ -553,10 +554,10 @@ def identified(rows: pa.Table, images: pa.Table, kind: RowKind | RejectRows) -> 
 
 
 def find_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> npt.NDArray[np.int64]:
-    """For each of `keys` the first row of `source` whose column `key` holds it.
+    """Returns, for each of `keys`, the index of the first row of `source` with it in column `key`.
 
     Raises:
-        StoreError: one is not there.
+        StoreError: no row has one of the keys.
     """
     found = pc.index_in(keys, value_set=source[key].combine_chunks())
     if found.null_count:

@@ -1,4 +1,4 @@
-"""The plan of a run: what is computed, what is derived, what stays, and the commit they end in."""
+"""Plans a run, the rows to compute, to derive and to keep, and commits its results."""
 
 from __future__ import annotations
 
@@ -62,36 +62,36 @@ from beam_flowers.store.work_units import (
 )
 
 FEW_ROWS = 100
-"""So many may leave a section whatever share of it they are."""
+"""Number of rows that may leave a section even if they are a large share of it."""
 _AT_ONCE = 16
 _FEWEST_ROWS, _MOST_ROWS = 128, 8192
 _MOST_ALIKE = 1024
-"""Files of one size that share a unit, however small units are. Else all files of a collection of
-tiny pictures, which have few sizes, would be hashed first and so be read twice."""
+"""Number of files of one size that may share a unit, even if units are smaller. Tiny images have
+few sizes: without this, all files of such a collection would be hashed first, so read twice."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do; everything large lies in files beside the table.
+    """Plan of a run; large data is in files below the table's `__work`.
 
     Attributes:
-        place: the section written.
-        base: the version the plan was made against.
-        section: the section as it will be, without the parts still to be written.
+        place: place of the section to write.
+        base: the version that the plan was made on.
+        section: the section to commit, without the parts still to be written.
         compute: units of files to read and embed.
         doubtful: units of files to hash first.
-        rewrite: units of stored rows that stay while others of their part go.
+        rewrite: units of stored rows that stay while others of their part leave.
         derive: units of files whose rows come from parts of another table.
         sources: number of partitions of the digests that doubtful files may equal.
-        others: places of other tables whose vectors files of the same content take.
-        unit_rows: files of a unit, about.
-        made: what the manifest says of the command; see `Manifest.made`.
-        exact: the section holds nothing but what was listed; see `Rules.exact`.
+        others: places of other tables; files of the same content take their vectors.
+        unit_rows: approximate number of files of a unit.
+        made: `Manifest.made` of the commit.
+        exact: the section holds only rows of listed files; see `Rules.exact`.
         counts: `listed`, `hidden`, `reused`, `rejected`, `failures` so far, and `fresh`;
-            `reasons`: the rejects by error class. Where rows stay because too many would leave,
-            `held` is the number of these and `covered` that of the rows that were listed, or left.
-        undecided: what leaves depends on the contents of files still to be read; another plan on
-            the same listing, once this one is committed, knows them.
+            `reasons`: the rejects by error class. If rows stay because too many would leave,
+            `held` is the number of these, and `covered` that of all rows that the listing covers.
+        undecided: the rows that leave depend on the contents of files still to be read. After this
+            plan's commit another plan on the same listing knows the contents.
     """
 
     place: Place
@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def files(self) -> int:
-        """Files whose rows the run writes: new ones, and those of parts that are written again."""
+        """Number of files whose rows the run writes: new ones, and those of rewritten parts."""
         return sum(unit.rows for unit in self._all_units)
 
     @property
@@ -129,14 +129,14 @@ def fill_ledger(
     manifest: Manifest,
     damaged: set[tuple[str, str]] | None = None,
 ) -> list[Part]:
-    """Takes the stored rows in; returns the parts that are lost.
+    """Adds the stored rows to a ledger; returns the parts that are lost.
 
     Args:
-        ledger: empty but for the listing.
+        ledger: has the listing only.
         place: of the section.
-        manifest: the version of the table.
-        damaged: (folder of the table, name) of parts that are known to be damaged; those that
-            turn out to be are added.
+        manifest: version of the table.
+        damaged: (folder of the table, name) of parts known to be damaged; this adds those that
+            turn out to be damaged.
     """
     damaged = set() if damaged is None else damaged
     known = committed(manifest, place).parts
@@ -159,7 +159,7 @@ def fill_ledger(
 
 
 def stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
-    """What the ledger needs of a part's rows, once for each file."""
+    """Yields the rows of a part as the ledger needs them, one for each file."""
     for _, rows in groupby(_stored_rows(place, name), key=lambda row: row.image.uri):
         yield next(rows)
 
@@ -177,7 +177,7 @@ def _stored_rows(place: Place, name: str) -> Iterator[StoredRow]:
 
 
 def _outdated(table: pa.Table) -> list[bool]:
-    """For each row or reject, if the rules have changed that it was made by."""
+    """Tells for each row or reject if the rules that it was made by have changed."""
     changed = changed_rules(rules_of(table.schema))
     is_of_rejects = "stage" in table.schema.names
     if not changed and not (
@@ -188,22 +188,26 @@ def _outdated(table: pa.Table) -> list[bool]:
         verdicts = (table[name].to_pylist() for name in ("stage", "error_class", "message"))
         return [is_outdated(changed, *verdict) for verdict in zip(*verdicts, strict=True)]
     if "format" in table.schema.names:
-        # Behind a comma stands what is missing of the picture.
+        # The format's name ends at a comma; after it comes the part of the image that is missing.
         formats = ((format_ or "").partition(",")[0] for format_ in table["format"].to_pylist())
         return [format_ in changed for format_ in formats]
-    # Scores do not tell.
+    # Rows of scores have no format, so a changed rule of any format makes them outdated.
     return [not changed.isdisjoint(FORMATS)] * len(table)
 
 
 def unit_rows(count: int, shards: int | None) -> int:
-    """Rows of a unit for `count` files: as many as there are units then.
+    """Returns the number of rows of a unit for `count` files: the root of `count`, within limits.
 
-    A worker holds some fifteen times a unit's vectors, of which one is computed while the one
-    before is encoded and written; the driver holds the list of units. Neither grows faster than
-    the root of the work.
-    128 rows at least, since a Parquet file costs some 12 KB by itself: of 1280 float16 in files of
-    40 rows a seventh (benchmarks/store_size.py);
-    8192 at most, which is parts of some 40 MB; fifty million files are seven thousand parts.
+    A worker holds some fifteen times a unit's vectors, as it computes a unit while it encodes and
+    writes the one before. The driver holds the list of units. With the root, neither grows faster
+    than the root of the work.
+    The least is 128 rows, since a Parquet file itself costs some 12 KB: a seventh of its size with
+    40 rows of 1280 float16 (benchmarks/store_size.py). The most is 8192, which gives parts of some
+    40 MB; fifty million files are seven thousand parts.
+
+    Args:
+        count: number of files.
+        shards: number of units wanted; None for the rule above.
     """
     if shards:
         return max(1, -(-count // shards))
@@ -211,11 +215,11 @@ def unit_rows(count: int, shards: int | None) -> int:
 
 
 def absent_roots(roots: Mapping[str, bool]) -> list[str]:
-    """Those of the roots that are not there any more; one that cannot be asked for is.
+    """Returns the roots that are certainly gone; one that cannot be looked for counts as present.
 
     Args:
-        roots: by address, if the answer matters. Where it does not, no server is asked: the run
-            may have nothing else to do with it.
+        roots: by address, True if the answer matters. If not, no server is asked, as the run may
+            not need that server otherwise.
     """
     asked = [root for root, matters in roots.items() if matters or files.is_local(root)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
@@ -235,19 +239,19 @@ def make_plan(
     max_removed_fraction: float = 1.0,
     lost: Sequence[Part] = (),
 ) -> Plan:
-    """Joins the listing with the table and writes the units of work beside it.
+    """Joins the listing with the table and writes the units of work below the table's `__work`.
 
     Args:
         ledger: filled by `fill_ledger`.
-        place: the section to write; its `run` names this run's own files.
+        place: of the section to write; its `run` names this run's own files.
         manifest: the version that the ledger was filled from.
         kind: of the section's rows.
-        section: its fingerprint and description; parts and roots are ignored.
+        section: has the fingerprint and description; parts and roots are ignored.
         rules: of the join.
         shards: number of units wanted; by default it follows from the number of files.
-        others: sections of other tables whose vectors files of the same content take.
-        max_removed_fraction: of the rows that the listing covers; if more would leave, and more
-            than `FEW_ROWS`, then none does.
+        others: sections of other tables; files of the same content take their vectors.
+        max_removed_fraction: largest share of the rows that the listing covers that may leave. If
+            more would leave, and more than `FEW_ROWS`, all rows stay.
         lost: parts of the section that are gone or damaged; see `Section.lost`.
     """
     ledger.join(rules)
@@ -289,7 +293,7 @@ def _standing_parts(
     section: Section,
     described: Mapping[str, Part],
 ) -> tuple[list[Part], list[str]]:
-    """Returns the parts that stay, with all known rejects, and names of those to write again."""
+    """Returns the parts that stay, with all known rejects, and the names of parts to rewrite."""
     whole, partly = ledger.part_names()
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
@@ -299,15 +303,15 @@ def _standing_parts(
 
 
 def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
-    """Lets ghosts leave, and all others stay if they are too many.
+    """Removes rows of renamed roots, and keeps all rows if too many would leave.
 
     Returns:
-        The counts of what stays therefore, and `Plan.undecided`.
+        The counts `held` and `covered`, empty if rows may leave, and `Plan.undecided`.
     """
     ledger.take_out_ghosts(absent_roots(ledger.stray_roots()))
     undecided = ledger.is_undecided()
     going = ledger.going()
-    # What was added since does not make the share of what is missing any smaller.
+    # Files that were added since must not make the share of the missing ones smaller.
     covered = min(going.covered, held_rows(known).get(ledger.listing_name(), going.covered))
     if going.rows <= max(FEW_ROWS, fraction * covered):
         return {}, undecided
@@ -316,7 +320,7 @@ def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[di
 
 
 def _remembered(ledger: Ledger, known: Section, held: dict[str, int]) -> dict[str, Any]:
-    """The entry of `about` that the next run reads by `held_rows`."""
+    """Returns the entry of `about` that the next run reads by `held_rows`."""
     earlier = held_rows(known)
     earlier.pop(ledger.listing_name(), None)
     if held:
@@ -327,13 +331,13 @@ def _remembered(ledger: Ledger, known: Section, held: dict[str, int]) -> dict[st
 def _add_others(ledger: Ledger, others: Sequence[tuple[Place, Section]]) -> None:
     for number, (place, section) in enumerate(others, start=1):
         for part in section.rows:
-            # Another run may have replaced it by now: then its files are computed again.
+            # Another run may have replaced the part: then its files are computed again.
             with contextlib.suppress(PartLostError):
                 ledger.add_part(part.name, stored_rows(place, part.name), False, True, number)
 
 
 def _stale(place: Place, names: Iterable[str], known: Section, wanted: Section) -> Iterator[str]:
-    """Parts to be written again, as their vectors shall be encoded otherwise."""
+    """Yields the names of parts to rewrite, as their vectors have another encoding than wanted."""
     encoding = encoding_in(wanted)
     if encoding_in(known) == encoding:
         names = set(names).difference(p.name for p in known.parts)
@@ -383,18 +387,19 @@ def derive_part(
     key: str,
     described: Part | None = None,
 ) -> Part:
-    """Writes the rows of part `source` under the identities in `images`: see `derive`.
+    """Writes rows of part `source` under the identities in `images`; see `derive`.
 
     Args:
         place: of the section.
         kind: of the rows.
-        source: name of a part.
+        source: name of the part.
         images: see `derive`.
-        key: likewise.
-        described: what the manifest says of the part, by which it is checked.
+        key: see `derive`.
+        described: the part as the manifest describes it, to check its bytes; None if no manifest
+            does.
 
     Raises:
-        PartDamagedError: it is not as it was written.
+        PartDamagedError: the part is not as it was written.
     """
     rows = _source(place, source, kind, described)
     return write_part(place, kind, derive(rows, images, key, kind))
@@ -403,7 +408,7 @@ def derive_part(
 def _source(
     place: Place, name: str, kind: RowKind | RejectRows, described: Part | None
 ) -> pa.Table:
-    # A part that a killed run left is named by no manifest; its pages have checksums.
+    # No manifest names a part that a killed run left; its pages have checksums.
     return read_checked(place, described, kind) if described else read_part(place, name)
 
 
@@ -416,13 +421,13 @@ def derive_parts(
     source_place: Place | None = None,
     described: Part | None = None,
 ) -> tuple[Part, ...]:
-    """`derive_part` for a table that may have partitions; the source may be another table's."""
+    """Writes derived rows as `derive_part`, by partition; `source` may be of another table."""
     rows = _source(source_place or place, source, kind, described)
     return write_parts(place, kind, derive(rows, images, key, kind))
 
 
 def stored_table(rows: list[StoredRow]) -> pa.Table:
-    """`IMAGE_SCHEMA` table of stored rows."""
+    """Returns stored rows as a table in `IMAGE_SCHEMA`."""
     return images_table([r.image for r in rows], [r.sha256 for r in rows])
 
 
@@ -438,11 +443,12 @@ def _write_units(
 
     Args:
         ledger: joined.
-        plan: without units.
-        rows: files of a unit.
-        partly: names of the parts to be written again.
-        described: the section's parts, as the manifest has them, by name.
-        sources: parts that files may take vectors from, of other tables too, by `<place>/<name>`.
+        plan: has no units yet.
+        rows: number of files of a unit.
+        partly: names of the parts to rewrite.
+        described: parts of the section, as the manifest describes them, by name.
+        sources: parts of this and other tables that files may take vectors from, by
+            `<place>/<name>`.
     """
     writer = UnitWriter(plan.place.run_file("units.parquet"))
     rewrite = tuple(
@@ -466,7 +472,7 @@ def _write_units(
 
 
 def is_done(plan: Plan, manifest: Manifest) -> bool:
-    """True if the plan changes nothing at all."""
+    """Tells if the plan changes nothing."""
     before = committed(manifest, plan.place)
     same = (set(before.parts), before.roots, before.lost) == (
         set(plan.section.parts),
@@ -477,19 +483,19 @@ def is_done(plan: Plan, manifest: Manifest) -> bool:
 
 
 def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
-    """Commits and publishes what the run made; the pipeline's last and idempotent step.
+    """Commits and publishes the results of a run; the last step of a pipeline, and idempotent.
 
     Returns:
-        The run's counts, with `committed` False where another writer was first and its changes
-        are not disjoint, or where the run was withdrawn: then the work lies in `__work`, and the
-        next plan takes it up. With `problems` if there were any, with `damaged` parts, without
-        which the driver plans again, and with `lost`, the message about parts that are gone.
+        The run's counts and `committed`. It is False if the run was withdrawn, or another writer
+        was first with changes that are not disjoint. Then the work stays in `__work` for the next
+        plan. It is also False with one of these: `problems`; `damaged`, the parts without which
+        the driver plans again; `lost`, the messages about parts that are gone.
     """
     outcomes = list(outcomes)
     problems = sorted({outcome.problem for outcome in outcomes if outcome.problem})
     if problems:
         return leave_result(plan.place, {"committed": False, "problems": problems})
-    # A runner that repeats a bundle may deliver what it gave before as well.
+    # A runner that repeats a bundle may deliver the outcomes of both attempts.
     outcomes = one_each(outcomes)
     parts = {p.name: p for p in plan.section.parts}
     parts |= {p.name: p for o in outcomes for p in o.parts}
@@ -504,20 +510,20 @@ def finish(plan: Plan, outcomes: Iterable[Outcome]) -> dict[str, Any]:
     committed_as = commit_under_lease(plan.place, intent)
     if committed_as is None:
         return leave_result(plan.place, {**counts, "committed": False})
-    # A repeated step says what was committed, also where a unit was made again since.
+    # A repeated step returns the committed counts, even if a unit was made again since.
     result = leave_result(plan.place, {**committed_as.counts, "committed": True})
     publish(plan.place.root)
     return result
 
 
 def leave_result(place: Place, result: dict[str, Any]) -> dict[str, Any]:
-    """Writes down what a run did, where its driver looks when the pipeline has ended."""
+    """Writes the result of a run to where its driver reads it after the pipeline; returns it."""
     files.write_atomic(place.run_file("result.json"), json.dumps(result).encode())
     return result
 
 
 def add_counts(counts: dict[str, Any], outcomes: Iterable[Outcome]) -> dict[str, int]:
-    """`counts` with what the outcomes add."""
+    """Returns `counts` increased by those of the outcomes."""
     outcomes = list(outcomes)
     rejects = [p for o in outcomes for p in o.parts if p.is_rejects]
     reasons = Counter(counts.get("reasons", {}))

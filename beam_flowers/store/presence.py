@@ -1,4 +1,4 @@
-"""Runs that share a table which goes in the end: the last one deletes it."""
+"""Marks the runs that share a temporary table, so that the last one deletes it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from beam_flowers.store.names import PRESENT, WORK
 
 
 class Presence:
-    """Says that a run uses a table, until it leaves or its process ends.
+    """Marks a table as used by a run, until the run leaves or its process ends.
 
-    A local file is locked, which ends with the process, whatever kills that. Object stores have
-    no locks: there nobody knows who else is present, and a run has to look if it still is.
+    On local disks the mark is a locked file; the lock ends with the process, even if it is killed.
+    Object stores have no locks. There a run cannot know of others, and has to look if its own mark
+    still exists.
 
     Args:
         table: folder of the table; made if absent.
@@ -28,16 +29,16 @@ class Presence:
         files.write_atomic(self._uri, b"")
         self._lock: int | None = None
         if files.is_local(table):
-            # Whoever deletes the table just now has deleted the file.
+            # Another run may delete the table, and this file, just now.
             with contextlib.suppress(FileNotFoundError):
                 self._lock = _locked(self._uri)
 
     def is_there(self) -> bool:
-        """Tells if nobody deleted the table since."""
+        """Tells if the mark still exists, and so the table was not deleted."""
         return files.exists(self._uri)
 
     def leave(self) -> bool:
-        """Ends the presence; returns True if no other run is known to be present."""
+        """Ends the use; returns True if no other run is known to use the table."""
         files.delete(self._uri)
         if self._lock is not None:
             os.close(self._lock)
@@ -50,7 +51,7 @@ class Presence:
 
 @contextlib.contextmanager
 def present(table: str) -> Iterator[Presence]:
-    """Holds a presence; what it made is gone afterwards, unless there is more in the table."""
+    """Holds a presence for a block; deletes the folders afterwards if they are empty."""
     presence = Presence(table)
     try:
         yield presence
@@ -62,7 +63,7 @@ def present(table: str) -> Iterator[Presence]:
 
 
 def _locked(path: str) -> int:
-    """Opens a file and locks it; where the mount knows no locks it is only opened."""
+    """Opens a file and locks it, if its mount supports locks; returns the descriptor."""
     descriptor = os.open(path, os.O_RDONLY)
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -75,6 +76,6 @@ def _is_locked(path: str) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # Gone by now, or the mount knows no locks.
+    except OSError:  # Gone by now, or the mount has no locks.
         return False
     return False

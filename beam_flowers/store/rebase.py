@@ -1,4 +1,4 @@
-"""Commits on top of what others committed meanwhile, where the changes are disjoint."""
+"""Commits a section on top of versions that others committed meanwhile, if changes are disjoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from beam_flowers.store.table import TRIES
 HELD = "held"
 """Key of a section's `about`; see `held_rows`."""
 _ENGINE = "engine"
-"""Key of the engine that computed the vectors, which every engine gives alike."""
+"""Key of a section's `about`: engine that computed the vectors, which are alike for all engines."""
 
 
 def commit_on_newest(
@@ -34,20 +34,20 @@ def commit_on_newest(
 ) -> Manifest | None:
     """Commits a section that was planned on version `base`, on top of the newest version.
 
-    A repeated call finds what the first one committed, whoever committed since.
+    A repeated call finds the version of the first one, also below newer versions of others.
 
     Args:
         place: of the section; its `run` is the manifest's.
         base: the version that the section was planned on.
-        section: as it is to be if nobody committed since.
-        counts: of the manifest, which also gets those of the changed rows.
-        exact: the section holds nothing but what this run listed, and so no row of others.
-        made: of the manifest.
+        section: the section to commit if nobody committed since.
+        counts: counts of the manifest; those of changed rows are added.
+        exact: the section may hold only rows that this run listed, and so none of others.
+        made: `Manifest.made` of the manifest.
 
     Returns:
-        The version that this run committed. None where the section has to be planned again,
-        since what others did is not disjoint from it, or cannot be known any more, or since
-        parts that it adds are gone. Then it is None for ever, as versions only grow.
+        The version that this run committed. None if the section has to be planned again: the
+        changes of others are not disjoint from its own, or are not known any more, or parts that
+        it adds are gone. Every later call then returns None as well, as versions only grow.
 
     Raises:
         LateError: others were first each time.
@@ -70,7 +70,7 @@ def commit_on_newest(
                 return None
             if other.run == place.run:
                 return other
-            if "restored" in other.counts:  # Rows that this run took for known may be others now.
+            if "restored" in other.counts:  # Rows that this run plans with may differ now.
                 return None
             change.note(other.sections.get(place.section))
         seen = newest.version
@@ -78,7 +78,7 @@ def commit_on_newest(
         if merged is None:
             return None
         if counted is None:
-            # Once: changes that are disjoint from those of others are the same on any version.
+            # Counted once: disjoint changes have the same counts on any version.
             after = {**first.sections, place.section: section}
             counted = counts | count_changes(root, first.sections, after)
         if not change.has_its_work():
@@ -92,11 +92,14 @@ def commit_on_newest(
 
 
 class LateError(StoreError):
-    """A commit that others came before each time; a later try may succeed."""
+    """Error about a commit that others preceded each time; a later try may succeed."""
 
 
 def held_rows(section: Section) -> dict[str, int]:
-    """Returns, by listing, of how many rows too many were missing when it was last stored."""
+    """Returns the row counts of listings whose last run kept rows, as too many were missing.
+
+    By name of the listing, the number of rows that it covered; see `Ledger.listing_name`.
+    """
     found = section.about.get(HELD)
     return {k: v for k, v in found.items() if type(v) is int} if isinstance(found, dict) else {}
 
@@ -106,12 +109,12 @@ def _version(root: str, version: int) -> Manifest:
 
 
 class _Change:
-    """Holds what a run changes in a section against what others changed since its base.
+    """Merges the changes of a run in a section with those of others since its base.
 
     Args:
         place: of the section.
-        base: the section that the run planned on; None where there was none.
-        own: the section as the run wants it.
+        base: the section that the run planned on; None if the table had none.
+        own: the section that the run made.
         exact: see `commit_on_newest`.
     """
 
@@ -128,7 +131,7 @@ class _Change:
         self._own_uris: npt.NDArray[np.int64] | None = None
 
     def note(self, section: Section | None) -> None:
-        """Takes in the section in the next one of the others' versions."""
+        """Notes the section of the next version of others, in ascending order."""
         rows = _rows(section) if section else 0
         self._has_shrunk |= rows < self._newest_rows
         self._newest_rows = rows
@@ -140,7 +143,7 @@ class _Change:
         if newest is None or self._exact or not self._is_alike(newest):
             return None
         theirs = _by_name(newest.parts)
-        # Rows that this run took for known may be gone: lost, forgotten or with their files.
+        # Rows that this run plans with may be gone: lost, forgotten, or removed with their files.
         removed_by_both = self._removed - theirs.keys()
         if self._has_shrunk or removed_by_both:
             return None
@@ -163,17 +166,17 @@ class _Change:
         )
 
     def has_its_work(self) -> bool:
-        """Tells if all new parts are there.
+        """Tells if all new parts exist.
 
-        They are, as nobody else touches the work of a run that has not been withdrawn, but for
-        users, and for `vacuum` where the rows were written by a pipeline without a lease.
+        Only users may have deleted parts of a run that was not withdrawn, or `vacuum` if a pipeline
+        without a lease wrote them.
         """
         folders = {files.parent(self._place.work(name)) for name in self._added}
         there = {e.uri for folder in folders for e in _entries(folder)}
         return {self._place.work(name) for name in self._added} <= there
 
     def _is_alike(self, newest: Section) -> bool:
-        """Tells if rows of both are of one kind, and nobody lost a part or forgot a root."""
+        """Tells if both have rows of one kind, and others neither lost a part nor forgot a root."""
         return (
             newest.fingerprint == self._own.fingerprint
             and _about(newest) == _about(self._own)
@@ -182,7 +185,7 @@ class _Change:
         )
 
     def _merged_about(self, newest: Section) -> dict[str, Any]:
-        """Returns the run's description, with both sides' changes of `held_rows`."""
+        """Returns the run's description with both sides' changes of `held_rows`."""
         before, own, held = held_rows(self._before), held_rows(self._own), held_rows(newest)
         for listing in {*before, *own}:
             if before.get(listing) != own.get(listing):
@@ -205,7 +208,7 @@ def _entries(folder: str) -> Iterable[files.Entry]:
 
 
 def _about(section: Section) -> Any:
-    """Returns the description of a section as a manifest has it, with lists for tuples."""
+    """Returns the description of a section to compare: as in a manifest, with lists for tuples."""
     about = {name: value for name, value in section.about.items() if name not in (_ENGINE, HELD)}
     return json.loads(json.dumps(about))
 
@@ -215,14 +218,14 @@ def _by_name(parts: Iterable[Part]) -> dict[str, Part]:
 
 
 def _rows(section: Section) -> int:
-    """Counts rows and rejects, as a file may turn from one into the other."""
+    """Counts rows and rejects together, as a file may turn from one into the other."""
     return sum(part.rows for part in section.parts)
 
 
 def _uris(place: Place, parts: Iterable[Part]) -> npt.NDArray[np.int64]:
-    """Returns numbers for the uris in parts, eight bytes each, alike in this process only.
+    """Returns hashes of the uris in parts, int64 [N], to be compared within this process only.
 
-    Two uris of one number, which is very rare, cost a plan.
+    Two uris of one hash, which is very rare, cost another plan.
     """
     tables = (table for part in parts for table in iterate_part(place, part, ["uri"]))
     numbers = [np.array(list(map(hash, table["uri"].to_pylist())), np.int64) for table in tables]

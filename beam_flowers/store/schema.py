@@ -1,4 +1,4 @@
-"""Columns of the store's tables, and the digests that make a dataset comparable."""
+"""Defines the columns of the store's tables, and the digests that make datasets comparable."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from beam_flowers.records import Bottleneck, Image, Reject
 _TIME = pa.timestamp("us", tz="UTC")
 
 ENCODINGS = ("split", "plain")
-"""Of the vectors in Parquet: BYTE_STREAM_SPLIT, the smaller, or PLAIN, which older readers
-such as Spark 3.5 need. benchmarks/store_size.py compares them."""
+"""Encodings of the vectors in Parquet: BYTE_STREAM_SPLIT, which is smaller, or PLAIN, which older
+readers such as Spark 3.5 need. benchmarks/store_size.py compares them."""
 
 _ENCODING = "vector_encoding"
 _RULES = "decode_rules"
 _ETAGS = "etags"
 _MOST_ETAGS = 64 << 20
-"""Bytes of a part's ETags; compressed ones of a foreign part could unpack into any number."""
+"""Most bytes of a part's ETags; compressed ones of a foreign part could unpack to any size."""
 _ARROW = {"float32": pa.float32(), "float16": pa.float16()}
 
 IMAGE_FIELDS = (
@@ -59,12 +59,12 @@ REJECT_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class StoreRows:
-    """How bottlenecks become rows of the store.
+    """Kind of the rows of a store, made from embeddings.
 
     Attributes:
         fingerprint: of the backbone and its recipe, hex.
-        backbone: the backbone's name, kept in the files' metadata.
-        vectors: float32 or float16, what the numbers of the vectors are.
+        backbone: name of the backbone, kept in the metadata of the files.
+        vectors: dtype of the vectors, float32 or float16.
         encoding: one of `ENCODINGS`.
     """
 
@@ -78,7 +78,7 @@ class StoreRows:
     rows_each = 1
 
     def schema(self, vector_length: int) -> pa.Schema:
-        """The store's columns; `vector` is fixed_size_list<float or halffloat>[vector_length]."""
+        """Returns the columns; `vector` is fixed_size_list<float or halffloat>[vector_length]."""
         fields = [
             *IMAGE_FIELDS[:4],
             pa.field("label_normalized", pa.string()),
@@ -98,7 +98,7 @@ class StoreRows:
         return about | {_ENCODING: self.encoding} | rules_record()
 
     def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
-        """The rows of `bottlenecks` (at least one), in their order."""
+        """Returns the rows of at least one embedding, in the given order."""
         vectors = self._numbers(bottlenecks)
         schema = self.schema(vectors.shape[1])
         columns = images_table([b.image for b in bottlenecks]).to_pydict()
@@ -128,9 +128,9 @@ class StoreRows:
         return numbers
 
     def derived(self, rows: pa.Table) -> pa.Table:
-        """`rows` with the columns that follow from others, and the encoding, brought up to date.
+        """Returns `rows` with the encoding, and the columns that follow from others, updated.
 
-        They stay verdicts by the rules that they were made by.
+        Their metadata keeps the rules that they were made by.
         """
         metadata = {key: value for key, value in self._metadata.items() if key != _RULES}
         recorded = (rows.schema.metadata or {}).get(_RULES.encode())
@@ -142,16 +142,16 @@ class StoreRows:
         return rows.set_column(index, rows.schema.field(index), normalized)
 
     def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
-        """All rows: a store's folder is the backbone's."""
+        """Yields all rows under an empty folder, as the sections of a store have no partitions."""
         yield "", rows
 
     def digest(self, rows: pa.Table) -> int:
-        """Sum of the rows' digests: see `add_digests`."""
+        """Returns the sum of the rows' digests; see `add_digests`."""
         return digest_rows(rows, self.key)
 
 
 def digest_rows(rows: pa.Table, key: Sequence[str]) -> int:
-    """Sum of the digests of a store's rows, over the columns `key` and the vectors."""
+    """Returns the sum of the digests of a store's rows, over the columns `key` and the vectors."""
     keys = zip(*(rows[n].cast(pa.string()).to_pylist() for n in key), strict=True)
     return add_digests(
         _digest(*values, vector=vector)
@@ -164,7 +164,7 @@ def _normalized(label: str | None) -> str | None:
 
 
 def images_table(images: Sequence[Image], sha256: Sequence[str | None] | None = None) -> pa.Table:
-    """Arrow table of `images` in `IMAGE_SCHEMA`."""
+    """Returns an Arrow table of `images` in `IMAGE_SCHEMA`."""
     columns: list[Sequence[object]] = list(zip(*images, strict=True)) or [()] * len(Image._fields)
     columns.append(sha256 or [None] * len(images))
     return pa.table(
@@ -173,24 +173,25 @@ def images_table(images: Sequence[Image], sha256: Sequence[str | None] | None = 
 
 
 def with_etags(rows: pa.Table, etags: Mapping[str, str | None]) -> pa.Table:
-    """Keeps the ETags of files in the metadata of their rows, by uri.
+    """Returns rows with the ETags of their files, by uri, in the table's metadata.
 
-    Of parts with and without a column `datasets.load_dataset` refuses a store (5.2: CastError, if
-    one without it comes first); metadata no plain reader minds. Without ETags all stays as it is.
+    A column in some parts only would break `datasets.load_dataset` (5.2: CastError, if a part
+    without it comes first). Plain readers ignore the metadata. Without ETags the rows stay as they
+    are.
     """
     known = {uri: etag for uri, etag in etags.items() if etag}
     metadata = dict(rows.schema.metadata or {})
     if metadata.pop(_ETAGS.encode(), None) is None and not known:
         return rows
     if known:
-        # Metadata has to be text.
+        # base64, as metadata has to be text.
         data = zlib.compress(json.dumps(known).encode())
         metadata[_ETAGS.encode()] = base64.b64encode(data)
     return rows.replace_schema_metadata(metadata)
 
 
 def etags_of(schema: pa.Schema) -> dict[str, str]:
-    """Reads the ETags that `with_etags` kept, by uri; none if they are no such thing."""
+    """Reads the ETags that `with_etags` wrote, by uri; empty if the metadata has another form."""
     data = (schema.metadata or {}).get(_ETAGS.encode())
     if data is None:
         return {}
@@ -203,7 +204,7 @@ def etags_of(schema: pa.Schema) -> dict[str, str]:
 
 
 def images_of(table: pa.Table) -> list[Image]:
-    """The `Image`s of a table; columns it lacks are None."""
+    """Returns the `Image`s of a table; None for columns that it lacks."""
     columns = []
     if (etags := etags_of(table.schema)) and "etag" not in table.schema.names:
         tags = [etags.get(uri) for uri in table["uri"].to_pylist()]
@@ -215,12 +216,12 @@ def images_of(table: pa.Table) -> list[Image]:
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
-    """The vectors of a store's table: float32 [N, D]."""
+    """Returns the vectors of a store's table: float32 [N, D]."""
     return stored_vectors(table).astype(np.float32, copy=False)
 
 
 def stored_vectors(table: pa.Table) -> np.ndarray:
-    """The vectors of a store's table as they lie there: float32 or float16 [N, D]."""
+    """Returns the vectors of a store's table in their stored dtype: float32 or float16 [N, D]."""
     column = table["vector"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):
         column = pa.concat_arrays(column.chunks)
@@ -228,32 +229,32 @@ def stored_vectors(table: pa.Table) -> np.ndarray:
 
 
 def encoding_of(schema: pa.Schema) -> str:
-    """How vectors of tables with this schema are encoded, one of `ENCODINGS`."""
+    """Returns the encoding of the vectors of tables with this schema, one of `ENCODINGS`."""
     found: bytes = (schema.metadata or {}).get(_ENCODING.encode(), ENCODINGS[0].encode())
     return found.decode()
 
 
 def rules_record() -> dict[str, str]:
-    """Schema metadata of rows and rejects that come of files read now; see `images.rules`."""
+    """Returns the schema metadata for rows and rejects of files read now; see `images.rules`."""
     return {_RULES: json.dumps(RULES, sort_keys=True)}
 
 
 def rules_of(schema: pa.Schema) -> dict[str, int]:
     """Reads the versions of the rules that rows or rejects with this schema were made by.
 
-    A part from before there were any has none: that is 1 of each.
+    Parts from before this record have none; that means version 1 of each rule.
     """
     recorded = (schema.metadata or {}).get(_RULES.encode(), b"{}")
     try:
         found = json.loads(recorded)
     except (ValueError, RecursionError):
         found = None
-    # Version 0 differs from that of every rule, so that a run reads all of these files again.
+    # No rule has version 0, so that a run reads all of these files again.
     return found if isinstance(found, dict) else dict.fromkeys(RULES, 0)
 
 
 def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
-    """The `Bottleneck`s of a store's table."""
+    """Returns the embeddings of a store's table."""
     names = ("sha256", "width", "height", "format")
     columns = zip(*(table[name].to_pylist() for name in names), strict=True)
     return [
@@ -265,7 +266,7 @@ def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
 
 
 def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
-    """Arrow table of `rejects` in `REJECT_SCHEMA`."""
+    """Returns an Arrow table of `rejects` in `REJECT_SCHEMA`."""
     # Messages of file systems and their servers may repeat the address with its password.
     rows = [
         {**r.image._asdict(), **r._asdict(), "message": without_secrets(r.message)} for r in rejects
@@ -276,7 +277,7 @@ def rejects_table(rejects: Sequence[Reject]) -> pa.Table:
 
 
 def rejects_digest(rows: pa.Table) -> int:
-    """Sum of the rejects' digests over uri and error class."""
+    """Returns the sum of the rejects' digests over uri and error class."""
     keys = zip(rows["uri"].to_pylist(), rows["error_class"].to_pylist(), strict=True)
     return add_digests(_digest(*key) for key in keys)
 
@@ -289,7 +290,7 @@ def _digest(*texts: str | None, vector: np.ndarray | None = None) -> int:
 
 
 def add_digests(digests: Iterable[int]) -> int:
-    """Their sum modulo 2**256.
+    """Returns the sum of digests modulo 2**256.
 
     A sum does not depend on order or on how rows are cut into parts, so the hash of a whole
     dataset follows from its parts' without reading them again (AdHash: Bellare and Micciancio,

@@ -9,13 +9,13 @@ from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.commits import Manifest, latest, publish
 
 TRIES = 20
-"""Number of tries of a writer while others commit first."""
+"""Most tries of a writer while others commit first."""
 
 T = TypeVar("T")
 
 
 class Race:
-    """Counts the tries of a writer, and tells if another one was first.
+    """Counts the tries of a writer, and tells if another writer was first.
 
     Args:
         root: the table's folder.
@@ -45,7 +45,7 @@ class Race:
     def is_lost(self) -> bool:
         """Tells if one of the tables has a new version since the last `start`.
 
-        Its writer may have replaced a part under this one's hands.
+        The writer of that version may have replaced a part while this one was read.
         """
         now = self._versions_of_others()
         return latest(self._root).version != self._version or now != self._read
@@ -55,12 +55,12 @@ class Race:
 
 
 def until_committed(root: str, attempt: Callable[[Manifest], T | None]) -> T:
-    """Builds on the newest version of a table, again as long as others commit first.
+    """Builds on the newest version of a table, and begins again while others commit first.
 
     Args:
         root: the table's folder.
         attempt: takes the newest version and commits the next one. Returns None if another
-            writer was first. A `PartLostError` is worth another try if the table has a new
+            writer was first. After a `PartLostError` it is called again if the table has a new
             version by then.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Deletes what interrupted runs left in a table, and the records of old versions."""
+"""Deletes the files that interrupted runs left in a table, and old versions."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ DAY = 24 * 60 * 60
 
 @dataclass(frozen=True)
 class Vacuumed:
-    """Files of a table that nothing needs any more.
+    """Files that `vacuum` found in a table beside those of its versions.
 
     Attributes:
-        deleted: addresses of those that were deleted, or would be.
-        young: number of those that are kept for their age; a run may still be at work on them.
+        deleted: addresses of files that were deleted, or would be.
+        young: number of unneeded files that stay for their age, as a run may still write to them.
         foreign: addresses of files that this program did not write; they are never deleted.
     """
 
@@ -54,23 +54,23 @@ def vacuum(
     dry_run: bool = False,
     retention: float = RETENTION,
 ) -> Vacuumed:
-    """Deletes what no version of a table needs, in the table and in those inside of it.
+    """Deletes the files that no version of a table needs, also in the tables inside of it.
 
-    The two newest versions stay. Others go with the parts that only they need, if they were
-    replaced longer ago than `retention`. Of files that no version names nothing younger than
-    `older_than` is deleted, since a run may be at work on it. A run that has given no sign of life
-    for so long is withdrawn before its files go, and plans again should it wake up. What it has
-    begun to commit is committed.
+    The two newest versions stay. Others are deleted with the parts that only they need, if they
+    were replaced longer ago than `retention`. A file that no version names is deleted if it is
+    older than `older_than`, since a run may be at work on a younger one. A run without a sign of
+    life for that time is withdrawn before its files are deleted, and plans again if it wakes up. A
+    commit that it has begun is finished.
 
     Args:
         root: absolute folder of a store or of a table of scores.
         older_than: least age in seconds of a file that no version names, by the clock of its
             storage.
-        dry_run: delete nothing and write nothing; ages go by this machine's clock.
+        dry_run: delete and write nothing; ages are by this machine's clock.
         retention: seconds that a replaced version is kept, from the manifest that replaced it.
 
     Raises:
-        StoreError: if there is no table, or it has a manifest that is refused.
+        StoreError: there is no table, or one of its manifests is refused.
     """
     open_table(root)
     inner = (files.join(root, name) for name in INNER)
@@ -92,10 +92,10 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
     # Files first and manifests afterwards: a commit that comes in between is among the newest two.
     entries = list(own_entries(root))
     there = {entry.uri for entry in entries}
-    # In its order, in which a manifest goes after the parts that only it names.
+    # A dict keeps the order of `expired`: a manifest comes after the parts that only it names.
     over = dict.fromkeys(uri for uri in expired(root, retention) if uri in there)
     if not dry_run:
-        # At once, since a full disk has no room for a lease.
+        # Before runs are withdrawn, since a full disk has no room for a lease.
         for uri in over:
             files.delete(uri)
         _withdraw_old(root, before)
@@ -108,12 +108,12 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
         for place, names in manifest.part_names(root).items():
             kept.update(place.retired(name) for name in names)
     kept.update(files.join(root, COMMITS, published_name(m.version)) for m in newest)
-    kept.add(files.join(root, COMMITS, ".lock"))  # Of `files.put_if_absent`, where links fail.
+    kept.add(files.join(root, COMMITS, ".lock"))  # By `files.put_if_absent`, where links fail.
     for manifest in newest:
         for place, names in manifest.part_names(root).items():
             kept.update(uri for name in names for uri in (place.published(name), place.work(name)))
         for place, lost in manifest.lost_parts(root).items():
-            # A lost part that comes back waits there for `fsck`.
+            # A lost part that came back stays in `__work` until `fsck` finds it.
             kept.update(place.work(part.name) for part in lost)
     replaced = {
         place.published(name)
@@ -131,7 +131,7 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
             foreign.append(entry.uri)
         else:
             groups[group or entry.uri].append(entry)
-    # A lease stays as long as manifests do, and so longer than any repetition of a commit step.
+    # Leases stay as long as manifests, which is longer than a commit step may be repeated.
     ends = {True: (now - max(retention, older_than)) * 1_000_000, False: before}
     old = {
         name: group
@@ -142,8 +142,8 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
     if not dry_run:
         for uri in deleted[len(over) :]:
             files.delete(uri)
-        # The id of a run never comes back, and so its folder may go. That of a fingerprint stays,
-        # since a run may be about to write there.
+        # The id of a run never comes back, so its folder is deleted. The folder of a fingerprint
+        # stays, since a run may be about to write there.
         for name in old:
             if name.startswith("run-"):
                 files.remove_empty_folders(files.join(root, WORK, name))
@@ -156,16 +156,16 @@ def own_entries(root: str) -> Iterator[files.Entry]:
     inner = {files.join(root, name) for name in (*INNER, DAMAGED)}
     for entry in files.walk(root, lambda folder: folder not in inner):
         relative = files.relative(entry.uri, root)
-        # Object stores list all that begins with a name, also below the inner tables.
+        # Object stores list by prefix, and so also the files below the inner tables.
         if relative.split("/", 1)[0] not in (*INNER, DAMAGED):
             yield entry
 
 
 def _group(relative: str) -> str | None:
-    """Returns the name of the group that a file is kept or deleted with; None if it is not ours.
+    """Returns the group of files that a file is kept or deleted with; None if it is not ours.
 
-    All files of a run go together, as do the unfinished parts of one fingerprint: while a run adds
-    to them, those that it wrote long ago are still needed.
+    The files of a run form a group, and so do unfinished parts of one fingerprint: while a run adds
+    to them, it still needs those that it wrote long ago.
     """
     if not is_reserved_file(relative):
         return None
@@ -176,11 +176,11 @@ def _group(relative: str) -> str | None:
 
 
 def _withdraw_old(root: str, before: float) -> None:
-    """Withdraws the runs that gave no sign of life since `before`, or finishes their commits.
+    """Withdraws the runs without a sign of life since `before`, or finishes their commits.
 
     Args:
         root: folder of the table.
-        before: microseconds, by the clock of the storage.
+        before: microseconds since the epoch, by the clock of the storage.
     """
     runs: dict[str, list[files.Entry]] = defaultdict(list)
     work = files.join(root, WORK)
@@ -189,7 +189,7 @@ def _withdraw_old(root: str, before: float) -> None:
     for folder, entries in runs.items():
         run = folder.removeprefix("run-")
         beat = files.join(work, folder, BEAT)
-        # Others have no driver of ours that could plan again.
+        # Runs without a beat have no driver of ours that could plan again.
         has_beat = any(entry.uri == beat for entry in entries)
         if is_run(run) and has_beat and newest_change(entries) <= before:
             withdraw(root, run, by="vacuum")

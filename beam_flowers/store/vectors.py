@@ -1,4 +1,4 @@
-"""Vectors of many pictures at hand: in memory or, where that would be too much, in a file."""
+"""Holds the vectors of many images, in memory or, above a limit, in a temporary file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from beam_flowers.errors import StoreError
 Floats = npt.NDArray[np.float32]
 
 IN_MEMORY = 1 << 30
-"""Bytes of float32 vectors above which they lie in a temporary file instead."""
+"""Most bytes of float32 vectors in memory; more are put into a temporary file."""
 
 _SPARSE = 4
-"""Up to so many times the rows asked for are read in one piece rather than row by row."""
+"""Rows are read in one piece if it holds at most this many times the rows wanted."""
 
 _COPIED = 4096
-"""Rows that are in memory when a file is copied."""
+"""Number of rows in memory while a file is copied."""
 
 
 class Vectors(Protocol):
-    """float32 [N, D] that is read a few rows at a time: an array or a `VectorFile`."""
+    """Matrix float32 [N, D] that is read a few rows at a time: an array or a `VectorFile`."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -35,20 +35,20 @@ class Vectors(Protocol):
 
 
 class VectorFile:
-    """Rows in a temporary file, which goes with the process; indexed like an array.
+    """Matrix in a temporary file, indexed like an array; the file ends with the process.
 
-    It is read and not mapped, so that the process' memory does not grow with what it has seen:
-    that stays in the system's cache, which gives it back when others need it.
+    The file is read and not mapped, so that the memory of the process does not grow with the rows
+    read. These stay in the system's cache, which frees them when other programs need memory.
     """
 
     def __init__(self, order: npt.NDArray[np.intp], length: int, numbers: str) -> None:
-        """Room for [N, length] vectors.
+        """Opens a file with room for [N, length] vectors.
 
         Args:
-            order: intp [N], the rows as they follow each other in the file; reading or writing
-                them in another order costs an access a row.
+            order: intp [N], indices of the rows in the order of the file; reading or writing them
+                in another order costs one access for each row.
             length: D.
-            numbers: float32 or float16, what the file holds. Read are float32.
+            numbers: dtype in the file, float32 or float16; reading always returns float32.
 
         Raises:
             StoreError: the disk has no room for them.
@@ -67,7 +67,7 @@ class VectorFile:
         return self.shape[0]
 
     def __getitem__(self, rows: Any, /) -> Floats:
-        """float32 [D] of a number, [n, D] of a slice or of intp [n]."""
+        """Reads rows: float32 [D] for a number, [n, D] for a slice or intp [n]."""
         places = self._places[rows]
         if not np.ndim(places):
             return self._read(int(places), 1)[0].astype(np.float32)
@@ -99,7 +99,7 @@ class VectorFile:
 
 
 class Stacked:
-    """The rows of one matrix and, numbered on, those of another; indexed like an array."""
+    """Rows of one matrix followed by those of another, indexed like an array."""
 
     def __init__(self, first: Vectors, second: Vectors) -> None:
         self.shape = len(first) + len(second), first.shape[1]
@@ -109,7 +109,7 @@ class Stacked:
         return self.shape[0]
 
     def __getitem__(self, rows: Any, /) -> Floats:
-        """float32 [D] of a number, [n, D] of a slice or of intp [n]."""
+        """Reads rows: float32 [D] for a number, [n, D] for a slice or intp [n]."""
         places = np.arange(len(self))[rows]
         if not np.ndim(places):
             return self[places[np.newaxis]][0]
@@ -124,17 +124,16 @@ class Stacked:
 
 
 def allocate(order: npt.NDArray[np.intp], length: int, numbers: str = "float32") -> Vectors:
-    """Room for [N, length] vectors, in memory or in a file; see `VectorFile`."""
+    """Returns room for [N, length] vectors, in memory or in a file; see `VectorFile`."""
     if len(order) * length * 4 <= IN_MEMORY:
         return np.empty((len(order), length), np.float32)
     return VectorFile(order, length, numbers)
 
 
 def arranged(vectors: Vectors, order: npt.NDArray[np.intp]) -> Vectors:
-    """The same vectors, those of a file in another order there.
+    """Returns the same vectors; those of a file are copied to a file in the order `order`.
 
-    A file is written in one order and copied to the other, as that is several times faster than
-    writing single rows all over it.
+    This is several times faster than writing single rows all over a file.
     """
     if not isinstance(vectors, VectorFile):
         return vectors

@@ -1,4 +1,4 @@
-"""The plan of a new table that is made of all rows of a store: no join, and nothing to list."""
+"""Plans a new table from all rows of a store, without a listing and a join."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from beam_flowers.store.work_units import Unit
 
 
 def is_new(place: Place, manifest: Manifest) -> bool:
-    """Whether a table has nothing yet, not even unfinished work, that a plan had to heed."""
+    """Tells if a section has neither parts nor unfinished work that a plan has to consider."""
     return not committed(manifest, place).parts and not work_parts(place)
 
 
 def plan_whole(
     place: Place, base: Manifest, section: Section, source: Place, stored: Section
 ) -> Plan:
-    """Each part of a store becomes one of the table, its rejects become the table's.
+    """Plans a part of the table for each part of a store, and copies the store's rejects.
 
     Args:
-        place: the section to write, of a table that `is_new`.
-        base: the table's version.
-        section: its fingerprint and description; parts and roots are ignored.
-        source: where the store's section lies.
+        place: of the section to write, in a table that `is_new`.
+        base: version of the table.
+        section: has the fingerprint and description; parts and roots are ignored.
+        source: place of the store's section.
         stored: the store's section.
     """
     rejects: list[Part] = []
@@ -52,7 +52,7 @@ def plan_whole(
 
 
 def stored_labels(source: Place, stored: Section) -> list[str]:
-    """The labels of a store's rows."""
+    """Returns the labels of a store's rows, sorted."""
     found: set[str] = set()
     for part in stored.rows:
         found.update(pc.unique(read_part(source, part, ["label"])["label"]).to_pylist())

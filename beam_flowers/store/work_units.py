@@ -1,4 +1,4 @@
-"""Units of work: rows in files beside the table, so that little travels to a worker."""
+"""Writes and reads units of work: rows in files below `__work`, so workers are sent little."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from beam_flowers.store.parts import Part, PartFields, Place, checked_parts
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_table
 
 _MOST_IN_PARTITION = 200_000
-"""Files whose names and digests are in memory at once, some 110 MB."""
+"""Most files whose names and digests are in memory at once, some 110 MB."""
 
 _UNCHANGED = "unchanged.parquet"
 _UNCHANGED_ROWS = 10_000
@@ -36,11 +36,11 @@ _SOURCE_SCHEMA = pa.schema([(name, pa.string()) for name in ("sha256", "part", "
 
 
 class Source(NamedTuple):
-    """A part that has the vector of some content, or the row of some file.
+    """Part that rows are copied from, by the content or by the file.
 
     Attributes:
-        name: `<place>/<part>`; of rows that stay in their own table `<part>`.
-        part: what the manifest says of it; None for one that no manifest names yet.
+        name: `<place>/<part>`; for rows that stay in their own table `<part>`.
+        part: the part as the manifest describes it; None if no manifest names it yet.
     """
 
     name: str
@@ -49,16 +49,16 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """One piece of work, small enough to travel: the rows lie in a row group of a file.
+    """Reference to one piece of work, small enough to send: a row group of a file.
 
     Attributes:
-        file: Parquet file of a `UnitWriter`; none where all rows of `source` are meant.
-        index: its row group.
-        source: the part that the rows come from, where they come from one: its name, or for rows
-            of other tables `<place>/<name>`; of several sections with `+` between them.
-        rows: of the row group.
-        part: what the manifest says of `source`, where rows are copied from it; None for one that
-            no manifest names yet.
+        file: Parquet file of a `UnitWriter`; empty for all rows of `source`.
+        index: number of the row group.
+        source: name of the part that the rows come from, if they come from one; `<place>/<name>`
+            for a part of another table, joined by `+` for several sections.
+        rows: number of rows of the row group.
+        part: `source` as the manifest describes it, if rows are copied from it; None if no manifest
+            names it yet.
     """
 
     file: str
@@ -90,26 +90,32 @@ class UnitWriter:
 
 
 def read_unit(unit: Unit) -> pa.Table:
-    """The unit's rows, in the schema of its writer."""
+    """Reads the unit's rows, in the schema of its writer."""
     with pq.ParquetFile(files.open_read(unit.file)) as file:
         return file.read_row_group(unit.index)
 
 
 def pack(rows: Sequence[Any]) -> bytes:
-    """Rows as one small element, some 60 bytes a file: of plain objects the in-process runner
-    holds four copies of 200 bytes each. Arrow takes as much for many rows, and 1,600 for one."""
+    """Packs rows into one small element of some 60 bytes a file.
+
+    The in-process runner would hold four copies of plain objects, 200 bytes each. Arrow takes as
+    much as this for many rows, but 1,600 bytes for one.
+    """
     return zlib.compress(pickle.dumps(rows), 1)
 
 
 def unpack(block: bytes) -> Any:
-    """What was packed; only ever what this pipeline's own steps made."""
+    """Unpacks the rows of `pack`; only safe for blocks that this pipeline's own steps made."""
     return pickle.loads(zlib.decompress(block))
 
 
 @dataclass(frozen=True)
 class Filed:
-    """An object in a file beside the units, in place of one that is too large to travel itself:
-    Beam compresses what a step holds, sends it with each, and unpacks it on each thread."""
+    """Reference to an object in a file beside the units, for an object that is too large to send.
+
+    Beam would compress an object that a step holds, send it with each step, and unpack it on each
+    thread.
+    """
 
     uri: str
     sha256: str
@@ -121,10 +127,10 @@ class Filed:
         return cls(uri, hashlib.sha256(data).hexdigest())
 
     def read(self) -> Any:
-        """The object, read once a process.
+        """Reads the object, once in each process.
 
         Raises:
-            WorkerError: the file holds something else.
+            WorkerError: the file is not the one that the driver wrote.
         """
         return _read_filed(self)
 
@@ -132,22 +138,23 @@ class Filed:
 @lru_cache(maxsize=4)
 def _read_filed(filed: Filed) -> Any:
     data = files.read_bytes(filed.uri)
-    # A pickle is a program: only the driver's own is run.
+    # Loading a pickle runs its code, so only the driver's own is loaded.
     if hashlib.sha256(data).hexdigest() != filed.sha256:
         raise WorkerError(f"{filed.uri} was changed by another program; run this again")
     return pickle.loads(data)
 
 
 def partition(sha256: str, partitions: int) -> int:
-    """Which of `partitions` ranges a digest falls into; ascending with the digest."""
+    """Returns the number of the range of digests, of `partitions` ascending ones, of a digest."""
     return (int(sha256[:8], 16) * partitions) >> 32
 
 
 def partitions_for(units: int, rows: int) -> int:
-    """Ranges of digests for `units` units of doubtful files, of `rows` each.
+    """Returns the number of ranges of digests for `units` units of doubtful files, of `rows` each.
 
-    As many as units, which spreads what follows over the workers; 64 at most, as each unit sends
-    something to each; but no more files in one than fit a worker's memory.
+    There are as many ranges as units, which spreads the next steps over the workers, but at most
+    64, as each unit sends an element to each range. There are more if a range would have more files
+    than fit into a worker's memory.
     """
     return max(min(units, 64), units * rows // _MOST_IN_PARTITION)
 
@@ -160,8 +167,8 @@ def write_sources(
     Args:
         ledger: joined.
         place: of the run.
-        partitions: how many.
-        described: parts by `<place>/<name>`, as far as manifests name them.
+        partitions: number of partitions.
+        described: parts that manifests name, by `<place>/<name>`.
     """
     if not partitions:
         return
@@ -192,7 +199,7 @@ def write_unchanged(
     Args:
         place: of the run.
         rows: with each the name of its part.
-        described: parts by name, as the manifest has them.
+        described: parts as the manifest describes them, by name.
     """
     rows = iter(rows)
     writer = UnitWriter(place.run_file(_UNCHANGED), _UNCHANGED_SCHEMA)
@@ -206,10 +213,10 @@ def write_unchanged(
 
 
 def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
-    """Finds the rows of some files that `write_unchanged` wrote.
+    """Finds rows that `write_unchanged` wrote, by the uris of their files.
 
     Returns:
-        By part, in `IMAGE_SCHEMA`.
+        Tables in `IMAGE_SCHEMA`, by part.
     """
     uri = place.run_file(_UNCHANGED)
     if not uris or not files.exists(uri):
@@ -226,7 +233,7 @@ def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
 
 
 def read_sources(place: Place, index: int) -> dict[str, Source]:
-    """The parts of the stored rows in one partition, by the digest of their content."""
+    """Reads the parts of the stored rows in one partition, by the digest of their content."""
     uri = place.run_file("sources.parquet")
     with pq.ParquetFile(files.open_read(uri)) as file:
         rows = file.read_row_group(index)
