@@ -18,7 +18,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.main import main
 from beam_flowers.files import local
 from beam_flowers.store.history import read_version
-from beam_flowers.workflows.embed import RunOptions, Summary, embed_images
+from beam_flowers.workflows.embed import EmbedSummary, RunOptions, embed_images
 
 PHOTOS = Path(beam_flowers.__file__).parent / "data" / "flowers" / "labelled"
 
@@ -112,7 +112,9 @@ def dies_after(monkeypatch: pytest.MonkeyPatch, steps: int, before: str = "\0") 
     return refused
 
 
-def embed(folder: Path | str, store: Path | str, backbone: str = "", **options: Any) -> Summary:
+def embed(
+    folder: Path | str, store: Path | str, backbone: str = "", **options: Any
+) -> EmbedSummary:
     """Embeds with the network that ships with the package; warnings are errors."""
     network = resolve(backbone or "efficientnet-lite0")
     warnings: list[str] = []

@@ -3,6 +3,7 @@
 import inspect
 import typing
 
+import numpy as np
 import numpy.typing as npt
 import pytest
 
@@ -37,7 +38,7 @@ def test_what_a_public_signature_names_is_public(name):
     for function in functions_of(PUBLIC[name]):
         if getattr(function, "__module__", "").startswith("beam_flowers"):
             # What modules import for type checkers alone.
-            hints = typing.get_type_hints(function, localns={"npt": npt})
+            hints = typing.get_type_hints(function, localns={"np": np, "npt": npt})
             hidden |= {
                 found
                 for hint in hints.values()
@@ -48,10 +49,8 @@ def test_what_a_public_signature_names_is_public(name):
 
 
 def test_errors_that_a_user_can_mend_have_one_base():
-    errors = [
-        v for v in PUBLIC.values() if inspect.isclass(v) and issubclass(v, BaseException)
-    ]
+    errors = [v for v in PUBLIC.values() if inspect.isclass(v) and issubclass(v, BaseException)]
     assert len(errors) > 10
     assert all(issubclass(error, beam_flowers.BeamFlowersError) for error in errors)
-    with pytest.raises(beam_flowers.BeamFlowersError, match="nothing"):
+    with pytest.raises(beam_flowers.BeamFlowersError, match="no store"):
         beam_flowers.open_dataset("/nowhere/at/all")

@@ -68,7 +68,7 @@ def examine(image: Image, limits: Limits) -> Facts:
 
 
 def looks_are_known() -> bool:
-    """Whether the package that computes perceptual hashes is there."""
+    """Tells if the package that computes perceptual hashes is installed."""
     return find_spec("imagehash") is not None
 
 
@@ -86,7 +86,7 @@ def _look(picture: DecodedImage) -> int | None:
 
 
 def _traits(data: bytes, format_: str) -> tuple[str, ...]:
-    """Asked of the header alone; what it does not tell is left out."""
+    """Returns the traits that the header tells; the rest is left out."""
     if format_ in ("AVIF", "HEIC", "JPEG2000"):
         return ()  # Their headers are read by libraries of C, which decoder processes are for.
     try:

@@ -17,7 +17,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.progress import duration, in_words
 from beam_flowers.records import Image
-from beam_flowers.workflows.progress import Progress, Sample, ProgressState, rate
+from beam_flowers.workflows.progress import Progress, ProgressState, Sample, rate
 
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 
