@@ -44,7 +44,8 @@ WITH judged AS (
                           AND NOT behind_link(s.uri, r.root))
              THEN 'gone' ELSE 'kept' END
       WHEN l.error_class IS NOT NULL THEN
-        CASE WHEN s.error_class = l.error_class THEN 'kept' ELSE 'gone' END
+        CASE WHEN s.error_class = l.error_class AND (l.sha256 IS NULL OR l.sha256 IS s.sha256)
+             THEN 'kept' ELSE 'gone' END
       WHEN :verify OR s.bytes IS NOT l.bytes OR s.modified IS NOT l.modified OR s.etag <> l.etag
            OR (p.rejects AND :retry) OR (:reread AND (s.unread OR s.outdated))
            OR EXISTS (SELECT 1 FROM source o WHERE o.uri = s.uri AND o.sha256 IS NOT s.sha256)

@@ -326,3 +326,13 @@ def test_another_content_is_made_again_although_size_and_time_are_the_same():
     ledger.join(Rules())
     assert list(ledger.source_units()) == [("p+q", [edited])]
     assert ledger.known() == 2
+
+
+@pytest.mark.parametrize(("before", "made_again"), [(SHA, 0), (OTHER_SHA, 1)])
+def test_a_reject_of_another_content_is_made_again_for_the_same_reason(before, made_again):
+    ledger = stored((REJECTS, [StoredRow(A, before, "NotAnImage")]))
+    ledger.list_found([A])
+    ledger.add_reasons([Reject(A, "decode", "NotAnImage", "a text", SHA)])
+    ledger.reject_without_source()
+    ledger.join(Rules(retry=True))
+    assert [found.sha256 for found in ledger.found_rejects()] == [SHA] * made_again
