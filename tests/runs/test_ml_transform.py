@@ -36,7 +36,7 @@ def kept(path):
 
 def collected(rows, transform, folder):
     """(good rows, errors) by the in-process runner, as dicts."""
-    with beam.Pipeline() as pipeline:
+    with beam.Pipeline(runner="FnApiRunner") as pipeline:
         found = pipeline | beam.Create(rows) | transform
         for number, part in enumerate(found if isinstance(found, tuple) else [found]):
             (folder / str(number)).touch()
