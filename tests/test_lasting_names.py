@@ -23,8 +23,12 @@ def test_transforms_by_the_name_of_their_package(name):
 
 def test_the_package_of_transforms_has_all_that_it_had():
     had = {"FindImages", "ReadImages", "ComputeBottlenecks", "ScoreBottlenecks", "ScoreImages"}
-    had |= {"REJECTS", "ReadStore", "Scored", "WriteStore"}
-    assert had <= set(import_module("beam_flowers.transforms").__all__)
+    had |= {"REJECTS", "ReadStore", "WriteStore"}
+    transforms = import_module("beam_flowers.transforms")
+    assert had <= set(transforms.__all__)
+    for old, new in transforms._DEPRECATED.items():
+        with pytest.warns(DeprecationWarning, match=new):
+            assert getattr(transforms, old) is getattr(transforms, new)
 
 
 def test_the_package_of_transforms_imports_no_beam():

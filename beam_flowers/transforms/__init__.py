@@ -6,6 +6,7 @@ Beam is imported (`preflight`, `prefetch`) must not wait two seconds for it.
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 if TYPE_CHECKING:
     from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
@@ -25,23 +26,35 @@ if TYPE_CHECKING:
 _HOMES = {
     "REJECTS": "find",
     "ComputeBottlenecks": "compute",
-    "Computed": "compute",
-    "Contents": "find",
+    "ComputedImages": "compute",
     "FindImages": "find",
-    "Found": "find",
+    "FoundImages": "find",
+    "ImageContents": "find",
     "ReadImages": "find",
     "ReadStore": "read_write",
     "ScoreBottlenecks": "label",
     "ScoreImages": "label",
-    "Scored": "label",
+    "ScoredImages": "label",
     "WriteScores": "read_write",
     "WriteStore": "read_write",
 }
+
+_DEPRECATED = {
+    "Computed": "ComputedImages",
+    "Contents": "ImageContents",
+    "Found": "FoundImages",
+    "Scored": "ScoredImages",
+}
+"""Old names -> new ones; they work in 0.2 and go in 0.3."""
 
 __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _DEPRECATED:
+        old, name = name, _DEPRECATED[name]
+        text = f"transforms.{old} is now transforms.{name}; the old name goes in 0.3"
+        warn(text, DeprecationWarning, stacklevel=2)
     if name not in _HOMES:
         raise AttributeError(f"module 'beam_flowers.transforms' has no attribute {name!r}")
     return getattr(import_module(f"beam_flowers.transforms.{_HOMES[name]}"), name)

@@ -1,6 +1,7 @@
 """`check`: what it says of workers that are as they should be, and of others."""
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 from stores import cli, embed, photos, visible
@@ -40,7 +41,8 @@ def test_pictures_that_a_worker_cannot_read(folder, tmp_path, capsys, monkeypatc
             raise PermissionError(13, "Permission denied", uri)
         return files.read_bytes(uri, limit)
 
-    monkeypatch.setattr(compute, "files", type("Files", (), {"read_bytes": staticmethod(refuse)}))
+    stand_in = SimpleNamespace(**{**vars(files), "read_bytes": refuse})
+    monkeypatch.setattr(compute, "files", stand_in)
     assert cli("check", folder, "--store", tmp_path / "store") == 1
     said = capsys.readouterr()
     assert f"{HOST}: cannot read {folder}" in said.err
