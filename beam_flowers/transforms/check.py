@@ -56,7 +56,7 @@ class Finding:
         seconds: from the image's uri to its embedding.
         megabytes: peak memory of the process so far (resident set).
         vector: digest of the embedding of an image that ships with the package.
-        problem: the fault; empty if there is none.
+        problem: fault of the process, or an empty text.
     """
 
     host: str
