@@ -4,6 +4,7 @@ The names below are the public API. They are imported when first asked for: Beam
 take seconds, which `beam-flowers --help` should not.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from warnings import warn
@@ -224,10 +225,25 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DEPRECATED:
-        old, name = name, _DEPRECATED[name]
-        text = f"beam_flowers.{old} is now beam_flowers.{name}; the old name goes in 0.3"
-        warn(text, DeprecationWarning, stacklevel=2)
-    if name not in _HOMES:
-        raise AttributeError(f"module 'beam_flowers' has no attribute {name!r}")
-    return getattr(import_module(f"beam_flowers.{_HOMES[name]}"), name)
+    return _imported("beam_flowers", name, _HOMES, _DEPRECATED)
+
+
+def _imported(
+    package: str, name: str, homes: Mapping[str, str], deprecated: Mapping[str, str]
+) -> Any:
+    """Imports a name of a package when it is first asked for; old names warn.
+
+    Args:
+        package: full name of the package, whose `__getattr__` calls this.
+        name: attribute of the package.
+        homes: modules below the package, by name.
+        deprecated: new names, by old ones.
+    """
+    if name in deprecated:
+        old, name = name, deprecated[name]
+        short = package.rpartition(".")[2]
+        text = f"{short}.{old} is now {short}.{name}; the old name goes in 0.3"
+        warn(text, DeprecationWarning, stacklevel=3)
+    if name not in homes:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(import_module(f"{package}.{homes[name]}"), name)

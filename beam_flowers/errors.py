@@ -4,6 +4,10 @@
 class BeamFlowersError(Exception):
     """Is the base of all errors raised for a user; the command line prints it and exits with 1."""
 
+    def __str__(self) -> str:
+        # Further arguments are fields of subclasses, kept in `args` so that they are pickled.
+        return str(self.args[0]) if self.args else ""
+
 
 class InputError(BeamFlowersError):
     """Names images, manifests or options that cannot be used as given."""
@@ -40,9 +44,6 @@ class FieldError(BeamFlowersError):
         super().__init__(message, file, field)
         self.file = file
         self.field = field
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class StoreFieldError(FieldError, StoreError):
@@ -82,9 +83,6 @@ class PartDamagedError(PartLostError):
         super().__init__(message, root, name)
         self.root = root
         self.name = name
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class ModelError(BeamFlowersError):

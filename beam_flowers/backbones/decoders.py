@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.errors import ImageError, WorkerError
+from beam_flowers.images.child_process import status_name
 from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES, options_of
 from beam_flowers.images.formats import sniff
 from beam_flowers.images.memory_gate import Gate, memory_limit
@@ -132,7 +133,7 @@ def warm_up() -> None:
 
 
 def _verdict(data: bytes, ends: Sequence[_EndedError]) -> ImageError:
-    format_, name = sniff(data) or "file", _name(ends[-1].status)
+    format_, name = sniff(data) or "file", status_name(ends[-1].status)
     if all(ended.is_crash for ended in ends[-_TRIES_ALONE:]):
         return ImageError(
             CRASHED,
@@ -145,10 +146,6 @@ def _verdict(data: bytes, ends: Sequence[_EndedError]) -> ImageError:
         "happens where memory runs out: run this again, with more memory or fewer workers",
         stage=READ,
     )
-
-
-def _name(status: int) -> str:
-    return signal.Signals(-status).name if status < 0 else f"exit code {status}"
 
 
 @lru_cache(maxsize=1)
@@ -239,7 +236,7 @@ class _Decoder:
         if ended.status < 0 and not ended.is_crash:
             raise ended
         raise WorkerError(
-            f"the decoder process {sys.executable} does not start ({_name(ended.status)}): "
+            f"the decoder process {sys.executable} does not start ({status_name(ended.status)}): "
             f"{lines[-1] if lines else 'it says nothing'}"
         )
 

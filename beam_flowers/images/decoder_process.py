@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import signal
 import sys
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from beam_flowers.errors import ImageError
+from beam_flowers.images.child_process import open_answers
 from beam_flowers.images.decode import decode, decode_whole
 from beam_flowers.images.decoder_protocol import GRANTED, READY, SIZES
 from beam_flowers.images.memory_gate import AskingGate, memory_limit, set_gate
@@ -37,18 +37,10 @@ def main(free: int) -> None:
     Args:
         free: bytes of memory that an image may take without asking.
     """
-    # Ctrl-C goes to all processes of a terminal; the asking process handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Crashes are expected here, and core dumps would fill the disk.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    answers = open_answers()
     with contextlib.suppress(OSError):  # Only Linux has it.
         score = Path("/proc/self/oom_score_adj")
         score.write_text(str(min(1000, int(score.read_text()) + _OOM_PENALTY)))
-    answers = os.fdopen(os.dup(1), "wb")
-    # Output of C libraries would be read as an answer.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
 
     def ask(needed: int) -> None:
         text = json.dumps({"needs": needed}).encode()

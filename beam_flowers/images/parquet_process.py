@@ -11,7 +11,6 @@ import io
 import json
 import os
 import resource
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_flowers.errors import InputError
+from beam_flowers.images.child_process import open_answers
 from beam_flowers.images.manifest_limits import MOST_CHARACTERS, require_plausible, too_long
 from beam_flowers.images.parquet_rows import ASK, COUNT, END, FAILED, HEADER, ROWS
 
@@ -39,14 +39,7 @@ def main(size: int, memory: int, addresses: Sequence[str], others: Sequence[str]
         addresses: names of columns, at least one of which the file must have.
         others: names of optional columns.
     """
-    # Ctrl-C goes to all processes of a terminal; the asking process handles it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    answers = os.fdopen(os.dup(1), "wb")
-    # Output of C libraries would be read as a message.
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    answers = open_answers()
     _limit_memory(memory)
     with contextlib.suppress(BrokenPipeError):
         try:

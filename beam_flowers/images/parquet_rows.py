@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import struct
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from beam_flowers.errors import InputError
+from beam_flowers.images.child_process import status_name
 from beam_flowers.images.memory_gate import memory_limit
 
 HEADER = struct.Struct("<cQQ")
@@ -68,7 +68,7 @@ def parquet_rows(
         process.kill()
         raise InputError(
             "it cannot be read as Parquet: it ends the process that reads it "
-            f"({_name(process.wait())}); write it anew, or as CSV or JSON lines"
+            f"({status_name(process.wait())}); write it anew, or as CSV or JSON lines"
         ) from None
     finally:
         process.kill()
@@ -106,7 +106,3 @@ def _read(answers: BinaryIO, size: int) -> bytes:
     if len(data) < size:
         raise EOFError
     return data
-
-
-def _name(status: int) -> str:
-    return signal.Signals(-status).name if status < 0 else f"exit code {status}"

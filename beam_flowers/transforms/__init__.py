@@ -4,9 +4,9 @@ The names below are imported when first asked for: modules of this package that 
 Beam is imported (`preflight`, `prefetch`) must not wait two seconds for it.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
-from warnings import warn
+
+from beam_flowers import _imported
 
 if TYPE_CHECKING:
     from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
@@ -51,10 +51,4 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DEPRECATED:
-        old, name = name, _DEPRECATED[name]
-        text = f"transforms.{old} is now transforms.{name}; the old name goes in 0.3"
-        warn(text, DeprecationWarning, stacklevel=2)
-    if name not in _HOMES:
-        raise AttributeError(f"module 'beam_flowers.transforms' has no attribute {name!r}")
-    return getattr(import_module(f"beam_flowers.transforms.{_HOMES[name]}"), name)
+    return _imported("beam_flowers.transforms", name, _HOMES, _DEPRECATED)

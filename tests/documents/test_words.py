@@ -11,8 +11,8 @@ RIDDLE = re.compile(
     r"^(What|Whether|Who|Whom|Whose|Where|Which|How|Why|Whatever|Whoever|As|See|For)\b"
     r"|\b(is|are|was) none\b|\bwhoever\b|\bof one's own\b|\bas far as\b"
 )
-# A verb in the third person; "Also" and the like may stand before it.
-VERB = re.compile(r"^([A-Z][a-z-]*s|Is|Has|Does|Goes)[ ,]")
+# A verb in the third person.
+VERB = re.compile(r"^[A-Z][a-z-]*s[ ,]")
 
 
 def described(path):
