@@ -1,4 +1,4 @@
-"""Labels for folders of pictures, on Apache Beam.
+"""Labels for folders of images, on Apache Beam.
 
 The names below are the public API. They are imported when first asked for: Beam and TensorFlow
 take seconds, which `beam-flowers --help` should not.

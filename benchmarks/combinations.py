@@ -1,6 +1,6 @@
 """Backbones alone, side by side, with distorted copies: `benchmarks/combinations.py STORE`.
 
-STORE holds pictures embedded with several backbones and, where wanted, with `--augment`. Every row
+STORE holds images embedded with several backbones and, where wanted, with `--augment`. Every row
 is 5-fold cross-validation of the default recipe with its default settings, in the same folds for
 all, repeated with other folds. Writes its table to
 COMBINATIONS.md beside this file.
@@ -28,7 +28,7 @@ TARGET = Path(__file__).with_name("COMBINATIONS.md")
 
 HEAD = """# Several backbones as one feature
 
-`python benchmarks/combinations.py STORE` wrote this: {pictures} pictures, {folds}-fold
+`python benchmarks/combinations.py STORE` wrote this: {images} images, {folds}-fold
 cross-validation of `train`'s default recipe, the same folds for every row of a column. Points are
 those above {first} in the same folds. On the 1,500 flowers they flatter: the
 recipe's default l2 and the crops of the networks were found on them (`head/lbfgs.py`,
@@ -54,7 +54,7 @@ def feature_sets(root: str) -> Iterator[tuple[str, Examples]]:
 
 
 def accuracies(examples: Examples, seeds: int) -> list[float]:
-    """Share of all pictures that are labelled right when held out, for each seed of the folds."""
+    """Share of all images that are labelled right when held out, for each seed of the folds."""
     found = []
     for seed in range(seeds):
         result = cross_validate(
@@ -81,7 +81,7 @@ def main() -> int:
         rows.append(f"| {title} | {' | '.join(cells)} | {100 * points:+.2f} |")
         print(rows[-1], flush=True)
     head = HEAD.format(
-        pictures=len(examples.uris),
+        images=len(examples.uris),
         folds=FOLDS,
         first=first[0] if first else "",
         seeds=" | ".join(f"folds {seed}" for seed in range(arguments.seeds)),

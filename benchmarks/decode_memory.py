@@ -1,6 +1,6 @@
 """Measures the memory that decoding takes at most, and compares it with what is estimated.
 
-Each kind of picture is decoded in a process of its own, of which the system says the peak
+Each kind of image is decoded in a process of its own, of which the system says the peak
 (`ru_maxrss`, Linux). Prints bytes a pixel: measured, estimated by `images/memory.py`.
 
     python benchmarks/decode_memory.py [SIDE] [KIND ...]
@@ -40,7 +40,7 @@ def saved(image: Image.Image, format_: str, **options: object) -> bytes:
 
 
 def colour(side: int, mode: str = "RGB") -> Image.Image:
-    """A smooth picture; of noise the file itself would be what takes memory."""
+    """A smooth image; of noise the file itself would be what takes memory."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 9, len(mode) if mode != "L" else 1))
     return Image.fromarray(coarse.astype(np.uint8).squeeze(), mode).resize((side, side))
 
@@ -244,7 +244,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         for kind in arguments.kinds or KINDS:
-            path = Path(folder) / "picture"
+            path = Path(folder) / "image"
             make = [sys.executable, __file__, str(arguments.side), kind, "--make", str(path)]
             subprocess.run(make, check=True)
             command = [sys.executable, __file__, "--peak", str(path)]

@@ -1,8 +1,8 @@
-"""Which distortions help a head that is trained on a few pictures of each label.
+"""Which distortions help a head that is trained on a few images of each label.
 
 python benchmarks/distortions.py IMAGES [--per-class 20] [--copies 3] [--seeds 3]
 
-Draws so many pictures of each label, once for each seed, trains on them with and without distorted
+Draws so many images of each label, once for each seed, trains on them with and without distorted
 copies and measures on all others. Prints mean and standard deviation over the seeds.
 """
 
@@ -34,7 +34,7 @@ TRIED = {
 
 
 class Collection:
-    """The pictures of a folder of label folders, and their vectors."""
+    """The images of a folder of label folders, and their vectors."""
 
     def __init__(self, folder: Path) -> None:
         self.paths = sorted(path for path in folder.glob("*/*") if path.suffix == ".jpg")
@@ -44,11 +44,11 @@ class Collection:
         self.vectors = np.stack(list(self._pool.map(self._vector, self.paths)))
 
     def _vector(self, path: Path) -> np.ndarray:
-        picture = decode(path.read_bytes(), self._engine.recipe)
-        return self._engine.embed(picture.pixels[np.newaxis])[0]
+        image = decode(path.read_bytes(), self._engine.recipe)
+        return self._engine.embed(image.pixels[np.newaxis])[0]
 
     def copies(self, places: list[int], distortions: Distortions, count: int) -> dict:
-        """float32 [count, D] for each of the pictures at `places`."""
+        """float32 [count, D] for each of the images at `places`."""
 
         def one(place: int) -> np.ndarray:
             data, recipe = self.paths[place].read_bytes(), self._engine.recipe
@@ -60,7 +60,7 @@ class Collection:
         return dict(zip(places, self._pool.map(one, places), strict=True))
 
     def draw(self, per_class: int, seed: int) -> np.ndarray:
-        """Places of so many pictures of each label."""
+        """Places of so many images of each label."""
         generator = np.random.default_rng(seed)
         drawn = [
             generator.permutation(np.flatnonzero(self.labels == label))[:per_class]
@@ -69,7 +69,7 @@ class Collection:
         return np.concatenate(drawn)
 
     def accuracy(self, drawn: np.ndarray, copies: dict | None) -> float:
-        """Of a head trained on the drawn pictures and their copies, on all other pictures."""
+        """Of a head trained on the drawn images and their copies, on all other images."""
         vectors, labels = self.vectors[drawn], self.labels[drawn]
         if copies:
             found = np.stack([copies[place] for place in drawn.tolist()])

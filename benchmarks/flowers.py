@@ -89,7 +89,7 @@ def main() -> int:
         for name, command in runs.items():
             print("| {} | {:.1f} | {:.1f} |".format(name, *timed(*command)), flush=True)
         _, features = read_features(store)
-        print(f"\n{len(features.uris)} pictures; {FOLDS}-fold accuracy:")
+        print(f"\n{len(features.uris)} images; {FOLDS}-fold accuracy:")
         for name, recipe in RECIPES.items():
             print("- {}: {:.1%} ± {:.1%} over the folds".format(name, *accuracy(features, recipe)))
     return 0

@@ -2,8 +2,8 @@
 
 10,000 vectors of 2048 numbers in 100 classes, made on the spot, non-negative as behind a ReLU. Ours
 reads them from a store (Parquet) and trains with L-BFGS. The other one is retrain.py's recipe with
-its defaults, 4000 steps of 100 pictures and 100 for validation at every tenth, in our NumPy code,
-and what it spent on reading: a text file a picture, parsed each time it was drawn; that is measured
+its defaults, 4000 steps of 100 images and 100 for validation at every tenth, in our NumPy code,
+and what it spent on reading: a text file an image, parsed each time it was drawn; that is measured
 on the first 2,000 files and multiplied.
 """
 
@@ -49,7 +49,7 @@ def write_store(root: str, vectors: np.ndarray) -> None:
 
 
 def seconds_a_file(folder: Path, vectors: np.ndarray) -> float:
-    """CPU seconds that reading one picture's text file takes, as `get_or_create_bottleneck` did."""
+    """CPU seconds that reading one image's text file takes, as `get_or_create_bottleneck` did."""
     for row, vector in enumerate(vectors[:FILES]):
         (folder / f"{row}.txt").write_text(",".join(str(x) for x in vector))
     began = time.process_time()

@@ -57,7 +57,7 @@ def make_part(place: Place, kind: StoreRows, first: int, count: int) -> Part:
     rows = []
     for row, vector, label in zip(range(first, first + count), vectors, labels, strict=True):
         name = f"class {label}/{row:07}.jpg"
-        image = Image(f"/pictures/{name}", "/pictures", name, f"class {label}", None, 50_000, 0)
+        image = Image(f"/images/{name}", "/images", name, f"class {label}", None, 50_000, 0)
         digest = hashlib.sha256(str(row).encode()).hexdigest()
         rows.append(Bottleneck(image, digest, 500, 375, "JPEG", vector))
     return write_part(place, kind, kind.table(rows))

@@ -1,7 +1,7 @@
 """The method's own report, redone: `python benchmarks/paper.py FLOWERS`.
 
 Embeds FLOWERS, a tree of labelled folders, with the default backbone, trains the head as the paper
-did (4000 steps of 10 pictures), and writes PAPER.md and paper-curve.png beside this file. Needs
+did (4000 steps of 10 images), and writes PAPER.md and paper-curve.png beside this file. Needs
 the extra [plots].
 """
 
@@ -45,10 +45,10 @@ SMOOTHED = 20  # Reports, 10 steps apart, over which curves of a batch of 10 are
 TEXT = """\
 # The paper's tables with beam-flowers
 
-`python benchmarks/paper.py FLOWERS` wrote this file and the picture in it.
+`python benchmarks/paper.py FLOWERS` wrote this file and the image in it.
 
-{processor}; Python {python}, {packages}. {count} pictures of five flowers; backbone \
-efficientnet-lite0; recipe `retrain`, 4000 steps of 10 pictures, learning rate 0.01, seed 0; \
+{processor}; Python {python}, {packages}. {count} images of five flowers; backbone \
+efficientnet-lite0; recipe `retrain`, 4000 steps of 10 images, learning rate 0.01, seed 0; \
 {sides}. The paper had Inception v3.
 
 ## One photograph of each flower (the paper's Table 1)
@@ -61,9 +61,9 @@ it comes. Scores are the plain softmax's, as in the paper, without the fitted te
 |---|---|---|---|---|---|
 {table}
 
-## All test pictures
+## All test images
 
-What one photograph a class does not say: accuracy **{accuracy:.1%}** on {tested} pictures (95 % \
+What one photograph a class does not say: accuracy **{accuracy:.1%}** on {tested} images (95 % \
 interval {low:.1%} to {high:.1%}); mean top score {top:.2%} ({right:.2%} where the label is \
 right, {wrong:.2%} where it is wrong).
 
@@ -71,9 +71,9 @@ right, {wrong:.2%} where it is wrong).
 
 ![train accuracy, validation accuracy and cross entropy over the steps](paper-curve.png)
 
-Train accuracy and cross entropy are those of the 10 pictures just trained on, here the mean of \
+Train accuracy and cross entropy are those of the 10 images just trained on, here the mean of \
 the last {smoothed} reports (a report each 10 steps); validation accuracy is that of all \
-{validation} validation pictures. The three, in this order, at steps {milestones}.
+{validation} validation images. The three, in this order, at steps {milestones}.
 
 ## Regularisation
 
@@ -105,7 +105,7 @@ def table(examples: Examples, result: TrainResult) -> Iterator[str]:
 
 
 def summary(examples: Examples, result: TrainResult) -> dict[str, float]:
-    """What the scores of all test pictures say."""
+    """What the scores of all test images say."""
     rows, scores = tested(examples, result)
     best, metrics = scores.max(axis=1), result.metrics["testing"]
     given = np.array(result.labels)[scores.argmax(axis=1)]
@@ -142,7 +142,7 @@ def draw(steps: list[TrainingStep], path: Path) -> None:
     above.plot(x, [s.validation_accuracy for s in steps], color="tab:orange", label="validation")
     losses = [s.validation_cross_entropy for s in steps]
     below.plot(x, losses, color="tab:orange", label="validation")
-    above.set(ylabel="accuracy", ylim=(0, 1.02), title="Softmax head, 4000 steps of 10 pictures")
+    above.set(ylabel="accuracy", ylim=(0, 1.02), title="Softmax head, 4000 steps of 10 images")
     below.set(xlabel="step", ylabel="cross entropy (nats)", ylim=(0, None))
     below.legend(loc="upper right")
     figure.savefig(path, metadata={"Software": None})
@@ -170,7 +170,7 @@ def processor() -> str:
 def main() -> None:
     """Writes PAPER.md and the curve."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("flowers", help="folder with a folder of pictures a flower")
+    parser.add_argument("flowers", help="folder with a folder of images a flower")
     with tempfile.TemporaryDirectory() as store:
         embed_images([parser.parse_args().flowers], store, resolve("efficientnet-lite0"))
         examples = read_examples(store).examples

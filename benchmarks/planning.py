@@ -1,8 +1,8 @@
 """Plans an incremental run of N names against a store of N rows: `python benchmarks/planning.py`.
 
-No picture is read and no network runs: the store is made up, with vectors of one number, and the
+No image is read and no network runs: the store is made up, with vectors of one number, and the
 listing comes from memory. Every fiftieth folder of a thousand has changed: a quarter of its
-pictures was edited, a quarter moved, a quarter is gone, and 500 new ones came. Each step's
+images was edited, a quarter moved, a quarter is gone, and 500 new ones came. Each step's
 seconds, the memory of the process and the size of SQLite's temporary file are printed; the commit
 is made, too.
 """
@@ -36,12 +36,12 @@ from beam_flowers.store.schema import StoreRows
 PART = 8192
 STEPS: dict[str, tuple[float, float, float]] = {}
 """Seconds, CPU seconds and the peak of memory so far in MB, by step."""
-ROOT = "/archive/pictures"
+ROOT = "/archive/images"
 FINGERPRINT = hashlib.sha256(b"made up").hexdigest()
 VECTOR = np.zeros(1, np.float32)
 
 
-def picture(number: int, edited: bool = False, folder: str = "scans") -> Image:
+def image(number: int, edited: bool = False, folder: str = "scans") -> Image:
     """Name, size and date of a made-up file of an archive."""
     name = f"{folder}/{number // 1000:06}/IMG_{number:09}.jpg"
     size = 400_000 + number * 7919 % 600_000
@@ -53,18 +53,18 @@ def listing(rows: int) -> Iterator[Listed]:
     for number in range(rows):
         changed = number // 1000 % 50 == 0
         if changed and number % 2:
-            yield picture(rows + number)
+            yield image(rows + number)
         if changed and number % 4 < 2:
-            yield picture(number, edited=number % 4 == 0, folder=("scans", "moved")[number % 4])
+            yield image(number, edited=number % 4 == 0, folder=("scans", "moved")[number % 4])
         elif not changed or number % 4 == 3:
-            yield picture(number)
+            yield image(number)
     yield RootListed(ROOT, True)
 
 
 def make_part(place: Place, kind: StoreRows, first: int, count: int) -> Part:
     """Writes the rows `first` to `first + count`."""
     rows = (
-        Bottleneck(picture(n), hashlib.sha256(b"%d" % n).hexdigest(), 640, 480, "JPEG", VECTOR)
+        Bottleneck(image(n), hashlib.sha256(b"%d" % n).hexdigest(), 640, 480, "JPEG", VECTOR)
         for n in range(first, first + count)
     )
     return write_part(place, kind, kind.table(list(rows)))

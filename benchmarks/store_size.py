@@ -1,7 +1,7 @@
 """Bytes a row of a store against retrain.py's cache: `python benchmarks/store_size.py STORE`.
 
 STORE holds vectors of float32. Its rows are encoded as `embed` writes them, in each form, with all
-their columns; retrain.py's is the text file that it wrote for each picture, the numbers alone.
+their columns; retrain.py's is the text file that it wrote for each image, the numbers alone.
 The accuracy is that of 5-fold cross-validation in the same folds.
 """
 

@@ -1,9 +1,9 @@
-"""Pictures that arrive in a folder → lines of JSON with their labels, as they come.
+"""Images that arrive in a folder → lines of JSON with their labels, as they come.
 
     python label_arrivals.py INCOMING MODEL OUTPUT --runner=PrismRunner --streaming
 
 Runs until it is stopped. Every few seconds a file of labels comes into OUTPUT, and one of rejects
-where pictures gave none. Write pictures under a name that starts with a dot and rename them: what
+where images gave none. Write images under a name that starts with a dot and rename them: what
 is seen half written is a reject first, and labelled when it has changed.
 """
 

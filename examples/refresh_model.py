@@ -1,4 +1,4 @@
-"""Pictures that arrive are labelled, and a model that was trained meanwhile takes over, by
+"""Images that arrive are labelled, and a model that was trained meanwhile takes over, by
 RunInference.
 
     python refresh_model.py INCOMING MODELS OUTPUT --runner=PrismRunner --streaming
@@ -30,7 +30,7 @@ from beam_flowers import (
 
 
 def by_folder(bottleneck: Bottleneck) -> tuple[str, Bottleneck]:
-    """The key of a picture: the folder that it came in."""
+    """The key of an image: the folder that it came in."""
     return bottleneck.image.label or "", bottleneck
 
 

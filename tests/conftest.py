@@ -43,9 +43,9 @@ def silent_processor(monkeypatch):
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory):
-    """A folder `pictures` of ten photographs and the folder `store` made of them."""
+    """A folder `images` of ten photographs and the folder `store` made of them."""
     base = tmp_path_factory.mktemp("embed")
-    assert embed(photos(base / "pictures"), base / "store").embedded == 10
+    assert embed(photos(base / "images"), base / "store").embedded == 10
     return base
 
 
@@ -63,7 +63,7 @@ def work(original):
 def pages(tmp_path_factory):
     """Two folders: in `work` the blocks of the docs run, in `ready` lie the store and the model
     that many pages begin with."""
-    # retrain.py's split goes by the whole path: in one folder of 300 a side of it has no picture.
+    # retrain.py's split goes by the whole path: in one folder of 300 a side of it has no image.
     while not has_all_sides((base := tmp_path_factory.mktemp("pages")) / "work"):
         pass
     store, model = str(base / "ready" / "store"), str(base / "ready" / "model")

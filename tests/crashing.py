@@ -1,10 +1,10 @@
-"""Pictures that end the process which decodes them, for real, and decoders that obey them."""
+"""Images that end the process which decodes them, for real, and decoders that obey them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import pictures
+import make_images
 import pytest
 
 from beam_flowers.backbones import decoders
@@ -50,10 +50,10 @@ def deadly(what: str, where: Path | str = "", seed: int = 0) -> bytes:
         what: `segv`, `abort`, `exit`, `kill`, `memory` or `spin`; `segv_once` and `kill_once` do
             it only if there is no file `where`, and make it.
         where: of that file.
-        seed: of the picture.
+        seed: of the image.
     """
     comment = f"DECODER:{what}:{where}".encode()
-    sound = pictures.jpeg(seed=seed)
+    sound = make_images.jpeg(seed=seed)
     return sound[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + sound[2:]
 
 

@@ -1,4 +1,4 @@
-"""Makes camera raw files laid out as TIFF, and pictures that resemble them."""
+"""Makes camera raw files laid out as TIFF, and images that resemble them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 THUMBNAIL = {254: 1, 256: 8, 257: 8, 258: 8, 259: 1, 262: 1, 277: 1, 278: 8, 279: 64}
-PICTURE = {**THUMBNAIL, 254: 0}
+IMAGE = {**THUMBNAIL, 254: 0}
 SENSOR = {254: 0, 256: 4000, 257: 3000, 258: 14, 259: 1, 262: 32803}
 LINEAR = {**SENSOR, 262: 34892}
 
@@ -63,7 +63,7 @@ RAWS = {
     "ARW": tiff({**THUMBNAIL, 259: 6, 271: b"SONY\0\0"}, ({**SENSOR, 259: 32767},)),
     "PEF": tiff({**SENSOR, 259: 65535, 271: b"PENTAX Corporation\0"}, order=">"),
     "SRW": tiff({**THUMBNAIL, 271: b"SAMSUNG\0"}, (SENSOR,)),
-    "IIQ": tiff({**PICTURE, 271: b"Phase One A/S\0"}, head=b"IIII\1\0\0\0"),
-    "unknown": tiff({**PICTURE, 271: b"Nobody\0\0"}, (SENSOR,)),
-    "CR2": tiff({**PICTURE, 271: b"Canon\0\0"}, head=b"CR\2\0\0\0\0\0"),
+    "IIQ": tiff({**IMAGE, 271: b"Phase One A/S\0"}, head=b"IIII\1\0\0\0"),
+    "unknown": tiff({**IMAGE, 271: b"Nobody\0\0"}, (SENSOR,)),
+    "CR2": tiff({**IMAGE, 271: b"Canon\0\0"}, head=b"CR\2\0\0\0\0\0"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""A store of real little pictures with names that try to be markup, its model and its scores."""
+"""A store of real little images with names that try to be markup, its model and its scores."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import make_images
 import numpy as np
-import pictures
 from stores import cli
 
 from beam_flowers.head.lbfgs import LbfgsOptions
@@ -28,20 +28,20 @@ SPLIT = SplitOptions(validation_percentage=20, testing_percentage=30)
 def picture(folder: Path, number: int) -> Path:
     """The file of that number; its last folder may hold a `/` of its own, as `</script>` does."""
     name = "new\nline.jpg" if number == 7 else f"{number:04d} <b>&amp;.jpg"
-    return folder / "pictures" / FOLDERS[number % 3] / "script>" / name
+    return folder / "images" / FOLDERS[number % 3] / "script>" / name
 
 
 def bottlenecks(folder: Path, count: int, labels: Sequence[str | None], spread: float = 1.6):
-    """A written picture and a made vector each; the first three are mislabelled."""
+    """A written image and a made vector each; the first three are mislabelled."""
     centres = np.random.default_rng(99).standard_normal((3, 12))
     for i in range(count):
-        path, data = picture(folder, i), pictures.jpeg(48 + i % 40, 48, i)
+        path, data = picture(folder, i), make_images.jpeg(48 + i % 40, 48, i)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         noise = np.random.default_rng(i).standard_normal(12)
         vector = (centres[i % 3] + spread * noise).astype(np.float32)
         label = labels[(i + (i < 3)) % len(labels)]
-        root = str(folder / "pictures")
+        root = str(folder / "images")
         image = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
         yield Bottleneck(image, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
 
@@ -50,10 +50,8 @@ def make_store(folder: Path, count: int = 150, labels: Sequence[str | None] = LA
     """`folder/store`, with two rejects."""
     place, kind = store_place(str(folder / "store"), "tiny", FINGERPRINT)
     bad = [
-        Reject(
-            Image(f"/pictures/{HOSTILE}.txt", "/pictures", "x"), "decode", "NotAnImage", HOSTILE
-        ),
-        Reject(Image("/pictures/cut.jpg", "/pictures", "y"), "decode", "Truncated", "ends early"),
+        Reject(Image(f"/images/{HOSTILE}.txt", "/images", "x"), "decode", "NotAnImage", HOSTILE),
+        Reject(Image("/images/cut.jpg", "/images", "y"), "decode", "Truncated", "ends early"),
     ]
     parts = [
         write_part(place, kind, kind.table(list(bottlenecks(folder, count, labels)))),

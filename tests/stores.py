@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pictures
+import make_images
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -33,28 +33,28 @@ def photos(folder: Path, per_label: int = 2) -> Path:
 
 
 def scenes(folder: Path, count: int) -> Path:
-    """Small pictures, each of other bytes."""
+    """Small images, each of other bytes."""
     folder.mkdir(parents=True)
     for seed in range(count):
-        (folder / f"{seed:04d}.jpg").write_bytes(pictures.jpeg(48 + seed % 40, 48, seed))
+        (folder / f"{seed:04d}.jpg").write_bytes(make_images.jpeg(48 + seed % 40, 48, seed))
     return folder
 
 
 def junk(folder: Path) -> Path:
-    """Everything that lies about in real folders, among sound pictures of awkward names."""
+    """Everything that lies about in real folders, among sound images of awkward names."""
     bad, odd = folder / "bad", folder / "玫瑰 [odd]"
     bad.mkdir(parents=True)
     odd.mkdir()
-    for name, data in pictures.bad_files().items():
+    for name, data in make_images.bad_files().items():
         (bad / name).write_bytes(data)
     for seed, name in enumerate(["a b.jpg", "y[1].jpg", "x*?.jpg", "new\nline.jpg", "百合%20.jpg"]):
-        (odd / name).write_bytes(pictures.jpeg(seed=seed))
-    (odd / "is-a-png.jpg").write_bytes(pictures.png(seed=9))
-    (folder / "without-label.jpg").write_bytes(pictures.jpeg(seed=10))
+        (odd / name).write_bytes(make_images.jpeg(seed=seed))
+    (odd / "is-a-png.jpg").write_bytes(make_images.png(seed=9))
+    (folder / "without-label.jpg").write_bytes(make_images.jpeg(seed=10))
     (bad / "dangling.jpg").symlink_to("nowhere.jpg")
     os.mkfifo(bad / "pipe.jpg")
     (folder / ".git").mkdir()
-    for name in (".git/picture.jpg", "bad/.DS_Store"):
+    for name in (".git/image.jpg", "bad/.DS_Store"):
         (folder / name).write_bytes(b"hidden")
     return folder
 
@@ -70,15 +70,15 @@ def visible(folder: Path) -> set[str]:
 
 
 def with_changes(base: Path) -> Path:
-    """Pictures in `base/pictures`, embedded into `base/store`; one of each kind of change since."""
-    folder = scenes(base / "pictures", 6)
-    (folder / "bad.jpg").write_bytes(pictures.TEXT)
+    """Images in `base/images`, embedded into `base/store`; one of each kind of change since."""
+    folder = scenes(base / "images", 6)
+    (folder / "bad.jpg").write_bytes(make_images.TEXT)
     embed(folder, base / "store", shards=2)
     (folder / "0000.jpg").unlink()
     (folder / "0001.jpg").rename(folder / "moved.jpg")
-    (folder / "0002.jpg").write_bytes(pictures.jpeg(seed=50))
-    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=51))
-    (folder / "bad.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    (folder / "0002.jpg").write_bytes(make_images.jpeg(seed=50))
+    (folder / "new.jpg").write_bytes(make_images.jpeg(seed=51))
+    (folder / "bad.jpg").write_bytes(make_images.truncated(make_images.jpeg()))
     return folder
 
 

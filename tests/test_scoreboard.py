@@ -9,7 +9,7 @@ from places import ROOT
 
 sys.path.append(str(ROOT))
 
-from benchmarks.scoreboard import pictures, rows
+from benchmarks.scoreboard import make_images, rows
 from benchmarks.scoreboard.cases import OURS, STEADY
 from benchmarks.scoreboard.processes import Run, run
 from benchmarks.scoreboard.results import Record, page
@@ -59,7 +59,7 @@ def test_a_row_is_a_ratio_of_medians_and_has_a_verdict():
     assert rows.Line("", rows.Measured.of([1.2]), must=1.1, falling=True).verdict == "**short**"
 
 
-def test_a_million_pictures_cost_the_hours_of_all_cores():
+def test_a_million_images_cost_the_hours_of_all_cores():
     (found,) = rows.prices(rows.Runs(taken(side=(10.0, 1))), cores=2)
     hours = 1e6 / 10 / 3600
     expected = pytest.approx(hours * 2 * rows.CORE_HOUR)
@@ -103,12 +103,12 @@ def test_a_run_is_the_whole_process_tree():
         run([sys.executable, "-c", "raise SystemExit('no such thing')"])
 
 
-def test_made_pictures_differ_in_their_bytes(tmp_path):
-    small = pictures.make_set(tmp_path / "small", 300, pictures.SMALL)
+def test_made_images_differ_in_their_bytes(tmp_path):
+    small = make_images.make_set(tmp_path / "small", 300, make_images.SMALL)
     made = [path.read_bytes() for path in small.rglob("*.jpg")]
     assert len(set(made)) == len(made) == 300
-    assert Image.open(next(small.rglob("*.jpg"))).size == pictures.SMALL
-    first = pictures.first(small, tmp_path / "first", 20)
+    assert Image.open(next(small.rglob("*.jpg"))).size == make_images.SMALL
+    first = make_images.first(small, tmp_path / "first", 20)
     assert len(list(first.rglob("*.jpg"))) == 20
 
 

@@ -36,7 +36,7 @@ def blobs(count=300, features=12, classes=3, spread=0.8, seed=0):
 def examples(count=300, labels=("bee", "ant", "cat"), **kwargs):
     sample = blobs(count, classes=len(labels), **kwargs)
     return Examples(
-        uris=[f"/pictures/{i}.jpg" for i in range(count)],
+        uris=[f"/images/{i}.jpg" for i in range(count)],
         sha256=[hashlib.sha256(str(i).encode()).hexdigest() for i in range(count)],
         labels=[labels[c] for c in sample.class_ids],
         splits=[None] * count,
@@ -74,7 +74,7 @@ def add(root, name, rows):
 
 
 def make_store(folder):
-    """A store of 120 pictures, with the vectors of a small and, for 118, of a large network."""
+    """A store of 120 images, with the vectors of a small and, for 118, of a large network."""
     add(folder / "store", "small", bottlenecks(range(120), 6, spread=1.6))
     add(folder / "store", "large", bottlenecks(range(2, 120), 9, scale=1000, spread=1.6))
     return str(folder / "store")

@@ -169,8 +169,8 @@ def unknown(name: str) -> BackboneError:
     if _is_imported(name):
         return BackboneError(
             f"{name!r} are vectors taken over from retrain.py's text files; nobody knows which "
-            "weights and pixels made them, so that no picture can be computed alike. Score the "
-            "store that has them, or `embed` the pictures and train on that"
+            "weights and pixels made them, so that no image can be computed alike. Score the "
+            "store that has them, or `embed` the images and train on that"
         )
     names = [row.name for row in CATALOGUE]
     close = sorted(difflib.get_close_matches(name.lower(), names))

@@ -206,7 +206,7 @@ def _compute(
 ) -> Done:
     begun = time.perf_counter()
     outcomes: list[_Outcome | None] = []
-    pictures: list[tuple[Image, str, DecodedImage]] = []
+    decoded: list[tuple[Image, str, DecodedImage]] = []
     for image in images:
         with _room(image, limits):
             result = _open(image, engine.recipe, limits, claims)
@@ -214,9 +214,9 @@ def _compute(
             outcomes.append(result)
         else:
             outcomes.append(None)
-            pictures.append(result)
+            decoded.append(result)
     opened = time.perf_counter()
-    vectors = iter(list(_vectors(pictures, engine)))
+    vectors = iter(list(_vectors(decoded, engine)))
     seconds = Seconds(opened - begun, time.perf_counter() - opened)
     return Done([next(vectors) if outcome is None else outcome for outcome in outcomes], seconds)
 
@@ -240,14 +240,14 @@ def _open(
 
 
 def _vectors(
-    pictures: Sequence[tuple[Image, str, DecodedImage]], engine: Engine
+    decoded: Sequence[tuple[Image, str, DecodedImage]], engine: Engine
 ) -> Iterator[Result]:
-    if not pictures:
+    if not decoded:
         return
-    vectors = engine.embed(np.stack([picture.pixels for _, _, picture in pictures]))
-    for (image, sha, picture), vector in zip(pictures, vectors, strict=True):
+    vectors = engine.embed(np.stack([one.pixels for _, _, one in decoded]))
+    for (image, sha, one), vector in zip(decoded, vectors, strict=True):
         if np.isfinite(vector).all():
-            size = (picture.width, picture.height, picture.format)
+            size = (one.width, one.height, one.format)
             yield Bottleneck(image, sha, *size, vector)
         else:
             yield Reject(image, "embed", "NotFinite", "the network gives NaN or infinity", sha)

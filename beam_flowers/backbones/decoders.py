@@ -217,7 +217,7 @@ class _Decoder:
                 memory.close()
                 if type(about["needs"]) is not int or about["needs"] > _gate().most:
                     raise ValueError
-                memory.enter_context(_gate().hold(about["needs"], "picture"))
+                memory.enter_context(_gate().hold(about["needs"], "image"))
                 self._write(GRANTED)
 
     def _write(self, data: bytes) -> None:

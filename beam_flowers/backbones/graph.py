@@ -113,13 +113,13 @@ def _input_size(network: Network, row: Backbone, path: str) -> Size:
     wanted = (row.input_size, row.input_size) if row.input_size is not None else None
     if network.size and wanted and network.size != wanted:
         raise BackboneError(
-            f"{path!r} takes pictures of {network.size[0]} x {network.size[1]} pixels, "
+            f"{path!r} takes images of {network.size[0]} x {network.size[1]} pixels, "
             f"{row.name!r} has {wanted[0]} x {wanted[1]}: it is another network"
         )
     size = wanted or network.size
     if size is None:
         raise BackboneError(
-            f"{path!r} leaves the size of its pictures open: export it with a fixed height and "
+            f"{path!r} leaves the size of its images open: export it with a fixed height and "
             "width, such as [None, 224, 224, 3]"
         )
     return size

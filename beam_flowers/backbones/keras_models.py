@@ -62,7 +62,7 @@ def keras_library() -> Any:
 
 def _network(model: Any, path: str) -> Network:
     if len(model.inputs) != 1:
-        raise BackboneError(f"{path!r} has {len(model.inputs)} inputs; one, a picture, is wanted")
+        raise BackboneError(f"{path!r} has {len(model.inputs)} inputs; one, an image, is wanted")
     # Arrays become constants of the graph at once, so that it need not be frozen: that saves more
     # than half of the loading time of Inception v3.
     trainable = [variable.value.numpy() for variable in model.trainable_variables]

@@ -123,7 +123,7 @@ def _is_even(network: Compiled) -> bool:
     """
     shape = (network.batch, network.height, network.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    alone = [network.run(picture[np.newaxis]) for picture in noise]
+    alone = [network.run(image[np.newaxis]) for image in noise]
     try:
         return np.array_equal(network.run(noise), np.concatenate(alone))
     except RuntimeError:  # A shape inside the network is fixed to one image.

@@ -50,7 +50,7 @@ def _read(folder: str) -> Any:
 def _from_callable(model: Any, folder: str) -> Network:
     function = model.__call__
     (first, *_), _ = function.concrete_functions[0].structured_input_signature
-    size = _picture_size(first, f"the SavedModel {folder!r}")
+    size = _image_size(first, f"the SavedModel {folder!r}")
     # Keras saves a function as two graphs, one for training and one for inference.
     use = {"training": False} if "training" in function.function_spec.arg_names else {}
     return Network(lambda pixels: model(pixels, **use), size)
@@ -60,15 +60,15 @@ def _from_signature(model: Any, name: str, folder: str) -> Network:
     _, inputs = model.signatures[name].structured_input_signature
     what = f"the signature {name!r} of {folder!r}"
     if len(inputs) != 1:
-        raise BackboneError(f"{what} has the inputs {sorted(inputs)}; one, a picture, is wanted")
+        raise BackboneError(f"{what} has the inputs {sorted(inputs)}; one, an image, is wanted")
     ((argument, spec),) = inputs.items()
-    size = _picture_size(spec, what)
+    size = _image_size(spec, what)
     # The function holds the model: a signature has only weak references to its variables.
     return Network(lambda pixels: model.signatures[name](**{argument: pixels}), size)
 
 
-def _picture_size(spec: Any, what: str) -> tuple[int, int] | None:
+def _image_size(spec: Any, what: str) -> tuple[int, int] | None:
     dtype = getattr(getattr(spec, "dtype", None), "name", type(spec).__name__)
     if dtype != "float32":
-        raise BackboneError(f"{what} takes {dtype}, not pictures as float32")
+        raise BackboneError(f"{what} takes {dtype}, not images as float32")
     return static_size(spec.shape.as_list() if spec.shape.rank is not None else None, what)

@@ -108,7 +108,7 @@ def static_size(shape: Any, what: str) -> Size | None:
     dimensions = list(shape) if shape is not None else []
     if len(dimensions) != 4 or dimensions[3] not in (3, None):
         raise BackboneError(
-            f"{what} takes an input of shape {tuple(dimensions)}, not pictures as "
+            f"{what} takes an input of shape {tuple(dimensions)}, not images as "
             "[batch, height, width, 3]"
         )
     height, width = dimensions[1:3]
@@ -133,7 +133,7 @@ def vector_of(outputs: Any, what: str, count: int = 1) -> Any:
         # A SavedModel's dictionary comes back in another order each time.
         every = ", ".join(sorted(f"{name!r} {_described(named[name])}" for name in named))
         raise BackboneError(
-            f"{what} must give one float32 vector a picture, [batch, length], and gives "
+            f"{what} must give one float32 vector an image, [batch, length], and gives "
             f"{len(vectors)} among its outputs: {every}; export it with that output alone"
         )
     (vector,) = vectors.values()

@@ -9,14 +9,14 @@ from beam_flowers.cli.contrib import contrib
 from beam_flowers.errors import InputError
 
 HELP = """\
---augment K stores K distorted copies of every labelled picture in STORE/__augmented, apart from
-the rows of the pictures, where `train --augmented` finds them. Copies follow from a picture's
+--augment K stores K distorted copies of every labelled image in STORE/__augmented, apart from
+the rows of the images, where `train --augmented` finds them. Copies follow from an image's
 content and their number: what is there is not computed again. --augment alone means
 --flip-left-right --random-crop 30 --random-scale 30 --random-brightness 30; with any such flag
 it means exactly the distortions named. Another choice replaces the copies."""
 
 _RANGES = {
-    "random-crop": "percent: show part of a picture, anywhere (retrain.py)",
+    "random-crop": "percent: show part of an image, anywhere (retrain.py)",
     "random-scale": "percent: show it so much larger at most (retrain.py)",
     "random-brightness": "percent: darker or brighter by so much at most (retrain.py)",
     "rotation-range": "degrees: turn it by so much at most (Keras, as all that follow)",
@@ -30,7 +30,7 @@ _RANGES = {
 def add_augment(parser: argparse.ArgumentParser) -> None:
     """Adds `--augment` and the distortions."""
     parser.add_argument(
-        "--augment", type=int, metavar="K", help="distorted copies of every labelled picture"
+        "--augment", type=int, metavar="K", help="distorted copies of every labelled image"
     )
     parser.add_argument(
         "--flip-left-right",

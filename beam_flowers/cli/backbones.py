@@ -7,7 +7,7 @@ import argparse
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers backbones`."""
-    parser.epilog = "Lists the networks; reads no picture, measures no accuracy, writes nothing."
+    parser.epilog = "Lists the networks; reads no image, measures no accuracy, writes nothing."
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:

@@ -24,7 +24,7 @@ EXIT_WRONG = 1
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers check`."""
     parser.epilog = (
-        "Runs ten pictures over the workers and says for each what it is and whether it is set up "
+        "Runs ten images over the workers and says for each what it is and whether it is set up "
         "as this\nmachine is: packages, weights, STORE, IMAGES. Exits with 1 if something is "
         "wrong. Reads IMAGES,\nwrites STORE and leaves nothing there. Measures no accuracy.\n\n"
         + BEAM
@@ -39,7 +39,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help=f"what they shall compute with (default {DEFAULT_BACKBONE})",
     )
     parser.add_argument(
-        "--shards", type=int, help="pictures (default 10); take several for each worker"
+        "--shards", type=int, help="images (default 10); take several for each worker"
     )
     add_weights(parser)
 
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         print(_described([f for f in findings if f.host == host], bool(arguments.images)))
     if len({f.vector for f in findings if f.vector}) > 1:
         warn(
-            "the workers' vectors of one picture differ in their last bits, as on different kinds "
+            "the workers' vectors of one image differ in their last bits, as on different kinds "
             "of processors; what is computed again elsewhere will not be equal to the bit"
         )
     problems = sorted({f.problem for f in findings if f.problem})
@@ -71,7 +71,7 @@ def _described(findings: Sequence[Finding], has_images: bool) -> str:
     first = findings[0]
     processes = {f.pid for f in findings}
     good = [f for f in findings if not f.problem]
-    can = f"computed {len(good)} of {len(findings)} pictures"
+    can = f"computed {len(good)} of {len(findings)} images"
     if good:
         seconds = sorted(f.seconds for f in good)[len(good) // 2]
         can += f", {seconds:.2f} s each after {max(f.loading for f in good):.1f} s of loading"

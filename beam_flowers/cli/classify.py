@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers classify`."""
     parser.epilog = (
-        "Reads the pictures and MODEL, prints the labels best first, writes nothing. Where labels "
+        "Reads the images and MODEL, prints the labels best first, writes nothing. Where labels "
         "may be\n`unknown`, what is given stands in brackets before them. A score is the softmax\n"
         "probability of a label, not an accuracy: `train` measures that."
     )
-    parser.add_argument("images", metavar="PICTURE", nargs="+", help="a picture file")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="an image file")
     add_models(parser)
     add_top_k(parser)
     add_weights(parser)

@@ -30,7 +30,7 @@ _FOLDER = "beam-flowers-demo"
 _NAMES = ("store", "model", "labels.parquet", "labels.rejects.parquet")
 
 _NEXT = """
-The same with your own pictures, one folder a label:
+The same with your own images, one folder a label:
   beam-flowers embed PHOTOS --store {store}-mine
   beam-flowers train {store}-mine --model {model}-mine
   beam-flowers score MORE-PHOTOS --model {model}-mine --output labels.csv

@@ -26,7 +26,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers doctor`."""
     parser.epilog = (
         f"{IMAGES}\n\nReads every file once and changes none. Severities: error (training would "
-        "fail or lose a class),\nwarning (results suffer), note (good to know). Pictures that "
+        "fail or lose a class),\nwarning (results suffer), note (good to know). Images that "
         "look alike are found with\nbeam-flowers[doctor]. Measures no accuracy: `train` does."
     )
     add_images(parser)
@@ -44,7 +44,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--thumbnails",
         type=int,
         default=600,
-        help="most pictures to show on the page, 5 KB each (default 600)",
+        help="most images to show on the page, 5 KB each (default 600)",
     )
     parser.add_argument(
         "--fail-on",
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
 
 
 def _print_counts(rows: list[tuple[str, int, int, int]]) -> None:
-    header = ("label", "pictures", "copies", "unusable")
+    header = ("label", "images", "copies", "unusable")
     labels = [visible(row[0]) or "(none)" for row in rows]
     width = max(map(cells, (header[0], *labels)))
     print(f"{header[0]:<{width}}  {header[1]:>8}  {header[2]:>6}  {header[3]:>8}")

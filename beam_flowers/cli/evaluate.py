@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 OUTPUT = "beam-flowers-evaluation"
 
 _EPILOG = """\
-Reads STORE and MODEL, no picture. Writes DIR/evaluation.json and evaluation.md, confusion.csv,
+Reads STORE and MODEL, no image. Writes DIR/evaluation.json and evaluation.md, confusion.csv,
 misclassified.csv and, with matplotlib (pip install 'beam-flowers[plots]'), confusion.png.
 
 The accuracy is, by default, that on the testing side of the very split that MODEL was trained with,
-computed again from the rule, percentages and seed in it: pictures that had no part in the
+computed again from the rule, percentages and seed in it: images that had no part in the
 training, the one to quote. --split training and all flatter; all is for a store of other
-pictures. If STORE has changed since the training, a warning says so. Suspected label errors are
-searched among all labelled pictures, each scored by a head trained without it."""
+images. If STORE has changed since the training, a warning says so. Suspected label errors are
+searched among all labelled images, each scored by a head trained without it."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +42,14 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--split",
         default="testing",
         choices=("testing", "validation", "training", "all"),
-        help="which pictures to measure on (default testing)",
+        help="which images to measure on (default testing)",
     )
     parser.add_argument("--backbone", help="refuse a model of another backbone than this")
     parser.add_argument(
         "--labels", metavar="MANIFEST", help="corrected labels, as they were given to train"
     )
     parser.add_argument(
-        "--neighbours", metavar="PICTURE_URI", help="also list the pictures nearest to this one"
+        "--neighbours", metavar="IMAGE_URI", help="also list the images nearest to this one"
     )
     parser.add_argument(
         "--folds",
@@ -107,7 +107,7 @@ def summary_lines(report: Mapping[str, Any]) -> list[str]:
         f"{accuracy['high']:.1%}), {shares}",
         f"cross entropy {report['cross_entropy']['value']:.4f} nats, expected calibration error "
         f"{error:.1%}",
-        f"misclassified: {len({m['uri'] for m in report['misclassified']['rows']})} pictures",
+        f"misclassified: {len({m['uri'] for m in report['misclassified']['rows']})} images",
     ]
     suspects, near = report["suspected_label_errors"], report["neighbours"]
     if suspects is not None:

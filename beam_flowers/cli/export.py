@@ -16,24 +16,24 @@ _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "c
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers export`."""
     parser.epilog = (
-        "Reads MODEL and some 100 pictures, writes OUTPUT, over nothing unless with --overwrite.\n"
+        "Reads MODEL and some 100 images, writes OUTPUT, over nothing unless with --overwrite.\n"
         "Formats:\n"
         "savedmodel   folder; `serving_default` takes a batch of JPEG or PNG files as bytes and "
         "gives label,\n             score, labels, scores; decodes, turns by EXIF, crops and "
         "resizes within\ntflite       .tflite, float; takes pixels; labels in .labels.txt beside "
-        "it\ntflite-int8  the same in 8-bit integers, calibrated on pictures of --store\n"
+        "it\ntflite-int8  the same in 8-bit integers, calibrated on images of --store\n"
         "keras        .keras, of plain layers; not for backbones that are SavedModels\n"
         "onnx         .onnx; needs pip install 'beam-flowers[onnx]'\n"
         "labels       one label a line, in class order\n"
         "card         .md, what the model is, was trained and measured on, and its limits\n"
         "Of a store in the place of MODEL:\n"
-        "projector    folder for `tensorboard --logdir`: vectors, labels and small pictures; "
+        "projector    folder for `tensorboard --logdir`: vectors, labels and small images; "
         "100,000\n             of a larger store, by chance: TensorBoard shows no more\n"
-        "fiftyone     folder: a FiftyOneImageClassificationDataset that names the pictures where "
+        "fiftyone     folder: a FiftyOneImageClassificationDataset that names the images where "
         "they lie,\n             predictions.json (a second labels_path) with --scores, and "
         "vectors.npy\n\n"
         "Each export of a model is loaded in a fresh process and compared with the model on up to "
-        "100\npictures; what does not agree is not kept, and the exit code is 1. That measures "
+        "100\nimages; what does not agree is not kept, and the exit code is 1. That measures "
         "agreement, not\naccuracy: `train` measures that."
     )
     parser.add_argument("model", metavar="MODEL", help="folder of the model, or of the store")
@@ -44,7 +44,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_overwrite(parser)
     parser.add_argument(
         "--store",
-        help="compare, and calibrate, on pictures of this store "
+        help="compare, and calibrate, on images of this store "
         "(default: the photographs in the package)",
     )
     parser.add_argument("--backbone", help="of a store: whose vectors, where it has several")
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     backbone = None if kind in ("labels", "card") else backbone_of(bundle, arguments)
     agreement = export_model(bundle, backbone, kind, output, arguments.store, warn, terms)
     if agreement is not None:
-        where = "the store's pictures" if arguments.store else "the package's photographs"
+        where = "the store's images" if arguments.store else "the package's photographs"
         print(f"agreement with the model, on {where}: {agreement}")
     print(f"{kind}: {output}")
     return 0

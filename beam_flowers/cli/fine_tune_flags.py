@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.progress import Progress
 
 HELP = """\
---fine-tune trains the network itself, not a head on its vectors: all layers, on the pictures, for
+--fine-tune trains the network itself, not a head on its vectors: all layers, on the images, for
 minutes to hours, at several times the cost of embedding them in each epoch. It takes labels and
 split from STORE, begins with the backbone of STORE and a head trained on its vectors, and writes a
 new backbone, the folder --fine-tuned, and with --model the head that was trained together with it:
@@ -31,8 +31,8 @@ of labels, split and seed, and --train-epochs, --batch-size, --momentum, --dropo
 --label-smoothing with image-classifier's defaults, and --learning-rate (default 0.0003:
 image-classifier's 0.005 spoils the network). One seed gives the same weights on one machine, as far
 as TensorFlow's determinism goes. A head trained anew on the new vectors can be worse than that
-of --model, as its training pictures are ones that the network knows by heart; give it the same
-split and seed: else such pictures would be among the test pictures."""
+of --model, as its training images are ones that the network knows by heart; give it the same
+split and seed: else such images would be among the test images."""
 
 SETTINGS = (
     "train_epochs",
@@ -68,7 +68,7 @@ def add_fine_tune(parser: argparse.ArgumentParser) -> None:
         "--fine-tune",
         metavar="IMAGES",
         nargs="+",
-        help="train the backbone itself on the pictures of STORE that are in IMAGES: see below",
+        help="train the backbone itself on the images of STORE that are in IMAGES: see below",
     )
     parser.add_argument(
         "--fine-tuned", metavar="FOLDER", help="folder to write the fine-tuned backbone to"

@@ -10,12 +10,12 @@ from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.progress import add_progress, conclude, shown
 
 _EPILOG = """\
-Reads DIR, retrain.py's --bottleneck_dir with its files <label>/<picture>_<module>.txt, and the
-pictures they are of, from its --image_dir; writes rows into STORE: label, sha256 and size are those
-of the picture, the vector that of the text. A text file that gives no row, since its picture is
+Reads DIR, retrain.py's --bottleneck_dir with its files <label>/<image>_<module>.txt, and the
+images they are of, from its --image_dir; writes rows into STORE: label, sha256 and size are those
+of the image, the vector that of the text. A text file that gives no row, since its image is
 gone or its numbers are not, is in STORE/__rejects with the reason. The rows lie beside those of
 `embed`, as a backbone of their own: which weights and pixels made them, nobody knows any more. They
-can be trained on, evaluated and scored as a STORE; pictures cannot be scored with such a model.
+can be trained on, evaluated and scored as a STORE; images cannot be scored with such a model.
 Measures no accuracy: `train` does."""
 
 INTERRUPTED = "the store is as it was; the same command begins anew"
@@ -26,7 +26,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers import-bottlenecks`."""
     parser.epilog = _EPILOG
     parser.add_argument("bottlenecks", metavar="DIR", help="folder of the text files")
-    parser.add_argument("--images", required=True, metavar="FOLDER", help="of the pictures")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="of the images")
     parser.add_argument("--store", required=True, help="folder of the feature store")
     parser.add_argument(
         "--module", help="whose vectors, as the files' names have it, where DIR has several"

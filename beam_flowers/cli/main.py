@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         0; 1 for an error in the input, 2 for one in the command line or an output that would
-        replace what has to stay, 3 for more bad pictures than `--max-bad-fraction` allows, 4 for
+        replace what has to stay, 3 for more bad images than `--max-bad-fraction` allows, 4 for
         more missing ones than `--max-removed-fraction` does, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)

@@ -1,4 +1,4 @@
-"""Flags that say with which models, and by which rule, pictures are labelled."""
+"""Flags that say with which models, and by which rule, images are labelled."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="X",
         help="say `unknown` where the best score is below X, 0 to 1. Of a model with several "
-        "labels a picture: give each label from X on",
+        "labels an image: give each label from X on",
     )
     parser.add_argument(
         "--min-margin",
@@ -44,7 +44,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="P",
         help="choose the threshold from which on the share P of the labels is right on the model's "
-        "held-out pictures",
+        "held-out images",
     )
 
 
@@ -87,7 +87,7 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
     names = bundle.backbone.split("+")
     if len(names) != len(bundle.fingerprints):
         raise ModelError(f"the names in {bundle.backbone!r} cannot be told apart; score a store")
-    cure = "Embed the pictures with each network, by `embed --backbone`, and score the store"
+    cure = "Embed the images with each network, by `embed --backbone`, and score the store"
     for name in names:
         require_in_catalogue(name, "the model", cure)
     return [

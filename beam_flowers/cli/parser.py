@@ -32,13 +32,13 @@ from beam_flowers.cli.log import add_log
 
 COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "doctor": ("say what is wrong with a collection, before any network runs", doctor),
-    "embed": ("compute the vectors of pictures into a feature store", embed),
+    "embed": ("compute the vectors of images into a feature store", embed),
     "train": ("train a softmax head on a feature store", train),
-    "evaluate": ("measure a model on the pictures of a store", evaluate),
+    "evaluate": ("measure a model on the images of a store", evaluate),
     "score": ("label a collection into a table", score),
-    "classify": ("print the labels of a few pictures", classify),
+    "classify": ("print the labels of a few images", classify),
     "report": ("draw a model, a store or a table of scores as one HTML page", report),
-    "review": ("label by key the pictures that a model is least sure of", review),
+    "review": ("label by key the images that a model is least sure of", review),
     "export": ("write a model for TensorFlow, TFLite, Keras or ONNX", export),
     "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),
@@ -59,7 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     parser = argparse.ArgumentParser(
         "beam-flowers",
-        description="Labels for folders of pictures: vectors are computed once, with Apache Beam, "
+        description="Labels for folders of images: vectors are computed once, with Apache Beam, "
         "and only a softmax head is trained.",
         allow_abbrev=False,
     )

@@ -229,7 +229,7 @@ def conclude(
     if summary.replaced:
         print(_replaced(summary.replaced, next(iter(places.values()))))
     stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
-    print(f"seconds by the clock: {stages}" + (f"; {speed:.1f} pictures/s" if speed else ""))
+    print(f"seconds by the clock: {stages}" + (f"; {speed:.1f} images/s" if speed else ""))
     print(f"next: {screen.visible(following)}")
     if arguments.progress == "json":
         counts = {n: v for n, v in vars(summary).items() if n not in ("seconds", "copied")}

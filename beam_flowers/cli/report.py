@@ -13,7 +13,7 @@ OUTPUT = "report.html"
 _EPILOG = """\
 SOURCE is the folder of a model (with --store: its accuracy, mistakes, confusion, calibration), of
 a store (labels, labels to check, map, rejects) or a table of scores (labels given, samples,
-threshold). Reads them and the pictures to be shown, whose small copies go into the file; changes
+threshold). Reads them and the images to be shown, whose small copies go into the file; changes
 none. OUTPUT is one file that needs no network and opens by double click.
 
 The accuracy is the one of `evaluate`: on the testing side of the split that the model was trained
@@ -28,12 +28,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="FILE", default=OUTPUT, help=f"file to write (default ./{OUTPUT})"
     )
     add_overwrite(parser)
-    parser.add_argument("--store", help="the store to measure a model on, or of scored pictures")
+    parser.add_argument("--store", help="the store to measure a model on, or of scored images")
     parser.add_argument(
         "--split",
         default="testing",
         choices=("testing", "validation", "training", "all"),
-        help="which pictures to measure a model on (default testing)",
+        help="which images to measure a model on (default testing)",
     )
     parser.add_argument(
         "--labels", metavar="MANIFEST", help="corrected labels, as they were given to train"
@@ -53,7 +53,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--thumbnails",
         type=int,
         default=600,
-        help="most pictures to show, 5 KB each (default 600)",
+        help="most images to show, 5 KB each (default 600)",
     )
     parser.add_argument(
         "--map-points", type=int, default=1000, help="most points of the map (default 1000)"
@@ -87,5 +87,5 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         f"{done.thumbnails} thumbnails)"
     )
     if done.unavailable:
-        print(f"{done.unavailable} pictures cannot be shown; their places in the report say why")
+        print(f"{done.unavailable} images cannot be shown; their places in the report say why")
     return 0

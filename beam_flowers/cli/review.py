@@ -12,14 +12,14 @@ from beam_flowers.cli.beam_flags import require_no_pipeline
 OUTPUT = "corrections.csv"
 
 _EPILOG = """\
-Shows the pictures of SCORES one by one in the browser, those that the model is least sure of
+Shows the images of SCORES one by one in the browser, those that the model is least sure of
 first, to be labelled by key. Writes FILE after every key: sha256, uri, label, as `train --labels`
-takes it (an empty label leaves a picture out). What FILE holds already is kept and not asked again.
-No picture is changed or sent anywhere; the page answers on 127.0.0.1 alone, below a secret address.
+takes it (an empty label leaves an image out). What FILE holds already is kept and not asked again.
+No image is changed or sent anywhere; the page answers on 127.0.0.1 alone, below a secret address.
 Ctrl-C ends it. Measures no accuracy.
 
 The loop: score STORE --model MODEL --output labels.csv; review labels.csv; train STORE --model
-MODEL --labels corrections.csv. Pictures that are not in the store yet: embed them first."""
+MODEL --labels corrections.csv. Images that are not in the store yet: embed them first."""
 
 
 def fill(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ INTERRUPTED = "the same command goes on from what is finished"
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers score`."""
     parser.epilog = (
-        f"{IMAGES}\nIMAGES may be a feature store: then no picture is read and no network runs."
+        f"{IMAGES}\nIMAGES may be a feature store: then no image is read and no network runs."
         "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv, .jsonl or .arrow (or .feather), "
         "with\nOUTPUT.rejects beside it, or a folder of Parquet parts, which goes on where a "
         "killed run\nstopped. A score is the softmax probability of a label, not an accuracy: "
@@ -58,7 +58,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_layout(parser)
     add_salvage(
         parser,
-        "a column `format` then says how much is, also of rows that a store has. Of pictures that "
+        "a column `format` then says how much is, also of rows that a store has. Of images that "
         "were rejected before, with --retry-rejects",
     )
     add_weights(parser)
@@ -81,7 +81,7 @@ def _add_layout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--copy-to",
         metavar="FOLDER",
-        help="copy the pictures into a folder for each label there; nothing is overwritten",
+        help="copy the images into a folder for each label there; nothing is overwritten",
     )
 
 

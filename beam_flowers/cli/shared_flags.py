@@ -39,23 +39,23 @@ IMAGES is one or several of: a folder (its first-level folders are the labels; f
 all of train, val or validation, test are splits, with the labels one level deeper; files directly
 in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
 (.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar), a zip or a TFRecord file, by name
-or by glob (a folder's first name is the label, or what a WebDataset sibling says), a picture. Files
+or by glob (a folder's first name is the label, or what a WebDataset sibling says), an image. Files
 are told by content, never by extension. What cannot be used is written to a reject table with the
 reason. Names that start with a dot are hidden: counted and passed over."""
 
 BEAM = """\
 Every other flag is handed to Beam unchanged: --runner (default: FnApiRunner, in this process),
 --temp_location, --direct_num_workers, filesystem options and so on; `check` tries them out. A
-worker process computes as many pictures at a time as it has cores; several on one machine share
+worker process computes as many images at a time as it has cores; several on one machine share
 them where --direct_num_workers or --sdk_worker_parallelism says how many they are, otherwise set
 BEAM_FLOWERS_THREADS, here or for the workers. Units of work are 64 or more, of 16 files at least:
 --shards makes more of a small run. BEAM_FLOWERS_WORKER_TIMEOUT: seconds without a sign of life of
 any worker after which a run ends (600)."""
 
 ACCURACY = """\
-Accuracies: "train" is measured on the pictures trained on (in the retrain recipe: on the batch
-just trained on) and flatters; "validation" on pictures held back from the start, to watch the
-training; "test", printed at the end, on pictures that had no part in it: the one to quote."""
+Accuracies: "train" is measured on the images trained on (in the retrain recipe: on the batch
+just trained on) and flatters; "validation" on images held back from the start, to watch the
+training; "test", printed at the end, on images that had no part in it: the one to quote."""
 
 
 def add_images(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +126,7 @@ def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
 
 def add_top_k(parser: argparse.ArgumentParser) -> None:
     """Adds `--top-k`."""
-    parser.add_argument("--top-k", type=int, default=5, help="labels a picture (default 5)")
+    parser.add_argument("--top-k", type=int, default=5, help="labels an image (default 5)")
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -201,7 +201,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         help="exit with 3, after "
-        "all is written, if more of the pictures than this fail (default 1.0)",
+        "all is written, if more of the images than this fail (default 1.0)",
     )
 
 
@@ -211,14 +211,14 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
         "--max-pixels",
         type=int,
         metavar="N",
-        help="reject pictures of more pixels than this, counted as they are decoded: plain JPEGs "
+        help="reject images of more pixels than this, counted as they are decoded: plain JPEGs "
         "are decoded at a fraction of their size (default 120000000)",
     )
     parser.add_argument(
         "--max-bytes",
         type=int,
         metavar="N",
-        help="reject pictures whose files are larger (default 268435456)",
+        help="reject images whose files are larger (default 268435456)",
     )
 
 
@@ -333,7 +333,7 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
 
     if len(bundle.fingerprints) > 1:
         raise ModelError(
-            f"the model takes the vectors of {bundle.backbone} side by side; embed the pictures"
+            f"the model takes the vectors of {bundle.backbone} side by side; embed the images"
             " with each of them into one store and `score` that"
         )
     if not arguments.backbone_path:
@@ -366,7 +366,7 @@ def verdict(summary: EmbedSummary, most: float) -> int:
     if summary.bad_fraction <= most:
         return code or (EXIT_LOST if summary.lost else 0)
     warn(
-        f"{summary.failures} of {summary.failures + summary.rows} pictures failed, "
+        f"{summary.failures} of {summary.failures + summary.rows} images failed, "
         f"{summary.bad_fraction:.1%}; --max-bad-fraction allows {most:.1%}"
     )
     return code or EXIT_TOO_MANY_BAD

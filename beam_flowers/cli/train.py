@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.train import TrainedModel
 
 _SPLIT = """\
-The split follows from a hash of each picture's content: copies stay on one side, moving or adding
-files changes nothing, and no class is left out of a side while it has pictures for it. --split
+The split follows from a hash of each image's content: copies stay on one side, moving or adding
+files changes nothing, and no class is left out of a side while it has images for it. --split
 retrain divides by path, bit for bit as retrain.py did. Splits that a manifest or train/val/test
 folders fix are kept."""
 
@@ -90,14 +90,14 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         metavar="MANIFEST",
-        help="table of label and uri or sha256: labels for pictures of the store, "
-        "which stays as it is; an empty label takes a picture out",
+        help="table of label and uri or sha256: labels for images of the store, "
+        "which stays as it is; an empty label takes an image out",
     )
     parser.add_argument(
         "--label-separator",
         metavar="SIGN",
-        help="a picture's label text is several labels with SIGN between them: "
-        "a sigmoid for each label (default: one label a picture)",
+        help="an image's label text is several labels with SIGN between them: "
+        "a sigmoid for each label (default: one label an image)",
     )
 
 
@@ -107,8 +107,8 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}-percentage",
             type=int,
-            help=f"percent of the pictures for {name} (default 10); where it is given, a label "
-            "without a picture there is an error, not a warning",
+            help=f"percent of the images for {name} (default 10); where it is given, a label "
+            "without an image there is an error, not a warning",
         )
 
 
@@ -148,14 +148,14 @@ def _add_regularisation(parser: argparse.ArgumentParser) -> None:
 def _add_steps(parser: argparse.ArgumentParser) -> None:
     settings: dict[str, tuple[Callable[[str], float], str]] = {
         "how-many-training-steps": (int, "retrain: batches, not epochs (default 4000)"),
-        "train-batch-size": (int, "retrain: pictures a step (default 100; the paper had 10)"),
+        "train-batch-size": (int, "retrain: images a step (default 100; the paper had 10)"),
         "eval-step-interval": (int, "retrain: steps between reports (default 10)"),
         "validation-batch-size": (
             int,
-            "retrain: pictures drawn for a report, -1 for all (default 100)",
+            "retrain: images drawn for a report, -1 for all (default 100)",
         ),
-        "train-epochs": (int, "image-classifier: passes over the pictures (default 5)"),
-        "batch-size": (int, "image-classifier: pictures a step (default 32)"),
+        "train-epochs": (int, "image-classifier: passes over the images (default 5)"),
+        "batch-size": (int, "image-classifier: images a step (default 32)"),
         "momentum": (float, "image-classifier: of gradient descent (default 0.9)"),
         "learning-rate": (
             float,
@@ -182,15 +182,15 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "--sweep",
         action="store_true",
         help="choose l2, and where --backbone is not given the backbone, by cross-validation on "
-        "the training and validation pictures",
+        "the training and validation images",
     )
     parser.add_argument("--sweep-l1", action="store_true", help="--sweep over l1 as well")
     parser.add_argument("--folds", type=int, default=5, help="of the sweep (default 5)")
     parser.add_argument(
         "--min-accuracy",
         type=float,
-        help="0 to 1: write no model, and exit with 1, if the accuracy on the test pictures (or "
-        "else the validation pictures) is below",
+        help="0 to 1: write no model, and exit with 1, if the accuracy on the test images (or "
+        "else the validation images) is below",
     )
     parser.add_argument(
         "--summaries-dir",
@@ -283,7 +283,7 @@ def _note_copies(arguments: argparse.Namespace, trained: TrainedModel) -> None:
         return
     held = contrib("augment.training").copies_held(store, trained.bundle.fingerprint)
     if held:
-        print(f"note: the store has {held} distorted copies a picture; --augmented trains on them")
+        print(f"note: the store has {held} distorted copies an image; --augmented trains on them")
 
 
 def print_trial(trial: SweepTrial) -> None:
@@ -293,7 +293,7 @@ def print_trial(trial: SweepTrial) -> None:
     tell(
         f"{trial.backbone:<30} {penalties} accuracy {found.accuracy:.2%} "
         f"(deviation {found.deviation:.2%}), cross entropy {found.cross_entropy:.4f} "
-        f"({len(found.folds)} folds, {found.count} pictures)"
+        f"({len(found.folds)} folds, {found.count} images)"
     )
 
 
@@ -335,11 +335,11 @@ def print_trained(trained: TrainedModel, model: str) -> None:
         tell(
             f"{names[split]} accuracy {metrics.accuracy:.1%} "
             f"(95 % interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}, "
-            f"{metrics.count} pictures)"
+            f"{metrics.count} images)"
         )
     if fitted := trained.result.calibration:
         tell(
             f"temperature {fitted.temperature:.3f}: cross entropy {fitted.cross_entropy_before:.4f}"
-            f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} validation pictures"
+            f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} validation images"
         )
     tell(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")

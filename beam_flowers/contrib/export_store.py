@@ -83,7 +83,7 @@ def _predictions(features: Features, scores: str | None) -> _Predictions | None:
     by_uri = dict(zip(table.uris, given, strict=True))
     predictions = [by_uri.get(uri) for uri in features.uris]
     if not any(predictions):
-        raise InputError(f"{scores!r} has no score of a picture of the store; score that store")
+        raise InputError(f"{scores!r} has no score of an image of the store; score that store")
     return predictions
 
 
@@ -107,7 +107,7 @@ def _write_projector(
     uris = [features.uris[i] for i in order]
     missing = write_projector(folder, features.vectors[order], columns, uris, pool())
     if missing:
-        warn(f"{missing} of the pictures cannot be read any more: grey in the sprite")
+        warn(f"{missing} of the images cannot be read any more: grey in the sprite")
     return len(order)
 
 
@@ -125,7 +125,7 @@ def _write_fiftyone(
     """
     elsewhere = sum(not files.is_local(uri) for uri in features.uris)
     if elsewhere:
-        warn(f"{elsewhere} of the pictures are no local files: FiftyOne cannot show them")
+        warn(f"{elsewhere} of the images are no local files: FiftyOne cannot show them")
     keys = [hashlib.sha256(uri.encode()).hexdigest()[:24] for uri in features.uris]
     classes = sorted({label for label in features.labels if label is not None})
     numbers = {name: number for number, name in enumerate(classes)}

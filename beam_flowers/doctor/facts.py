@@ -20,7 +20,7 @@ _RECIPE = PixelRecipe(64, 64, None, "bilinear")
 """Enough for a perceptual hash, which looks at 32 x 32 pixels."""
 
 _ONE_COLOUR = 4
-"""Of 255 by how much the pixels of a picture of one colour differ: what JPEG makes of it."""
+"""Of 255 by how much the pixels of an image of one colour differ: what JPEG makes of it."""
 
 
 class Facts(NamedTuple):
@@ -29,13 +29,13 @@ class Facts(NamedTuple):
     Attributes:
         image: the file.
         sha256: hex digest of its bytes; None where they cannot be read.
-        error_class: why it is no usable picture; None if it is one.
+        error_class: why it is no usable image; None if it is one.
         message: likewise, one line.
         format: as in `DecodedImage`; empty for an unusable file.
-        width: of the picture upright, in pixels; 0 for an unusable file.
+        width: of the image upright, in pixels; 0 for an unusable file.
         height: likewise.
         traits: of `rotated` (by EXIF), `cmyk`, `alpha`, `16-bit`, `animated`.
-        look: 64-bit perceptual hash (DCT); None without the package imagehash, and of a picture
+        look: 64-bit perceptual hash (DCT); None without the package imagehash, and of an image
             of one colour, which has nothing to compare.
         blank: whether it is of one colour.
     """
@@ -59,12 +59,12 @@ def examine(image: Image, limits: Limits) -> Facts:
         return Facts(image, None, content.error_class, content.message)
     image, data, sha = content
     try:
-        picture = decode_apart(data, _RECIPE, limits)
+        decoded = decode_apart(data, _RECIPE, limits)
     except ImageError as error:
         return Facts(image, sha, error.error_class, error.message)
-    size = (picture.format, picture.width, picture.height)
-    traits, blank = _traits(data, picture.format), _blank(picture)
-    return Facts(image, sha, None, "", *size, traits, None if blank else _look(picture), blank)
+    size = (decoded.format, decoded.width, decoded.height)
+    traits, blank = _traits(data, decoded.format), _blank(decoded)
+    return Facts(image, sha, None, "", *size, traits, None if blank else _look(decoded), blank)
 
 
 def looks_are_known() -> bool:
@@ -72,16 +72,16 @@ def looks_are_known() -> bool:
     return find_spec("imagehash") is not None
 
 
-def _blank(picture: DecodedImage) -> bool:
-    return int(np.ptp(picture.pixels, axis=(0, 1)).max()) <= _ONE_COLOUR
+def _blank(decoded: DecodedImage) -> bool:
+    return int(np.ptp(decoded.pixels, axis=(0, 1)).max()) <= _ONE_COLOUR
 
 
-def _look(picture: DecodedImage) -> int | None:
+def _look(decoded: DecodedImage) -> int | None:
     if not looks_are_known():
         return None
     import imagehash
 
-    bits = imagehash.phash(PillowImage.fromarray(picture.pixels)).hash
+    bits = imagehash.phash(PillowImage.fromarray(decoded.pixels)).hash
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 

@@ -101,7 +101,7 @@ def _unusable(facts: Sequence[Facts]) -> Iterator[Finding]:
         severity: Severity = "warning"
         # A text file beside the images is no loss; a `.jpg` that is no image may be one.
         if error_class == NOT_AN_IMAGE and named_as_image:
-            message = f"named as pictures; {message}"
+            message = f"named as images; {message}"
         elif error_class == NOT_AN_IMAGE:
             severity = "note"
         yield Finding("unusable", severity, message, _singles(members), error_class)
@@ -113,7 +113,7 @@ def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> It
         if fact.image.label is not None:
             contents[fact.image.label].add(fact.sha256)
     for name in sorted(set(folders) - contents.keys()):
-        yield Finding("empty-class", "error", f"folder {name!r} holds no usable picture")
+        yield Finding("empty-class", "error", f"folder {name!r} holds no usable image")
     if len(contents) == 1:
         message = f"only one class, {next(iter(contents))!r}: a head needs two"
         yield Finding("one-class", "error", message)
@@ -122,7 +122,7 @@ def _classes(usable: Sequence[Facts], folders: Iterable[str], splits: int) -> It
         yield Finding("colliding-labels", "error", message)
     for name, distinct in sorted(contents.items()):
         count = len(distinct)
-        message = f"class {name!r} has {count} different picture{'s' * (count != 1)}; "
+        message = f"class {name!r} has {count} different image{'s' * (count != 1)}; "
         if count < splits:
             message += (
                 f"each split needs one of its own, {splits} in all: add some, or leave the class "
@@ -151,7 +151,7 @@ def _copies(usable: Sequence[Facts]) -> Iterator[Finding]:
 
 def _alike(usable: Sequence[Facts]) -> Iterable[Finding]:
     if not looks_are_known():
-        message = "pictures that look alike were not looked for: pip install 'beam-flowers[doctor]'"
+        message = "images that look alike were not looked for: pip install 'beam-flowers[doctor]'"
         return [Finding("not-checked", "note", message)]
     known = [fact for fact in usable if fact.look is not None]
     groups = [[known[i] for i in g] for g in groups_alike([f.look or 0 for f in known])]
@@ -160,11 +160,11 @@ def _alike(usable: Sequence[Facts]) -> Iterable[Finding]:
         [group for group in groups if len({fact.sha256 for fact in group}) > 1],
         (
             "alike-two-labels",
-            "pictures that look alike under two labels: look whether one of them is wrong",
+            "images that look alike under two labels: look whether one of them is wrong",
         ),
         (
             "alike",
-            "pictures that look alike: on both sides of a split they make the accuracy look "
+            "images that look alike: on both sides of a split they make the accuracy look "
             "better than it is",
         ),
     )

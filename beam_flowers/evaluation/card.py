@@ -17,11 +17,11 @@ _MEANING = {
 }
 
 _LIMITS = """\
-- It knows these labels only: a picture of anything else gets one of them too, often with a high
+- It knows these labels only: an image of anything else gets one of them too, often with a high
   score. Set a threshold where that can happen.
 - A score is not the share of right answers; `beam-flowers evaluate` shows how far the two differ.
-- The numbers hold for pictures like those it was trained on: other cameras, seasons, places or a
-  wrong label among the training pictures can lower them.
+- The numbers hold for images like those it was trained on: other cameras, seasons, places or a
+  wrong label among the training images can lower them.
 - What the backbone cannot tell apart, no head on top of it can.
 - Nothing was measured about groups of people; not for decisions about persons."""
 
@@ -39,11 +39,11 @@ def model_card(bundle: Bundle) -> str:
         f"# Model card: {', '.join(cell(label) for label in labels[:5])}{more}",
         _overview(bundle),
         f"## Labels\n\n{len(labels)}, verbatim, in class order:\n\n{listed}",
-        "## Preprocessing\n\nWhat is done to a picture before the backbone sees it; `low` and "
+        "## Preprocessing\n\nWhat is done to an image before the backbone sees it; `low` and "
         f"`high` are what black and white become.\n\n{pixels or 'Not recorded.'}",
         _training(bundle),
         _metrics(bundle.metrics),
-        f"## Intended use\n\nLabelling pictures of the kind it was trained on, each with {each} "
+        f"## Intended use\n\nLabelling images of the kind it was trained on, each with {each} "
         f"of the {len(labels)} labels above, in bulk or singly, where a wrong label now and then "
         "is tolerable or is looked over by a person.",
         f"## Limits\n\n{_LIMITS}",
@@ -74,7 +74,7 @@ def _overview(bundle: Bundle) -> str:
         ]
     versions = sorted(bundle.versions.items())
     rows.append(["Made with", ", ".join(f"{name} {version}" for name, version in versions)])
-    note = "The licence is of the backbone's weights; that of the pictures trained on is not known."
+    note = "The licence is of the backbone's weights; that of the images trained on is not known."
     return f"{table(['', ''], rows)}\n\n{note}"
 
 
@@ -95,7 +95,7 @@ def _training(bundle: Bundle) -> str:
             for name, value in about["distortions"].items()
             if name != "rules" and value
         )
-        rows.append(("distorted copies of each picture", about["copies"]))
+        rows.append(("distorted copies of each image", about["copies"]))
         rows.append(("distortions", distortions))
         rows.append(("dataset hash of the copies", about["dataset_hash"]))
     return (
@@ -116,5 +116,5 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
         for side, meaning in _MEANING.items()
         if (measured := metrics.get(side))
     ]
-    header = ["measured on", "pictures", "accuracy", "95 % interval", "cross entropy (nats)"]
+    header = ["measured on", "images", "accuracy", "95 % interval", "cross entropy (nats)"]
     return f"## Metrics\n\n{table(header, rows) if rows else 'None recorded.'}"

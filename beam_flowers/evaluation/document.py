@@ -70,7 +70,7 @@ def build_sections(scored: Scored) -> dict[str, dict[str, Any]]:
         "cross_entropy": {"value": cross_entropy(scored), "unit": "nats"},
         "labels": {"rows": [row._asdict() for row in per_class(matrix, labels)]},
         "confusion": {
-            "rows": "label of the picture",
+            "rows": "label of the image",
             "columns": "label given by the model",
             "matrix": matrix.tolist(),
             "most_frequent": [
@@ -79,7 +79,7 @@ def build_sections(scored: Scored) -> dict[str, dict[str, Any]]:
             ],
         },
         "calibration": calibration(
-            scored.confidence, scored.predicted == scored.class_ids, "pictures"
+            scored.confidence, scored.predicted == scored.class_ids, "images"
         ),
         "misclassified": {"rows": [row._asdict() for row in misclassified(scored)]},
         "lowest_margins": {"rows": [row._asdict() for row in lowest_margins(scored)]},

@@ -55,14 +55,14 @@ class Share(NamedTuple):
         low: lower end of its 95 % interval, by Wilson's score.
         high: upper end.
         right: number of images that count.
-        pictures: number of all images.
+        images: number of all images.
     """
 
     value: float
     low: float
     high: float
     right: int
-    pictures: int
+    images: int
 
 
 class ClassMetrics(NamedTuple):
@@ -131,14 +131,14 @@ class Bin(NamedTuple):
     Attributes:
         low: excluded, except for 0.
         high: included.
-        pictures: number of images.
+        images: number of images.
         confidence: mean of their best scores; None without images.
         accuracy: share of them that are right; None without images.
     """
 
     low: float
     high: float
-    pictures: int
+    images: int
     confidence: float | None
     accuracy: float | None
 
@@ -153,9 +153,9 @@ def log_scores(head: Head, sample: Sample) -> Doubles:
     return np.concatenate(rows) if rows else np.empty((0, len(head.bias)))
 
 
-def share(right: int, pictures: int) -> Share:
-    """Returns `right` of `pictures` (at least 1) with its interval."""
-    return Share(right / pictures, *wilson_interval(right, pictures), right, pictures)
+def share(right: int, images: int) -> Share:
+    """Returns `right` of `images` (at least 1) with its interval."""
+    return Share(right / images, *wilson_interval(right, images), right, images)
 
 
 def ratio(part: int, whole: int) -> float | None:
@@ -277,8 +277,8 @@ def expected_calibration_error(table: list[Bin]) -> float:
         ZeroDivisionError: if there are no images.
     """
     gaps = (
-        b.pictures * abs(b.accuracy - b.confidence)
+        b.images * abs(b.accuracy - b.confidence)
         for b in table
         if b.accuracy is not None and b.confidence is not None
     )
-    return sum(gaps) / sum(b.pictures for b in table)
+    return sum(gaps) / sum(b.images for b in table)

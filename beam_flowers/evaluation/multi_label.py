@@ -122,14 +122,14 @@ def build_sections(decided: Decided, cross_entropy: float) -> dict[str, dict[str
     top_k = top_k_hits(decided)
     exact = share(int((~decided.wrong).all(axis=1).sum()), len(decided.uris))
     return {
-        "accuracy": {"meaning": "the best label is one of the picture's", **top_k[0]._asdict()},
+        "accuracy": {"meaning": "the best label is one of the image's", **top_k[0]._asdict()},
         "exact": {"meaning": "all labels are right", **exact._asdict()},
         "top_k": {"shares": [{"k": k, **s._asdict()} for k, s in enumerate(top_k, 1)]},
         "cross_entropy": {"value": cross_entropy, "unit": "nats, sum over the labels"},
         "labels": {"rows": [row._asdict() for row in per_label(counts, decided.thresholds)]},
         "confusion": {"rows": [row._asdict() for row in counts]},
         "calibration": calibration(
-            decided.scores.ravel(), decided.truth.ravel(), "pairs of a picture and a label"
+            decided.scores.ravel(), decided.truth.ravel(), "pairs of an image and a label"
         ),
         "misclassified": {"rows": [row._asdict() for row in wrong_decisions(decided)]},
         "lowest_margins": {"rows": [row._asdict() for row in closest_decisions(decided)]},

@@ -27,7 +27,7 @@ _MOST_NAMES = 120
 """Most labels of a chart with names at its axes."""
 
 _COLUMNS = {
-    "uri": "picture",
+    "uri": "image",
     "labels": "its labels",
     "label_score": "its score",
     "predicted": "given",
@@ -41,7 +41,7 @@ _COLUMNS = {
     "holds": "has it",
     "similarity": "cosine",
     "f1": "F1",
-    "support": "pictures with it",
+    "support": "images with it",
 }
 """Headings of columns, by their name in the JSON if they differ."""
 
@@ -60,7 +60,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         body = _first_rows(suspects["rows"])
         if suspects["left_out"]:
             names = ", ".join(cell(label) for label in suspects["left_out"])
-            body += f"\n\nNot judged, as there is a single picture: {names}."
+            body += f"\n\nNot judged, as there is a single image: {names}."
         bodies.append(("Suspected label errors", "suspected_label_errors", body))
     if near := report["neighbours"]:
         of = f"Of {cell(near['uri'])} (label: {cell(near['label'] or 'none')})."
@@ -108,8 +108,8 @@ def confusion_png(matrix: Indices, labels: Sequence[str], title: str) -> bytes:
     axes = figure.add_subplot()
     shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the pictures with the label")
-    axes.set(xlabel="label given by the model", ylabel="label of the picture")
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the images with the label")
+    axes.set(xlabel="label given by the model", ylabel="label of the image")
     axes.set_title(title, parse_math=False, fontsize=10)
     if classes <= _MOST_NAMES:
         # Labels are shown verbatim: `parse_math` would set what is between two dollar signs.
@@ -154,12 +154,12 @@ def _summary(report: Mapping[str, Any]) -> str:
         ["Expected calibration error", percent(calibration["expected_calibration_error"]), ""]
     )
     note = report["accuracy"].get("meaning")
-    body = table(["", "value (pictures)", "95 % interval"], rows)
+    body = table(["", "value (images)", "95 % interval"], rows)
     return f"{body}\n\nAccuracy: {note}." if note else body
 
 
 def _by_label(rows: Sequence[Mapping[str, Any]]) -> str:
-    header = ["pictures given it" if n == "predicted" else _COLUMNS.get(n, n) for n in rows[0]]
+    header = ["images given it" if n == "predicted" else _COLUMNS.get(n, n) for n in rows[0]]
     shares = ("precision", "recall", "f1")
     lines = [
         [percent(v) if name in shares else _value(v) for name, v in row.items()] for row in rows
@@ -181,12 +181,12 @@ def _calibration(section: Mapping[str, Any]) -> str:
     rows = [
         [
             f"{b['low']:.1f} to {b['high']:.1f}",
-            b["pictures"],
+            b["images"],
             percent(b["confidence"]),
             percent(b["accuracy"]),
         ]
         for b in section["bins"]
-        if b["pictures"]
+        if b["images"]
     ]
     return (
         "Where a score can be taken as a probability, the mean score equals the share that is "

@@ -80,9 +80,9 @@ def find_suspects(
     uris = [examples.uris[row] for row in rows]
     suspects = _suspects(labels, uris, sample, fold_ids, on_head)
     return {
-        "measured_on": f"{len(rows)} pictures, all labelled ones of the store, each scored by a "
+        "measured_on": f"{len(rows)} images, all labelled ones of the store, each scored by a "
         f"head trained without it ({folds} folds, lbfgs with default settings)",
-        "pictures": len(rows),
+        "images": len(rows),
         "folds": folds,
         # Cross-validation cannot judge a label with one image: its fold's head never saw it.
         "left_out": {label: count for label, count in sorted(images.items()) if count == 1},
@@ -128,14 +128,13 @@ def neighbours(examples: Examples, uri: str) -> dict[str, Any]:
     address = next((u for u in (uri, files.absolute(uri)) if u in row_of), None)
     if address is None:
         raise InputError(
-            f"the store has no vector of {uri!r}; name a picture as the store does, for example "
+            f"the store has no vector of {uri!r}; name an image as the store does, for example "
             f"{examples.uris[0]!r}"
         )
     row = row_of[address]
     rows, cosines = nearest(examples.vectors, row)
     return {
-        "measured_on": f"{len(examples.uris) - 1} pictures, all others of the store, labelled "
-        "or not",
+        "measured_on": f"{len(examples.uris) - 1} images, all others of the store, labelled or not",
         "uri": address,
         "label": examples.labels[row],
         "rows": [

@@ -26,7 +26,7 @@ _MEANING = {
     "them, so that the numbers flatter a little",
     "training": "the ones trained on, so that every number flatters",
     "all": "those trained on among them, so that every number flatters, unless the store holds "
-    "other pictures than the one trained on",
+    "other images than the one trained on",
 }
 
 
@@ -36,7 +36,7 @@ class Measured:
 
     Attributes:
         side: one of `SIDES`.
-        pictures: number of images.
+        images: number of images.
         sides: number of labelled images of the store by side; empty for `all`.
         unlabelled: number of images without a label, left out.
         unknown: number of images by label that the model lacks, left out.
@@ -48,7 +48,7 @@ class Measured:
     """
 
     side: str
-    pictures: int
+    images: int
     sides: Mapping[str, int]
     unlabelled: int
     unknown: Mapping[str, int]
@@ -66,7 +66,7 @@ class Measured:
     @property
     def short(self) -> str:
         """A few words to stand beside a number."""
-        return f"{self.pictures} pictures, {_NAMES[self.side]}"
+        return f"{self.images} images, {_NAMES[self.side]}"
 
     @property
     def sentence(self) -> str:
@@ -78,7 +78,7 @@ class Measured:
                 f"{self.split.get(f'{side}_percentage')} % {side}" for side in SPLITS[1:]
             )
             chosen += f" of the model's own split (rule {rule}, {percentages}, seed {seed})"
-        return f"{self.pictures} pictures, {chosen}: {_MEANING[self.side]}."
+        return f"{self.images} images, {chosen}: {_MEANING[self.side]}."
 
     def warnings(self) -> list[str]:
         """Lists warnings to read before quoting a number."""
@@ -87,13 +87,13 @@ class Measured:
             lines.append(
                 "the store is not as it was when the model was trained (dataset hash "
                 f"{self.trained_hash[:12]} then, {self.store_hash[:12]} now): the split was made "
-                "again over what it holds now, and some of the pictures measured may have been "
+                "again over what it holds now, and some of the images measured may have been "
                 "trained on; train again for numbers to quote"
             )
         if self.unknown:
             counts = ", ".join(f"{label!r} {count}" for label, count in self.unknown.items())
             lines.append(
-                f"pictures with labels that the model does not know are in no number: {counts}"
+                f"images with labels that the model does not know are in no number: {counts}"
             )
         return lines
 
@@ -181,12 +181,12 @@ def number_labels(
 def _nothing_to_measure(measured: Measured, labels: tuple[str, ...]) -> str:
     if measured.unknown:
         return (
-            f"no picture to measure on: their labels are {list(measured.unknown)!r}, the model's "
+            f"no image to measure on: their labels are {list(measured.unknown)!r}, the model's "
             f"{list(labels)!r}; give a store with the model's labels"
         )
     if measured.side == "all":
-        return "no picture of the store has a label; embed a folder of label folders or a manifest"
+        return "no image of the store has a label; embed a folder of label folders or a manifest"
     return (
-        f"the {measured.side} side has no picture (rule {dict(measured.split)!r}, sides "
+        f"the {measured.side} side has no image (rule {dict(measured.split)!r}, sides "
         f"{dict(measured.sides)!r}); choose another --split"
     )

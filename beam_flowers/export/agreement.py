@@ -36,21 +36,21 @@ class Agreement(NamedTuple):
     """Differences between the scores of an export and of the model.
 
     Attributes:
-        pictures: number of images.
+        images: number of images.
         labels: share of images with the same best label, 0..1. It has no tolerance: of two
             labels with almost equal scores either may be best.
         largest: largest absolute difference of a score.
         mean: mean over the images of the largest difference of each.
     """
 
-    pictures: int
+    images: int
     labels: float
     largest: float
     mean: float
 
     def __str__(self) -> str:
         return (
-            f"same label on {self.labels:.1%} of {self.pictures} pictures; a picture's scores "
+            f"same label on {self.labels:.1%} of {self.images} images; an image's scores "
             f"differ by at most {self.mean:.2g} on average, {self.largest:.2g} in the worst"
         )
 

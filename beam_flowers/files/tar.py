@@ -82,7 +82,7 @@ def refuse_compressed(file: BinaryIO) -> None:
     for magic, name in _COMPRESSED.items():
         if start.startswith(magic):
             raise Damaged(
-                f"it is compressed with {name}, so that no picture in it can be read by itself; "
+                f"it is compressed with {name}, so that no image in it can be read by itself; "
                 "unpack it, or make it a plain .tar or a .zip"
             )
 

@@ -16,7 +16,7 @@ import google_crc32c
 from beam_flowers.files.paths import MemberError
 from beam_flowers.files.tar import Damaged, refuse_compressed
 
-_PICTURES = (b"image/encoded", b"image", b"image_raw", b"jpg", b"png")
+_IMAGES = (b"image/encoded", b"image", b"image_raw", b"jpg", b"png")
 _LABELS = (b"image/class/text", b"label", b"image/class/label", b"class")
 _HEADER = struct.Struct("<QI")
 _FOOTER = struct.Struct("<I")
@@ -32,11 +32,11 @@ class Example(NamedTuple):
     """Holds a labelled image.
 
     Attributes:
-        picture: bytes of the encoded file.
+        image: bytes of the encoded file.
         label: the given label as text, or None.
     """
 
-    picture: bytes
+    image: bytes
     label: str | None
 
 
@@ -81,7 +81,7 @@ def read(file: BinaryIO, span: tuple[int, ...], limit: int | None) -> bytes:
     Raises:
         MemberError: the record is damaged or has no image.
     """
-    return read_example(file, *span).picture[:limit]
+    return read_example(file, *span).image[:limit]
 
 
 def read_example(file: BinaryIO, offset: int, size: int) -> Example:
@@ -108,10 +108,10 @@ def parse(data: bytes) -> Example:
     """
     try:
         features = _features(memoryview(data))
-        for name in _PICTURES:
-            picture = _first(features.get(name, _NOTHING))[0]
-            if picture is not None:
-                return Example(bytes(picture), _label(features))
+        for name in _IMAGES:
+            image = _first(features.get(name, _NOTHING))[0]
+            if image is not None:
+                return Example(bytes(image), _label(features))
     except ValueError as error:
         raise MemberError("BadRecord", f"the record is no tf.train.Example: {error}") from error
     held = ", ".join(sorted(name.decode("utf-8", "replace") for name in features)) or "nothing"

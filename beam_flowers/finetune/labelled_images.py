@@ -44,7 +44,7 @@ def uris_by_content(images: Sequence[str], warn: Say) -> dict[str, str]:
     return uris
 
 
-def labelled_pictures(
+def labelled_images(
     examples: Examples, start: TrainResult, uris: Mapping[str, str], warn: Say
 ) -> dict[str, list[Item]]:
     """Returns the images of each split, one of each content, sorted by content.
@@ -62,20 +62,20 @@ def labelled_pictures(
     missing = sorted(examples.uris[row] for sha, row in rows.items() if sha not in uris)
     if len(missing) == len(rows):
         raise InputError(
-            f"none of the {len(rows)} labelled pictures of the store, such as {missing[0]!r}, is"
+            f"none of the {len(rows)} labelled images of the store, such as {missing[0]!r}, is"
             " among the images to fine-tune on; they are told by content: name the folder that"
             " the store was made from"
         )
     if missing:
-        warn(f"{len(missing)} pictures of the store are not among the images: {missing[0]!r}, ...")
+        warn(f"{len(missing)} images of the store are not among the images: {missing[0]!r}, ...")
     if others := len(set(uris) - set(rows)):
-        warn(f"{others} files are passed over: not in the store, no picture or without a label")
+        warn(f"{others} files are passed over: not in the store, no image or without a label")
     present = {item.class_id for item in sides["training"]}
     lacking = [label for class_id, label in enumerate(start.labels) if class_id not in present]
     if lacking:
         raise InputError(
             f"{len(lacking)} of {len(start.labels)} labels, such as {lacking[0]!r}, have no"
-            " training picture among the images to fine-tune on; name all folders that the store"
+            " training image among the images to fine-tune on; name all folders that the store"
             " was made from"
         )
     return sides

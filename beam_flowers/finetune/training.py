@@ -183,7 +183,7 @@ def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
     except (LookupError, TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BackboneError(
-            f"{name!r} cannot be trained on batches; export it with an open number of pictures and "
+            f"{name!r} cannot be trained on batches; export it with an open number of images and "
             f"with its gradients: {reason}"
         ) from error
     trainable = [v for v, g in zip(watched, gradients, strict=True) if g is not None]

@@ -72,7 +72,7 @@ def read_corrections(manifest: str) -> Corrections:
     rows = zip(*texts, strict=True)
     for number, (written, label) in enumerate(rows, start=1):
         if not written:
-            raise InputError(f"{manifest!r}, row {number}: {column} is empty; name a picture")
+            raise InputError(f"{manifest!r}, row {number}: {column} is empty; name an image")
         key = written.lower() if column == "sha256" else _address(written, where)
         if labels.setdefault(key, label or None) != (label or None):
             raise TrainingError(
@@ -101,7 +101,7 @@ def _apply(examples: Examples, corrections: Corrections) -> Examples:
     unknown = sorted(set(corrections.labels) - set(keys))
     if unknown:
         raise TrainingError(
-            f"{corrections.manifest!r} names {len(unknown)} pictures by {corrections.column} that"
+            f"{corrections.manifest!r} names {len(unknown)} images by {corrections.column} that"
             f" the store does not hold, such as {unknown[0]!r} with the label"
             f" {corrections.labels[unknown[0]]!r}; embed them first or take these rows out"
         )

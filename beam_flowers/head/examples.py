@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.errors import TrainingError
-from beam_flowers.head.groups import picture_groups
+from beam_flowers.head.groups import image_groups
 from beam_flowers.head.settings import is_whole_number
 from beam_flowers.head.softmax import CHUNK_ROWS, Floats, Indices, Sample
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions, split_codes
@@ -56,7 +56,7 @@ class Prepared:
             places of the images or the order of the store.
         class_ids: intp [n], of these rows.
         codes: int8 [n], split of each of these rows, as index into `SPLITS`.
-        groups: n keys, see `picture_groups`.
+        groups: n keys, see `image_groups`.
         warnings: lines for the user.
         membership: see `Sample.membership`; None if each image has one label.
     """
@@ -122,7 +122,7 @@ def prepare(
     number = {text: class_id for class_id, text in enumerate(distinct)}
     class_ids = np.array([number[text] for text in texts], dtype=np.intp)
     uris, sha256 = ([values[row] for row in rows] for values in (examples.uris, examples.sha256))
-    groups = picture_groups(uris, sha256)
+    groups = image_groups(uris, sha256)
     given = [examples.splits[row] for row in rows]
     codes = split_codes(split, uris, groups, class_ids, seed=seed, given=given)
 
@@ -157,7 +157,7 @@ def _check_labels(labels: Sequence[str], labelled: int, total: int) -> None:
     if len(labels) < 2:
         raise TrainingError(
             f"training needs at least 2 labels, found {len(labels)} {list(labels)!r}"
-            f" ({total} pictures, {total - labelled} of them without a label); put the pictures"
+            f" ({total} images, {total - labelled} of them without a label); put the images"
             " of each class into a folder of their own"
         )
     if same := collisions(labels):
@@ -176,7 +176,7 @@ def _check_finite(examples: Examples) -> None:
         raise TrainingError(
             f"{len(bad)} vectors hold numbers that are not finite, the first is of"
             f" {[*examples.uris, 'a distorted copy'][min(bad[0], len(examples.uris))]!r}; embed"
-            " these pictures again"
+            " these images again"
         )
 
 
@@ -184,8 +184,8 @@ def _check_single(labels: Sequence[str], different: Counts) -> None:
     single = [label for label, count in zip(labels, different, strict=True) if count == 1]
     if single:
         raise TrainingError(
-            f"{len(single)} of {len(labels)} labels have a single picture, such as {single[0]!r}:"
-            " nothing would be left to check them by; add pictures, or take them out with"
+            f"{len(single)} of {len(labels)} labels have a single image, such as {single[0]!r}:"
+            " nothing would be left to check them by; add images, or take them out with"
             " a manifest of corrections"
         )
 
@@ -195,14 +195,14 @@ def _check_training_side(labels: Sequence[str], sides: Sequence[Counts]) -> None
     for label, count, total in zip(labels, sides[0], images, strict=True):
         if not count:
             raise TrainingError(
-                f"the split leaves the label {label!r} none of its {total} pictures to train"
-                " on; add pictures, lower the percentages or change the fixed splits"
+                f"the split leaves the label {label!r} none of its {total} images to train"
+                " on; add images, lower the percentages or change the fixed splits"
             )
 
 
 def _few_images(labels: Sequence[str], images: Counts) -> list[str]:
     return [
-        f"the label {label!r} has only {count} pictures, under {FEW_IMAGES}; add some"
+        f"the label {label!r} has only {count} images, under {FEW_IMAGES}; add some"
         for label, count in zip(labels, images, strict=True)
         if count < FEW_IMAGES
     ]
@@ -222,12 +222,12 @@ def _missing_sides(
         if not percentage or not len(ids):
             continue
         name, label, images = SPLITS[code], labels[ids[0]], np.sum(sides, axis=0)[ids[0]]
-        lacking = f"no {name} picture for {len(ids)} of {len(labels)} labels, such as {label!r}"
+        lacking = f"no {name} image for {len(ids)} of {len(labels)} labels, such as {label!r}"
         if name in required:
             raise TrainingError(
-                f"{percentage} percent {name} leaves {lacking}, which has {images} pictures in"
+                f"{percentage} percent {name} leaves {lacking}, which has {images} images in"
                 f" all ({', '.join(f'{s.sum()} {n}' for n, s in zip(SPLITS, sides, strict=True))}"
-                " over all labels); add pictures, or change the percentage or the split rule"
+                " over all labels); add images, or change the percentage or the split rule"
             )
         warnings.append(f"{lacking}; its accuracy says nothing about them")
     return warnings

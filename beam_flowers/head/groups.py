@@ -13,7 +13,7 @@ from beam_flowers.head.softmax import Indices
 _MARK = "_nohash_"  # of retrain.py: variants of one image differ behind it only
 
 
-def picture_groups(uris: Sequence[str], sha256: Sequence[str]) -> list[str]:
+def image_groups(uris: Sequence[str], sha256: Sequence[str]) -> list[str]:
     """Returns a key for each row, equal for rows that must stay in one split.
 
     These are copies (the same content) and variants: files whose paths are equal up to
@@ -54,7 +54,7 @@ def fold_codes(groups: Sequence[str], class_ids: Indices, folds: int, *, seed: i
         class_of[group] = min(class_id, class_of.get(group, class_id))
     if not 2 <= folds <= len(class_of):
         raise TrainingError(
-            f"cannot make {folds!r} folds of {len(class_of)} different pictures; name a number"
+            f"cannot make {folds!r} folds of {len(class_of)} different images; name a number"
             " from 2 to theirs"
         )
 

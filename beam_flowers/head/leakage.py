@@ -56,7 +56,7 @@ def leakage_warnings(examples: Examples, codes: Codes, rows: Indices) -> list[st
         return []
     checked = f", in {most} of {len(held_out)} looked at" if most < len(held_out) else ""
     lines = [
-        f"{len(pairs)} pairs of near-identical pictures lie on different sides of the split"
+        f"{len(pairs)} pairs of near-identical images lie on different sides of the split"
         f"{checked}: the accuracy flatters; delete one of each, give both one split in a manifest,"
         " or name them NAME_nohash_1.jpg, NAME_nohash_2.jpg"
     ]

@@ -67,7 +67,7 @@ class Watch:
     def __post_init__(self) -> None:
         if self.patience and not self.validation:
             raise TrainingError(
-                f"early stopping (after {self.patience} reports) watches the validation pictures,"
+                f"early stopping (after {self.patience} reports) watches the validation images,"
                 " and there are none; raise the validation percentage or leave it out"
             )
 

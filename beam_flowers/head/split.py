@@ -165,7 +165,7 @@ def _given_codes(sha256: Sequence[str], given: Sequence[str | None]) -> dict[str
     torn = sorted(content for content, found in names.items() if len(found) > 1)
     if torn:
         raise TrainingError(
-            f"{len(torn)} pictures are given two splits, the first has the sha256 {torn[0]} and"
+            f"{len(torn)} images are given two splits, the first has the sha256 {torn[0]} and"
             f" is in {sorted(names[torn[0]])}; leave their copies in one split only"
         )
     return {content: SPLITS.index(found.pop()) for content, found in names.items()}

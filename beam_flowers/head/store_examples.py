@@ -55,7 +55,7 @@ class StoredExamples:
         lines = []
         if self.left_out:
             lines.append(
-                f"{len(self.left_out)} pictures lack the vectors of one of {self.backbone} and are"
+                f"{len(self.left_out)} images lack the vectors of one of {self.backbone} and are"
                 f" left out, such as {self.left_out[0]!r}; embed them with each"
             )
         return (*lines, *self.notes)
@@ -152,7 +152,7 @@ def _join(blocks: Sequence[tuple[Section, Features]], *, scale: bool = True) -> 
     names = JOIN.join(str(section.about["name"]) for section in sections)
     rows = _common_rows([features for _, features in blocks])
     if not len(rows[0]):
-        raise StoreError(f"no picture has the vectors of all of {names}; embed it with each")
+        raise StoreError(f"no image has the vectors of all of {names}; embed it with each")
     first = blocks[0][1]
     order = np.argsort([first.sha256[row] for row in rows[0].tolist()], kind="stable")
     vectors, factor = _side_by_side([f.vectors for _, f in blocks], rows, order, scale=scale)

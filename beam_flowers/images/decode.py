@@ -183,13 +183,13 @@ def _salvaged(
         is_cut = format_ == "JPEG" and failure.error_class == "Truncated" and not has_end(data)
         missing = _missing_share(data, limits) if is_cut else 1.0
         if missing <= limits.salvage:
-            picture = _guarded(with_end(data), limits, recipe, whole=whole)
+            image = _guarded(with_end(data), limits, recipe, whole=whole)
             about = f"JPEG, {missing:.1%} missing" if missing else "JPEG"
-            return picture._replace(format=about)
+            return image._replace(format=about)
         if missing < 1:
             failure = ImageError(
                 "Truncated",
-                f"JPEG ends before its picture does, {missing:.1%} of its rows are missing: fetch "
+                f"JPEG ends before its image does, {missing:.1%} of its rows are missing: fetch "
                 "it again, or take it as it is by --salvage, with --retry-rejects",
             )
         raise failure from error
@@ -224,7 +224,7 @@ def _admitted(data: bytes, limits: Limits) -> str:
             "UnsupportedFormat",
             f"{other} is not read: convert it to JPEG or PNG ({', '.join(FORMATS)} are read)",
         )
-    raise ImageError(NOT_AN_IMAGE, "not an image: it begins as no format of pictures does")
+    raise ImageError(NOT_AN_IMAGE, "not an image: it begins as no format of images does")
 
 
 def _decode(
@@ -369,7 +369,7 @@ def _failure(error: Exception, data: bytes, format_: str) -> ImageError:
     text = _clean(error)
     ended = isinstance(error, _END_OF_DATA) or isinstance(error.__cause__, _END_OF_DATA)
     if ended or _CUT_SHORT.search(text) or _ends_early(data, format_):
-        return ImageError("Truncated", f"{format_} ends before its picture does: fetch it again")
+        return ImageError("Truncated", f"{format_} ends before its image does: fetch it again")
     return ImageError("Undecodable", f"{format_} cannot be decoded: {text}")
 
 

@@ -67,7 +67,7 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
     recipe, limits, is_whole = _read_options(options)
     signal.alarm(_MOST_SECONDS)
     try:
-        picture = (decode_whole if is_whole else decode)(data, recipe, limits)
+        image = (decode_whole if is_whole else decode)(data, recipe, limits)
     except ImageError as error:
         if error.stage == READ:
             # Memory ran out. The asking process retries, as after a kill by the system.
@@ -75,8 +75,8 @@ def _answer(options: bytes, data: bytes) -> tuple[dict[str, Any], bytes | memory
         return {"error_class": error.error_class, "message": error.message}, b""
     finally:
         signal.alarm(0)
-    about = picture._asdict() | {"pixels": picture.pixels.shape}
-    return about, picture.pixels.data
+    about = image._asdict() | {"pixels": image.pixels.shape}
+    return about, image.pixels.data
 
 
 @lru_cache(maxsize=8)

@@ -65,7 +65,7 @@ def open_heic(file: io.BytesIO) -> ImageFile:
     assert heif
     im = heif(file)
     if not im.info.get("primary"):
-        raise ImageError("Undecodable", "HEIC cannot be decoded: its primary picture is broken")
+        raise ImageError("Undecodable", "HEIC cannot be decoded: its primary image is broken")
     for name in ("exif", "xmp"):
         im.info.pop(name, None)
     return im

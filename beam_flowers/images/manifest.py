@@ -361,7 +361,7 @@ def _row(cells: Mapping[str, Any]) -> _Row:
         raise InputError(f"no column {' or '.join(_URI_COLUMNS)}")
     address = _text(cells, column)
     if not address:
-        raise InputError(f"{column} is empty; name a picture or delete the row")
+        raise InputError(f"{column} is empty; name an image or delete the row")
     return _Row(address, _text(cells, "label") or None, parse_split(_text(cells, "split")))
 
 

@@ -48,7 +48,7 @@ class PixelRecipe:
         if self.crop is not None and not 0 < self.crop <= 1:
             raise InputError(
                 f"crop {self.crop!r} is not possible: give a fraction above 0 and at most 1 of "
-                "the shorter side, or None to squash the whole picture"
+                "the shorter side, or None to squash the whole image"
             )
         if self.resample not in get_args(Resample):
             raise InputError(
@@ -93,7 +93,7 @@ class Limits:
     def __post_init__(self) -> None:
         if self.max_bytes < 1 or not self.seconds > 0:
             raise InputError(
-                f"limits of {self.max_bytes!r} bytes and {self.seconds!r} seconds a picture "
+                f"limits of {self.max_bytes!r} bytes and {self.seconds!r} seconds an image "
                 "let nothing through: both must be positive"
             )
         if not 0 <= self.salvage < 1:

@@ -190,8 +190,8 @@ def _find_in_records(file: BinaryIO, uri: str, status: FileStat) -> Iterator[Lis
     for number, (offset, length) in enumerate(tfrecord.records(file, status.bytes)):
         bare = Image(address(uri, "tfrecord", str(number)), uri, str(number))
         try:
-            picture, label = tfrecord.read_example(file, offset, length)
+            encoded, label = tfrecord.read_example(file, offset, length)
         except files.MemberError as error:
             yield Reject(bare, "find", error.error_class, str(error))
             continue
-        yield bare._replace(label=label, bytes=len(picture), modified=status.modified)
+        yield bare._replace(label=label, bytes=len(encoded), modified=status.modified)

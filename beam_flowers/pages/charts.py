@@ -86,7 +86,7 @@ def lines(
 
 def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     """Draws the share of right answers over the mean score; on the diagonal both are equal."""
-    values = [row for row in bins if row["pictures"]]
+    values = [row for row in bins if row["images"]]
     axis = {"format": "%", "values": [0, 0.25, 0.5, 0.75, 1]}
     scale = {"domain": [0, 1]}
     diagonal = {
@@ -95,7 +95,7 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> str:
     }
     circle = {"type": "circle", "color": "var(--accent)", "opacity": 1}
     size = {
-        "field": "pictures",
+        "field": "images",
         "type": "quantitative",
         "scale": {"range": [30, 300]},
         "legend": None,
@@ -118,7 +118,7 @@ def histogram(counts: Sequence[int]) -> str:
     """Draws numbers of images by score, in bins of equal width over 0..1."""
     width = 1 / len(counts)
     values = [
-        {"low": i * width, "high": (i + 1) * width, "pictures": count}
+        {"low": i * width, "high": (i + 1) * width, "images": count}
         for i, count in enumerate(counts)
     ]
     encoding = {
@@ -129,7 +129,7 @@ def histogram(counts: Sequence[int]) -> str:
             "axis": {"grid": False, "values": [0, 0.25, 0.5, 0.75, 1], "format": ".2f"},
         },
         "x2": {"field": "high"},
-        "y": {**_axis("pictures", "pictures"), "axis": {"tickCount": 3, "format": "~s"}},
+        "y": {**_axis("images", "images"), "axis": {"tickCount": 3, "format": "~s"}},
     }
     mark = {"type": "bar", "color": "var(--soft)", "binSpacing": 1}
     spec = {"data": {"values": values}, "mark": mark, "encoding": encoding}

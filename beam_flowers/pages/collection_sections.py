@@ -24,7 +24,7 @@ _CONSEQUENCES = {
     "note": "dealt with by itself",
 }
 _UNUSABLE = "Unusable files"
-_STRAY = "Not pictures"
+_STRAY = "Not images"
 _TITLES = {
     "no-label": "Without a label",
     "two-labels": "Same bytes, two labels",
@@ -77,7 +77,7 @@ def diagnosis_page(
     usable, total = sum(not fact.error_class for fact in files), counted(len(files), "file")
     labels = sum(bool(name) and images > 0 for name, images, _, _ in counts)
     tiles = [
-        Tile(f"{usable:,}", "pictures", f"of {total}", "labels"),
+        Tile(f"{usable:,}", "images", f"of {total}", "labels"),
         Tile(f"{labels:,}", "labels", "", "labels"),
     ]
     for severity in SEVERITIES:
@@ -86,7 +86,7 @@ def diagnosis_page(
         tiles.append(
             Tile(f"{count:,}", f"{severity}s", _CONSEQUENCES[severity], "findings", attention)
         )
-    lead = f"{usable:,} of {total} can be used as pictures. {_advice(severities)}"
+    lead = f"{usable:,} of {total} can be used as images. {_advice(severities)}"
     roots = sorted({fact.image.root.rstrip("/").rpartition("/")[2] for fact in files} - {""})
     return Page(
         f"Collection {listed(roots, 3)}".strip(),
@@ -126,9 +126,7 @@ def _summary(findings: Sequence[Finding]) -> Table:
         for f in findings
     ]
     links = [_id(title_of(finding)) if finding.groups else "" for finding in findings]
-    note = (
-        "" if rows else "None: every file is a sound picture of its own, in a class large enough."
-    )
+    note = "" if rows else "None: every file is a sound image of its own, in a class large enough."
     return Table("findings", "Findings", note, columns, rows, links=links)
 
 
@@ -156,7 +154,7 @@ def _card(fact: FileFacts) -> Card:
 
 
 def _labels(counts: Sequence[tuple[str, int, int, int]]) -> Table:
-    columns = [Column("label"), *(Column(n, "number") for n in ("pictures", "copies", "unusable"))]
+    columns = [Column("label"), *(Column(n, "number") for n in ("images", "copies", "unusable"))]
     rows = [[name or "(no label)", *numbers] for name, *numbers in counts]
-    note = "Copies: pictures whose bytes are those of another one with this label."
+    note = "Copies: images whose bytes are those of another one with this label."
     return Table("labels", "By label", note, columns, rows)

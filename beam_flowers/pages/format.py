@@ -42,7 +42,7 @@ def share_of(share: Mapping[str, Any]) -> str:
     """Returns the interval of a share and its number of images."""
     return (
         f"95 % interval {percent(share['low'])} to {percent(share['high'])}, "
-        f"{share['right']:,} of {share['pictures']:,}"
+        f"{share['right']:,} of {share['images']:,}"
     )
 
 

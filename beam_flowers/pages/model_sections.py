@@ -33,7 +33,7 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
         Tile(
             f"{len({row['uri'] for row in wrong}):,}",
             "labelled wrong",
-            f"of {accuracy['pictures']:,} measured",
+            f"of {accuracy['images']:,} measured",
             "mistakes",
             bool(wrong),
         ),
@@ -50,7 +50,7 @@ def tiles(report: Mapping[str, Any]) -> list[Tile]:
 def suspects_tile(section: Mapping[str, Any]) -> Tile:
     """Returns the number of labels in doubt."""
     doubtful = len(section["rows"])
-    detail = f"of {counted(section['pictures'], 'labelled picture')}"
+    detail = f"of {counted(section['images'], 'labelled image')}"
     return Tile(f"{doubtful:,}", "labels to check", detail, "suspects", bool(doubtful))
 
 
@@ -88,7 +88,7 @@ def mistakes(section: Mapping[str, Any]) -> Gallery:
     rows = section["rows"]
     cards = _cards(rows[:MOST_CARDS], _mistake)
     note = (
-        f"The label of the picture → the one that the model gives, the most confident first; "
+        f"The label of the image → the one that the model gives, the most confident first; "
         f"{section['measured_on']}.{shown(len(cards), len(rows), 'the surest')}"
     )
     return Gallery("mistakes", "Mistakes", note, cards, len(rows))
@@ -99,7 +99,7 @@ def suspects(section: Mapping[str, Any]) -> Gallery:
     rows = section["rows"]
     cards = _cards(rows[:MOST_CARDS], _suspect)
     note = (
-        "Pictures whose label is doubted by a head that never saw them: the label that they have "
+        "Images whose label is doubted by a head that never saw them: the label that they have "
         f"→ the one that they probably should have. Among {section['measured_on']}. Write what is "
         "wrong into a manifest of corrections (train --labels) or use beam-flowers review."
         f"{shown(len(cards), len(rows), 'the most doubtful')}"
@@ -113,11 +113,11 @@ def labels(report: Mapping[str, Any]) -> Table:
     if report["model"]["multi_label"]:
         columns["threshold"] = Column("threshold", "number")
     columns |= {name.lower(): Column(name, "share") for name in ("precision", "recall", "F1")}
-    columns["support"] = Column("pictures", "number")
+    columns["support"] = Column("images", "number")
     columns["predicted"] = Column("given", "number")
     rows = [[row[name] for name in columns] for row in report["labels"]["rows"]]
     note = (
-        "Precision: of the pictures given a label, the share that has it. Recall: of those that "
+        "Precision: of the images given a label, the share that has it. Recall: of those that "
         f"have it, the share that was given it. {_measured(report['labels'])}"
     )
     return Table("labels", "By label", note, list(columns.values()), rows)
@@ -134,7 +134,7 @@ def confusion(report: Mapping[str, Any], scored: Scored | None) -> Section:
         return Table("confusion", "Confusion", note, columns, rows)
     if len(names) > MOST_LABELS:
         cells = section["most_frequent"]
-        columns = [Column("label"), Column("given"), Column("pictures", "number")]
+        columns = [Column("label"), Column("given"), Column("images", "number")]
         rows = [list(cell.values()) for cell in cells[:_MOST_PAIRS]]
         note = (
             f"Labels that are taken for each other, the most frequent first. {_measured(section)}"
@@ -142,8 +142,8 @@ def confusion(report: Mapping[str, Any], scored: Scored | None) -> Section:
         )
         return Table("confusion", "Confusion", note, columns, rows)
     note = (
-        f"Rows: the label of the picture. Columns: the one given. Open a number to see its "
-        f"pictures. {_measured(section)}"
+        f"Rows: the label of the image. Columns: the one given. Open a number to see its "
+        f"images. {_measured(section)}"
     )
     counts, cards = section["matrix"], cell_cards(scored)
     return Matrix("confusion", "Confusion", note, "label", "given", names, names, counts, cards)
@@ -172,9 +172,9 @@ def calibration(section: Mapping[str, Any]) -> Figure:
         Column("right", "share"),
     ]
     rows = [
-        [f"{b['low']:.1f} to {b['high']:.1f}", b["pictures"], b["confidence"], b["accuracy"]]
+        [f"{b['low']:.1f} to {b['high']:.1f}", b["images"], b["confidence"], b["accuracy"]]
         for b in section["bins"]
-        if b["pictures"]
+        if b["images"]
     ]
     error = percent(section["expected_calibration_error"])
     note = (

@@ -50,13 +50,13 @@ class Rendered:
 
     Attributes:
         html: the file.
-        pictures: number of images on the page.
+        images: number of images on the page.
         thumbnails: number of thumbnails in it.
         unavailable: number of images that should be shown and cannot be.
     """
 
     html: str
-    pictures: int
+    images: int
     thumbnails: int
     unavailable: int
 
@@ -120,7 +120,7 @@ def render(page: Page, most: int) -> Rendered:
     script = asset("report.js")
     # Keyed by size, as the footer counts large and small ones apart.
     made = Counter(side for uri, side in sides.items() if thumbnails[uri].data is not None)
-    pictures = [_picture(uri, thumbnails.get(uri), page.problems.get(uri), most) for uri in uris]
+    images = [_image(uri, thumbnails.get(uri), page.problems.get(uri), most) for uri in uris]
     template = environment("beam_flowers.pages").get_template("report.html")
     html = template.render(
         page=page,
@@ -129,7 +129,7 @@ def render(page: Page, most: int) -> Rendered:
         script=script,
         script_hash=script_hash(script),
         data={
-            "pictures": pictures,
+            "images": images,
             "sections": {s.id: _data(s, number) for s in page.sections},
         },
         thumbnails=made,
@@ -161,9 +161,7 @@ def _sides(page: Page, most: int) -> dict[str, int]:
     return {**dict.fromkeys(small, _MAP_SIDE), **dict.fromkeys(shown[:most], _SIDE)}
 
 
-def _picture(
-    uri: str, thumbnail: Thumbnail | None, problem: str | None, most: int
-) -> dict[str, Any]:
+def _image(uri: str, thumbnail: Thumbnail | None, problem: str | None, most: int) -> dict[str, Any]:
     if problem is None:
         problem = f"no thumbnail: only {most} are made" if thumbnail is None else thumbnail.problem
     return {

@@ -28,7 +28,7 @@ def score_tiles(table: ScoreTable, rejected: int) -> list[Tile]:
     scores = table.scores
     low = int((scores < 0.5).sum())
     tiles = [
-        Tile(f"{len(table.uris):,}", "pictures labelled", "", "threshold"),
+        Tile(f"{len(table.uris):,}", "images labelled", "", "threshold"),
         Tile(f"{len(set(table.given)):,}", "labels given", "", "bands"),
         Tile(
             percent(float(np.median(scores))),
@@ -63,7 +63,7 @@ def threshold(table: ScoreTable) -> Threshold:
     return Threshold(
         "threshold",
         "Labels and threshold",
-        "Pictures whose score lies below the threshold would become unknown. Move it to see how "
+        "Images whose score lies below the threshold would become unknown. Move it to see how "
         "many that are.",
         charts.histogram(histogram.tolist()),
         [labels[i] for i in order],
@@ -112,8 +112,8 @@ def bands(table: ScoreTable) -> Matrix:
     return Matrix(
         "bands",
         "By label and score",
-        "Pictures by label given and score. Open a number to see a sample of "
-        f"{counted(_CELL_CARDS, 'picture')}."
+        "Images by label given and score. Open a number to see a sample of "
+        f"{counted(_CELL_CARDS, 'image')}."
         f"{shown(len(frequent), len(labels), 'the most frequent')}",
         "given",
         "score",

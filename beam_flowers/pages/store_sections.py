@@ -27,8 +27,8 @@ def label_counts(labels: Sequence[str | None]) -> Table:
     """Counts the images of each label."""
     counts = Counter("(no label)" if label is None else label for label in labels)
     rows = [[label, n, n / len(labels)] for label, n in counts.most_common()]
-    columns = [Column("label"), Column("pictures", "number"), Column("share", "share")]
-    note = f"{counted(len(labels), 'picture')} with a vector."
+    columns = [Column("label"), Column("images", "number"), Column("share", "share")]
+    note = f"{counted(len(labels), 'image')} with a vector."
     return Table("labels", "Labels", note, columns, rows)
 
 
@@ -47,7 +47,7 @@ def rejects(reject_rows: Sequence[Mapping[str, Any]]) -> list[Table]:
     each = [
         [str(row["uri"]), reason, str(row["message"])] for reason, rows in by_reason for row in rows
     ]
-    note = "Files that gave no row. One broken picture never ends a run."
+    note = "Files that gave no row. One broken image never ends a run."
     files = Table(
         "reject-files",
         "By name",
@@ -88,10 +88,10 @@ def vector_map(
         for i in keep
     ]
     note = (
-        "Each point is a picture: near ones look alike to the network. The plane (principal "
+        "Each point is an image: near ones look alike to the network. The plane (principal "
         f"components) holds {percent(variance)} of the vectors' variance, so points that lie "
         "together may still be far apart. Hover, tap, or focus it and use the arrow keys."
-        f"{' A rim marks pictures whose label is not the one given.' if given else ''}"
+        f"{' A rim marks images whose label is not the one given.' if given else ''}"
         f"{shown(len(keep), total or len(examples.uris), 'by chance')}"
     )
     svg = charts.plane(points, groups, wrong)

@@ -83,11 +83,11 @@ def _add_page(app: Flask, session: Session, output: str) -> None:
         media_type, text = texts[name]
         return text, 200, {"Content-Type": f"{media_type}; charset=utf-8"}
 
-    @app.get("/<token>/picture/<int:number>")
-    def picture(number: int) -> Any:
+    @app.get("/<token>/image/<int:number>")
+    def image(number: int) -> Any:
         candidate = session.candidate(number)
         if candidate is None:
-            return "no such picture", 404
+            return "no such image", 404
         thumbnail = read_thumbnail(candidate.uri, _SIDE, candidate.sha256, _QUALITY)
         if thumbnail.data is None:
             return thumbnail.problem, 410, {"Content-Type": "text/plain; charset=utf-8"}
@@ -116,7 +116,7 @@ def _add_actions(app: Flask, session: Session) -> None:
                 session.undo()
             # `isinstance` would take True for the image 1.
             elif type(number) is not int or (action == "decide" and not isinstance(label, str)):
-                raise InputError("a decision names a picture's number and a label")
+                raise InputError("a decision names an image's number and a label")
             elif action == "skip":
                 session.skip(number)
             else:

@@ -83,7 +83,7 @@ class Session:
         label = label.strip()
         candidate = self.candidate(number)
         if candidate is None:
-            raise InputError(f"there is no picture {number}")
+            raise InputError(f"there is no image {number}")
         if len(label) > _MOST_LABEL_CHARACTERS or not label.isprintable():
             raise InputError(f"a label is a line of up to {_MOST_LABEL_CHARACTERS} characters")
         with self._lock:
@@ -118,14 +118,14 @@ class Session:
         """Returns the JSON value that the page shows."""
         with self._lock:
             left = self._queue
-            picture: dict[str, Any] | None = None
+            image: dict[str, Any] | None = None
             if left:
                 uri, _, ranking = self._candidates[left[0]]
                 scores = [{"label": label, "score": score} for label, score in ranking]
-                picture = {"number": left[0], "uri": uri, "ranking": scores}
+                image = {"number": left[0], "uri": uri, "ranking": scores}
             keyed = zip_longest(_KEYS[: len(self._labels)], self._labels, fillvalue="")
             return {
-                "picture": picture,
+                "image": image,
                 "next": left[1] if len(left) > 1 else None,
                 "done": len(self._candidates) - len(left),
                 "total": len(self._candidates),

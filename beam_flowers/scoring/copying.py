@@ -43,38 +43,38 @@ class CopiedImages:
         return f"copied {self.copied}, there already {self.present}, failed {len(self.failed)}"
 
 
-def copy_pictures(pictures: Iterable[Labelled], folder: str) -> CopiedImages:
+def copy_images(images: Iterable[Labelled], folder: str) -> CopiedImages:
     """Copies each image to `folder/<label>/<its name>`, once for each of its labels.
 
     Another image of the same name gets 8 digits of its digest, `x-1f0c9a2b.jpg`, the same in each
     run. Equal content under an equal name is one file.
 
     Args:
-        pictures: images; the first of a name keeps it.
+        images: images; the first of a name keeps it.
         folder: absolute path or address of an object store; made if absent.
     """
     counts, failed = {True: 0, False: 0}, []
-    for picture in pictures:
-        for label in picture.labels:
+    for image in images:
+        for label in image.labels:
             try:
-                counts[_copy(picture, files.join(folder, label_folder(label)))] += 1
+                counts[_copy(image, files.join(folder, label_folder(label)))] += 1
             except OSError as error:
-                failed.append((picture.uri, error.strerror or str(error)))
+                failed.append((image.uri, error.strerror or str(error)))
     return CopiedImages(counts[True], counts[False], tuple(failed))
 
 
-def _copy(picture: Labelled, folder: str) -> bool:
+def _copy(image: Labelled, folder: str) -> bool:
     """Copies a file; returns False if it was there already."""
-    data = files.read_bytes(picture.uri)
-    if hashlib.sha256(data).hexdigest() != picture.sha256:
+    data = files.read_bytes(image.uri)
+    if hashlib.sha256(data).hexdigest() != image.sha256:
         raise OSError("it was changed since it was scored; run this again")
-    name = picture.uri.rpartition("/")[2]
+    name = image.uri.rpartition("/")[2]
     stem, dot, ending = name.rpartition(".")
-    named_apart = f"{stem or name}-{picture.sha256[:8]}{dot}{ending if dot else ''}"
+    named_apart = f"{stem or name}-{image.sha256[:8]}{dot}{ending if dot else ''}"
     for target in (files.join(folder, name), files.join(folder, named_apart)):
         # `exists` saves an upload; only `put_if_absent` is safe beside another run.
         if not files.exists(target) and files.put_if_absent(target, data):
             return True
-        if hashlib.sha256(files.read_bytes(target)).hexdigest() == picture.sha256:
+        if hashlib.sha256(files.read_bytes(target)).hexdigest() == image.sha256:
             return False
     raise OSError(f"{target!r} is there and is another file")

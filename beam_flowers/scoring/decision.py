@@ -22,18 +22,18 @@ class ThresholdResult(NamedTuple):
     """Measures of a threshold on held-out images.
 
     Attributes:
-        pictures: number of images.
+        images: number of images.
         unknown: share of images whose label is not given, 0..1.
         precision: share of the given labels that are right, 0..1; None if no label is given.
     """
 
-    pictures: int
+    images: int
     unknown: float
     precision: float | None
 
     def __str__(self) -> str:
         right = "no label given" if self.precision is None else f"{self.precision:.1%} right"
-        return f"{right}, {self.unknown:.1%} unknown, of {self.pictures}"
+        return f"{right}, {self.unknown:.1%} unknown, of {self.images}"
 
 
 class OperatingPoint(NamedTuple):
@@ -52,8 +52,8 @@ class OperatingPoint(NamedTuple):
     testing: ThresholdResult | None
 
     def __str__(self) -> str:
-        text = f"threshold {self.threshold:.4f}, chosen on {self.split} pictures: {self.chosen}"
-        return f"{text}; on testing pictures: {self.testing}" if self.testing else text
+        text = f"threshold {self.threshold:.4f}, chosen on {self.split} images: {self.chosen}"
+        return f"{text}; on testing images: {self.testing}" if self.testing else text
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class AcceptanceRule:
         multi_label, classes = bundle.head.multi_label, len(bundle.labels)
         if multi_label and (self.min_margin is not None or self.target_precision is not None):
             raise ModelError(
-                "a model with several labels a picture decides each by a threshold of its own: it"
+                "a model with several labels an image decides each by a threshold of its own: it"
                 " takes a threshold, but neither a min margin nor a target precision"
             )
         point, threshold = None, self.threshold
@@ -163,13 +163,13 @@ def choose_threshold(bundle: Bundle, target_precision: float) -> OperatingPoint:
     if held_out is None:
         raise ModelError(
             "the model is of an older version that did not keep the scores of its held-out"
-            " pictures; train it again, or give a threshold"
+            " images; train it again, or give a threshold"
         )
     testing, others = held_out[held_out["testing"]], held_out[~held_out["testing"]]
     split, chosen_on = ("validation", others) if len(others) else ("testing", testing)
     if not len(chosen_on):
         raise ModelError(
-            "the model was trained on all its pictures: there are none to choose a threshold on;"
+            "the model was trained on all its images: there are none to choose a threshold on;"
             " hold some back in training, or give a threshold"
         )
     scores, correct = chosen_on["score"], chosen_on["correct"]
@@ -206,7 +206,7 @@ def threshold_for_precision(
     if not 0 < target_precision <= 1:
         raise InputError(f"a target precision lies above 0 and up to 1, not {target_precision!r}")
     if not len(scores):
-        raise InputError("there are no pictures to choose a threshold on")
+        raise InputError("there are no images to choose a threshold on")
     levels, places = np.unique(scores, return_inverse=True)
     answered = np.bincount(places)[::-1].cumsum()[::-1]
     right = np.bincount(places, weights=correct.astype(np.float64))[::-1].cumsum()[::-1]
@@ -215,7 +215,7 @@ def threshold_for_precision(
     if not len(reached):
         best = int(precision.argmax())
         raise InputError(
-            f"no threshold has a precision of {target_precision!r} on these {len(scores)} pictures;"
+            f"no threshold has a precision of {target_precision!r} on these {len(scores)} images;"
             f" the best is {precision[best]:.4f}, at a threshold of {levels[best]:.4f}, which"
             f" answers {answered[best]} of them"
         )

@@ -43,7 +43,7 @@ class ScoreLayout:
         top_k: number of labels a row.
         separate_columns: True for `label_1, score_1, label_2, ...` in place of the list `top_k`.
         partition_by_label: a folder `label=<label>` for each label, as Hive has it.
-        formats: a column `format`, which says of a picture that was cut how much is missing; see
+        formats: a column `format`, which says of an image that was cut how much is missing; see
             `DecodedImage.format`.
     """
 
@@ -86,7 +86,7 @@ class ScoreRows:
         if layout.partition_by_label:
             if kind.rows_each > 1:
                 raise InputError(
-                    "a table by label takes one model, as each may give a picture another label;"
+                    "a table by label takes one model, as each may give an image another label;"
                     " write one table a model"
                 )
             for name in kind.class_names:
@@ -159,7 +159,7 @@ class ScoreRows:
         """Columns of the contract, then those of the case, then the two a rerun knows its files by.
 
         `labels` is there with a multi-label model, `rule` where the user gave one, `format` where
-        pictures that were cut are taken. Hugging Face `datasets` reads class names from the
+        images that were cut are taken. Hugging Face `datasets` reads class names from the
         metadata: they are fixed by the models.
         """
         fields = [
@@ -182,7 +182,7 @@ class ScoreRows:
 
     @property
     def image_columns(self) -> tuple[str, ...]:
-        """The columns of stored pictures that go into a row."""
+        """The columns of stored images that go into a row."""
         return ("uri", "sha256", "bytes", "modified", *["format"] * self.layout.formats)
 
     def _ranking_fields(self) -> Iterator[pa.Field]:

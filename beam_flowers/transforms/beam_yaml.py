@@ -53,10 +53,10 @@ GOOD = "good"
 
 @dataclass
 class FindImages(beam.PTransform):
-    """Lists pictures.
+    """Lists images.
 
     Args:
-        sources: folders, quoted globs, lists, manifests or pictures.
+        sources: folders, quoted globs, lists, manifests or images.
         error_handling: where files go that the listing rejects.
         manifest_schemes: such as `s3`, that rows of manifests and lists may name besides local
             files and the scheme of the manifest.
@@ -79,7 +79,7 @@ class FindImages(beam.PTransform):
 
 @dataclass
 class WatchImages(beam.PTransform):
-    """Lists the pictures of a folder and those that arrive in it, as long as the pipeline runs.
+    """Lists the images of a folder and those that arrive in it, as long as the pipeline runs.
 
     Args:
         folder: an existing folder.
@@ -117,11 +117,11 @@ class ReadStore(beam.PTransform):
 
 @dataclass
 class ComputeBottlenecks(beam.PTransform):
-    """Computes the vectors of pictures, which come as rows with at least the field `uri`.
+    """Computes the vectors of images, which come as rows with at least the field `uri`.
 
     Args:
         backbone: name, path or handle; or a mapping of the arguments of `beam_flowers.resolve`.
-        error_handling: where pictures go that give no vector.
+        error_handling: where images go that give no vector.
     """
 
     backbone: Any = BACKBONE
@@ -191,11 +191,11 @@ class ScoreBottlenecks(_Labelling):
 
 @dataclass
 class ScoreImages(_Labelling):
-    """Labels pictures, which come as rows with at least the field `uri`.
+    """Labels images, which come as rows with at least the field `uri`.
 
     Args:
         backbone: where it is not found by its name: as `ComputeBottlenecks` takes it.
-        error_handling: where pictures go that get no label.
+        error_handling: where images go that get no label.
         model: this and the other settings as those of `ScoreBottlenecks`.
     """
 

@@ -79,19 +79,19 @@ class CheckWorkers(beam.PTransform):
     Attributes:
         place: folder for the JSON file `FINDINGS`.
         backbone: the pre-trained network.
-        pictures: one for each probe; None stands for an image of the package.
+        images: one for each probe; None stands for an image of the package.
     """
 
     place: Place
     backbone: ResolvedBackbone
-    pictures: Sequence[Image | None]
+    images: Sequence[Image | None]
 
     def expand(self, pbegin: PBegin) -> PCollection[Any]:
         beams = pbegin.pipeline.options.get_all_options()
         setup = expected_setup(self.place, beams, [self.backbone])
         return (
             pbegin
-            | "SpreadPictures" >> SpreadUnits(self.pictures)
+            | "SpreadImages" >> SpreadUnits(self.images)
             | "Probe" >> beam.ParDo(_Probe(setup))
             | "Gather" >> beam.GroupByKey()
             | "Report" >> beam.ParDo(_Report(setup))
@@ -102,8 +102,8 @@ class _Probe(beam.DoFn):
     def __init__(self, setup: Setup) -> None:
         self._expected = setup
 
-    def process(self, picture: Image | None) -> Iterator[tuple[int, dict[str, Any]]]:
-        yield 0, asdict(probe(self._expected, picture))
+    def process(self, image: Image | None) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield 0, asdict(probe(self._expected, image))
 
 
 class _Report(beam.DoFn):
@@ -121,8 +121,8 @@ class _Report(beam.DoFn):
             files.write_atomic(uri, json.dumps(findings).encode())
 
 
-def probe(setup: Setup, picture: Image | None) -> Finding:
-    """Describes this process, and tries to compute the embedding of `picture`."""
+def probe(setup: Setup, image: Image | None) -> Finding:
+    """Describes this process, and tries to compute the embedding of `image`."""
     backbone = setup.backbones[0]
     loading = seconds = 0.0
     vector, problem = "", setup.problem()
@@ -133,7 +133,7 @@ def probe(setup: Setup, picture: Image | None) -> Finding:
             loading = time.monotonic() - begun
             vector = _vector_of_the_packages(backbone)
             begun = time.monotonic()
-            problem = _compute(backbone, picture)
+            problem = _compute(backbone, image)
             seconds = time.monotonic() - begun
         except (BeamFlowersError, OSError) as error:
             problem = str(error)
@@ -153,14 +153,14 @@ def probe(setup: Setup, picture: Image | None) -> Finding:
     )
 
 
-def _compute(backbone: ResolvedBackbone, picture: Image | None) -> str:
-    """Computes one picture; returns why it could not be read. A bad picture is no problem."""
-    if picture is None:
+def _compute(backbone: ResolvedBackbone, image: Image | None) -> str:
+    """Computes one image; returns why it could not be read. A bad image is no problem."""
+    if image is None:
         return ""
-    content = read_content(picture, Limits())
+    content = read_content(image, Limits())
     if isinstance(content, Reject):
-        return f"cannot read {picture.uri}: {content.message}"
-    compute_bottlenecks([picture], load(backbone))
+        return f"cannot read {image.uri}: {content.message}"
+    compute_bottlenecks([image], load(backbone))
     return ""
 
 

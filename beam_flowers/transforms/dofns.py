@@ -248,7 +248,7 @@ class Overlapping(beam.DoFn):
         if settled := find_settled(self.expected.place, key):
             yield settled.outcome
             return
-        # The engines are loaded here and not in setup(): a run without new pictures needs none.
+        # The engines are loaded here and not in setup(): a run without new images needs none.
         yield from self._work.add((key, self.start(unit)))
 
     def _settle(self, started: tuple[str, Any]) -> Outcome:

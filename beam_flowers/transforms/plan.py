@@ -33,7 +33,7 @@ class SpreadUnits(beam.PTransform):
 
     An explicit key for each, since some runners ignore a Reshuffle; and a Reshuffle, since keys
     are dealt out by their hashes, as unevenly as by chance, where Flink's Reshuffle deals evenly
-    (two TaskManagers, 66 units: 902 and 598 pictures without it, 759 and 741 with it).
+    (two TaskManagers, 66 units: 902 and 598 images without it, 759 and 741 with it).
     """
 
     units: Sequence[Unit]

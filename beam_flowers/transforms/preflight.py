@@ -231,7 +231,7 @@ def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:
 
 
 def require_seen(images: Sequence[Image]) -> None:
-    """Checks that this process sees the folder of pictures that the driver has listed.
+    """Checks that this process sees the folder of images that the driver has listed.
 
     Raises:
         WorkerError: not one of `images` is there, nor anything else in the folder of the first.
@@ -241,7 +241,7 @@ def require_seen(images: Sequence[Image]) -> None:
     folder = files.parent(images[0].uri)
     if not files.is_folder(folder) or next(files.list_folder(folder), None) is None:
         raise WorkerError(
-            f"{socket.gethostname()}: it does not see the pictures in {folder}: mount them there "
+            f"{socket.gethostname()}: it does not see the images in {folder}: mount them there "
             "under the same name, or give a place that all workers share"
         )
 

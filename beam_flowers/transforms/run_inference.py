@@ -26,7 +26,7 @@ from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Labeller
 
 _PIXELS = {"min_batch_size": 1, "max_batch_size": 32}
-"""Beam's own limit of 10,000 pictures a batch would be gigabytes of pixels."""
+"""Beam's own limit of 10,000 images a batch would be gigabytes of pixels."""
 
 _VECTORS = {"min_batch_size": 1, "max_batch_size": 1000}
 

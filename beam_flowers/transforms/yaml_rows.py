@@ -96,7 +96,7 @@ def image_of(row: Any) -> Image:
     fields = {name: _known(given.get(name)) for name in Image._fields}
     if not isinstance(fields["uri"], str) or not fields["uri"]:
         raise InputError(
-            f"a row of pictures needs the text field 'uri', here is {sorted(given)}: "
+            f"a row of images needs the text field 'uri', here is {sorted(given)}: "
             "rename with MapToFields"
         )
     uri = files.absolute(fields["uri"])

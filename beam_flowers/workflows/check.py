@@ -30,13 +30,13 @@ def check_workers(
     backbone: ResolvedBackbone,
     options: RunOptions | None = None,
 ) -> list[Finding]:
-    """Runs a job of a few pictures and returns what its workers found, one a picture.
+    """Runs a job of a few images and returns what its workers found, one an image.
 
     Args:
         images: what they shall be able to read, as `embed` takes it; may be empty.
         store: what they shall be able to write; nothing of the check stays there.
         backbone: whose vectors they shall be able to compute.
-        options: `shards` pictures, 10 by default.
+        options: `shards` images, 10 by default.
 
     Raises:
         InputError: `images` has no files.
@@ -50,11 +50,11 @@ def check_workers(
     store = files.absolute(store)
     require_table_place(store)
     is_new = not files.exists(store)
-    pictures = _pictures(images, options.shards or PROBES)
+    probed = _images(images, options.shards or PROBES)
     place = Place(store, "", backbone.fingerprint, secrets.token_hex(8))
     findings: list[Finding] = []
     try:
-        run_pipeline(CheckWorkers(place, backbone, pictures), place, options.pipeline)
+        run_pipeline(CheckWorkers(place, backbone, probed), place, options.pipeline)
     except WorkerError:
         if not files.exists(place.run_file(FINDINGS)):
             raise
@@ -69,7 +69,7 @@ def check_workers(
     return findings
 
 
-def _pictures(images: Sequence[str], count: int) -> list[Image | None]:
+def _images(images: Sequence[str], count: int) -> list[Image | None]:
     """Returns `count` images, some of each source, repeated if there are fewer."""
     if not images:
         return [None] * count

@@ -14,7 +14,7 @@ from beam_flowers.scoring.table import ScoreLayout, ScoreRows
 
 
 def classify_images(
-    pictures: Sequence[str],
+    images: Sequence[str],
     models: Models,
     backbones: Backbones,
     top_k: int = TOP_K,
@@ -24,15 +24,15 @@ def classify_images(
     """Returns for each image, in their order, a `Score` of each model, or its reject.
 
     Args:
-        pictures: paths or addresses.
+        images: paths or addresses.
         models: the model, or several of one backbone.
         backbones: as in `score_images`.
-        top_k: labels a picture.
+        top_k: labels an image.
         rule: when a label is given.
-        limits: what one picture may cost.
+        limits: what one image may cost.
     """
     kind = ScoreRows.of(models, rule, ScoreLayout(top_k))
-    uris = map(files.absolute, pictures)
+    uris = map(files.absolute, images)
     listed = [Image(uri, files.parent(uri), uri) for uri in uris]
     results = start_each(listed, several(backbones), limits).results()
     found = [result for result in results if isinstance(result, Bottleneck)]

@@ -65,7 +65,7 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns all findings as JSON values."""
-        columns = ("label", "pictures", "copies", "unusable")
+        columns = ("label", "images", "copies", "unusable")
         return {
             "format": FORMAT,
             "files": len(self.files),
@@ -81,12 +81,12 @@ def diagnose(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> Diagnosis:
-    """Reads each picture once, on all cores; no network runs.
+    """Reads each image once, on all cores; no network runs.
 
     Args:
-        images: folders, globs, list files, manifests or pictures; see `find_images`.
-        splits: number of splits that each class needs a picture in.
-        limits: what one picture may cost.
+        images: folders, globs, list files, manifests or images; see `find_images`.
+        splits: number of splits that each class needs an image in.
+        limits: what one image may cost.
         progress: is told how far the run is.
 
     Raises:
@@ -101,7 +101,7 @@ def diagnose(
     facts = (*rejects, *_examined(listed, limits or Limits(), progress))
     progress.begin("comparing")
     if not facts:
-        raise InputError(f"there is no file in {', '.join(images)}; name a folder of pictures")
+        raise InputError(f"there is no file in {', '.join(images)}; name a folder of images")
     hidden = sum(isinstance(f, HiddenFile) for f in found)
     problems = find_problems(facts, _class_folders(images), splits)
     return Diagnosis(facts, hidden, tuple(problems))
@@ -150,7 +150,7 @@ def write_page(
         output: the file.
         images: as they were given to `diagnose`.
         splits: likewise.
-        thumbnails: most pictures to show; 0 for none.
+        thumbnails: most images to show; 0 for none.
         writing: the terms; by default nothing is replaced but a page of ours.
 
     Raises:
@@ -161,7 +161,7 @@ def write_page(
     done = [
         ("Read", listed(images)),
         ("Files", f"{len(diagnosis.files):,}, and {diagnosis.hidden:,} hidden"),
-        ("Splits asked for", f"{splits}, each with a picture of every label"),
+        ("Splits asked for", f"{splits}, each with an image of every label"),
         ("Tiny", f"shorter side below {TINY} pixels"),
         ("Extreme shapes", f"longer side {EXTREME:g} times the shorter one or more"),
         ("Alike", f"perceptual hashes (DCT) that differ in {MOST_BITS} of 64 bits at most"),

@@ -260,7 +260,7 @@ class TableRun:
         if ledger.is_empty():
             places = "".join(f" in {root!r}" for root in ledger.complete_roots()[:1])
             raise InputError(
-                f"there is no file to read{places}; name a folder that has pictures in it"
+                f"there is no file to read{places}; name a folder that has images in it"
             )
 
     def _plan_listed(
@@ -436,7 +436,7 @@ class TableRun:
             ledger.add_part(name, stored_rows(place, name), False, True)
         for uri, label, other, other_label in ledger.shared_contents():
             self.warn(
-                f"the same picture has two labels: {uri} is {label!r}, {other} is {other_label!r}"
+                f"the same image has two labels: {uri} is {label!r}, {other} is {other_label!r}"
             )
 
     def _summary(self, result: RunResult, earlier: int) -> EmbedSummary:
@@ -512,10 +512,10 @@ def embed_images(
     progress: Progress | None = None,
     prune: bool = False,
 ) -> EmbedSummary:
-    """Computes the bottleneck vectors that `store` lacks of the pictures found in `images`.
+    """Computes the bottleneck vectors that `store` lacks of the images found in `images`.
 
     Args:
-        images: folders, globs, list files, manifests or pictures; see `find_images`.
+        images: folders, globs, list files, manifests or images; see `find_images`.
         store: folder of the store; made if absent.
         backbone: from `resolve`.
         options: see `RunOptions`.
@@ -527,7 +527,7 @@ def embed_images(
         prune: take all rows of the backbone out whose files are not found in `images`.
 
     Raises:
-        InputError: if an input is missing or nothing in it is a picture; with `prune`, if a folder
+        InputError: if an input is missing or nothing in it is an image; with `prune`, if a folder
             in it cannot be listed.
         StoreError: if `store` is no store.
     """
@@ -554,7 +554,7 @@ def embed_images(
     summary = run.bring_up_to_date(listing, work)
     if not summary.rows:
         raise InputError(
-            f"none of the {summary.total} files in {', '.join(images)} is a usable picture; "
+            f"none of the {summary.total} files in {', '.join(images)} is a usable image; "
             f"the reasons are in {files.join(store, '__rejects')}"
         )
     return summary
@@ -633,7 +633,7 @@ def list_images(
 
     Raises:
         InputError: as `find_images` does, or if the table lies in a folder to be listed where
-            other commands would take it for pictures; a hidden one may.
+            other commands would take it for images; a hidden one may.
     """
     own = files.join(table, "")
     for source in map(files.absolute, images):

@@ -50,7 +50,7 @@ class EvaluationJob:
         split: one of `SIDES`, by the model's own split.
         backbone: what the model must have been trained on; None for any.
         labels: manifest of corrected labels, as `train` takes it.
-        neighbours: uri of a picture of the store whose neighbours to list.
+        neighbours: uri of an image of the store whose neighbours to list.
         folds: of the search for wrong labels; 0 leaves it out.
         seed: of these folds.
         writing: the terms on which the folder is written.
@@ -99,7 +99,7 @@ class EvaluatedModel:
 
 
 def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> EvaluatedModel:
-    """Measures a model on the stored vectors and writes the report; reads no picture.
+    """Measures a model on the stored vectors and writes the report; reads no image.
 
     `progress` is told how far the run is.
 
@@ -108,7 +108,7 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
         StoreError: if the store cannot be read.
         OutputError: if something is there that must stay.
         InputError: if there is nothing to measure on.
-        TrainingError: if the store's pictures cannot be split as the model's were.
+        TrainingError: if the store's images cannot be split as the model's were.
     """
     writing = job.writing.reading(job.store, job.model, job.labels)
     is_ours = writing.check_folder(job.output, "an evaluation", _NAMES.__contains__, is_evaluation)
@@ -117,7 +117,7 @@ def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> Eval
     progress.begin("reading")
     stored = load(job, bundle, progress.callback("reading"))
     progress.begin("measuring")
-    report = measure_pictures(bundle, stored, job, progress.callback("searching wrong labels"))[0]
+    report = measure_images(bundle, stored, job, progress.callback("searching wrong labels"))[0]
     progress.begin("writing")
     pages = {
         _JSON: json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
@@ -155,7 +155,7 @@ def load(
     return stored if job.labels is None else correct_labels(stored, read_corrections(job.labels))
 
 
-def measure_pictures(
+def measure_images(
     bundle: Bundle,
     stored: StoredExamples,
     job: EvaluationJob,
@@ -201,7 +201,7 @@ def _check_finite(sample: Sample, uris: list[str]) -> None:
     if bad := np.flatnonzero(~finite).tolist():
         raise InputError(
             f"{len(bad)} vectors hold numbers that are not finite, the first is of"
-            f" {uris[bad[0]]!r}; embed these pictures again"
+            f" {uris[bad[0]]!r}; embed these images again"
         )
 
 
@@ -209,7 +209,7 @@ def _write_plot(uri: str, report: Mapping[str, Any], is_ours: bool) -> bool:
     """Writes the confusion matrix as a PNG; False without matplotlib or without a matrix.
 
     One of an earlier run would show other numbers than the files beside it: it goes, if
-    `is_ours` or the picture says that it is ours.
+    `is_ours` or the image says that it is ours.
     """
     if not report["model"]["multi_label"]:
         matrix = np.array(report["confusion"]["matrix"], dtype=np.intp)

@@ -41,7 +41,7 @@ SUFFIXES = {
 
 _WITH_LABELS = ("tflite", "tflite-int8", "keras", "onnx")
 
-PICTURES = 100
+IMAGES = 100
 """To compare on, and as many others to calibrate on."""
 
 _JPEG_OR_PNG = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
@@ -69,7 +69,7 @@ def export_model(
         format_: a key of `SUFFIXES`.
         output: local path. All but `savedmodel`, `labels` and `card` get a `.labels.txt` beside
             them.
-        store: whose pictures are compared and calibrated on; by default those in the package.
+        store: whose images are compared and calibrated on; by default those in the package.
         warn: takes a line for the user.
         writing: the terms; by default nothing may be there yet.
 
@@ -78,7 +78,7 @@ def export_model(
 
     Raises:
         OutputError: something is there that must stay, or the output has another suffix.
-        InputError: there are no pictures.
+        InputError: there are no images.
         ModelError: the format cannot hold the model, or the export does not agree with it.
     """
     writing = (writing or Writing()).reading(store, backbone.path if backbone else None)
@@ -92,12 +92,10 @@ def export_model(
     about = backbone.about()
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, about["pixels"])
     recipe = load(backbone).recipe
-    opened = _pictures(
-        bundle, store, recipe, 2 * PICTURES if format_ == "tflite-int8" else PICTURES
-    )
-    compared, others = opened[:PICTURES], opened[PICTURES:]
+    opened = _images(bundle, store, recipe, 2 * IMAGES if format_ == "tflite-int8" else IMAGES)
+    compared, others = opened[:IMAGES], opened[IMAGES:]
     if format_ == "tflite-int8" and not others:
-        warn(f"calibrated on the {len(compared)} pictures that it is compared on: no others")
+        warn(f"calibrated on the {len(compared)} images that it is compared on: no others")
     scores = bundle.head.scores(load(backbone).embed(np.stack([o.pixels for o in compared])))
     examples = [Example(*one, row) for one, row in zip(compared, scores, strict=True)]
     with placing(target) as made:
@@ -159,7 +157,7 @@ def _write(
         write_onnx(path, bundle, backbone)
 
 
-def _pictures(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int) -> list[_Opened]:
+def _images(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int) -> list[_Opened]:
     """Returns up to `most` JPEG and PNG images, which every export can read."""
     if store is None:
         data = importlib.resources.files("beam_flowers") / "data" / "flowers"
@@ -169,7 +167,7 @@ def _pictures(bundle: Bundle, store: str | None, recipe: PixelRecipe, most: int)
     opened = _open_some(_stored_uris(bundle, store), recipe, most)
     if not opened:
         raise InputError(
-            f"none of the pictures that {store} names can be read as JPEG or PNG any more; leave "
+            f"none of the images that {store} names can be read as JPEG or PNG any more; leave "
             "--store out to compare on the photographs in the package"
         )
     return opened

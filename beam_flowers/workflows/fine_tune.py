@@ -17,7 +17,7 @@ from beam_flowers.errors import InputError, TrainingError
 from beam_flowers.finetune.labelled_images import (
     Item,
     Reader,
-    labelled_pictures,
+    labelled_images,
     uris_by_content,
 )
 from beam_flowers.finetune.training import Classes, Descent, Pixels, Tuner
@@ -42,12 +42,12 @@ class FineTuneOptions:
     """Settings of make_image_classifier's `--do_fine_tuning`, with its defaults but one.
 
     Its learning rate of 0.005 is too high for networks whose batch norms are folded or stand
-    still: on 151 flowers it took EfficientNet-Lite0 from 87.5 % to 61.3 % of 80 test pictures
+    still: on 151 flowers it took EfficientNet-Lite0 from 87.5 % to 61.3 % of 80 test images
     in 5 epochs, 0.0003 to 92.5 % in 3.
 
     Attributes:
-        train_epochs: passes over the training pictures.
-        batch_size: pictures a step; they are in memory together with all their activations.
+        train_epochs: passes over the training images.
+        batch_size: images a step; they are in memory together with all their activations.
         learning_rate: of gradient descent.
         momentum: 0..1.
         dropout: share of a vector's numbers set to 0 in training.
@@ -78,14 +78,14 @@ class Accuracy(NamedTuple):
 
     @property
     def share(self) -> float:
-        """0..1; 1 of no pictures."""
+        """0..1; 1 of no images."""
         return self.right / self.total if self.total else 1.0
 
     def __str__(self) -> str:
         if not self.total:
-            return "unknown (no pictures)"
+            return "unknown (no images)"
         low, high = wilson_interval(self.right, self.total)
-        return f"{self.share:.1%} (95 % interval {low:.1%} to {high:.1%}, {self.total} pictures)"
+        return f"{self.share:.1%} (95 % interval {low:.1%} to {high:.1%}, {self.total} images)"
 
 
 _UNKNOWN = Accuracy(0, 0)
@@ -98,7 +98,7 @@ class FineTuned(NamedTuple):
         backbone: the new one.
         before: accuracy by `validation` and `testing` of a head on the stored vectors.
         after: the same of the tuned network with the layer that was trained on it, on the
-            pictures of these that could be read.
+            images of these that could be read.
         model_id: of the model with that layer for a head; None if none was asked for.
     """
 
@@ -124,30 +124,30 @@ def fine_tune(
     progress: Progress | None = None,
     writing: Writing | None = None,
 ) -> FineTuned:
-    """Trains a backbone on the pictures that a store has vectors of, and writes a new one.
+    """Trains a backbone on the images that a store has vectors of, and writes a new one.
 
-    The start is the backbone with a head trained by L-BFGS on the stored vectors. Pictures are
+    The start is the backbone with a head trained by L-BFGS on the stored vectors. Images are
     found in `images` by content. Those of the training side train, those of the validation side
     are measured after each epoch, those of the testing side once, at the end.
 
     Args:
         store: folder of the store, which is only read.
         backbone: to begin from.
-        images: folders, globs, list files, manifests or pictures; see `find_images`.
+        images: folders, globs, list files, manifests or images; see `find_images`.
         output: local folder to write, a SavedModel.
         options: settings of the training.
         split: how the rows are divided: the same as when heads are trained.
-        seed: of split, order of the pictures and dropout.
+        seed: of split, order of the images and dropout.
         labels: manifest of corrections: see `read_corrections`.
         model: folder to write a model of the tuned network and the layer trained on it to; it
-            labels pictures by the new backbone.
+            labels images by the new backbone.
         say, warn: take lines for the user.
-        progress: told how many pictures of all epochs are done.
+        progress: told how many images of all epochs are done.
         writing: the terms; by default `output` must not be there, and `model` hold nothing else.
 
     Raises:
         OutputError: something is there that must stay.
-        InputError: no training picture is in `images`.
+        InputError: no training image is in `images`.
         StoreError: the store has no vectors of that backbone.
         BackboneError: the backbone cannot be trained.
         TrainingError: no head can be trained on the store, or the training diverged.
@@ -162,7 +162,7 @@ def fine_tune(
     if labels:
         stored = correct_labels(stored, read_corrections(labels))
     start = train(stored.examples, split=split, seed=seed)
-    sides = labelled_pictures(stored.examples, start, uris_by_content(images, warn), warn)
+    sides = labelled_images(stored.examples, start, uris_by_content(images, warn), warn)
     before = _accuracies(start.metrics)
     _tell(say, "before, head on the stored vectors", before)
     tuner = Tuner(backbone, start.head.weights, start.head.bias, options.descent(), seed)
@@ -228,10 +228,10 @@ def _warn(
     before: Mapping[str, Accuracy], after: Mapping[str, Accuracy], reader: Reader, warn: Say
 ) -> None:
     for reason, count in Counter(reader.skipped.values()).most_common():
-        warn(f"{count} pictures were skipped: {reason}")
+        warn(f"{count} images were skipped: {reason}")
     if "validation" in before and after["validation"].share < before["validation"].share:
         warn(
-            "on the validation pictures the tuned network is worse than what it began with: try a"
+            "on the validation images the tuned network is worse than what it began with: try a"
             " lower --learning-rate or other --train-epochs"
         )
 
@@ -257,7 +257,7 @@ def _run(
     training, epochs = sides["training"], options.train_epochs
     total = epochs * len(training)
     say(
-        f"fine-tuning all layers on {len(training)} pictures x {epochs} epochs = {total}, each"
+        f"fine-tuning all layers on {len(training)} images x {epochs} epochs = {total}, each"
         " forward and backward through the whole network: a multiple of the cost of embedding them"
     )
     progress.begin("fine-tuning", total)
@@ -292,5 +292,5 @@ def _epoch(
         right, count = right + hits, count + len(classes)
         progress.reach(before + count)
     if not count:
-        raise InputError("none of the training pictures can be read; nothing was written")
+        raise InputError("none of the training images can be read; nothing was written")
     return loss / count, Accuracy(right, count)

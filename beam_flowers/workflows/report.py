@@ -29,7 +29,7 @@ from beam_flowers.scoring.write_table import SUFFIXES
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import scored_root
 from beam_flowers.store.parts import Place, read_part
-from beam_flowers.workflows.evaluate import EvaluationJob, load, measure_pictures
+from beam_flowers.workflows.evaluate import EvaluationJob, load, measure_images
 from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_stored import is_store, store_roots
 
@@ -50,7 +50,7 @@ class ReportJob:
         backbone: whose vectors of a store with several.
         summaries_dir: step logs of `train`; the newest run counts, or a run's own folder.
         folds: of the search for wrong labels; 0 leaves it out.
-        thumbnails: most pictures that are shown; 0 for none.
+        thumbnails: most images that are shown; 0 for none.
         points: most points of the map; 0 for no map.
         model_id: its beginning, of a table with the scores of several models.
         writing: the terms on which the page is written.
@@ -77,7 +77,7 @@ class ReportJob:
 
 
 def write_report(job: ReportJob, progress: Progress | None = None) -> Rendered:
-    """Writes the report; the pictures that it shows are read, none is changed.
+    """Writes the report; the images that it shows are read, none is changed.
 
     Args:
         job: what to report on.
@@ -131,7 +131,7 @@ def model_page(job: ReportJob) -> Page:
         job.store, job.source, job.output, job.split, job.backbone, job.labels, None, job.folds
     )
     rows = load(evaluation, bundle)
-    report, found = measure_pictures(bundle, rows, evaluation)
+    report, found = measure_images(bundle, rows, evaluation)
     single = found if isinstance(found, Scored) else None
     rejected = _rejects(files.absolute(job.store), bundle.fingerprints)
     sections = [
@@ -168,14 +168,14 @@ def store_page(job: ReportJob) -> Page:
     ]
     named = {label for label in labels if label is not None}
     tiles = [
-        Tile(f"{len(labels):,}", "pictures", "with a vector", "labels"),
+        Tile(f"{len(labels):,}", "images", "with a vector", "labels"),
         Tile(f"{len(named):,}", "labels", "", "labels"),
     ]
     if suspects:
         tiles.append(model_sections.suspects_tile(suspects))
     return Page(
         "Feature store",
-        f"{counted(len(labels), 'picture')} of {counted(len(named), 'label')}, as vectors of "
+        f"{counted(len(labels), 'image')} of {counted(len(named), 'label')}, as vectors of "
         f"{rows.backbone}.",
         [*tiles, *_rejects_tile(rejected)],
         rows.warnings,
@@ -195,7 +195,7 @@ def scores_page(job: ReportJob) -> Page:
     ]
     return Page(
         "Labelled collection",
-        f"{counted(len(table.uris), 'picture')} labelled with "
+        f"{counted(len(table.uris), 'image')} labelled with "
         f"{listed(sorted(set(table.given)))}. A score is what the model claims, not the share of "
         "right answers; report MODEL --store STORE measures that.",
         score_sections.score_tiles(table, len(table.rejects)),
@@ -212,7 +212,7 @@ def _unmeasured(job: ReportJob, bundle: Bundle, steps: Sequence[Section]) -> Pag
             percent(found["accuracy"]),
             f"accuracy, {side} side",
             f"95 % interval {percent(found['accuracy_low'])} to {percent(found['accuracy_high'])}, "
-            f"{counted(found['count'], 'picture')}",
+            f"{counted(found['count'], 'image')}",
         )
         for side, found in reversed(measured.items())
     ]
@@ -255,7 +255,7 @@ def _scored_map(job: ReportJob, table: ScoreTable) -> list[Section]:
         known |= {uri: (examples, i) for i, (uri, sha) in pairs if sha in given}
     if not known:
         raise InputError(
-            f"the store {job.store!r} has none of the scored pictures, such as {table.uris[0]!r}; "
+            f"the store {job.store!r} has none of the scored images, such as {table.uris[0]!r}; "
             "leave out --store, or name the store that they were scored from"
         )
     rows = [known[uri] for uri in sorted(known)]
@@ -350,7 +350,7 @@ def _store_facts(job: ReportJob, stored: StoredExamples) -> list[tuple[str, str]
     store = files.absolute(job.store or job.source)
     facts = [
         ("Store", store),
-        ("Pictures", f"{len(stored.examples.uris):,} with vectors of {stored.backbone}"),
+        ("Images", f"{len(stored.examples.uris):,} with vectors of {stored.backbone}"),
         ("Roots", listed(store_roots(store))),
         ("Fingerprint", stored.fingerprint),
         ("Dataset hash", stored.dataset_hash),
@@ -362,7 +362,7 @@ def _store_facts(job: ReportJob, stored: StoredExamples) -> list[tuple[str, str]
 def _score_facts(table: ScoreTable) -> list[tuple[str, str]]:
     return [
         ("Table", table.where),
-        ("Pictures", f"{len(table.uris):,}"),
+        ("Images", f"{len(table.uris):,}"),
         ("Labels of the model", listed(table.names)),
         ("Model id", table.model_id),
         ("Files rejected", f"{len(table.rejects):,}"),

@@ -16,7 +16,7 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.backbones import require_backbones
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Say
-from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_pictures
+from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_images
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
 from beam_flowers.scoring.write_table import (
@@ -80,7 +80,7 @@ def score_images(
     Raises:
         ModelError: if vectors and models do not fit, or a model lacks what the rule needs.
         OutputError: if something is there that must stay.
-        InputError: if an input is missing or nothing in it is a picture.
+        InputError: if an input is missing or nothing in it is an image.
     """
     options = options or RunOptions()
     warn = cache(warn)  # `--store` makes two runs over the same files.
@@ -103,7 +103,7 @@ def score_images(
     summary, copied = _until_written(job, attempt) if suffix(job.output) else attempt()
     if not summary.rows:
         raise InputError(
-            f"none of the {summary.total} files in {', '.join(job.images)} is a usable picture; "
+            f"none of the {summary.total} files in {', '.join(job.images)} is a usable image; "
             "the reject table names the reasons"
         )
     return ScoreSummary(**vars(summary), copied=copied)
@@ -153,7 +153,7 @@ def _score(
     if is_store(job.images[0]):
         return score_stored(table, job.images[0], None, bundle, options)
     if not networks:
-        raise InputError("pictures can only be scored with the backbone of the model")
+        raise InputError("images can only be scored with the backbone of the model")
     require_backbones(networks, bundle)
     if job.store:
         runs = [
@@ -174,7 +174,7 @@ def _score(
 def _check(job: ScoreOptions, score_rows: ScoreRows) -> None:
     check_outputs(job)
     if job.copy_to and score_rows.rows_each > 1:
-        raise InputError("pictures are copied by the labels of one model; give one")
+        raise InputError("images are copied by the labels of one model; give one")
     if suffix(job.output):
         clear_deleted(job.table)
     try:
@@ -184,7 +184,7 @@ def _check(job: ScoreOptions, score_rows: ScoreRows) -> None:
     stores = [image for image in job.images if is_store(image)]
     if stores and (len(job.images) > 1 or job.store):
         raise InputError(
-            f"{stores[0]!r} is a store: score it alone, without other pictures and without --store"
+            f"{stores[0]!r} is a store: score it alone, without other images and without --store"
         )
 
 
@@ -196,7 +196,7 @@ def _copy(job: ScoreOptions, score_rows: ScoreRows, warn: Say) -> CopiedImages:
     place, section = _own_section(job.table, score_rows)
     parts = [read_part(place, part, columns) for part in section.rows]
     rows = pa.concat_tables(parts).sort_by("uri") if parts else pa.table({n: [] for n in columns})
-    copied = copy_pictures(_labelled(rows, label), files.absolute(job.copy_to or ""))
+    copied = copy_images(_labelled(rows, label), files.absolute(job.copy_to or ""))
     for uri, reason in copied.failed:
         warn(f"{uri} was not copied: {reason}")
     return copied

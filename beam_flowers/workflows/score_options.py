@@ -32,7 +32,7 @@ class ScoreOptions:
     """Options of one scoring run.
 
     Attributes:
-        images: folders, globs, list files, manifests or pictures; or one store.
+        images: folders, globs, list files, manifests or images; or one store.
         output: a file (see `scoring.write_table.SUFFIXES`) or a folder of Parquet parts.
         store: vectors of images that it has are taken from it; those of others are kept in its
             table `__scored`, which is no part of the collection.
@@ -40,7 +40,7 @@ class ScoreOptions:
         rule: when a label is given.
         separate_columns: see `ScoreLayout`.
         partition_by_label: see `ScoreLayout`; for a folder.
-        copy_to: folder into which the pictures are copied, below one folder for each label.
+        copy_to: folder into which the images are copied, below one folder for each label.
         writing: the terms on which the table is written; `images` and `store` are inputs anyway.
         exact_csv: cells of CSV as they are, also those that a spreadsheet runs as formulas.
     """
@@ -70,7 +70,7 @@ class ScoreOptions:
     def table(self) -> str:
         """Folder of the parts; where the output is one file it is beside that, and gone in the end.
 
-        Hidden then, since the output may lie among the pictures.
+        Hidden then, since the output may lie among the images.
         """
         output = files.absolute(self.output)
         if suffix(output) is None:
@@ -157,7 +157,7 @@ def _check_copies(job: ScoreOptions, copy_to: str) -> None:
     for folder in _folders(job):
         if files.join(target, "").startswith(files.join(_resolved(folder), "")):
             raise OutputError(
-                f"{copy_to!r} lies in {folder!r}, where the copies would be taken for pictures of"
+                f"{copy_to!r} lies in {folder!r}, where the copies would be taken for images of"
                 " the collection or for parts of the table; name a folder elsewhere"
             )
 

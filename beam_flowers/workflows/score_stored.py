@@ -31,7 +31,7 @@ def is_store(path: str) -> bool:
 
 
 def store_roots(store: str) -> list[str]:
-    """Roots of the pictures in a store."""
+    """Roots of the images in a store."""
     sections = open_store(files.absolute(store)).sections.values()
     return sorted({root for section in sections for root in section.roots})
 

@@ -50,7 +50,7 @@ class EmbedSummary:
 
     @property
     def bad_fraction(self) -> float:
-        """Failures among the files that are meant to be pictures."""
+        """Failures among the files that are meant to be images."""
         return self.failures / max(self.failures + self.rows, 1)
 
     def __str__(self) -> str:

@@ -40,14 +40,14 @@ class TrainOptions:
 
     Attributes:
         labels: manifest of corrections: see `read_corrections`.
-        label_separator: what stands between several labels of a picture; None for one each.
+        label_separator: what stands between several labels of an image; None for one each.
         warm_start: folder of an older model of the same backbone to begin from.
         sweep: choose penalties and backbone by cross-validation first; None to take them as
             given.
         min_accuracy: 0..1, below which nothing is written: on the testing rows, or on the
             validation rows where there are none.
         summaries_dir: folder for the step log: see `Summaries`.
-        required: splits that must have a picture of every label.
+        required: splits that must have an image of every label.
         writing: the terms on which the model is written.
     """
 
@@ -286,13 +286,13 @@ def _require_accuracy(result: TrainResult, least: float) -> None:
     split = next((name for name in names if name in result.metrics), None)
     if split is None:
         raise TrainingError(
-            f"there is no test or validation picture to measure the min accuracy {least} on;"
+            f"there is no test or validation image to measure the min accuracy {least} on;"
             " raise the percentages; nothing was written"
         )
     metrics = result.metrics[split]
     if metrics.accuracy < least:
         raise TrainingError(
-            f"{names[split]} accuracy {metrics.accuracy:.2%} (of {metrics.count} pictures, 95 %"
+            f"{names[split]} accuracy {metrics.accuracy:.2%} (of {metrics.count} images, 95 %"
             f" interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}) is below the"
             f" min accuracy {least:.2%}; nothing was written"
         )

@@ -1,6 +1,6 @@
 """Runs the scoreboard: `python -m benchmarks.scoreboard [--rows P1,P2] [--rounds 3]`.
 
-Makes pictures, networks and the peers' environments in WORK, runs every side once to warm up and
+Makes images, networks and the peers' environments in WORK, runs every side once to warm up and
 then all cases ROUNDS times in turn, and writes benchmarks/RESULTS.md. What was run is kept in
 WORK/runs.json: a call that was broken off goes on where it was. Run it on a quiet machine.
 """
@@ -14,14 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.scoreboard import machine, networks, pictures
+from benchmarks.scoreboard import machine, make_images, networks
 from benchmarks.scoreboard.cases import Case, Lab
 from benchmarks.scoreboard.processes import Run, run
 from benchmarks.scoreboard.results import Record, page
 from benchmarks.scoreboard.rows import ROWS
 
 WARMED = ("steady", "large", "stored")
-"""Groups whose sides read pictures, networks or stores that the system then keeps in memory."""
+"""Groups whose sides read images, networks or stores that the system then keeps in memory."""
 
 RESULTS = Path(__file__).parent.parent / "RESULTS.md"
 
@@ -68,7 +68,7 @@ def main() -> int:
     parser.add_argument(
         "--images",
         type=Path,
-        default=pictures.BUNDLED,
+        default=make_images.BUNDLED,
         help="labelled photographs for accuracy and bytes a row; default: those of the package",
     )
     given = parser.parse_args()

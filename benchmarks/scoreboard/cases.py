@@ -1,4 +1,4 @@
-"""What is run: each case is one command as a user would type it, over one set of pictures."""
+"""What is run: each case is one command as a user would type it, over one set of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from beam_flowers.backbones import hardware
-from benchmarks.scoreboard import machine, networks, pictures
+from benchmarks.scoreboard import machine, make_images, networks
 
 HERE = Path(__file__).parent
 
@@ -18,10 +18,10 @@ STEADY = {"inception": (60, 480), "lite0": (500, 2000)}
 """Two sizes a network: what the second adds to the first is the steady rate, start-up left out."""
 
 LARGE = (10, 50)
-"""Pictures of twelve megapixels."""
+"""Images of twelve megapixels."""
 
 GROWTH = (1_000, 10_000, 100_000)
-"""Small pictures, for memory and for the cost as work grows."""
+"""Small images, for memory and for the cost as work grows."""
 
 STORED = (10_000, 110_000)
 """Rows scored from a store."""
@@ -44,7 +44,7 @@ class Case:
     Attributes:
         group: `steady/inception`, ...: cases whose runs are compared.
         name: who runs.
-        count: pictures or rows.
+        count: images or rows.
         command: `{out}` in it is a path of the run's own.
         rows: of the scoreboard that need it.
         prepare: a command that is run before each run, untimed.
@@ -90,11 +90,11 @@ class Lab:
     def _command(self) -> str:
         return str(Path(sys.executable).with_name("beam-flowers"))
 
-    def _set(self, name: str, count: int, most: int, size: pictures.Size) -> str:
-        whole = pictures.make_set(self.work / "pictures" / name, most, size)
+    def _set(self, name: str, count: int, most: int, size: make_images.Size) -> str:
+        whole = make_images.make_set(self.work / "images" / name, most, size)
         if count == most:
             return str(whole)
-        return str(pictures.first(whole, self.work / "pictures" / f"{name}-{count}", count))
+        return str(make_images.first(whole, self.work / "images" / f"{name}-{count}", count))
 
     def network(self, name: str) -> Path:
         """The folder of a network."""
@@ -114,7 +114,7 @@ class Lab:
     def _steady(self) -> Iterator[Case]:
         for network, counts in STEADY.items():
             for count in counts:
-                images = self._set("photos", count, 2000, pictures.PHOTO)
+                images = self._set("photos", count, 2000, make_images.PHOTO)
                 yield from self._steady_cases(network, count, images)
             if network == "inception" and (needed := self._needed("P8")):
                 # At once, as processors change their speed from minute to minute.
@@ -147,7 +147,7 @@ class Lab:
         if not (needed := self._needed("P6")):
             return
         for count in LARGE:
-            images = self._set("large", count, LARGE[1], pictures.LARGE)
+            images = self._set("large", count, LARGE[1], make_images.LARGE)
             for name, flags in OURS.items():
                 yield Case("large", name, count, self._ours("inception", images, flags), needed)
             command = self._peer("keras_loop.py", "inception", images, "32")
@@ -161,7 +161,7 @@ class Lab:
     def _beam(self) -> Iterator[Case]:
         if not (needed := self._needed("P9")):
             return
-        images = self._set("photos", 2000, 2000, pictures.PHOTO)
+        images = self._set("photos", 2000, 2000, make_images.PHOTO)
         for network in STEADY:
             flags = OURS["ours, OpenVINO"]
             yield Case(f"beam/{network}", "Beam", 2000, self._ours(network, images, flags), needed)
@@ -186,7 +186,7 @@ class Lab:
         if not (needed := self._needed("P14", "P15")):
             return
         for count in GROWTH:
-            images = self._set(f"small-{count}", count, count, pictures.SMALL)
+            images = self._set(f"small-{count}", count, count, make_images.SMALL)
             yield Case("growth", "embed", count, self._ours("cheap", images, ()), needed)
 
     def _single(self) -> Iterator[Case]:
@@ -201,7 +201,7 @@ class Lab:
                     size = [sys.executable, str(HERE.parent / "store_size.py"), "{out}", "--json"]
                     yield Case("size", name, 1, size, needed, prepare, once=True)
         if needed := self._needed("P13"):
-            images = self._set("photos", 2000, 2000, pictures.PHOTO)
+            images = self._set("photos", 2000, 2000, make_images.PHOTO)
             command = [sys.executable, str(HERE / "tools/increment.py"), images, "{out}"]
             yield Case("increment", "both", 1, command, needed, once=True)
         if needed := self._needed("P15"):

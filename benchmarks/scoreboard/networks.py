@@ -26,7 +26,7 @@ def make_network(folder: Path, name: str) -> Path:
 
 
 def about(folder: Path) -> dict[str, Any]:
-    """`gflop` of one picture and `length` D of its vector."""
+    """`gflop` of one image and `length` D of its vector."""
     found: dict[str, Any] = json.loads((folder / "about.json").read_text())
     return found
 
@@ -91,7 +91,7 @@ def _freeze(model: Any, size: int, folder: Path) -> None:
 
 
 def _gflop(model: Any, size: int) -> float:
-    """10^9 additions and multiplications of one picture, as TensorFlow's profiler counts them."""
+    """10^9 additions and multiplications of one image, as TensorFlow's profiler counts them."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 

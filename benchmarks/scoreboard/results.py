@@ -57,10 +57,10 @@ def page(record: Record, gflop: float, command: str) -> str:
 def _priced(runs: Runs) -> list[str]:
     cores = os.cpu_count() or 1
     text = (
-        f"Steady rates of this machine's {cores} cores, and a million pictures at {CORE_HOUR} $ an "
+        f"Steady rates of this machine's {cores} cores, and a million images at {CORE_HOUR} $ an "
         "hour and core, reading and storing not counted."
     )
-    head = ["| network | side | pictures/s | $ a million |", "|---|---|---|---|"]
+    head = ["| network | side | images/s | $ a million |", "|---|---|---|---|"]
     rows = sorted(prices(runs, cores), key=lambda row: (row[0], row[-1]))
     body = [f"| {n} | {s} | {r:.1f} | {p:.2f} |" for n, s, r, p in rows]
     return ["", "## Price", "", text, "", *head, *body, ""]

@@ -66,7 +66,7 @@ class Runs:
         return list(dict.fromkeys(name.rpartition("/")[0] for name in found))
 
     def rate(self, group: str, name: str, counts: tuple[int, ...]) -> Measured:
-        """Pictures a second from the smaller count to the larger."""
+        """Images a second from the smaller count to the larger."""
         few, many = (self.wall(group, name, count) for count in counts)
         more = counts[1] - counts[0]
         pairs = zip(few.rounds, many.rounds, strict=False)
@@ -125,7 +125,7 @@ def _against(
     theirs = runs.rate(group, baseline, counts)
     for name in names:
         own = runs.rate(group, name, counts)
-        note = f"{own.value:.1f} against {theirs.value:.1f} pictures/s"
+        note = f"{own.value:.1f} against {theirs.value:.1f} images/s"
         yield Line(
             f"{network}: {name}, steady, vs {baseline}", own.over(theirs), must, aim, note=note
         )
@@ -146,7 +146,7 @@ def p3(runs: Runs) -> Iterator[Line]:
     theirs = runs.memory("steady/inception", baseline, most)
     for name in OURS:
         own = runs.memory("steady/inception", name, most)
-        note = f"{own.value:,.0f} against {theirs.value:,.0f} MB at {most} pictures"
+        note = f"{own.value:,.0f} against {theirs.value:,.0f} MB at {most} images"
         yield Line(f"{name}, peak memory", own.over(theirs), 1 / 4, 1 / 8, "", True, note)
 
 
@@ -157,12 +157,12 @@ def _wall(peer: str, must: float, aim: float) -> Callable[[Runs], Iterator[Line]
             for name in OURS:
                 own = runs.wall("steady/lite0", name, count)
                 note = f"{own.value:.1f} against {theirs.value:.1f} s"
-                text = f"lite0, {count:,} pictures: {name} vs {peer}, wall"
+                text = f"lite0, {count:,} images: {name} vs {peer}, wall"
                 yield Line(text, theirs.over(own), must, aim, note=note)
         theirs = runs.rate("steady/lite0", peer, STEADY["lite0"])
         for name in OURS:
             own = runs.rate("steady/lite0", name, STEADY["lite0"])
-            note = f"{own.value:.1f} against {theirs.value:.1f} pictures/s"
+            note = f"{own.value:.1f} against {theirs.value:.1f} images/s"
             yield Line(f"lite0: {name}, steady, vs {peer}", own.over(theirs), note=note)
 
     return row
@@ -172,10 +172,10 @@ def p6(runs: Runs) -> Iterator[Line]:
     theirs = runs.rate("large", "predict(32)", LARGE)
     for name in OURS:
         own = runs.rate("large", name, LARGE)
-        note = f"{own.value:.2f} against {theirs.value:.2f} pictures/s"
+        note = f"{own.value:.2f} against {theirs.value:.2f} images/s"
         yield Line(f"12 megapixels: {name} vs predict(32)", own.over(theirs), 3.2, 3.6, note=note)
     own, theirs = (runs.rate("decode", name, LARGE) for name in ("ours", "OpenCV in full"))
-    note = f"{own.value:.1f} against {theirs.value:.1f} pictures/s"
+    note = f"{own.value:.1f} against {theirs.value:.1f} images/s"
     yield Line("decoding alone vs an img2dataset-like loop", own.over(theirs), note=note)
 
 
@@ -203,7 +203,7 @@ def p8(runs: Runs, gflop: float) -> Iterator[Line]:
     for name in OURS:
         own = runs.rate("steady/inception", name, counts)
         share = own.over(peak).times(100 * gflop)
-        most = f"{peak.value / gflop:.1f} pictures/s, {peak.value:.0f} GFLOP/s"
+        most = f"{peak.value / gflop:.1f} images/s, {peak.value:.0f} GFLOP/s"
         note = f"{own.value:.1f} of {most}"
         yield Line(f"{name}: share of the FMA peak", share, 75, 80, " %", note=note)
 
@@ -215,7 +215,7 @@ def p9(runs: Runs) -> Iterator[Line]:
         share = Measured(100 * (1 - kept.value), [100 * (1 - part) for part in kept.rounds])
         note = f"{pipeline.value:.1f} against {plain.value:.1f} s, start-up on both sides"
         yield Line(
-            f"{network}, 2,000 pictures: Beam's share of the time", share, 6, 4, " %", True, note
+            f"{network}, 2,000 images: Beam's share of the time", share, 6, 4, " %", True, note
         )
 
 
@@ -245,7 +245,7 @@ def p12(runs: Runs) -> Iterator[Line]:
     rows = runs.rate("stored", "score", STORED)
     for name in OURS:
         pixels = runs.rate("steady/inception", name, STEADY["inception"])
-        note = f"{1e6 / rows.value:.0f} µs a row against {1e3 / pixels.value:.1f} ms a picture"
+        note = f"{1e6 / rows.value:.0f} µs a row against {1e3 / pixels.value:.1f} ms an image"
         yield Line(
             f"a row from the store vs from pixels by {name}", rows.over(pixels), 2000, note=note
         )
@@ -256,7 +256,7 @@ def p13(runs: Runs) -> Iterator[Line]:
     share = Measured.of([100 * f["calls"] / f["before"] for f in found])
     same = all(f["same"] for f in found)
     note = f"{found[-1]['added']} more; the store is {'' if same else 'NOT '}that of a full run"
-    yield Line("backbone calls for 1 % more pictures", share, 1.5, None, " %", True, note)
+    yield Line("backbone calls for 1 % more images", share, 1.5, None, " %", True, note)
 
 
 def p14(runs: Runs) -> Iterator[Line]:
@@ -269,7 +269,7 @@ def p14(runs: Runs) -> Iterator[Line]:
 
 def p15(runs: Runs) -> Iterator[Line]:
     early, late = (runs.rate("growth", "embed", GROWTH[i : i + 2]) for i in (0, 1))
-    note = f"{early.value:,.0f} pictures/s from 1k to 10k, {late.value:,.0f} from 10k to 100k"
+    note = f"{early.value:,.0f} images/s from 1k to 10k, {late.value:,.0f} from 10k to 100k"
     yield Line("rate from 10k to 100k vs from 1k to 10k", late.over(early), 0.9, note=note)
     found = runs.said("planning", "both", PLANNED)
     steps = [{k: v for k, v in f.items() if not k.startswith("(")} for f in found]
@@ -281,7 +281,7 @@ def p15(runs: Runs) -> Iterator[Line]:
 
 
 def prices(runs: Runs, cores: int) -> Iterator[tuple[str, str, float, float]]:
-    """(network, side, pictures a second, dollars for a million pictures) of steady rates."""
+    """(network, side, images a second, dollars for a million images) of steady rates."""
     for network, counts in STEADY.items():
         for name in runs.names(f"steady/{network}"):
             try:
@@ -292,21 +292,21 @@ def prices(runs: Runs, cores: int) -> Iterator[tuple[str, str, float, float]]:
 
 
 ROWS: dict[str, tuple[str, Callable[..., Iterator[Line]]]] = {
-    "P1": ("Inception v3 against one picture at a time", p1),
+    "P1": ("Inception v3 against one image at a time", p1),
     "P2": ("Inception v3 against Keras' predict(32)", p2),
     "P3": ("Inception v3 against stock RunInference", p3),
     "P4": ("against Ray Data", _wall("ray", 1.2, 1.5)),
     "P5": ("against Spark's predict_batch_udf", _wall("spark", 1.2, 2)),
     "P5b": ("against Daft", _wall("daft", 1.0, 1.3)),
-    "P6": ("large pictures", p6),
+    "P6": ("large images", p6),
     "P7": ("EfficientNet-Lite0 against Keras' predict(32)", p7),
     "P7b": ("bfloat16 against Keras' predict(32) in float32", p7b),
     "P8": ("Inception v3, share of what the processor can do", p8),
     "P9": ("what Beam costs", p9),
     "P10": ("the head", p10),
     "P11": ("the store's size", p11),
-    "P12": ("a new head over known pictures", p12),
-    "P13": ("a few pictures more", p13),
+    "P12": ("a new head over known images", p12),
+    "P13": ("a few images more", p13),
     "P14": ("memory as work grows", p14),
     "P15": ("cost as work grows", p15),
 }

@@ -5,6 +5,7 @@ run that ends. Tars and TFRecords are in `test_rows.py`, mutated archives in `te
 """
 
 import json
+import random
 import re
 import shutil
 import struct
@@ -14,7 +15,7 @@ import tracemalloc
 import zipfile
 import zlib
 
-import pictures
+import make_images
 import pytest
 from shards import example, record, write_tar, write_zip
 from stores import cli, rejects, rows
@@ -25,7 +26,7 @@ from beam_flowers.files import zips
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image, Reject, RootListed
 
-A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
+A, B = make_images.jpeg(seed=1), make_images.png(seed=2)
 
 
 def found(source):
@@ -129,7 +130,7 @@ class TestBombs:
         assert peak < 5 << 20
 
     def test_of_a_larger_member_only_the_beginning_is_unpacked(self, tmp_path):
-        noise = pictures.random.Random(0).randbytes(1 << 18)
+        noise = random.Random(0).randbytes(1 << 18)
         path = write_zip(tmp_path / "x.zip", [("a.bmp", noise * 16)])
         tracemalloc.start()
         assert files.read_bytes(f"zip://{path}!/a.bmp", 1000) == noise[:1000]
@@ -307,8 +308,8 @@ class TestTheList:
 
 def test_a_run_takes_what_is_sound_and_names_the_rest(tmp_path, capsys):
     """Through the pipeline; `score`, `report` and `review` read members by the same function."""
-    contents = [(f"{n}.jpg", pictures.jpeg(seed=n)) for n in range(5)]
-    noise = pictures.random.Random(0).randbytes(50_000)
+    contents = [(f"{n}.jpg", make_images.jpeg(seed=n)) for n in range(5)]
+    noise = random.Random(0).randbytes(50_000)
     path = write_zip(tmp_path / "x.zip", [*contents, ("5.jpg", A + noise)])
     patched(path, entry=1, crc=1)
     patched(path, entry=2, flags=1)

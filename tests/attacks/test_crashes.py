@@ -1,7 +1,7 @@
-"""A picture that crashes a decoder of C.
+"""An image that crashes a decoder of C.
 
-An attacker would end a run over millions of pictures with one of them, again and again; or have
-sound pictures that were decoded beside it rejected.
+An attacker would end a run over millions of images with one of them, again and again; or have
+sound images that were decoded beside it rejected.
 """
 
 import hashlib
@@ -40,8 +40,8 @@ CRASHES = ["segv", "abort", "exit", "segv", "abort"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twenty sound pictures and five that crash, two of them of equal bytes."""
-    folder = scenes(tmp_path / "pictures", 20)
+    """Twenty sound images and five that crash, two of them of equal bytes."""
+    folder = scenes(tmp_path / "images", 20)
     for number, what in enumerate(CRASHES):
         (folder / f"crash-{number}.jpg").write_bytes(deadly(what))
     return folder
@@ -66,7 +66,7 @@ def dataset_hash(store):
 
 @pytest.mark.usefixtures("obedient")
 class TestCrash:
-    """A picture that ends its decoder's process costs a reject."""
+    """An image that ends its decoder's process costs a reject."""
 
     def test_it_costs_one_row_and_the_others_keep_their_bits(self, folder, tmp_path):
         summary = embed(folder, tmp_path / "store")
@@ -111,8 +111,8 @@ class TestCrash:
         embed(folder, tmp_path / "fresh")
         assert dataset_hash(tmp_path / "store") == dataset_hash(tmp_path / "fresh")
 
-    def test_a_sound_picture_in_a_process_that_another_one_broke_is_accepted(self, tmp_path):
-        folder = scenes(tmp_path / "pictures", 3)
+    def test_a_sound_image_in_a_process_that_another_one_broke_is_accepted(self, tmp_path):
+        folder = scenes(tmp_path / "images", 3)
         (folder / "suspect.jpg").write_bytes(deadly("segv_once", tmp_path / "mark"))
         assert embed(folder, tmp_path / "store").embedded == 4
         assert (tmp_path / "mark").exists()
@@ -140,17 +140,17 @@ class TestCrash:
 
 @pytest.mark.usefixtures("obedient")
 class TestKilled:
-    """A process that is killed, as where memory runs out, says nothing of its picture."""
+    """A process that is killed, as where memory runs out, says nothing of its image."""
 
     def test_killed_once_nothing_is_lost(self, tmp_path):
-        folder = scenes(tmp_path / "pictures", 3)
+        folder = scenes(tmp_path / "images", 3)
         (folder / "large.jpg").write_bytes(deadly("kill_once", tmp_path / "mark"))
         assert embed(folder, tmp_path / "store").embedded == 4
         assert (tmp_path / "mark").exists()
 
     @pytest.mark.parametrize("what", ["kill", "memory"])
     def test_killed_each_time_it_is_tried_again_by_the_next_run(self, tmp_path, monkeypatch, what):
-        folder = scenes(tmp_path / "pictures", 3)
+        folder = scenes(tmp_path / "images", 3)
         for name in ("large.jpg", "copy.jpg"):
             (folder / name).write_bytes(deadly(what))
         assert embed(folder, tmp_path / "store").reasons == {"Killed": 2}
@@ -160,7 +160,7 @@ class TestKilled:
         assert {row["uri"] for row in rows(tmp_path / "store")} == visible(folder)
 
     def test_a_row_that_is_known_stays(self, tmp_path, monkeypatch):
-        folder, store = scenes(tmp_path / "pictures", 3), tmp_path / "store"
+        folder, store = scenes(tmp_path / "images", 3), tmp_path / "store"
         (folder / "large.jpg").write_bytes(deadly("kill"))
         with monkeypatch.context() as patch:
             patch.delenv("PYTHONPATH")
@@ -185,7 +185,7 @@ def test_a_decoder_that_never_asks_for_more_is_stopped():
 
 def test_no_decoder_outlives_a_run_that_is_killed(tmp_path):
     """An attacker would fill the memory of a machine whose runs are killed and begun again."""
-    folder, store = scenes(tmp_path / "pictures", 300), tmp_path / "store"
+    folder, store = scenes(tmp_path / "images", 300), tmp_path / "store"
     command = [sys.executable, "-m", "beam_flowers.cli.main", "embed", str(folder)]
     run = subprocess.Popen([*command, "--store", str(store)], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -1,7 +1,7 @@
-"""Pictures that make a decoder show memory which it never wrote.
+"""Images that make a decoder show memory which it never wrote.
 
 An attacker would gain vectors, thumbnails and labels that are made of what the process held
-before: parts of other pictures. And a store whose hash is another one with every run.
+before: parts of other images. And a store whose hash is another one with every run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import pictures
+import make_images
 import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
@@ -41,8 +41,8 @@ FAXES = {
 
 
 def fax(compression: str, options: dict[str, Any], image: Image.Image | None = None) -> bytes:
-    image = image or pictures.scene(203, 150)
-    return pictures.saved(image.convert("1"), "TIFF", compression=compression, **options)
+    image = image or make_images.scene(203, 150)
+    return make_images.saved(image.convert("1"), "TIFF", compression=compression, **options)
 
 
 def suite() -> Iterator[tuple[str, bytes]]:
@@ -51,19 +51,19 @@ def suite() -> Iterator[tuple[str, bytes]]:
         data = fax(compression, options)
         yield name, data
         for seed in range(60):
-            yield f"{name} {seed}", pictures.mutated(data, seed)
-    for kind, data in pictures.each_format(40, 30).items():
+            yield f"{name} {seed}", make_images.mutated(data, seed)
+    for kind, data in make_images.each_format(40, 30).items():
         yield kind, data
         for seed in range(40 if kind.startswith(("AVIF", "HEIC", "JPEG2000")) else 12):
-            yield f"{kind} {seed}", pictures.mutated(data, seed)
+            yield f"{kind} {seed}", make_images.mutated(data, seed)
 
 
 def digests() -> Iterator[str]:
     """A line of pixels or verdict for each file of the suite."""
     for name, data in suite():
         try:
-            picture = decode(data, PixelRecipe(40, 40), Limits(max_pixels=1_000_000))
-            yield f"{name}: {hashlib.sha256(picture.pixels).hexdigest()}"
+            decoded = decode(data, PixelRecipe(40, 40), Limits(max_pixels=1_000_000))
+            yield f"{name}: {hashlib.sha256(decoded.pixels).hexdigest()}"
         except ImageError as error:
             yield f"{name}: {error.error_class}"
 
@@ -90,21 +90,21 @@ def test_every_accepted_file_has_the_same_pixels_on_a_dirty_heap() -> None:
 @pytest.mark.parametrize("size", [(203, 150), (1, 1), (8, 3), (1728, 20)])
 def test_sound_faxes_are_read(name: str, size: tuple[int, int]) -> None:
     compression, options = FAXES[name]
-    image = pictures.scene(*size).convert("1")
+    image = make_images.scene(*size).convert("1")
     picture = decode(fax(compression, options, image), PixelRecipe(size[1], size[0]))
     expected = image.convert("L")
     assert picture.pixels[..., 0].tobytes() == expected.tobytes()
 
 
 def test_a_fax_in_tiles_is_read() -> None:
-    data = tiled(pictures.scene(64, 32).convert("1"))
+    data = tiled(make_images.scene(64, 32).convert("1"))
     assert decode(data, PixelRecipe(32, 64)).width == 64
     with pytest.raises(ImageError, match="fax data end before all rows are there"):
-        decode(tiled(pictures.scene(64, 32).convert("1"), kept=0.5), PixelRecipe(32, 64))
+        decode(tiled(make_images.scene(64, 32).convert("1"), kept=0.5), PixelRecipe(32, 64))
 
 
 def tiled(image: Image.Image, kept: float = 1.0) -> bytes:
-    """A Group 4 picture of tiles of 32 x 32; of the last one the first part of the bytes."""
+    """A Group 4 image of tiles of 32 x 32; of the last one the first part of the bytes."""
     tiles = []
     for left in range(0, image.width, 32):
         strip = fax("group4", {}, image.crop((left, 0, left + 32, 32)))

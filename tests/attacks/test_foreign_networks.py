@@ -32,7 +32,7 @@ and a name that its trainer has chosen."""
 
 @pytest.fixture(scope="module")
 def original(tf, keras, tmp_path_factory):
-    """Twelve pictures, the network `net`, the store of its vectors, and a model of them."""
+    """Twelve images, the network `net`, the store of its vectors, and a model of them."""
     base = tmp_path_factory.mktemp("foreign")
     photos(base / "photos", 4)
     save_trap(tf, base / "net", base / "loaded")
@@ -120,9 +120,9 @@ def foreign_store(base, name, folder):
     return folder
 
 
-PICTURE = f"photos/roses/{min(os.listdir(PHOTOS / 'roses'))}"
+IMAGE = f"photos/roses/{min(os.listdir(PHOTOS / 'roses'))}"
 COMMANDS = {
-    "classify": f"classify {PICTURE} --model MODEL",
+    "classify": f"classify {IMAGE} --model MODEL",
     "score": "score photos --model MODEL --output OUT.csv",
     "score with a store": "score photos --model MODEL --output OUT.csv --store OUT",
     "score in a precision": "score store --model MODEL --output OUT.csv --precision bf16",

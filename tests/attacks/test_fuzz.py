@@ -15,7 +15,7 @@ import tarfile
 import time
 import zipfile
 
-import pictures
+import make_images
 import pytest
 from shards import add, example, record, write_tar, write_zip
 
@@ -25,7 +25,7 @@ from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
 SECONDS = float(os.environ.get("BEAM_FLOWERS_FUZZ", 0))
 SEEDS = 150
-A, B = pictures.jpeg(seed=1)[:700], pictures.png(seed=2)[:300]
+A, B = make_images.jpeg(seed=1)[:700], make_images.png(seed=2)[:300]
 EXTREMES = [0, 1, 0x7F, 0x80, 0xFF, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 NAMES = [("rose/1.jpg", A), ("tulip/é.png", B), ("rose/1.txt", b"daisy"), ("x/" * 60 + "3", A)]
 
@@ -51,7 +51,7 @@ def records(path, draw):
     examples = [example(image__encoded=A, image__class__text="é".encode(), image__class__label=7)]
     examples += [example(image=B, label=-3), example(label=1), example(image=A, x=b"." * 300)]
     # Else hardly any damage would be seen behind the checksum.
-    damaged = [pictures.mutated(e, draw.getrandbits(32)) or b"" for e in examples]
+    damaged = [make_images.mutated(e, draw.getrandbits(32)) or b"" for e in examples]
     path.write_bytes(b"".join(map(record, draw.choice([examples, damaged, damaged]))))
 
 
@@ -66,7 +66,7 @@ def damaged(data, draw):
             number = draw.choice(EXTREMES) & (1 << 8 * size) - 1
             data = data[: max(0, at)] + struct.pack(f"<{form}", number) + data[max(0, at) + size :]
         else:
-            data = pictures.mutated(data, draw.getrandbits(32)) or b""
+            data = make_images.mutated(data, draw.getrandbits(32)) or b""
     return data
 
 

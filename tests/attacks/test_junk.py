@@ -16,7 +16,7 @@ from beam_flowers.workflows import embed as embed_run
 def embedded(tmp_path_factory):
     """(folder, store, summary) of a collection with everything in it."""
     base = tmp_path_factory.mktemp("junk")
-    folder = junk(base / "pictures")
+    folder = junk(base / "images")
     return folder, base / "store", embed(folder, base / "store")
 
 
@@ -61,7 +61,7 @@ def test_each_reject_says_why(embedded, name, error_class):
 def test_counts_are_exact(embedded):
     folder, store, summary = embedded
     assert str(summary) == "embedded 7, reused 0, rejected 9, hidden 2, of 18"
-    assert summary.failures == 6  # Three files are no pictures at all.
+    assert summary.failures == 6  # Three files are no images at all.
     assert len(visible(folder)) == len(rows(store)) + len(rejects(store)) == 16
 
 
@@ -82,7 +82,7 @@ def test_a_second_run_computes_and_changes_nothing(embedded, monkeypatch):
 
 
 def test_a_file_that_cannot_be_opened_is_tried_again(embedded, tmp_path, monkeypatch):
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     shutil.copytree(embedded[0] / "玫瑰 [odd]", folder)
     locked = str(folder / "a b.jpg")
     with monkeypatch.context() as patch:
@@ -108,21 +108,21 @@ def test_too_many_failures_end_in_exit_code_3_after_all_is_written(embedded, tmp
     folder, _, first = embedded
     store = tmp_path / "store"
     assert cli("embed", folder, "--store", store, "--max-bad-fraction", "0.4") == 3
-    assert "6 of 13 pictures failed, 46.2%" in capsys.readouterr().err
+    assert "6 of 13 images failed, 46.2%" in capsys.readouterr().err
     assert latest(str(store)).sections.popitem()[1].dataset_hash == first.dataset_hash
     assert cli("embed", folder, "--store", store, "--max-bad-fraction", "0.5") == 0
 
 
-def test_files_that_are_no_pictures_are_no_failures(embedded, tmp_path):
-    folder = tmp_path / "pictures"
+def test_files_that_are_no_images_are_no_failures(embedded, tmp_path):
+    folder = tmp_path / "images"
     shutil.copytree(embedded[0] / "玫瑰 [odd]", folder)
     (folder / "LICENSE.txt").write_text("All under CC-BY.")
     assert cli("embed", folder, "--store", tmp_path / "s", "--max-bad-fraction", "0") == 0
 
 
 @pytest.mark.parametrize("content", ["nothing", "hidden", "text"])
-def test_a_folder_without_pictures_is_an_error(tmp_path, capsys, content):
-    folder = tmp_path / "pictures"
+def test_a_folder_without_images_is_an_error(tmp_path, capsys, content):
+    folder = tmp_path / "images"
     folder.mkdir()
     if content != "nothing":
         (folder / {"hidden": ".a.jpg", "text": "a.txt"}[content]).write_text("text")

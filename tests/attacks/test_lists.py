@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pictures
+import make_images
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -215,7 +215,7 @@ SOUND = {
     "m.csv": 'uri,label,split\na.jpg,rose,train\n"b, [1].jpg",,\n玫瑰.jpg,玫,val\n'.encode(),
     "m.tsv": "path\tlabel\r\na.jpg\trose\r\n玫瑰.jpg\t玫\r\n".encode(),
     "m.jsonl": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode(),
-    "m.txt": "\ufeff# pictures\na.jpg\n./玫瑰.jpg\ntar://x.tar!/a.jpg\n".encode(),
+    "m.txt": "\ufeff# images\na.jpg\n./玫瑰.jpg\ntar://x.tar!/a.jpg\n".encode(),
     "paths": "a.jpg\nsub/玫瑰.jpg\n".encode(),
     "paths0": "a.jpg\0sub/玫瑰.jpg\0".encode(),
 }
@@ -225,7 +225,7 @@ def mutated(data: bytes, seed: int) -> bytes:
     """Some damage of bytes, then some words that mean something to one reader or another."""
     draw = random.Random(seed)
     for _ in range(draw.randrange(3)):
-        data = pictures.mutated(data or b"x", draw.getrandbits(32))
+        data = make_images.mutated(data or b"x", draw.getrandbits(32))
     for _ in range(draw.randrange(4)):
         at = draw.randrange(len(data) + 1)
         data = data[:at] + draw.choice(TOKENS) * draw.choice((1, 1, 1, 2, 2000)) + data[at:]

@@ -1,7 +1,7 @@
-"""Pictures that take far more memory than their files have bytes.
+"""Images that take far more memory than their files have bytes.
 
 An attacker would gain the end of a worker, and with it of all that it had in hand: SIGKILL comes
-for the process, not for the picture.
+for the process, not for the image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
-import pictures
+import make_images
 import pytest
 from PIL import Image
 
@@ -28,14 +28,14 @@ MIB = 2**20
 
 
 def blank(format_: str, side: int = 600, **options: object) -> bytes:
-    return pictures.saved(Image.new("RGB", (side, side)), format_, **options)
+    return make_images.saved(Image.new("RGB", (side, side)), format_, **options)
 
 
 BLANK = {
     "WEBP": blank("WEBP", lossless=True),
     "PNG": blank("PNG"),
     "PNG with a transparent colour": blank("PNG", transparency=(0, 0, 0)),
-    "PNG animated": pictures.animated(
+    "PNG animated": make_images.animated(
         [Image.new("RGB", (600, 600), c) for c in ("red", "blue")], "PNG"
     ),
     "GIF": blank("GIF"),
@@ -44,7 +44,7 @@ BLANK = {
     "BMP": blank("BMP"),
     "PPM": blank("PPM"),
     "AVIF": blank("AVIF", speed=10),
-    "HEIC": pictures.heic(Image.new("RGB", (600, 600))),
+    "HEIC": make_images.heic(Image.new("RGB", (600, 600))),
     "JPEG2000": blank("JPEG2000"),
 }
 
@@ -62,7 +62,7 @@ def limited(monkeypatch):
 
 
 @pytest.mark.parametrize("name", BLANK)
-def test_a_picture_above_half_of_the_limit_is_refused(name: str, limited) -> None:
+def test_a_image_above_half_of_the_limit_is_refused(name: str, limited) -> None:
     limited(1 * MIB)
     with pytest.raises(ImageError) as raised:
         decode(BLANK[name], RECIPE)
@@ -93,7 +93,7 @@ def test_many_at_a_time_stay_within_the_budget(name: str, limited) -> None:
 PEAK = """if True:
     import sys
     sys.path[:0] = sys.argv[2:]
-    import pictures
+    import make_images
     from PIL import Image
     from beam_flowers.images import decode as module
     from beam_flowers.images.memory_gate import Gate
@@ -108,7 +108,7 @@ PEAK = """if True:
             return super().hold(size, what)
     gate = Noting(2**40)
     module.gate = lambda: gate
-    module.decode(pictures.png(), PixelRecipe(224, 224))
+    module.decode(make_images.png(), PixelRecipe(224, 224))
     data = open(sys.argv[1], "rb").read()
     before = peak()
     module.decode(data, PixelRecipe(224, 224))
@@ -131,9 +131,9 @@ def test_the_estimate_is_above_what_is_taken_but_not_far(
     tmp_path, format_, side, options, least
 ) -> None:
     """`benchmarks/decode_memory.py` has all kinds."""
-    (tmp_path / "picture").write_bytes(blank(format_, side, **options))
+    (tmp_path / "image").write_bytes(blank(format_, side, **options))
     ran = subprocess.run(
-        [sys.executable, "-c", PEAK, tmp_path / "picture", *sys.path],
+        [sys.executable, "-c", PEAK, tmp_path / "image", *sys.path],
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -208,7 +208,7 @@ def test_a_tiff_of_millions_of_strips_is_refused_before_they_are_read(tag: int) 
 def test_what_jpeg_2000_holds_beside_pixels_is_counted(limited, options) -> None:
     """Tiles of a few pixels take kilobytes each, code blocks hundreds of bytes."""
     image = Image.new("L", (400, 400))
-    sound, split = (pictures.saved(image, "JPEG2000", **more) for more in ({}, options))
+    sound, split = (make_images.saved(image, "JPEG2000", **more) for more in ({}, options))
     limited(10 * MIB)
     assert decode(sound, RECIPE).width == 400
     with pytest.raises(ImageError, match="TooMuchMemory: JPEG2000 of 400 x 400"):
@@ -217,7 +217,7 @@ def test_what_jpeg_2000_holds_beside_pixels_is_counted(limited, options) -> None
 
 def test_a_plain_jpeg_of_200_megapixels_is_decoded_small() -> None:
     """Phones write such files; the limit of 120 megapixels counts what is decoded."""
-    data = pictures.flat_jpeg(16_320, 12_288)
+    data = make_images.flat_jpeg(16_320, 12_288)
     started = time.thread_time()
     picture = decode(data, PixelRecipe(224, 224, 0.875))
     assert time.thread_time() - started < 5
@@ -226,7 +226,7 @@ def test_a_plain_jpeg_of_200_megapixels_is_decoded_small() -> None:
 
 
 def test_a_jpeg_that_is_decoded_whole_counts_whole() -> None:
-    data = pictures.flat_jpeg(16_320, 12_288)
+    data = make_images.flat_jpeg(16_320, 12_288)
     frame = data.index(b"\xff\xc0")
     with pytest.raises(ImageError, match="TooManyPixels: 16320 x 12288"):
         decode(data[:frame] + b"\xff\xc2" + data[frame + 2 :], RECIPE)
@@ -235,7 +235,7 @@ def test_a_jpeg_that_is_decoded_whole_counts_whole() -> None:
 
 
 def test_the_limit_counts_what_is_decoded() -> None:
-    data = pictures.jpeg(480, 320)
+    data = make_images.jpeg(480, 320)
     assert decode(data, RECIPE, Limits(max_pixels=120 * 80)).width == 480
     with pytest.raises(ImageError, match="TooManyPixels: 120 x 80 "):
         decode(data, RECIPE, Limits(max_pixels=120 * 80 - 1))
@@ -246,7 +246,7 @@ def test_the_limit_counts_what_is_decoded() -> None:
     [
         b"P5 65536 1 255\n" + bytes(65536),
         b"P5 1 65536 255\n" + bytes(65536),
-        pictures.bomb_png(65_536, 1),
+        make_images.bomb_png(65_536, 1),
     ],
 )
 def test_no_side_is_longer_than_65535(data: bytes) -> None:
@@ -258,12 +258,12 @@ def test_no_side_is_longer_than_65535(data: bytes) -> None:
 def test_a_second_header_does_not_change_the_size(limited) -> None:
     """Pillow takes the last one, and fills the canvas of an animation while it opens the file."""
     limited(64 * MIB)
-    bomb = pictures.bomb_png(60_000, 60_000, animated=True)
-    small = pictures.bomb_png(8, 8)
+    bomb = make_images.bomb_png(60_000, 60_000, animated=True)
+    small = make_images.bomb_png(8, 8)
     header = small[8 : small.index(b"IDAT") - 4]
     for data in (
         bomb[:8] + header + bomb[8:],
-        bomb[:8] + pictures.png_chunk(b"a_1b", struct.pack(">II", 8, 8)) + bomb[8:],
+        bomb[:8] + make_images.png_chunk(b"a_1b", struct.pack(">II", 8, 8)) + bomb[8:],
     ):
         with pytest.raises(ImageError, match=r"header is not the first|TooManyPixels"):
             decode(data, RECIPE)

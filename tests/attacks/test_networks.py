@@ -24,7 +24,7 @@ from beam_flowers.backbones import saved_model_messages as messages
 from beam_flowers.errors import BackboneError
 from beam_flowers.files import private
 
-PICTURE = str(min((PHOTOS / "roses").iterdir()))
+IMAGE = str(min((PHOTOS / "roses").iterdir()))
 
 
 @pytest.fixture(autouse=True)
@@ -256,7 +256,7 @@ def test_the_refusal_is_that_of_the_command(tf, tmp_path, capsys, goal):
     tf.saved_model.save(net, str(tmp_path / "net"))
     goal.unlink(missing_ok=True)
     store = tmp_path / "store"
-    embed = ("embed", PICTURE, "--store", store, "--backbone", tmp_path / "net")
+    embed = ("embed", IMAGE, "--store", store, "--backbone", tmp_path / "net")
     assert cli(*embed) == 1
     said = capsys.readouterr().err
     assert "holds the operation 'WriteFile' (node 'WriteFile' of the function" in said
@@ -699,7 +699,7 @@ def _warned(caplog):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """Loads a network as a new process would; gives the vector of a picture."""
+    """Loads a network as a new process would; gives the vector of an image."""
 
     def load():
         engine._load.cache_clear()

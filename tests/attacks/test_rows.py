@@ -10,7 +10,7 @@ import struct
 import tarfile
 import tracemalloc
 
-import pictures
+import make_images
 import pytest
 from memory_files import OBJECTS, MemoryFileSystem
 from stores import cli, embed, rejects, rows
@@ -27,7 +27,7 @@ SOUND = "a.jpg"
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / SOUND).write_bytes(pictures.jpeg(seed=1))
+    (tmp_path / "images" / SOUND).write_bytes(make_images.jpeg(seed=1))
     return tmp_path / "images"
 
 
@@ -167,7 +167,7 @@ class TestText:
         row = {"uri": "b.jpg", "label": "daisy", field: "\ud800"}
         path = folder / "names.jsonl"
         path.write_text(json.dumps({"uri": SOUND, "label": "rose"}) + "\n" + json.dumps(row) + "\n")
-        (folder / "b.jpg").write_bytes(pictures.jpeg(seed=2))
+        (folder / "b.jpg").write_bytes(make_images.jpeg(seed=2))
         summary = embed(path, tmp_path / "store")
         assert summary.rows + summary.rejected == summary.total == 2
 
@@ -201,7 +201,7 @@ class TestTars:
         [(-1, 0), (-512, 0), (-1024, 0), (2**62, 0), (2**80, 0), (100, 2**70), (100, -(2**70))],
     )
     def test_sizes_and_times_that_no_file_has(self, tmp_path, size, time):
-        image = pictures.jpeg(seed=3)
+        image = make_images.jpeg(seed=3)
         data = header(SOUND, len(image)) + padded(image) + header("b.jpg", size, time)
         (tmp_path / "x.tar").write_bytes(data + padded(b"x" * 100) + b"\0" * 1024)
         summary = embed(tmp_path / "x.tar", tmp_path / "store")
@@ -223,7 +223,7 @@ class TestTars:
 def test_a_tfrecord_that_claims_more_than_there_is(tmp_path, length):
     path = tmp_path / "x.tfrecord"
     path.write_bytes(struct.pack("<Q", length) + b"\0" * 100)
-    with pytest.raises(InputError, match="usable picture"):
+    with pytest.raises(InputError, match="usable image"):
         embed(path, tmp_path / "store")
     assert len(rejects(tmp_path / "store")) == 1
 

@@ -69,7 +69,7 @@ def test_a_score_table_holds_no_formula_and_reads_back_as_it_was(base, model, tm
     mine, exact = read_scores(str(out)), read_scores(str(parquet))
     assert list(mine.given) == list(exact.given)
     assert [n for row in mine.top_k for n, _ in row] == [n for row in exact.top_k for n, _ in row]
-    found = {reject.image.label for reject in read_manifest(str(out))}  # the pictures are not there
+    found = {reject.image.label for reject in read_manifest(str(out))}  # the images are not there
     assert found == set(exact.given)
 
 

@@ -79,7 +79,7 @@ def test_a_pool_for_each_engine_worker(recipe: str) -> None:
 
 @pytest.mark.parametrize("recipe", COMPOSE)
 def test_containers_have_few_rights_and_no_way_out(recipe: str) -> None:
-    """Who reaches a pool's port runs programs; a hostile picture may take over its worker."""
+    """Who reaches a pool's port runs programs; a hostile image may take over its worker."""
     networks = yaml.safe_load((DEPLOY / recipe).read_text())["networks"]
     assert networks["inner"] == {"internal": True}
     for name, service in services(recipe).items():
@@ -129,7 +129,7 @@ def test_pods_have_few_rights(name: str) -> None:
 
 
 def test_pods_reach_each_other_names_and_storage_alone() -> None:
-    """What takes over a worker could send the pictures away, or load more."""
+    """What takes over a worker could send the images away, or load more."""
     loaded = yaml.safe_load_all((DEPLOY / RECIPES[2]).read_text())
     policies = [one["spec"] for one in loaded if one["kind"] == "NetworkPolicy"]
     assert all(policy["podSelector"] == {} for policy in policies)

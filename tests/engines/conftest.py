@@ -85,7 +85,7 @@ def python():
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """Where the collection lies; the same for all engines, since tables hold the names."""
-    return tmp_path_factory.mktemp("collection") / "pictures"
+    return tmp_path_factory.mktemp("collection") / "images"
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pictures
+import make_images
 import pyarrow.parquet as pq
 from PIL import Image
 from stores import cli, photos, rejects, rows
@@ -74,30 +74,30 @@ def _read_store(store: Path, tables: Tables) -> None:
 
 
 def collect(folder: Path) -> None:
-    """25 photographs of five flowers among junk, and sound pictures that are out of the way."""
+    """25 photographs of five flowers among junk, and sound images that are out of the way."""
     photos(folder, 5)
     first = sorted((folder / "daisy").iterdir())[0]
     whole = first.read_bytes()
-    (folder / "daisy" / "truncated.jpg").write_bytes(pictures.truncated(whole))
-    (folder / "daisy" / "text.jpg").write_bytes(pictures.TEXT)
+    (folder / "daisy" / "truncated.jpg").write_bytes(make_images.truncated(whole))
+    (folder / "daisy" / "text.jpg").write_bytes(make_images.TEXT)
     (folder / "roses" / "empty.jpg").write_bytes(b"")
     with Image.open(first) as photo:
-        (folder / "roses" / "a.gif").write_bytes(pictures.saved(photo, "GIF"))
-        (folder / "tulips" / "cmyk.jpg").write_bytes(pictures.cmyk_jpeg(photo))
+        (folder / "roses" / "a.gif").write_bytes(make_images.saved(photo, "GIF"))
+        (folder / "tulips" / "cmyk.jpg").write_bytes(make_images.cmyk_jpeg(photo))
     shutil.copy2(first, folder / "daisy" / "copy.jpg")
-    (folder / "sunflowers" / "y[1].jpg").write_bytes(pictures.jpeg(seed=1))
-    (folder / "sunflowers" / "玫瑰 ä.jpg").write_bytes(pictures.jpeg(seed=2))
+    (folder / "sunflowers" / "y[1].jpg").write_bytes(make_images.jpeg(seed=1))
+    (folder / "sunflowers" / "玫瑰 ä.jpg").write_bytes(make_images.jpeg(seed=2))
     _date(folder, 1_000_000_000)
 
 
 def change(folder: Path) -> None:
     """Adds, edits, moves, repairs and deletes a file each."""
-    (folder / "daisy" / "added.jpg").write_bytes(pictures.jpeg(seed=3))
-    (folder / "sunflowers" / "y[1].jpg").write_bytes(pictures.jpeg(80, 60, seed=4))
+    (folder / "daisy" / "added.jpg").write_bytes(make_images.jpeg(seed=3))
+    (folder / "sunflowers" / "y[1].jpg").write_bytes(make_images.jpeg(80, 60, seed=4))
     roses = sorted((folder / "roses").glob("*.jpg"))
     roses[0].rename(folder / "tulips" / "moved.jpg")
     roses[1].unlink()
-    (folder / "daisy" / "truncated.jpg").write_bytes(pictures.jpeg(seed=5))
+    (folder / "daisy" / "truncated.jpg").write_bytes(make_images.jpeg(seed=5))
     _date(folder, 1_000_000_001)
 
 

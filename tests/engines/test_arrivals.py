@@ -1,4 +1,4 @@
-"""The examples that never end, on Prism: pictures come one after the other, and so do labels."""
+"""The examples that never end, on Prism: images come one after the other, and so do labels."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 
-import pictures
+import make_images
 import pytest
 import servers
 from places import EXAMPLES
@@ -25,7 +25,7 @@ ON_ALL = ("--validation-percentage", "0", "--testing-percentage", "0")
 def base(tmp_path_factory):
     """The store of ten photographs, and a model in the folder `models`."""
     base = tmp_path_factory.mktemp("arrivals")
-    embed(photos(base / "pictures", 2), base / "store")
+    embed(photos(base / "images", 2), base / "store")
     train(base, "first", 1)
     return base
 
@@ -37,7 +37,7 @@ def train(base, name, seed):
 
 
 def arrive(photo, folder, name):
-    """Puts a picture into a folder as a careful program does: hidden until it is whole."""
+    """Puts an image into a folder as a careful program does: hidden until it is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(photo, folder / f".{name}")
     os.rename(folder / f".{name}", folder / name)
@@ -58,7 +58,7 @@ def running(log, name, *arguments):
 
 
 def line_of(process, output, name, seconds=120):
-    """The line about a picture, once it is there."""
+    """The line about an image, once it is there."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         for path in output.glob("*.jsonl"):
@@ -69,7 +69,7 @@ def line_of(process, output, name, seconds=120):
     raise AssertionError(f"no line about {name}; the example's exit code: {process.poll()}")
 
 
-def test_pictures_are_labelled_as_they_come_and_a_broken_one_is_a_reject(base, tmp_path):
+def test_images_are_labelled_as_they_come_and_a_broken_one_is_a_reject(base, tmp_path):
     incoming, output = tmp_path / "in", tmp_path / "out"
     incoming.mkdir()
     roses, tulips = (sorted((PHOTOS / name).iterdir())[0] for name in ("roses", "tulips"))
@@ -77,9 +77,9 @@ def test_pictures_are_labelled_as_they_come_and_a_broken_one_is_a_reject(base, t
     with running(tmp_path / "log", *command) as process:
         arrive(roses, incoming, "one.jpg")
         assert line_of(process, output, "one.jpg")["label"] == "roses"
-        (tmp_path / "cut.jpg").write_bytes(pictures.truncated(tulips.read_bytes()))
+        (tmp_path / "cut.jpg").write_bytes(make_images.truncated(tulips.read_bytes()))
         arrive(tmp_path / "cut.jpg", incoming / "deep", "two.jpg")
-        assert "JPEG ends before its picture does" in line_of(process, output, "two.jpg")["reason"]
+        assert "JPEG ends before its image does" in line_of(process, output, "two.jpg")["reason"]
         arrive(tulips, incoming / "deep", "three.jpg")
         assert line_of(process, output, "three.jpg")["label"] == "tulips"
         assert process.poll() is None
@@ -127,7 +127,7 @@ def test_each_window_is_committed_into_a_store_with_its_rejects(tmp_path):
     with running(tmp_path / "log", tmp_path / "pipeline", incoming, store) as process:
         arrive(roses, incoming, "one.jpg")
         wait_until(process, lambda: len(versions(str(store))) == 1)
-        (tmp_path / "text.jpg").write_bytes(pictures.TEXT)
+        (tmp_path / "text.jpg").write_bytes(make_images.TEXT)
         arrive(tmp_path / "text.jpg", incoming, "two.jpg")
         wait_until(process, lambda: len(versions(str(store))) == 2)
         arrive(tulips, incoming, "three.jpg")

@@ -32,7 +32,7 @@ def external(tmp_path):
 @pytest.fixture
 def embedding(tmp_path, external):
     """(command, folder, store) of a run that takes seconds."""
-    folder, store = scenes(tmp_path / "pictures", COUNT), tmp_path / "store"
+    folder, store = scenes(tmp_path / "images", COUNT), tmp_path / "store"
     command = [*servers.COMMAND, "embed", str(folder), "--store", str(store), "--shards", "60"]
     return [*command, *external], folder, store
 
@@ -55,7 +55,7 @@ def wait(until, process=None, seconds=120):
 
 
 def assert_whole(command, folder, store):
-    """A run more, after which all pictures are there, each once."""
+    """A run more, after which all images are there, each once."""
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert {row["uri"] for row in rows(store)} == visible(folder)

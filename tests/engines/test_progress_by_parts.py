@@ -10,7 +10,7 @@ from stores import scenes
 
 @pytest.mark.engines
 def test_parts_are_counted_while_workers_are_elsewhere(tmp_path):
-    folder = scenes(tmp_path / "pictures", 200)
+    folder = scenes(tmp_path / "images", 200)
     worker = f"{sys.executable} -m apache_beam.runners.worker.sdk_worker_main"
     command = [sys.executable, "-m", "beam_flowers.cli.main", "embed", folder, "--progress=json"]
     command += ["--store", tmp_path / "store", "--shards", "50"]

@@ -1,4 +1,4 @@
-"""Workers that are not set up as the driver is: one clear error, no picture read, no commit."""
+"""Workers that are not set up as the driver is: one clear error, no image read, no commit."""
 
 import os
 import re
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def folder(tmp_path):
-    return photos(tmp_path / "pictures", 1)
+    return photos(tmp_path / "images", 1)
 
 
 @pytest.fixture
@@ -83,12 +83,12 @@ def test_a_store_that_workers_do_not_see(tmp_path, folder, store, prism):
         assert str(store) in said_by("check", folder, "--store", store, *flags)
 
 
-def test_pictures_that_workers_do_not_see(tmp_path, folder, store, prism):
+def test_images_that_workers_do_not_see(tmp_path, folder, store, prism):
     with servers.worker_pool(tmp_path / "log", hidden(folder)) as pool:
         flags = servers.external(prism, pool)
         said = said_by("embed", folder, "--store", store, *flags)
         assert_refused(said, store)
-        assert f"it does not see the pictures in {folder}" in said
+        assert f"it does not see the images in {folder}" in said
         assert "cannot read" in said_by("check", folder, "--store", store, *flags)
 
 

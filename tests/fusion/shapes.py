@@ -48,7 +48,7 @@ class Material(NamedTuple):
         network: the one that ships with the package.
         model: a model of no worth, which fits the network.
         models: folder that holds the folder `first` of that model.
-        pictures: an empty folder.
+        images: an empty folder.
         store: a store of three vectors.
         new: where a store may be written.
     """
@@ -69,7 +69,7 @@ def material(folder: Path) -> Material:
     described: dict[str, Any] = {key: {} for key in keys}
     labels, digest = ("a", "b"), network.fingerprint
     model = Bundle(head, labels, NAME, digest, seed=0, dataset_hash="d", **described)
-    names = ("models", "pictures", "store", "new")
+    names = ("models", "images", "store", "new")
     made = Material(network, model, *(str(folder / name) for name in names))
     write_bundle(f"{made.models}/first", model)
     Path(made.pictures).mkdir()

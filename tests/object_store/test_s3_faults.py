@@ -78,10 +78,10 @@ class Faults:
 
 
 class Originals(NamedTuple):
-    """Pictures with each kind of change since they were stored.
+    """Images with each kind of change since they were stored.
 
     Attributes:
-        folder: of the pictures as they are.
+        folder: of the images as they are.
         store: of what they were; here, not in the bucket.
         before: digests by address as stored.
         now: those of a fresh store.

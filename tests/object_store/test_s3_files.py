@@ -153,7 +153,7 @@ def test_requests_each_thing_takes(reached):
     assert reached.proxy.requests == {"GET": 2}
 
 
-def test_a_listing_of_pictures_opens_none(reached):
+def test_a_listing_of_images_opens_none(reached):
     for number in range(20):
         files.write_atomic(files.join(reached.uri, "roses", f"{number}.jpg"), b"1")
     reached.proxy.requests.clear()

@@ -9,8 +9,8 @@ import sys
 import time
 
 import gateway
+import make_images
 import pandas as pd
-import pictures
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.engines, pytest.mark.timeout(600)]
 COMMAND = [sys.executable, "-m", "beam_flowers.cli.main"]
 
 
-def upload(folder, bucket, name="pictures"):
+def upload(folder, bucket, name="images"):
     """The address of a folder's regular files, hidden ones too, as objects."""
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()):
         target = bucket.folder / name / path.relative_to(folder)
@@ -44,7 +44,7 @@ def section(store):
 
 
 def vectors(table):
-    """What does not depend on where the pictures lie, by path below their root."""
+    """What does not depend on where the images lie, by path below their root."""
     return {
         r["relative_path"]: (r["sha256"], r["label"], r["width"], tuple(r["vector"]))
         for r in rows(table)
@@ -61,22 +61,22 @@ def score_rows(uri):
 
 
 def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
-    local = junk(photos(tmp_path / "pictures"))
-    pictures = upload(local, bucket)
+    local = junk(photos(tmp_path / "images"))
+    images = upload(local, bucket)
     store, model, out = (files.join(bucket.uri, n) for n in ("store", "a [model] + x", "out"))
     for path in (local / "bad" / "dangling.jpg", local / "bad" / "pipe.jpg"):
         path.unlink()
-    assert cli("embed", pictures, "--store", store, *bucket.flags) == 0
+    assert cli("embed", images, "--store", store, *bucket.flags) == 0
     bucket.proxy.paths.clear()
-    assert cli("embed", pictures, "--store", store, *bucket.flags) == 0
-    assert not [p for m, p in bucket.proxy.paths if "/pictures/" in p], "a picture was read again"
+    assert cli("embed", images, "--store", store, *bucket.flags) == 0
+    assert not [p for m, p in bucket.proxy.paths if "/images/" in p], "an image was read again"
     beside, apart = tmp_path / "beside", tmp_path / "apart"
-    assert cli("embed", pictures, "--store", beside, *bucket.flags) == 0
+    assert cli("embed", images, "--store", beside, *bucket.flags) == 0
     assert section(store).dataset_hash == section(str(beside)).dataset_hash
     assert cli("embed", local, "--store", apart) == 0
     assert vectors(bucket.folder / "store") == vectors(beside) == vectors(apart)
     assert len(vectors(apart)) == 17
-    assert below(rejects(bucket.folder / "store"), pictures) == below(rejects(apart), str(local))
+    assert below(rejects(bucket.folder / "store"), images) == below(rejects(apart), str(local))
 
     assert cli("train", store, "--model", model, *bucket.flags) == 0
     assert cli("train", beside, "--model", tmp_path / "model") == 0
@@ -85,11 +85,11 @@ def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
     assert files.read_bytes(files.join(model, "model.json")) == local_model
 
     score = ["score", "--model", model, *bucket.flags]
-    assert cli(*score, pictures, "--output", f"{out}/pixels.parquet") == 0
+    assert cli(*score, images, "--output", f"{out}/pixels.parquet") == 0
     assert cli(*score, store, "--output", f"{out}/store.parquet") == 0
-    assert cli(*score, pictures, "--store", store, "--output", f"{out}/both.parquet") == 0
-    assert cli(*score, pictures, "--output", f"{out}/folder") == 0
-    assert cli(*score, pictures, "--output", f"{out}/table.csv") == 0
+    assert cli(*score, images, "--store", store, "--output", f"{out}/both.parquet") == 0
+    assert cli(*score, images, "--output", f"{out}/folder") == 0
+    assert cli(*score, images, "--output", f"{out}/table.csv") == 0
     assert cli("score", local, "--model", model, *bucket.flags, "--output", f"{out}/l.parquet") == 0
     expected = score_rows(f"{out}/l.parquet")
     assert len(expected) == 17
@@ -109,8 +109,8 @@ def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
     evaluate = ["evaluate", store, "--model", model, "--split", "all", "--folds", "0"]
     assert cli(*evaluate, "--output", f"{out}/evaluation", *bucket.flags) == 0
     assert files.exists(f"{out}/evaluation/evaluation.json")
-    picture = files.join(pictures, "roses", sorted(p.name for p in (local / "roses").iterdir())[0])
-    assert cli("classify", picture, "--model", model, *bucket.flags) == 0
+    image = files.join(images, "roses", sorted(p.name for p in (local / "roses").iterdir())[0])
+    assert cli("classify", image, "--model", model, *bucket.flags) == 0
     left = files.join(store, "__work", "0123456789abcdef", f"part-{0:024x}.parquet")
     mine = files.join(store, "part-0.parquet")
     for uri in (left, mine):
@@ -121,15 +121,15 @@ def test_the_whole_way_equals_the_local_run(bucket, tmp_path, monkeypatch):
     assert (files.exists(left), files.exists(mine)) == (False, True)
     files.delete(mine)
     assert len(vectors(bucket.folder / "store")) == 17
-    roses = files.join(pictures, "roses")
+    roses = files.join(images, "roses")
     assert cli("forget", store, roses, *bucket.flags) == 0
     assert 0 < len(vectors(bucket.folder / "store")) < 17
 
 
 def test_a_library_caller_needs_no_more_than_the_pipelines_options(bucket, tmp_path):
-    pictures = upload(photos(tmp_path / "pictures"), bucket)
+    images = upload(photos(tmp_path / "images"), bucket)
     store = files.join(bucket.uri, "store")
-    assert embed(pictures, store, pipeline=bucket.flags).embedded == 10
+    assert embed(images, store, pipeline=bucket.flags).embedded == 10
     assert len(rows(bucket.folder / "store")) == 10
 
 
@@ -140,36 +140,36 @@ def test_secrets_are_not_shown(bucket, tmp_path, capsys):
     assert gateway.SECRET not in said
 
 
-def test_each_picture_takes_one_request(reached, tmp_path):
-    pictures = upload(photos(tmp_path / "pictures"), reached)
-    embed(pictures, files.join(reached.uri, "store"), shards=1)
-    asked = sorted(method for method, path in reached.proxy.paths if "/pictures/" in path)
-    # The one HEAD is the worker's look, once a unit, whether it sees the pictures at all.
+def test_each_image_takes_one_request(reached, tmp_path):
+    images = upload(photos(tmp_path / "images"), reached)
+    embed(images, files.join(reached.uri, "store"), shards=1)
+    asked = sorted(method for method, path in reached.proxy.paths if "/images/" in path)
+    # The one HEAD is the worker's look, once a unit, whether it sees the images at all.
     assert asked == ["GET"] * 10 + ["HEAD"]
-    got = [asked for asked in reached.proxy.paths if asked[0] == "GET" and "/pictures/" in asked[1]]
+    got = [asked for asked in reached.proxy.paths if asked[0] == "GET" and "/images/" in asked[1]]
     assert len(set(got)) == 10
-    listings = [path for _, path in reached.proxy.paths if "prefix=pictures" in path]
+    listings = [path for _, path in reached.proxy.paths if "prefix=images" in path]
     assert len(listings) == 3
 
 
 def test_a_server_that_fails_now_and_then_loses_nothing(reached, tmp_path, caplog):
-    folder = scenes(tmp_path / "pictures", 40)
-    pictures, store = upload(folder, reached), files.join(reached.uri, "store")
+    folder = scenes(tmp_path / "images", 40)
+    images, store = upload(folder, reached), files.join(reached.uri, "store")
     reached.proxy.fault = every(4, BUSY, RESET, CUT)
-    assert embed(pictures, store, shards=4).embedded == 40
+    assert embed(images, store, shards=4).embedded == 40
     assert reached.proxy.faults > 10
     assert len(vectors(reached.folder / "store")) == 40
     assert "trying again for up to" in caplog.text
     assert not rejects(reached.folder / "store")
     reached.proxy.fault = every(4, BUSY, RESET, CUT)
-    assert embed(pictures, store).reused == 40
+    assert embed(images, store).reused == 40
 
 
 @pytest.mark.parametrize("fault", [BUSY, RESET])
 def test_an_outage_of_some_seconds_ends_nothing(reached, tmp_path, fault):
-    pictures = upload(scenes(tmp_path / "pictures", 12), reached)
-    reached.proxy.fault = _from_the_first(reached.proxy, "/pictures/", for_seconds(4, fault))
-    assert embed(pictures, files.join(reached.uri, "store")).embedded == 12
+    images = upload(scenes(tmp_path / "images", 12), reached)
+    reached.proxy.fault = _from_the_first(reached.proxy, "/images/", for_seconds(4, fault))
+    assert embed(images, files.join(reached.uri, "store")).embedded == 12
     assert reached.proxy.faults > 1
     assert not rejects(reached.folder / "store")
 
@@ -182,20 +182,20 @@ def _from_the_first(proxy, part, fault):
 
 
 def test_a_server_that_never_comes_back_is_one_error_and_no_rejects(reached, tmp_path):
-    pictures = upload(scenes(tmp_path / "pictures", 30), reached)
+    images = upload(scenes(tmp_path / "images", 30), reached)
     store = files.join(reached.uri, "store")
     s3_server._server().retries.patience = 2
     dead = for_seconds(3600, RESET)
-    reached.proxy.fault = _from_the_first(reached.proxy, "/pictures/", dead)
+    reached.proxy.fault = _from_the_first(reached.proxy, "/images/", dead)
     began = time.monotonic()
     with pytest.raises(Exception, match=r"has not answered for 2 seconds") as caught:
-        embed(pictures, store)
+        embed(images, store)
     assert time.monotonic() - began < 100
     assert UnreachableError.__name__ in repr(caught.value) + str(caught.value)
     reached.proxy.fault = lambda method, path: "pass"
     s3_server._connect.cache_clear()
     s3_server._latest = None
-    assert embed(pictures, store).rows == 30
+    assert embed(images, store).rows == 30
     assert not rejects(reached.folder / "store")
 
 
@@ -208,22 +208,22 @@ def wait_for_parts(bucket, process, count):
 
 
 def test_killed_half_way_and_run_again(reached, tmp_path):
-    pictures = upload(scenes(tmp_path / "pictures", 120), reached)
+    images = upload(scenes(tmp_path / "images", 120), reached)
     store = files.join(reached.uri, "store")
-    command = [*COMMAND, "embed", pictures, "--store", store, "--shards", "40"]
+    command = [*COMMAND, "embed", images, "--store", store, "--shards", "40"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     wait_for_parts(reached, process, 2)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not list(reached.folder.glob("store/backbone=*"))
-    summary = embed(pictures, store)
+    summary = embed(images, store)
     assert summary.rows == 120
     assert 0 < summary.reused < 120
     assert len(vectors(reached.folder / "store")) == 120
 
 
 def test_two_runs_at_once_make_one_store(reached, tmp_path):
-    first = upload(photos(tmp_path / "pictures"), reached)
+    first = upload(photos(tmp_path / "images"), reached)
     second = upload(scenes(tmp_path / "more", 20), reached, "more")
     store = files.join(reached.uri, "store")
     command = [*COMMAND, "embed", "--store", store, "--shards", "5", first]
@@ -246,18 +246,18 @@ def complaint(capsys, *arguments):
 
 def test_wrong_settings_are_one_error_at_once(bucket, tmp_path, capsys):
     """Few requests stand for little time: none is made again."""
-    pictures = upload(scenes(tmp_path / "pictures", 1), bucket)
+    images = upload(scenes(tmp_path / "images", 1), bucket)
     store = ["--store", str(tmp_path / "store")]
     wrong = [flag.replace(gateway.SECRET, "wrong") for flag in bucket.flags]
-    line = complaint(capsys, "embed", pictures, *store, *wrong)
+    line = complaint(capsys, "embed", images, *store, *wrong)
     assert "SignatureDoesNotMatch" in line
     assert "--s3_secret_access_key" in line
-    line = complaint(capsys, "embed", pictures, *store, bucket.flags[0])
+    line = complaint(capsys, "embed", images, *store, bucket.flags[0])
     assert "Unable to locate credentials" in line
     line = complaint(capsys, "embed", "s3://no-such-bucket/a", *store, *bucket.flags)
     assert "NoSuchBucket" in line
     assert "s3://no-such-bucket/a" in line
-    line = complaint(capsys, "embed", pictures, *store, "--s3_endpoint_url=localhost:7070")
+    line = complaint(capsys, "embed", images, *store, "--s3_endpoint_url=localhost:7070")
     assert "Invalid endpoint: localhost:7070" in line
     assert sum(bucket.proxy.requests.values()) < 5
 
@@ -277,23 +277,23 @@ def test_a_wrong_address_is_said_soon(bucket, tmp_path):
 
 
 def test_missing_images_are_found_folder_by_folder(reached, tmp_path, capsys):
-    uri, store = upload(photos(tmp_path / "pictures"), reached), files.join(reached.uri, "store")
+    uri, store = upload(photos(tmp_path / "images"), reached), files.join(reached.uri, "store")
     embed(uri, store)
-    gone = sorted((reached.folder / "pictures" / "roses").glob("*.jpg"))[0]
+    gone = sorted((reached.folder / "images" / "roses").glob("*.jpg"))[0]
     gone.unlink()
     reached.proxy.paths.clear()
     assert cli("forget", store, "--missing", *reached.flags) == 0
     assert "forgot 1 row " in capsys.readouterr().out
     assert len(vectors(reached.folder / "store")) == 9
-    listed = [path for _, path in reached.proxy.paths if "prefix=pictures%2F" in path]
+    listed = [path for _, path in reached.proxy.paths if "prefix=images%2F" in path]
     assert 5 <= len(listed) <= 10
     assert not any(method == "HEAD" and ".jpg" in path for method, path in reached.proxy.paths)
 
 
 def test_a_renamed_prefix_leaves_no_ghosts(reached, tmp_path):
-    uri, store = upload(photos(tmp_path / "pictures"), reached), files.join(reached.uri, "store")
+    uri, store = upload(photos(tmp_path / "images"), reached), files.join(reached.uri, "store")
     embed(uri, store)
-    (reached.folder / "pictures").rename(reached.folder / "renamed")
+    (reached.folder / "images").rename(reached.folder / "renamed")
     assert embed(files.join(reached.uri, "renamed"), store).reused == 10
     assert len(vectors(reached.folder / "store")) == 10
 
@@ -305,15 +305,15 @@ class TestETags:
     def work(self, reached, tmp_path):
         """Three objects of one size, and a local store of them."""
         for name, content in (("a", 1), ("b", 2), ("c", 3)):
-            files.write_atomic(self.uri(reached, name), self.picture(content))
+            files.write_atomic(self.uri(reached, name), self.image(content))
         assert cli("embed", f"{reached.uri}/images", "--store", tmp_path / "store") == 0
         return reached, tmp_path / "store"
 
     def uri(self, bucket, name):
         return f"{bucket.uri}/images/{name}.jpg"
 
-    def picture(self, seed):
-        return pictures.jpeg(48, 48, seed).ljust(9000, b"\0")
+    def image(self, seed):
+        return make_images.jpeg(48, 48, seed).ljust(9000, b"\0")
 
     def overwrite(self, bucket, name, seed, *, tagged=True):
         """Replaces an object by another of the same size in the same second."""
@@ -321,9 +321,9 @@ class TestETags:
         before = files.stat(uri)
         times = path.stat()
         if tagged:
-            files.write_atomic(uri, self.picture(seed))
+            files.write_atomic(uri, self.image(seed))
         else:
-            path.write_bytes(self.picture(seed))
+            path.write_bytes(self.image(seed))
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         after = files.stat(uri)
         assert after[:3] == before[:3]
@@ -334,7 +334,7 @@ class TestETags:
         return {row["uri"]: row["sha256"] for row in rows(store)}
 
     def digest(self, seed):
-        return hashlib.sha256(self.picture(seed)).hexdigest()
+        return hashlib.sha256(self.image(seed)).hexdigest()
 
     def test_an_object_with_another_tag_is_read_again(self, work):
         bucket, store = work
@@ -373,7 +373,7 @@ class TestETags:
         folder, store = reached.folder / "images", tmp_path / "store"
         folder.mkdir()
         for seed, name in enumerate("abc", start=1):
-            (folder / f"{name}.jpg").write_bytes(self.picture(seed))
+            (folder / f"{name}.jpg").write_bytes(self.image(seed))
         assert [files.stat(self.uri(reached, n)).etag for n in "abc"] == [None] * 3
         self.embed(reached, store)
         # Neither is it a change if there is one now.

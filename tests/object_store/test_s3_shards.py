@@ -20,7 +20,7 @@ def put(bucket, name, data):
 @pytest.fixture
 def shards(bucket, tmp_path):
     """Five photographs in a tar, a WebDataset shard, a zip and as records; their folder here."""
-    folder = photos(tmp_path / "pictures", 1)
+    folder = photos(tmp_path / "images", 1)
     paths = sorted(folder.rglob("*.jpg"))
     plain = [(f"{p.parent.name}/{p.name}", p.read_bytes()) for p in paths]
     web = [(f"{i}.jpg", p.read_bytes()) for i, p in enumerate(paths)]
@@ -52,7 +52,7 @@ def test_shards_on_an_object_store_give_the_vectors_of_their_files(bucket, shard
     assert len(rows(bucket.folder / "store")) == 20
 
 
-def test_a_shard_that_cannot_be_read_costs_its_pictures_alone(bucket, shards, capsys):
+def test_a_shard_that_cannot_be_read_costs_its_images_alone(bucket, shards, capsys):
     whole = (bucket.folder / "shards" / "plain.tar").read_bytes()
     put(bucket, "shards/cut.tar", whole[:20_000])
     put(bucket, "shards/z.tar", b"\x1f\x8b\x08" + bytes(600))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pictures import jpeg
+from make_images import jpeg
 from stores import cli, embed, photos, rows, scenes
 
 from beam_flowers.backbones.engine import load
@@ -77,7 +77,7 @@ def augmented(made, work):
     return work / "store"
 
 
-def test_every_labelled_picture_has_its_copies_apart_from_its_row(augmented, original):
+def test_every_labelled_image_has_its_copies_apart_from_its_row(augmented, original):
     plain = rows(augmented)
     assert len(plain) == 10
     found = copies(augmented)
@@ -90,7 +90,7 @@ def test_every_labelled_picture_has_its_copies_apart_from_its_row(augmented, ori
     assert len(np.unique(vectors, axis=0)) == 20
 
 
-def test_a_copy_is_the_network_s_view_of_the_distorted_picture(augmented):
+def test_a_copy_is_the_network_s_view_of_the_distorted_image(augmented):
     engine = load(LITE0)
     for (uri, k), row in list(copies(augmented).items())[:3]:
         data = Path(uri).read_bytes()
@@ -125,7 +125,7 @@ def test_other_distortions_replace_the_copies(augmented):
 
 
 def change(pictures):
-    """Edits, moves, copies, adds, relabels and deletes pictures."""
+    """Edits, moves, copies, adds, relabels and deletes images."""
     first, second = (sorted((pictures / name).iterdir()) for name in ("daisy", "roses"))
     first[0].write_bytes(jpeg(seed=1))
     first[1].rename(pictures / "daisy" / "moved.jpg")
@@ -136,14 +136,14 @@ def change(pictures):
     (pictures / "loose.jpg").write_bytes(jpeg(seed=3))
 
 
-def test_changes_of_the_pictures_reach_the_copies_as_if_they_were_new(augmented, work, tmp_path):
-    change(work / "pictures")
+def test_changes_of_the_images_reach_the_copies_as_if_they_were_new(augmented, work, tmp_path):
+    change(work / "images")
     warned = []
-    embed_images([str(work / "pictures")], str(augmented), LITE0, warn=warned.append)
+    embed_images([str(work / "images")], str(augmented), LITE0, warn=warned.append)
     assert len(warned) == 1
-    # Computed are the edited and the new picture; eight of the first ten are there or copied.
+    # Computed are the edited and the new image; eight of the first ten are there or copied.
     assert augment(augmented) == (4, 18, 0)
-    embed_images([str(work / "pictures")], str(tmp_path / "store"), LITE0, warn=warned.append)
+    embed_images([str(work / "images")], str(tmp_path / "store"), LITE0, warn=warned.append)
     assert augment(tmp_path / "store") == (20, 2, 0)
     assert dataset_hash(augmented) == dataset_hash(tmp_path / "store")
     assert copies(augmented).keys() == copies(tmp_path / "store").keys()
@@ -195,7 +195,7 @@ def test_a_part_that_was_deleted_is_made_again(augmented):
 
 
 def test_files_that_changed_since_are_rejected_and_tried_again(work):
-    store, roses = work / "store", sorted((work / "pictures" / "roses").iterdir())
+    store, roses = work / "store", sorted((work / "images" / "roses").iterdir())
     kept = [path.read_bytes() for path in roses]
     roses[0].write_bytes(kept[0] + b"more")
     roses[1].unlink()
@@ -214,7 +214,7 @@ def test_files_that_changed_since_are_rejected_and_tried_again(work):
 
 
 def test_a_copy_is_made_from_any_file_of_its_content(work):
-    pictures, store = work / "pictures", work / "store"
+    pictures, store = work / "images", work / "store"
     first = sorted((pictures / "roses").iterdir())[0]
     shutil.copy2(first, pictures / "roses" / "zz.jpg")
     embed(pictures, store)
@@ -222,18 +222,18 @@ def test_a_copy_is_made_from_any_file_of_its_content(work):
     assert augment(store) == (20, 2, 0)
 
 
-def test_pictures_without_labels_have_no_copies(tmp_path):
-    folder = tmp_path / "pictures"
+def test_images_without_labels_have_no_copies(tmp_path):
+    folder = tmp_path / "images"
     folder.mkdir()
     (folder / "loose.jpg").write_bytes(jpeg())
     assert embed(folder, tmp_path / "store").embedded == 1
-    with pytest.raises(InputError, match=r"no picture in .* has a label"):
+    with pytest.raises(InputError, match=r"no image in .* has a label"):
         augment(tmp_path / "store")
     assert not (tmp_path / "store" / "__augmented").exists()
 
 
 def test_a_store_without_the_backbone_s_vectors(tmp_path):
-    with pytest.raises(StoreError, match="embed the pictures first"):
+    with pytest.raises(StoreError, match="embed the images first"):
         augment(tmp_path / "store")
 
 
@@ -262,7 +262,7 @@ def test_vacuum_leaves_copies_that_no_version_names(augmented):
 
 def test_another_encoding_writes_the_copies_again(augmented, work):
     expected = dataset_hash(augmented)
-    embed_images([str(work / "pictures")], str(augmented), LITE0, encoding="plain")
+    embed_images([str(work / "images")], str(augmented), LITE0, encoding="plain")
     assert augment(augmented) == (0, 20, 0)
     assert dataset_hash(augmented) == expected
     for part in (augmented / "__augmented").glob("backbone=*/*.parquet"):
@@ -273,11 +273,11 @@ def test_another_encoding_writes_the_copies_again(augmented, work):
 
 
 def test_the_command(tmp_path, capsys):
-    folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
     command = ["embed", folder, "--store", store, "--augment", 1]
     assert cli(*command, "--random_brightness", 20, "--flip_left_right") == 0
     said = capsys.readouterr().out
-    assert "\n1 distorted copies of 5 labelled pictures: computed 5, reused 0" in said
+    assert "\n1 distorted copies of 5 labelled images: computed 5, reused 0" in said
     (section,) = latest(str(store / "__augmented")).sections.values()
     chosen = {k: v for k, v in section.about["distortions"].items() if v and k != "rules"}
     assert chosen == {"random_brightness": 20, "flip_left_right": True}
@@ -294,12 +294,12 @@ def test_the_command(tmp_path, capsys):
         (["--flip_left_right"], "--flip-left-right distorts copies, and there are none"),
         (["--augment", "1", "--random_crop", "200"], "random_crop must be from 0 to 100"),
         (["--augment", "1", "--zoom-range", "nan"], "zoom_range must be from 0 to 0.9"),
-        (["--augment", "1", "--random_crop", "0"], "every copy would equal its picture"),
+        (["--augment", "1", "--random_crop", "0"], "every copy would equal its image"),
     ],
     ids=str,
 )
 def test_flags_that_are_refused_before_any_work(tmp_path, capsys, flags, message):
-    folder = photos(tmp_path / "pictures", 1)
+    folder = photos(tmp_path / "images", 1)
     try:
         code = cli("embed", folder, "--store", tmp_path / "store", *flags)
     except SystemExit as end:
@@ -311,7 +311,7 @@ def test_flags_that_are_refused_before_any_work(tmp_path, capsys, flags, message
 
 @pytest.mark.slow
 def test_kill_9_in_the_middle_of_the_copies(tmp_path):
-    folder, store = scenes(tmp_path / "pictures" / "label", 60).parent, tmp_path / "store"
+    folder, store = scenes(tmp_path / "images" / "label", 60).parent, tmp_path / "store"
     command = [sys.executable, "-m", "beam_flowers.cli.main", "embed", str(folder)]
     command += ["--store", str(store), "--augment", "2", "--shards", "30"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)

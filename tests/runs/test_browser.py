@@ -74,8 +74,8 @@ def folder(tmp_path_factory):
 
 
 def make_collection(base):
-    """`doctor.html` about copies under two labels, a torn picture and many in print colours."""
-    from pictures import cmyk_jpeg, jpeg, scene
+    """`doctor.html` about copies under two labels, a torn image and many in print colours."""
+    from make_images import cmyk_jpeg, jpeg, scene
     from stores import cli
 
     for i in range(30):
@@ -111,7 +111,7 @@ def test_a_page_opens_from_a_disk_without_a_complaint(visit, folder, source, opt
         assert stroke.evaluate("e => getComputedStyle(e).stroke").startswith("rgb")
 
 
-def test_the_confusion_matrix_opens_its_pictures(visit, folder):
+def test_the_confusion_matrix_opens_its_images(visit, folder):
     page = visit(f"file://{folder}/model.html")
     cell = page.get_by_role("button", name=f"{LABELS[0]}, given {LABELS[1]}: ")
     count = int(cell.inner_text())
@@ -157,23 +157,23 @@ def test_galleries_filter_and_extend(visit, folder):
     texts = shown.locator("b").all_inner_texts()
     assert texts
     assert all(HOSTILE in text for text in texts)
-    expect(section.get_by_role("status")).to_contain_text("picture")
+    expect(section.get_by_role("status")).to_contain_text("image")
 
 
-def test_the_doctor_s_findings_lead_to_their_pictures(visit, folder):
+def test_the_doctor_s_findings_lead_to_their_images(visit, folder):
     page = visit(f"file://{folder}/doctor.html", **PHONE)
     link = page.get_by_role("link", name="Same bytes, two labels").last
     link.focus()
     page.keyboard.press("Enter")
     section = page.locator("#same-bytes-two-labels")
     expect(section.get_by_role("heading")).to_be_in_viewport()
-    group = section.get_by_role("list", name="3 pictures that belong together")
+    group = section.get_by_role("list", name="3 images that belong together")
     assert group.locator("b").all_inner_texts() == sorted(FOLDERS)
     expect(page.locator("#unusable-files .frame")).to_contain_text("JPEG ends before")
     many = page.locator("#cmyk")
     expect(many.locator(".cards li")).to_have_count(24)
     many.get_by_role("searchbox").fill(HOSTILE[:16])
-    expect(many.get_by_role("status")).to_have_text("10 pictures")
+    expect(many.get_by_role("status")).to_have_text("10 images")
 
 
 def test_the_map_by_mouse_and_by_key(visit, folder):
@@ -206,10 +206,10 @@ def test_the_threshold_slider_counts(visit, folder):
     page.keyboard.press("End")
     expect(output).to_contain_text("Below 1.00")
     page.keyboard.press("Home")
-    expect(output).to_have_text("Below 0.00: 0 pictures of 150 (0.0 %) would become unknown")
+    expect(output).to_have_text("Below 0.00: 0 images of 150 (0.0 %) would become unknown")
     slider.fill("80")
     unknown = page.locator("#threshold tbody td:nth-child(4)").all_inner_texts()
-    total = int(re.search(r": (\d+) pictures", output.inner_text())[1])
+    total = int(re.search(r": (\d+) images", output.inner_text())[1])
     assert sum(map(int, unknown)) == total > 0
 
 
@@ -250,7 +250,7 @@ def big_table(count):
     given = [f"label {i % 300}" for i in range(count)]
     rest = (1 - scores) / 2
     top = [[(g, s), ("other", r)] for g, s, r in zip(given, scores, rest, strict=True)]
-    uris = [f"/pictures/{i:06d}.jpg" for i in range(count)]
+    uris = [f"/images/{i:06d}.jpg" for i in range(count)]
     return ScoreTable(
         "t", uris, [f"{i:064x}" for i in range(count)], given, scores, top, "m", (), []
     )
@@ -291,7 +291,7 @@ def test_review_by_key(visit, review, folder):
     url, output = review
     page = visit(url)
     status, count = page.get_by_role("status"), page.locator("#count")
-    expect(page.locator("#picture")).to_have_attribute("src", re.compile("^blob:"))
+    expect(page.locator("#image")).to_have_attribute("src", re.compile("^blob:"))
     first = page.locator("#name").inner_text()
 
     def press(key):

@@ -14,7 +14,7 @@ HOST = socket.gethostname()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return photos(tmp_path_factory.mktemp("check") / "pictures", 1)
+    return photos(tmp_path_factory.mktemp("check") / "images", 1)
 
 
 def test_workers_that_are_as_they_should_be(folder, tmp_path, capsys):
@@ -22,7 +22,7 @@ def test_workers_that_are_as_they_should_be(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     for words in (f"{HOST}: 1 process,", "cores", "tensorflow", "apache-beam 2", "all is well"):
         assert words in said
-    assert "computed 10 of 10 pictures" in said
+    assert "computed 10 of 10 images" in said
     assert "writes STORE, reads IMAGES" in said
     assert not (tmp_path / "new" / "store").exists()
 
@@ -31,11 +31,11 @@ def test_a_store_stays_as_it_was(folder, tmp_path, capsys):
     embed(folder, tmp_path / "store")
     before = visible(tmp_path / "store")
     assert cli("check", "--store", tmp_path / "store", "--shards", 3) == 0
-    assert "computed 3 of 3 pictures" in capsys.readouterr().out
+    assert "computed 3 of 3 images" in capsys.readouterr().out
     assert visible(tmp_path / "store") == before
 
 
-def test_pictures_that_a_worker_cannot_read(folder, tmp_path, capsys, monkeypatch):
+def test_images_that_a_worker_cannot_read(folder, tmp_path, capsys, monkeypatch):
     def refuse(uri, limit=None):
         if "unseen" not in uri:
             raise PermissionError(13, "Permission denied", uri)
@@ -47,7 +47,7 @@ def test_pictures_that_a_worker_cannot_read(folder, tmp_path, capsys, monkeypatc
     said = capsys.readouterr()
     assert f"{HOST}: cannot read {folder}" in said.err
     assert "Permission denied" in said.err
-    assert "computed 0 of 10 pictures" in said.out
+    assert "computed 0 of 10 images" in said.out
     assert "all is well" not in said.out
 
 

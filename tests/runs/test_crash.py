@@ -2,7 +2,7 @@
 
 import shutil
 
-import pictures
+import make_images
 import pytest
 from stores import dies_after, embed, rows, visible, with_changes
 
@@ -11,7 +11,7 @@ from beam_flowers.store.features import read_features
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    """(pictures, store of what they were, their names then): one of each kind of change since."""
+    """(images, store of what they were, their names then): one of each kind of change since."""
     base = tmp_path_factory.mktemp("crash")
     folder = with_changes(base)
     before = {row["uri"] for row in rows(base / "store")}
@@ -76,13 +76,13 @@ def test_a_part_replaced_under_the_hands_of_a_run_is_no_end(work, monkeypatch):
     def meet_another(plan, **named):
         if not met:
             met.append(True)
-            (work / "pictures" / "roses").rename(work / "pictures" / "Rosa")
-            embed(work / "pictures", work / "store")
+            (work / "images" / "roses").rename(work / "images" / "Rosa")
+            embed(work / "images", work / "store")
         return run_plan(plan, **named)
 
-    (work / "pictures" / "daisy" / "new.jpg").write_bytes(pictures.jpeg())
-    (work / "pictures" / "tulips").rename(work / "pictures" / "Tulipa")
+    (work / "images" / "daisy" / "new.jpg").write_bytes(make_images.jpeg())
+    (work / "images" / "tulips").rename(work / "images" / "Tulipa")
     monkeypatch.setattr(embed_run, "run_plan", meet_another)
-    summary = embed(work / "pictures", work / "store")
+    summary = embed(work / "images", work / "store")
     assert summary.rows == summary.total == 11
-    assert {row["uri"] for row in rows(work / "store")} == visible(work / "pictures")
+    assert {row["uri"] for row in rows(work / "store")} == visible(work / "images")

@@ -37,21 +37,21 @@ def tiny(tmp_path_factory):
 def test_two_backbones_lie_side_by_side(work, tiny):
     store = work / "store"
     before = latest(str(store)).sections
-    assert embed(work / "pictures", store, tiny).embedded == 10
+    assert embed(work / "images", store, tiny).embedded == 10
     sections = latest(str(store)).sections
     assert {key: sections[key] for key in before} == before
     assert len(list(store.glob("backbone=*"))) == len(sections) == 2
     lengths = {len(r["vector"]) for key in sections for r in rows(store / key)}
     assert lengths == {6, 1280}
-    (work / "pictures" / "roses").rename(work / "pictures" / "Rosa")
-    assert embed(work / "pictures", store, tiny).reused == 10
+    (work / "images" / "roses").rename(work / "images" / "Rosa")
+    assert embed(work / "images", store, tiny).reused == 10
     assert len(read_features(str(store), "efficientnet-lite0")[1].uris) == 10
 
 
 def test_a_run_that_has_nothing_to_do_loads_neither_beam_nor_tensorflow(original):
     script = (
         "import sys; from beam_flowers.cli.main import main\n"
-        f"code = main(['embed', {str(original / 'pictures')!r}, '--store', "
+        f"code = main(['embed', {str(original / 'images')!r}, '--store', "
         f"{str(original / 'store')!r}])\n"
         "assert code == 0\n"
         "heavy = {'tensorflow', 'apache_beam.pipeline', 'keras'} & set(sys.modules)\n"
@@ -74,11 +74,11 @@ def test_a_run_that_has_nothing_to_do_loads_neither_beam_nor_tensorflow(original
 )
 def test_the_data_do_not_depend_on_how_they_were_made(original, tmp_path, options):
     expected = latest(str(original / "store")).sections.popitem()[1].dataset_hash
-    assert embed(original / "pictures", tmp_path / "s", **options).dataset_hash == expected
+    assert embed(original / "images", tmp_path / "s", **options).dataset_hash == expected
 
 
 def test_the_units_are_as_many_as_asked_for(original, tmp_path):
-    embed(original / "pictures", tmp_path / "store", shards=3)
+    embed(original / "images", tmp_path / "store", shards=3)
     assert len(list((tmp_path / "store").glob("backbone=*/*.parquet"))) == 3
 
 
@@ -99,12 +99,12 @@ def test_options_that_beam_does_not_take_are_refused_before_any_work(tmp_path, o
 @pytest.mark.parametrize("below", ["store", "daisy/store"])
 def test_a_store_in_the_folder_that_is_read_is_refused(original, below):
     with pytest.raises(InputError, match="put it elsewhere"):
-        embed(original / "pictures", original / "pictures" / below)
+        embed(original / "images", original / "images" / below)
 
 
 def test_a_hidden_store_may_lie_in_the_folder_that_is_read(work):
     for embedded in (10, 0):
-        summary = embed(work / "pictures", work / "pictures" / ".store")
+        summary = embed(work / "images", work / "images" / ".store")
         assert (
             str(summary)
             == f"embedded {embedded}, reused {10 - embedded}, rejected 0, hidden 0, of 10"
@@ -114,7 +114,7 @@ def test_a_hidden_store_may_lie_in_the_folder_that_is_read(work):
 def test_a_pipeline_that_did_not_commit_is_an_error(original, tmp_path, monkeypatch):
     monkeypatch.setattr(embed_run, "run_plan", lambda *_, **__: None)
     with pytest.raises(StoreError, match="without its last step"):
-        embed(original / "pictures", tmp_path / "store")
+        embed(original / "images", tmp_path / "store")
 
 
 def test_few_functions_stand_between_the_call_and_beam(original, tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_few_functions_stand_between_the_call_and_beam(original, tmp_path, monke
 
     monkeypatch.setattr(beam.Pipeline, "run", stop)
     with pytest.raises(InterruptedError):
-        embed(original / "pictures", tmp_path / "store")
+        embed(original / "images", tmp_path / "store")
     assert " ".join(names) == (
         "embed_images bring_up_to_date _attempt _carry_out run_plan run_pipeline"
     )
@@ -141,5 +141,5 @@ def test_shards_are_at_least_one(shards):
 
 def test_paths_may_be_relative(original, tmp_path, monkeypatch):
     monkeypatch.chdir(original)
-    embed("pictures", os.path.relpath(tmp_path / "store"))
+    embed("images", os.path.relpath(tmp_path / "store"))
     assert all(Path(row["uri"]).is_absolute() for row in rows(tmp_path / "store"))

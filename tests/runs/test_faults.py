@@ -64,7 +64,7 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def changed(tmp_path_factory):
-    """(pictures, store of what they were, its rows, those of now): each kind of change since."""
+    """(images, store of what they were, its rows, those of now): each kind of change since."""
     base = tmp_path_factory.mktemp("faults")
     folder = with_changes(base)
     before = state(base / "store")

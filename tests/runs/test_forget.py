@@ -17,11 +17,11 @@ LITE = "efficientnet-lite0"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     base = tmp_path_factory.mktemp("two backbones")
-    scenes(base / "pictures", 6)
-    embed(base / "pictures", base / "store")
+    scenes(base / "images", 6)
+    embed(base / "images", base / "store")
     kept = latest(str(base / "store"))
     halves = replace(resolve(LITE), vectors="float16")
-    embed_images([str(base / "pictures")], str(base / "store"), halves)
+    embed_images([str(base / "images")], str(base / "store"), halves)
     return base, kept
 
 
@@ -80,5 +80,5 @@ def test_the_bare_name_is_all_that_have_it(store, tmp_path, monkeypatch):
 def test_a_store_without_a_backbone_takes_images_again(made, store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli("forget", store, LITE) == 0
-    assert embed(made[0] / "pictures", store).rows == 6
+    assert embed(made[0] / "images", store).rows == 6
     assert sections(store).keys() == made[1].sections.keys()

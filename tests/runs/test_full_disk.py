@@ -8,7 +8,7 @@ import shlex
 import sqlite3
 import subprocess
 
-import pictures
+import make_images
 import pytest
 from stores import cli, embed, rejects, rows, scenes
 
@@ -107,7 +107,7 @@ def test_what_a_full_disk_names_makes_room_for_the_run(disk, tmp_path, capsys):
     code = 0
     for seed in range(20):
         for image in images.iterdir():
-            image.write_bytes(pictures.jpeg(48, 50, 1000 + 100 * seed + int(image.stem)))
+            image.write_bytes(make_images.jpeg(48, 50, 1000 + 100 * seed + int(image.stem)))
         capsys.readouterr()
         code = cli("embed", images, "--store", store)
         if code:

@@ -20,7 +20,7 @@ needs_kept = pytest.mark.skipif(NETWORK.engine != "openvino", reason="OpenVINO i
 
 @pytest.fixture
 def folder(tmp_path):
-    return photos(tmp_path / "pictures", 2)
+    return photos(tmp_path / "images", 2)
 
 
 @pytest.fixture

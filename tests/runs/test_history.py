@@ -8,8 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+import make_images
 import pandas as pd
-import pictures
 import pytest
 from places import OLD
 from stores import changed_rows, cli, embed, photos, rejects, rows, scenes
@@ -107,16 +107,16 @@ def test_an_edit_and_another_label_are_changes(tmp_path):
         embed(labels, store)
 
     embed_labelled()
-    (folder / "0000.jpg").write_bytes(pictures.jpeg(seed=90))
+    (folder / "0000.jpg").write_bytes(make_images.jpeg(seed=90))
     (folder / "0001.jpg").rename(folder / "moved.jpg")
     (folder / "0005.jpg").unlink()
-    (folder / "new.jpg").write_bytes(pictures.jpeg(seed=91))
+    (folder / "new.jpg").write_bytes(make_images.jpeg(seed=91))
     embed_labelled()
     assert counted(store)[2] == changed_rows(store, 1, 2) == (2, 2, 1)
     embed_labelled(**{"2": "b", "3": "b"})
     assert counted(store)[3] == changed_rows(store, 2, 3) == (0, 0, 2)
     # What was an image is one no more.
-    (folder / "0002.jpg").write_bytes(pictures.TEXT)
+    (folder / "0002.jpg").write_bytes(make_images.TEXT)
     embed_labelled(**{"2": "b", "3": "b"})
     assert counted(store)[4] == changed_rows(store, 3, 4) == (0, 1, 0)
     assert cli("embed", folder, "--store", store, "--encoding", "plain", "--verify") == 0

@@ -4,8 +4,8 @@ import json
 from dataclasses import replace
 
 import apache_beam as beam
+import make_images
 import numpy as np
-import pictures
 import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
@@ -58,7 +58,7 @@ def test_a_joined_head_takes_plain_vectors(store):
         joined.result.head.scores(scaled),
         atol=1e-5,
     )
-    assert "2 pictures lack the vectors of one of large+small" in joined.result.warnings[0]
+    assert "2 images lack the vectors of one of large+small" in joined.result.warnings[0]
 
 
 def test_joined_vectors_beat_each_alone(store):
@@ -93,7 +93,7 @@ def test_a_joined_head_scores_into_a_folder_that_keeps_up(store, tmp_path):
     )
     assert score_images(job, bundle).rejected == 2
     assert latest(str(out)).version == 1
-    # One of them gets its vector, another picture gets one of other content in one backbone.
+    # One of them gets its vector, another image gets one of other content in one backbone.
     (again,) = bottlenecks([5], 6)
     add(store, "small", [again._replace(sha256="f" * 64)])
     add(store, "large", bottlenecks([0], 9, scale=1000))
@@ -123,9 +123,9 @@ NETWORKS = [resolve("efficientnet-lite0"), resolve("efficientnet-lite0", pixel_r
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory):
-    """A folder of 4 pictures and one broken one."""
+    """A folder of 4 images and one broken one."""
     folder = scenes(tmp_path_factory.mktemp("joined") / "p", 4)
-    (folder / "cut.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    (folder / "cut.jpg").write_bytes(make_images.truncated(make_images.jpeg()))
     return folder
 
 

@@ -28,7 +28,7 @@ def wait_for_parts(store, process, count):
 
 
 def test_kill_9_in_the_middle_of_embed(tmp_path):
-    folder, store = scenes(tmp_path / "pictures", 200), tmp_path / "store"
+    folder, store = scenes(tmp_path / "images", 200), tmp_path / "store"
     command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "40"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     wait_for_parts(store, process, 2)
@@ -46,7 +46,7 @@ def test_kill_9_in_the_middle_of_embed(tmp_path):
 
 
 def test_the_work_of_a_killed_run_waits_for_its_own_folder(tmp_path):
-    folder, other = scenes(tmp_path / "pictures", 200), scenes(tmp_path / "more", 5)
+    folder, other = scenes(tmp_path / "images", 200), scenes(tmp_path / "more", 5)
     store = tmp_path / "store"
     embed(other, store)
     command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "40"]
@@ -63,7 +63,7 @@ def test_the_work_of_a_killed_run_waits_for_its_own_folder(tmp_path):
 
 
 def test_a_run_that_slept_while_vacuum_took_its_work_plans_again(tmp_path):
-    folder, store = scenes(tmp_path / "pictures", 200), tmp_path / "store"
+    folder, store = scenes(tmp_path / "images", 200), tmp_path / "store"
     embed(scenes(tmp_path / "more", 3), store)
     command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "40"]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -80,7 +80,7 @@ def test_a_run_that_slept_while_vacuum_took_its_work_plans_again(tmp_path):
 
 
 def test_two_runs_at_once_make_one_store(tmp_path):
-    folder, other = photos(tmp_path / "pictures"), scenes(tmp_path / "more", 20)
+    folder, other = photos(tmp_path / "images"), scenes(tmp_path / "more", 20)
     store = tmp_path / "store"
     command = [*COMMAND, "embed", "--store", str(store), "--shards", "5", str(folder)]
     runs = [

@@ -1,4 +1,4 @@
-"""What one picture may cost, as commands and the API take it."""
+"""What one image may cost, as commands and the API take it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import csv
 import re
 
 import apache_beam as beam
+import make_images
 import numpy as np
-import pictures
 import pytest
 from stores import cli, embed, photos, rejects, rows
 
@@ -22,7 +22,7 @@ from beam_flowers.scoring.read_table import read_scores
 def folder(tmp_path_factory):
     """Ten small photographs and a large one."""
     folder = photos(tmp_path_factory.mktemp("limits") / "photos", 2)
-    (folder / "roses" / "large.png").write_bytes(pictures.png(700, 500) + bytes(1_000_000))
+    (folder / "roses" / "large.png").write_bytes(make_images.png(700, 500) + bytes(1_000_000))
     return folder
 
 
@@ -85,9 +85,9 @@ def test_impossible_limits_are_named(folder, tmp_path, flag, value, said, capsys
 
 def test_a_cut_jpeg_is_taken_by_salvage_and_its_row_says_so(tmp_path):
     folder, store = photos(tmp_path / "photos", 1), tmp_path / "store"
-    whole = pictures.jpeg(640, 480, quality=95)
+    whole = make_images.jpeg(640, 480, quality=95)
     for name, kept in {"a.jpg": 0.97, "b.jpg": 0.6}.items():
-        (folder / "roses" / name).write_bytes(pictures.truncated(whole, kept))
+        (folder / "roses" / name).write_bytes(make_images.truncated(whole, kept))
     (folder / "roses" / "end.jpg").write_bytes(whole[:-2])
     assert cli("embed", folder, "--store", store) == 0
     assert len(rejects(store)) == 2
@@ -101,11 +101,11 @@ def test_a_cut_jpeg_is_taken_by_salvage_and_its_row_says_so(tmp_path):
 
 @pytest.fixture
 def cut(tmp_path):
-    """A folder of a whole picture, one that lacks 3 % and one that lacks 40."""
+    """A folder of a whole image, one that lacks 3 % and one that lacks 40."""
     (tmp_path / "cut").mkdir()
-    whole = pictures.jpeg(640, 480, quality=95)
+    whole = make_images.jpeg(640, 480, quality=95)
     for name, kept in {"whole.jpg": 1, "a.jpg": 0.97, "b.jpg": 0.6}.items():
-        (tmp_path / "cut" / name).write_bytes(pictures.truncated(whole, kept))
+        (tmp_path / "cut" / name).write_bytes(make_images.truncated(whole, kept))
     return tmp_path / "cut"
 
 
@@ -167,10 +167,10 @@ def test_an_impossible_share_is_named(share, tmp_path, capsys, folder):
 
 
 def test_a_reject_says_how_much_is_missing():
-    data = pictures.truncated(pictures.jpeg(640, 480, quality=95), 0.9)
+    data = make_images.truncated(make_images.jpeg(640, 480, quality=95), 0.9)
     with pytest.raises(ImageError, match=r"Truncated: .*\d% of its rows are missing: .*--salv"):
         decode(data, PixelRecipe(8, 8))
     cut = decode(data, PixelRecipe(48, 64), bf.Limits(salvage=0.3))
-    whole = decode(pictures.jpeg(640, 480, quality=95), PixelRecipe(48, 64))
+    whole = decode(make_images.jpeg(640, 480, quality=95), PixelRecipe(48, 64))
     np.testing.assert_array_equal(cut.pixels[:36], whole.pixels[:36])
     assert (cut.pixels[46:] == 128).mean() > 0.9

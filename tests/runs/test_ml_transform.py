@@ -4,8 +4,8 @@ import contextlib
 import pickle
 
 import apache_beam as beam
+import make_images
 import numpy as np
-import pictures
 import pytest
 from apache_beam.ml.transforms.base import MLTransform
 
@@ -15,7 +15,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.images.decode import decode
 
 BACKBONE = resolve("efficientnet-lite0")
-IMAGES = [pictures.jpeg(seed=seed) for seed in range(6)]
+IMAGES = [make_images.jpeg(seed=seed) for seed in range(6)]
 
 
 def vectors(datas):
@@ -77,7 +77,7 @@ def test_only_elements_that_fail_go_to_the_errors(tmp_path):
         str(tmp_path / "absent.jpg"),
         5,
         np.zeros((3, 3, 3), np.uint8),
-        pictures.png()[:40],
+        make_images.png()[:40],
     ]
     rows = [{"image": value} for value in [*IMAGES, *bad]]
     step = ImageEmbeddings(["image"], BACKBONE)
@@ -91,7 +91,7 @@ def test_only_elements_that_fail_go_to_the_errors(tmp_path):
 
 
 def test_an_absent_column_ends_the_pipeline_with_the_columns(tmp_path):
-    step = ImageEmbeddings(["picture"], BACKBONE)
+    step = ImageEmbeddings(["image"], BACKBONE)
     transform = MLTransform(write_artifact_location=str(tmp_path / "made")).with_transform(step)
-    with pytest.raises(Exception, match="no column 'picture': the columns are image"):
+    with pytest.raises(Exception, match="no column 'image': the columns are image"):
         collected([{"image": IMAGES[0]}], transform, tmp_path)

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-import pictures
+import make_images
 import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
@@ -37,7 +37,7 @@ def base(tmp_path_factory):
     vectors.add(folder / "store", "small", vectors.bottlenecks(range(60), 6, spread=1.6))
     (folder / "photos").mkdir()
     for seed in (1, 2):
-        (folder / "photos" / f"{seed}.jpg").write_bytes(pictures.jpeg(seed=seed))
+        (folder / "photos" / f"{seed}.jpg").write_bytes(make_images.jpeg(seed=seed))
     assert cli("train", folder / "store", "--model", folder / "model") == 0
     assert score(folder, folder / "scores.csv") == 0
     return folder
@@ -135,7 +135,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("name", [*FILES, *NOT_RUN])
 def test_somebody_elses_file_stays(base, tmp_path, name, capsys):
     run, own_kind = FILES[name] if name in FILES else (NOT_RUN[name], b"mine")
-    for data in (pictures.jpeg(), LIST, own_kind):
+    for data in (make_images.jpeg(), LIST, own_kind):
         kept = foreign(tmp_path / name, data)
         assert run(base, tmp_path / name) == 2
         said = capsys.readouterr().err
@@ -312,7 +312,7 @@ def symbolic_link(path: Path) -> Path:
 
 @pytest.mark.parametrize("flags", [(), ("--overwrite",)], ids=["", "overwrite"])
 @pytest.mark.parametrize("other_name", [own, hard_link, symbolic_link])
-@pytest.mark.parametrize("command", ["list", "files-from", "own table", "picture", "doctor"])
+@pytest.mark.parametrize("command", ["list", "files-from", "own table", "image", "doctor"])
 def test_a_file_that_is_read_is_never_replaced(base, tmp_path, command, other_name, flags, capsys):
     model = ("--model", base / "model")
     name = "in.json" if command == "doctor" else "in.csv"
@@ -538,9 +538,9 @@ def test_a_plot_that_is_not_drawn_again_goes_only_if_it_is_ours(base, tmp_path, 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert evaluate(base, output, "--overwrite") == 0
     assert not plot.exists()
-    plot.write_bytes(pictures.png())
+    plot.write_bytes(make_images.png())
     assert evaluate(base, output, "--overwrite") == 0
-    assert plot.read_bytes() == pictures.png()
+    assert plot.read_bytes() == make_images.png()
 
 
 @pytest.mark.parametrize("name", ["evaluation", "model", "table"])
@@ -640,7 +640,7 @@ def test_files_take_their_places_only_if_all_goes_well(tmp_path):
 
 
 def test_a_log_goes_to_no_file_of_somebody_else(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(pictures.jpeg())
+    (tmp_path / "a.jpg").write_bytes(make_images.jpeg())
     os.mkfifo(tmp_path / "pipe")
     kept = (tmp_path / "a.jpg").read_bytes()
     for name in ("a.jpg", "pipe"):

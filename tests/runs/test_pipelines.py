@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pictures
+import make_images
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -91,7 +91,7 @@ def test_rows_of_gone_files_stay_and_all_others_are_computed_again(base, tmp_pat
     folder = photos(tmp_path / "images", 1)
     run("embed", folder, "--store", tmp_path / "store")
     next((folder / "roses").iterdir()).unlink()
-    (folder / "daisy" / "new.jpg").write_bytes(pictures.jpeg(seed=3))
+    (folder / "daisy" / "new.jpg").write_bytes(make_images.jpeg(seed=3))
     run("embed", folder, "--store", tmp_path / "store")
     assert len(rows(tmp_path / "store")) == 6
     assert cli("embed", folder, "--store", tmp_path / "store") == 0
@@ -102,7 +102,7 @@ def test_a_file_that_is_damaged_now_loses_its_row_and_back(tmp_path):
     folder = photos(tmp_path / "images", 1)
     rose = next((folder / "roses").iterdir())
     whole = rose.read_bytes()
-    for content, left in ((whole, 5), (pictures.truncated(whole), 4), (whole, 5)):
+    for content, left in ((whole, 5), (make_images.truncated(whole), 4), (whole, 5)):
         rose.write_bytes(content)
         run("embed", folder, "--store", tmp_path / "store")
         assert len(rows(tmp_path / "store")) == left

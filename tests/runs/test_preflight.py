@@ -114,8 +114,8 @@ def test_openvino_matters_where_it_is_used(setup, engine, matters):
     assert ("openvino is" in found) == matters
 
 
-def test_pictures_that_the_worker_does_not_see(tmp_path):
-    folder = scenes(tmp_path / "pictures", 2)
+def test_images_that_the_worker_does_not_see(tmp_path):
+    folder = scenes(tmp_path / "images", 2)
     images = [found for found in find_images([str(folder)]) if isinstance(found, Image)]
     require_seen(images)
     (folder / "0000.jpg").unlink()
@@ -123,7 +123,7 @@ def test_pictures_that_the_worker_does_not_see(tmp_path):
     (folder / "0001.jpg").rename(folder / "other.jpg")
     require_seen(images)  # Deleted while the run is under way: two rejects.
     (folder / "other.jpg").unlink()
-    with pytest.raises(WorkerError, match=f"{HOST}.* does not see the pictures in .*pictures"):
+    with pytest.raises(WorkerError, match=f"{HOST}.* does not see the images in .*images"):
         require_seen(images)
 
 
@@ -139,7 +139,7 @@ def test_a_step_on_a_bad_worker_does_nothing_and_passes_the_reason_on(setup):
     assert (tagged.tag, tagged.value) == ("elsewhere", outcome)
 
 
-@pytest.mark.parametrize("error", [BackboneError("no network"), WorkerError("no pictures")])
+@pytest.mark.parametrize("error", [BackboneError("no network"), WorkerError("no images")])
 def test_what_a_worker_is_at_fault_for_is_no_exception(setup, error):
     def fail(unit):
         raise error
@@ -149,7 +149,7 @@ def test_what_a_worker_is_at_fault_for_is_no_exception(setup, error):
 
 
 def test_a_run_on_bad_workers_commits_nothing_and_says_why(tmp_path, monkeypatch):
-    folder = photos(tmp_path / "pictures", 1)
+    folder = photos(tmp_path / "images", 1)
     write = files.write_atomic
 
     def another_nonce(uri, data):

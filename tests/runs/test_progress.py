@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from pictures import jpeg
+from make_images import jpeg
 from stores import cli, rows, scenes, visible
 from terminals import Stamped, on_a_terminal
 
@@ -96,7 +96,7 @@ def objects(text):
 
 
 def test_json_is_monotone_and_ends_with_a_summary(tmp_path, capsys):
-    folder = scenes(tmp_path / "pictures", 40)
+    folder = scenes(tmp_path / "images", 40)
     (folder / "bad\x1b.jpg").write_bytes(b"nothing")
     arguments = ("embed", folder, "--store", tmp_path / "s", "--progress", "json")
     assert cli(*arguments) == 0
@@ -119,7 +119,7 @@ def test_json_is_monotone_and_ends_with_a_summary(tmp_path, capsys):
 
 def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
     # So many that no machine is done before the first line is due.
-    folder, stderr = scenes(tmp_path / "pictures", 800), Stamped()
+    folder, stderr = scenes(tmp_path / "images", 800), Stamped()
     monkeypatch.setattr(sys, "stderr", stderr)
     begun = time.monotonic()
     assert cli("embed", folder, "--store", tmp_path / "s") == 0
@@ -129,11 +129,11 @@ def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypa
     assert "\r" not in stderr.getvalue()
     said = capsys.readouterr().out
     assert said.splitlines()[-1] == f"next: beam-flowers train {tmp_path / 's'} --model MODEL"
-    assert "pictures/s" in said
+    assert "images/s" in said
 
 
 def test_ctrl_c_under_the_bar_leaves_a_store_to_go_on_from(tmp_path):
-    folder, store = scenes(tmp_path / "pictures", 1000), tmp_path / "store"
+    folder, store = scenes(tmp_path / "images", 1000), tmp_path / "store"
     command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "60"]
     code, shown = on_a_terminal(command, interrupt=r"\| computing: [1-9]")
     assert code == 130
@@ -146,12 +146,12 @@ def test_ctrl_c_under_the_bar_leaves_a_store_to_go_on_from(tmp_path):
 
 
 def test_a_log_is_bounded_and_takes_no_file_of_others(tmp_path):
-    picture = tmp_path / "a.jpg"
-    picture.write_bytes(jpeg())
+    image = tmp_path / "a.jpg"
+    image.write_bytes(jpeg())
     command = [*COMMAND, "vacuum", str(tmp_path / "absent"), "--log-file"]
-    refused = subprocess.run([*command, picture], capture_output=True, text=True)
+    refused = subprocess.run([*command, image], capture_output=True, text=True)
     assert (refused.returncode, "no log" in refused.stderr) == (2, True)
-    assert picture.read_bytes() == jpeg()
+    assert image.read_bytes() == jpeg()
     file = tmp_path / "run.log"
     for _ in range(2):
         failed = subprocess.run([*command, file], capture_output=True, text=True)

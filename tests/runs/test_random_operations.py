@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import make_images
 import numpy as np
-import pictures
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -62,12 +62,12 @@ LABELS = ("roses", "tulips", "dandelion")
 ROOTS = ("one", "two", "three")
 LITE, TINY = "efficientnet-lite0", "tiny"
 _SIZE = 4096
-NO_PICTURE = "is a usable picture"
+NO_IMAGE = "is a usable image"
 
 
 def content(seed):
     """An image or junk, of one size in most cases, so that an edit need not change it."""
-    data = pictures.TEXT if seed < 4 else pictures.jpeg(32, 32, seed)
+    data = make_images.TEXT if seed < 4 else make_images.jpeg(32, 32, seed)
     return data.ljust(_SIZE + seed % 3 // 2, b"\0")
 
 
@@ -247,7 +247,7 @@ class World:
             bundle = read_bundle(str(self.fixed.model))
             return score_images(whole, bundle, network, options, warn=lambda _: None)
         except InputError as error:
-            if NO_PICTURE not in str(error):
+            if NO_IMAGE not in str(error):
                 raise
 
     def command(self, job):
@@ -400,7 +400,7 @@ class World:
         if len(jobs) > 1:
             self.seconds = min(time.monotonic() - start, 20)
         well = [
-            code == 0 or (code == 1 and NO_PICTURE in text)
+            code == 0 or (code == 1 and NO_IMAGE in text)
             for code, text in zip(codes, said, strict=True)
         ]
         assert all(well[1:]), list(zip(jobs, codes, said, strict=True))
@@ -635,7 +635,7 @@ def fixed(tf, tmp_path):
         path = tmp_path / "contents" / LABELS[seed % 3] / f"{seed}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content(seed))
-    (path.parent / "a.jpg").write_bytes(pictures.jpeg(seed=99))
+    (path.parent / "a.jpg").write_bytes(make_images.jpeg(seed=99))
     store, model, table = (tmp_path / name for name in ("vectors", "model", "all.parquet"))
     assert cli("embed", tmp_path / "contents", "--store", store) == 0
     assert cli("train", store, "--model", model) == 0
@@ -655,7 +655,7 @@ def test_the_store_is_what_the_rules_say(quick_beam, fixed, tmp_path):
         for label in LABELS:
             path = world.base / "roots" / root / label / world.new_name()
             world.write(path, world.some_content())
-    world.write(world.base / "roots" / "one" / "roses" / "a.jpg", pictures.jpeg(seed=99))
+    world.write(world.base / "roots" / "one" / "roses" / "a.jpg", make_images.jpeg(seed=99))
     world.do(Embed(world.base / "roots" / "one", LITE))
     world.check()
     done = []

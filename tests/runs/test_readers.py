@@ -34,10 +34,10 @@ def package(name):
 def base(tmp_path_factory):
     """A store and every kind of score table made of it, of ten photographs and one text."""
     folder = tmp_path_factory.mktemp("readers")
-    pictures = photos(folder / "pictures")
-    (pictures / "LICENSE.txt").write_text("No picture.\n")
-    embed(pictures, folder / "store")
-    assert cli("embed", pictures, "--store", folder / "plain", "--encoding", "plain") == 0
+    images = photos(folder / "images")
+    (images / "LICENSE.txt").write_text("No image.\n")
+    embed(images, folder / "store")
+    assert cli("embed", images, "--store", folder / "plain", "--encoding", "plain") == 0
     model = replace(train_run(str(folder / "store"), "efficientnet-lite0").bundle, labels=NAMES)
     for name in ("t.parquet", "t.csv", "t.jsonl", "t.arrow", "t.feather", "parts"):
         job = ScoreOptions((str(folder / "store"),), str(folder / name))
@@ -48,7 +48,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(base):
-    """Of each picture the texts, score, ranking and class number that every reader must find."""
+    """Of each image the texts, score, ranking and class number that every reader must find."""
     found = pq.read_table(base / "t.parquet").to_pylist()
     assert len(found) == 10
     assert len({row["label"] for row in found}) > 1

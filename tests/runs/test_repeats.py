@@ -42,7 +42,7 @@ def outcomes(plan, kind, backbones):
 
 
 def test_a_bundle_computed_twice_is_one_part(tmp_path, monkeypatch):
-    folder, store = photos(tmp_path / "pictures"), tmp_path / "store"
+    folder, store = photos(tmp_path / "images"), tmp_path / "store"
 
     def run_twice(plan, row_kind, backbones, **_):
         first, second = (outcomes(plan, row_kind, backbones) for _ in range(2))
@@ -61,7 +61,7 @@ def test_a_bundle_computed_twice_is_one_part(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fails", [1, 2])
 @pytest.mark.parametrize("copies", [False, True])
 def test_of_two_attempts_with_other_rejects_one_counts(tmp_path, monkeypatch, fails, copies):
-    folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
     if copies:  # Files whose size another has, too, are hashed first.
         embed(folder, store)
         shutil.copytree(folder / "roses", folder / "copies" / "roses")
@@ -123,7 +123,7 @@ def attempt(plan, kind, backbones):
 
 def test_damage_that_the_end_of_a_bundle_finds_reaches_the_driver_as_data(tmp_path, monkeypatch):
     """An exception loses its type on the way from most runners, and ends the run."""
-    folder, store, found = photos(tmp_path / "pictures", 1), tmp_path / "store", []
+    folder, store, found = photos(tmp_path / "images", 1), tmp_path / "store", []
 
     def damaged(place, *_):
         raise PartDamagedError("its rows are others", place.root, "part-1")
@@ -141,7 +141,7 @@ def test_damage_that_the_end_of_a_bundle_finds_reaches_the_driver_as_data(tmp_pa
 
 
 def test_a_unit_that_is_done_is_not_computed_again(tmp_path, monkeypatch):
-    folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
 
     def run_twice(plan, row_kind, backbones, **_):
         first = outcomes(plan, row_kind, backbones)
@@ -155,7 +155,7 @@ def test_a_unit_that_is_done_is_not_computed_again(tmp_path, monkeypatch):
 
 
 def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, monkeypatch):
-    folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
     results = []
 
     def meet_another(plan, row_kind, backbones, **_):
@@ -176,7 +176,7 @@ def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, mon
 
 
 def test_a_run_ends_at_its_first_try_beside_commits_of_other_images(tmp_path, monkeypatch):
-    folder, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
     others = sorted(map(str, (PHOTOS / "tulips").iterdir()))[1:4]
     embed(others[0], store)
     plans, run_plan = [], embed_run.run_plan

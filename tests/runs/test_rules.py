@@ -5,7 +5,7 @@ import shutil
 import sys
 
 import bmps
-import pictures
+import make_images
 import pytest
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import TiffImageFile
@@ -22,39 +22,39 @@ from beam_flowers.images.rules import RULES
 from beam_flowers.store.commits import latest, versions
 from beam_flowers.workflows.embed import RunOptions, embed_images
 
-REFUSED, ACCEPTED = pictures.png(seed=5), pictures.png(seed=6)[:1500]
+REFUSED, ACCEPTED = make_images.png(seed=5), make_images.png(seed=6)[:1500]
 """PNG files that the old rules refuse and accept, the other way round than those of today."""
 
 
 def by_old_rules(data, recipe, limits):
     if data == REFUSED:
         raise ImageError("Undecodable", "PNG cannot be decoded: by the old rules")
-    return decode(pictures.png(seed=6) if data == ACCEPTED else data, recipe, limits)
+    return decode(make_images.png(seed=6) if data == ACCEPTED else data, recipe, limits)
 
 
 @pytest.fixture
 def old(tmp_path, monkeypatch):
-    """A folder `pictures` and a `store` of it by the old rules."""
-    for name in ("pictures", "pictures/rose", "other", "other/rose"):
+    """A folder `images` and a `store` of it by the old rules."""
+    for name in ("images", "images/rose", "other", "other/rose"):
         (tmp_path / name).mkdir()
     for seed in range(3):
-        (tmp_path / "pictures" / "rose" / f"{seed}.jpg").write_bytes(pictures.jpeg(seed=seed))
-        (tmp_path / "pictures" / "rose" / f"{seed}.png").write_bytes(pictures.png(seed=seed))
-    shutil.copy(tmp_path / "pictures" / "rose" / "0.png", tmp_path / "pictures" / "rose" / "c.png")
+        (tmp_path / "images" / "rose" / f"{seed}.jpg").write_bytes(make_images.jpeg(seed=seed))
+        (tmp_path / "images" / "rose" / f"{seed}.png").write_bytes(make_images.png(seed=seed))
+    shutil.copy(tmp_path / "images" / "rose" / "0.png", tmp_path / "images" / "rose" / "c.png")
     bad = {
         "refused.png": REFUSED,
         "accepted.png": ACCEPTED,
-        "bad.png": pictures.png()[:900],
-        "bad.jpg": pictures.jpeg()[:500],
-        "text.txt": pictures.TEXT,
+        "bad.png": make_images.png()[:900],
+        "bad.jpg": make_images.jpeg()[:500],
+        "text.txt": make_images.TEXT,
     }
     for name, data in bad.items():
-        (tmp_path / "pictures" / "rose" / name).write_bytes(data)
+        (tmp_path / "images" / "rose" / name).write_bytes(data)
     (tmp_path / "other" / "rose" / "refused.png").write_bytes(REFUSED)
-    (tmp_path / "other" / "rose" / "sound.jpg").write_bytes(pictures.jpeg(seed=9))
+    (tmp_path / "other" / "rose" / "sound.jpg").write_bytes(make_images.jpeg(seed=9))
     with monkeypatch.context() as patch:
         patch.setattr(compute, "decode_apart", by_old_rules)
-        assert embed(tmp_path / "pictures", tmp_path / "store").rejected == 4
+        assert embed(tmp_path / "images", tmp_path / "store").rejected == 4
         embed(tmp_path / "other", tmp_path / "store")
     return tmp_path
 
@@ -91,10 +91,10 @@ def dataset_hash(store):
 
 def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch):
     before = {row["uri"]: row for row in rows(old / "store")}
-    embed(old / "pictures", old / "store")
+    embed(old / "images", old / "store")
     assert read == []
     monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
-    summary = embed(old / "pictures", old / "store")
+    summary = embed(old / "images", old / "store")
     assert sorted(set(read)) == PNGS
     assert summary.rejected == 4
     assert summary.reasons == {"NotAnImage": 1, "Truncated": 3}
@@ -105,17 +105,17 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
     assert changed == {"accepted.png"}
     read.clear()
     number = versions(str(old / "store"))
-    embed(old / "pictures", old / "store")
+    embed(old / "images", old / "store")
     assert (read, versions(str(old / "store"))) == ([], number)
     # What was not listed is looked at when it is.
     assert str(old / "other" / "rose" / "refused.png") in rejects(old / "store")
     embed(old / "other", old / "store")
     assert read == ["refused.png"]
-    for folder in ("pictures", "other"):
+    for folder in ("images", "other"):
         embed(old / folder, old / "fresh")
     assert dataset_hash(old / "store") == dataset_hash(old / "fresh")
     read.clear()
-    embed(old / "pictures", old / "store")
+    embed(old / "images", old / "store")
     assert read == []
 
 
@@ -132,7 +132,7 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
 )
 def test_only_what_the_rule_speaks_of_is_read(old, read, monkeypatch, rule, expected):
     monkeypatch.setitem(RULES, rule, RULES[rule] + 1)
-    embed(old / "pictures", old / "store")
+    embed(old / "images", old / "store")
     assert sorted(set(read)) == expected
 
 
@@ -141,26 +141,26 @@ def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
 ):
     monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     for name in ("0.jpg", "bad.jpg"):
-        (old / "pictures" / "rose" / name).write_bytes(pictures.jpeg(seed=8))
-    embed(old / "pictures" / "rose" / "*.jpg", old / "store")
+        (old / "images" / "rose" / name).write_bytes(make_images.jpeg(seed=8))
+    embed(old / "images" / "rose" / "*.jpg", old / "store")
     read.clear()
-    embed(old / "pictures", old / "store")
+    embed(old / "images", old / "store")
     assert sorted(set(read)) == PNGS
 
 
 def test_what_cannot_be_read_now_is_looked_at_by_the_next_run(old, read, monkeypatch):
     monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     with monkeypatch.context() as patch:
-        patch.setattr(files, "read_bytes", refusing(str(old / "pictures" / "rose" / "refused.png")))
+        patch.setattr(files, "read_bytes", refusing(str(old / "images" / "rose" / "refused.png")))
         network, said = resolve("efficientnet-lite0"), []
-        images, options = [str(old / "pictures")], RunOptions()
+        images, options = [str(old / "images")], RunOptions()
         embed_images(images, str(old / "store"), network, options, warn=said.append)
         assert "1 file could not be read" in said[0]
-        assert rejects(old / "store")[str(old / "pictures/rose/refused.png")] == "Undecodable"
+        assert rejects(old / "store")[str(old / "images/rose/refused.png")] == "Undecodable"
     read.clear()
-    embed(old / "pictures", old / "store")
+    embed(old / "images", old / "store")
     assert read == ["refused.png"]
-    assert str(old / "pictures/rose/refused.png") not in rejects(old / "store")
+    assert str(old / "images/rose/refused.png") not in rejects(old / "store")
 
 
 def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read, monkeypatch):
@@ -169,14 +169,14 @@ def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read,
     embed(old / "other" / "rose" / "refused.png", old / "store")
     shutil.move(old / "scored", old / "store" / "__scored")
     monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
-    embed(old / "pictures", old / "store")
-    embed(old / "pictures", old / "fresh")
-    mine = {r["uri"]: r["vector"] for r in rows(old / "store") if "/pictures/" in r["uri"]}
+    embed(old / "images", old / "store")
+    embed(old / "images", old / "fresh")
+    mine = {r["uri"]: r["vector"] for r in rows(old / "store") if "/images/" in r["uri"]}
     assert mine == {r["uri"]: r["vector"] for r in rows(old / "fresh")}
 
 
 def test_scores_are_made_again_of_what_may_be_concerned(old, model, read, monkeypatch):
-    score = ["score", old / "pictures", "--model", model, "--output"]
+    score = ["score", old / "images", "--model", model, "--output"]
     with monkeypatch.context() as patch:
         patch.setattr(compute, "decode_apart", by_old_rules)
         assert cli(*score, old / "table") == 0
@@ -205,7 +205,7 @@ def test_scores_of_a_store_read_no_image_for_it(old, model, read, monkeypatch):
 
 def flipped(name):
     """A PNG with a wrong bit in the first chunk of that name."""
-    data = pictures.png(seed=20, pnginfo=texts())
+    data = make_images.png(seed=20, pnginfo=texts())
     at = data.index(name) + 6
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
@@ -217,24 +217,24 @@ def texts():
 
 
 def fax_without_its_end():
-    data = pictures.saved(
-        pictures.scene(64, 48).convert("1"), "TIFF", compression="group4", strip_size=2**20
+    data = make_images.saved(
+        make_images.scene(64, 48).convert("1"), "TIFF", compression="group4", strip_size=2**20
     )
     tags = TiffImageFile(io.BytesIO(data)).tag_v2
     start, size = tags[273][0], tags[279][0]
     return data[: start + size // 2] + bytes(size - size // 2) + data[start + size :]
 
 
-FORMATS = pictures.each_format()
+FORMATS = make_images.each_format()
 
 OLD_VERDICTS = {
     "text.png": (flipped(b"tEXt"), "Undecodable", "PNG cannot be decoded: bad header checksum"),
     "pixels.png": (flipped(b"IDAT"), "", ""),
-    "end.jpg": (pictures.jpeg(seed=21)[:-2], "Truncated", "JPEG ends before its picture does"),
-    "huge.jpg": (pictures.flat_jpeg(16_320, 12_288), "TooManyPixels", "16320 x 12288 is"),
+    "end.jpg": (make_images.jpeg(seed=21)[:-2], "Truncated", "JPEG ends before its image does"),
+    "huge.jpg": (make_images.flat_jpeg(16_320, 12_288), "TooManyPixels", "16320 x 12288 is"),
     "fax.tif": (fax_without_its_end(), "", ""),
     "camera.nef": (RAWS["NEF"], "", ""),
-    "camera.dng": (RAWS["DNG"], "Truncated", "TIFF ends before its picture does"),
+    "camera.dng": (RAWS["DNG"], "Truncated", "TIFF ends before its image does"),
     "rle.bmp": (bmps.bmp(b"\3\x12\0\1", 4, compression=2, colours=16, width=3, height=1), "", ""),
     "masks.bmp": (bmps.variants()["16 masks f00 f0 f header 40"][0], "Undecodable", "BMP cannot"),
     "short.bmp": (bmps.variants()["palette 8 header 16"][0], "NotAnImage", "not an image"),
@@ -254,17 +254,17 @@ def by_the_rules_of_0_2(data, recipe, limits):
             if error_class:
                 raise ImageError(error_class, message)
             starts = {b"\x89P": "PNG", b"BM": "BMP", b"II": "TIFF", b"MM": "TIFF", b"P5": "PPM"}
-            shown = decode(pictures.png(seed=6), recipe, limits)
+            shown = decode(make_images.png(seed=6), recipe, limits)
             return shown._replace(format=starts[data[:2]])
     return decode(data, recipe, limits)
 
 
 def test_a_store_of_version_0_2_that_is_updated_equals_a_fresh_one(tmp_path, monkeypatch, read):
-    folder = photos(tmp_path / "pictures", 1)
+    folder = photos(tmp_path / "images", 1)
     (folder / "rose").mkdir()
     for name, (data, *_) in OLD_VERDICTS.items():
         (folder / "rose" / name).write_bytes(data)
-    (folder / "rose" / "sound.gif").write_bytes(pictures.each_format()["GIF"])
+    (folder / "rose" / "sound.gif").write_bytes(make_images.each_format()["GIF"])
     with monkeypatch.context() as patch:
         patch.setattr(compute, "decode_apart", by_the_rules_of_0_2)
         for name in RULES:
@@ -296,9 +296,9 @@ def test_a_store_of_version_0_2_that_is_updated_equals_a_fresh_one(tmp_path, mon
 def test_a_store_made_without_an_extra_equals_a_fresh_one_once_it_is_installed(
     tmp_path, monkeypatch, read
 ):
-    folder = tmp_path / "pictures" / "rose"
+    folder = tmp_path / "images" / "rose"
     folder.mkdir(parents=True)
-    (folder / "sound.jpg").write_bytes(pictures.jpeg())
+    (folder / "sound.jpg").write_bytes(make_images.jpeg())
     (folder / "phone.heic").write_bytes(FORMATS["HEIC"])
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "pillow_heif", None)

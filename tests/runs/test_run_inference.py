@@ -38,7 +38,7 @@ NETWORK = resolve("efficientnet-lite0")
 def store(tmp_path_factory):
     """A store of ten photographs, and two models trained on it: `model-1` and `model-2`."""
     base = tmp_path_factory.mktemp("inference")
-    embed(photos(base / "pictures", 2), base / "store")
+    embed(photos(base / "images", 2), base / "store")
     for seed in (1, 2):
         flags = ("--model", base / f"model-{seed}", "--seed", seed, "--validation-percentage", "0")
         cli("train", base / "store", *flags)

@@ -4,8 +4,8 @@ import csv
 import json
 import shutil
 
+import make_images
 import pandas as pd
-import pictures
 import pyarrow.parquet as pq
 import pytest
 from stores import cli, embed, photos, refusing, rejects, rows, visible
@@ -27,11 +27,11 @@ REJECTS = ["uri", "stage", "error_class", "message", "bytes", "sha256"]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Folder of `pictures` (30 good, 3 bad, 1 hidden), a `store` of them, `model`."""
+    """Folder of `images` (30 good, 3 bad, 1 hidden), a `store` of them, `model`."""
     base = tmp_path_factory.mktemp("score")
-    folder = photos(base / "pictures", 6)
-    (folder / "bad.txt").write_bytes(pictures.TEXT)
-    (folder / "tulips" / "cut.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    folder = photos(base / "images", 6)
+    (folder / "bad.txt").write_bytes(make_images.TEXT)
+    (folder / "tulips" / "cut.jpg").write_bytes(make_images.truncated(make_images.jpeg()))
     (folder / "tulips" / "dangling.jpg").symlink_to("nowhere")
     (folder / ".hidden.jpg").write_bytes(b"")
     assert embed(folder, base / "store").embedded == 30
@@ -56,7 +56,7 @@ def score(images, output, model, store=None, top_k=5, **options):
 def table(base, model):
     """Parquet table from pixels."""
     path = base / "pixels.parquet"
-    summary = score(base / "pictures", path, model)
+    summary = score(base / "images", path, model)
     assert str(summary) == "embedded 30, reused 0, rejected 3, hidden 1, of 34"
     assert (summary.failures, summary.bad_fraction) == (2, 2 / 32)
     return path
@@ -72,7 +72,7 @@ def test_the_columns_are_those_of_the_contract(table, model):
 def test_each_file_is_in_one_of_the_two_tables(base, table):
     good = pq.read_table(table)["uri"].to_pylist()
     bad = pq.read_table(table.with_suffix(".rejects.parquet"))["uri"].to_pylist()
-    assert sorted(good + bad) == sorted(visible(base / "pictures"))
+    assert sorted(good + bad) == sorted(visible(base / "images"))
     assert good == sorted(good)
 
 
@@ -100,7 +100,7 @@ def test_class_names_are_told_to_hugging_face(table, model):
 @pytest.mark.parametrize("way", ["from the store", "with the store"])
 def test_all_ways_give_the_same_tables(base, model, table, tmp_path, suffix, way):
     path = tmp_path / f"labels{suffix}"
-    images, store = base / "pictures", base / "store"
+    images, store = base / "images", base / "store"
     if way == "from the store":
         summary = score(store, path, model)
         assert str(summary) == "embedded 0, reused 30, rejected 3, hidden 0, of 33"
@@ -144,7 +144,7 @@ def _read(path):
 def test_a_csv_holds_any_name(model, base, tmp_path):
     folder = tmp_path / 'a, "b"\n=c()'
     folder.mkdir()
-    shutil.copy(next((base / "pictures" / "roses").iterdir()), folder / "x.jpg")
+    shutil.copy(next((base / "images" / "roses").iterdir()), folder / "x.jpg")
     score(folder, tmp_path / "labels.csv", model)
     assert [row["uri"] for row in _read(tmp_path / "labels.csv")] == [str(folder / "x.jpg")]
 
@@ -160,8 +160,8 @@ def test_what_the_store_lacks_is_embedded_beside_its_collection(base, model, tmp
     store, folder = tmp_path / "store", tmp_path / "more"
     shutil.copytree(base / "store", store)
     folder.mkdir()
-    (folder / "new.jpg").write_bytes(pictures.jpeg())
-    shutil.copy(next((base / "pictures" / "roses").iterdir()), folder / "known.jpg")
+    (folder / "new.jpg").write_bytes(make_images.jpeg())
+    shutil.copy(next((base / "images" / "roses").iterdir()), folder / "known.jpg")
     summary = score(folder, tmp_path / "labels.parquet", model, store)
     assert str(summary) == "embedded 1, reused 1, rejected 0, hidden 0, of 2"
     assert len(pq.read_table(tmp_path / "labels.parquet")) == 2
@@ -178,11 +178,11 @@ def test_a_file_that_came_between_two_listings_is_in_the_reject_table(
 
     folder, store = tmp_path / "more", tmp_path / "store"
     folder.mkdir()
-    (folder / "a.jpg").write_bytes(pictures.jpeg())
+    (folder / "a.jpg").write_bytes(make_images.jpeg())
 
     def embed_then_add(*arguments):
         summary = embed_scored(*arguments)
-        (folder / "b.jpg").write_bytes(pictures.jpeg(seed=2))
+        (folder / "b.jpg").write_bytes(make_images.jpeg(seed=2))
         return summary
 
     with monkeypatch.context() as patch:
@@ -206,7 +206,7 @@ class TestFolder:
         assert wanted == pq.read_table(table).to_pylist()
         assert sorted(rejects(out)) == [uri for uri, _, _ in _errors(table)]
 
-    @pytest.mark.parametrize("source", ["pictures", "store"])
+    @pytest.mark.parametrize("source", ["images", "store"])
     def test_a_second_run_changes_nothing(self, base, model, out, source, monkeypatch):
         before = score(base / source, out, model).dataset_hash
         version = latest(str(out)).version
@@ -214,13 +214,13 @@ class TestFolder:
             "beam_flowers.workflows.score.run_plan", lambda *_, **__: pytest.fail("it ran")
         )
         summary = score(base / source, out, model)
-        hidden = {"pictures": 1, "store": 0}[source]
+        hidden = {"images": 1, "store": 0}[source]
         assert (summary.embedded, summary.reused, summary.rejected) == (0, 30, 3)
         assert (summary.hidden, summary.dataset_hash) == (hidden, before)
         assert latest(str(out)).version == version
 
     def test_what_is_not_listed_leaves_the_table(self, base, model, out):
-        summary = score(base / "pictures" / "roses", out, model)
+        summary = score(base / "images" / "roses", out, model)
         assert (summary.rows, summary.rejected, len(rows(out))) == (6, 0, 6)
         assert rejects(out) == {}
 
@@ -239,7 +239,7 @@ class TestFolder:
 
     def test_a_reject_that_the_store_took_in_since_gets_its_row(self, base, model, tmp_path):
         folder, store, out = tmp_path / "p", tmp_path / "s", tmp_path / "out2"
-        shutil.copytree(base / "pictures" / "roses", folder)
+        shutil.copytree(base / "images" / "roses", folder)
         locked = str(next(folder.iterdir()))
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(files, "read_bytes", refusing(locked))
@@ -253,8 +253,8 @@ class TestFolder:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
             with pytest.raises(Exception, match="division"):
-                score(base / "pictures", tmp_path / "half", model, shards=3)
-        summary = score(base / "pictures", tmp_path / "half", model)
+                score(base / "images", tmp_path / "half", model, shards=3)
+        summary = score(base / "images", tmp_path / "half", model)
         assert str(summary) == "embedded 0, reused 30, rejected 3, hidden 1, of 34"
 
 
@@ -265,8 +265,8 @@ class TestFolder:
         ({"output": "labels.json"}, InputError, r"\.json is not written"),
         ({"output": "folder.csv"}, InputError, "is a folder"),
         ({"output": "file/labels.csv"}, InputError, "cannot be written"),
-        ({"output": "pictures"}, OutputError, "is an input of this command"),
-        ({"output": "pictures/out"}, InputError, "put it elsewhere"),
+        ({"output": "images"}, OutputError, "is an input of this command"),
+        ({"output": "images/out"}, InputError, "put it elsewhere"),
         ({"output": "store"}, OutputError, "holds other things and is no table"),
         ({"top_k": 0}, InputError, "top-k must be 1 or more, not 0"),
         ({"images": "nowhere"}, InputError, "is not there"),
@@ -277,7 +277,7 @@ class TestFolder:
 def test_what_cannot_be_done_is_refused(base, model, arguments, error, message):
     (base / "folder.csv").mkdir(exist_ok=True)
     (base / "file").touch()
-    given = {"images": "pictures", "output": "labels.csv", "store": None, "top_k": 5} | arguments
+    given = {"images": "images", "output": "labels.csv", "store": None, "top_k": 5} | arguments
     paths = {n: base / given[n] for n in ("images", "output", "store") if given[n]}
     with pytest.raises(error, match=message):
         score(model=model, top_k=given["top_k"], **paths)
@@ -291,18 +291,18 @@ def test_a_table_of_scores_is_no_store(base, model, tmp_path):
     with pytest.raises(StoreError, match="is a table of scores"):
         read_features(str(tmp_path / "out"))
     with pytest.raises(StoreError, match="is a table of scores"):
-        embed(base / "pictures", tmp_path / "out")
+        embed(base / "images", tmp_path / "out")
 
 
-def test_the_output_may_lie_among_the_pictures(base, model, tmp_path):
+def test_the_output_may_lie_among_the_images(base, model, tmp_path):
     folder = tmp_path / "roses"
-    shutil.copytree(base / "pictures" / "roses", folder)
+    shutil.copytree(base / "images" / "roses", folder)
     assert score(folder, folder / "labels.csv", model).total == 6
     again = score(folder, folder / "labels.csv", model)
     assert (again.rows, again.rejected, again.failures) == (6, 2, 0)
 
 
-@pytest.mark.parametrize("source", ["pictures", "store"])
+@pytest.mark.parametrize("source", ["images", "store"])
 def test_a_model_of_another_backbone_is_refused(base, model, tmp_path, source):
     from dataclasses import replace
 
@@ -313,10 +313,10 @@ def test_a_model_of_another_backbone_is_refused(base, model, tmp_path, source):
 
 
 def test_nothing_usable_is_an_error_after_the_reasons_are_written(model, tmp_path):
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.txt").write_bytes(pictures.TEXT)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.txt").write_bytes(make_images.TEXT)
     with pytest.raises(InputError, match="none of the 1 files"):
-        score(tmp_path / "pictures", tmp_path / "labels.csv", model)
+        score(tmp_path / "images", tmp_path / "labels.csv", model)
     assert [r["error_class"] for r in _read(tmp_path / "labels.rejects.csv")] == ["NotAnImage"]
     assert _read(tmp_path / "labels.csv") == []
 
@@ -324,7 +324,7 @@ def test_nothing_usable_is_an_error_after_the_reasons_are_written(model, tmp_pat
 def test_a_row_of_another_scheme_costs_itself_and_all_of_an_allowed_one_the_run(
     base, tmp_path, capsys
 ):
-    photo = min((base / "pictures" / "roses").iterdir())
+    photo = min((base / "images" / "roses").iterdir())
     (tmp_path / "list.csv").write_text(f"uri\n{photo}\nother://b/a.jpg\n")
     command = ("score", tmp_path / "list.csv", "--model", base / "model")
     assert cli(*command, "--output", tmp_path / "a.csv") == 0
@@ -354,23 +354,23 @@ class TestTwoModels:
     def test_from_pixels_and_from_the_store_they_give_the_same(
         self, base, models, tmp_path, capsys
     ):
-        for name in ("pictures", "store"):
+        for name in ("images", "store"):
             output = ("--output", tmp_path / f"{name}.csv", "--target-precision", "0.5")
             assert cli("score", base / name, *models, *output) == 0
-        found = _read(tmp_path / "pictures.csv")
+        found = _read(tmp_path / "images.csv")
         assert found == _read(tmp_path / "store.csv")
         assert len(found) == 60
         assert {row["rule"][:9] for row in found} == {"score >= "}
         said = capsys.readouterr().out
         for name in ("model", "other"):
             assert f"{base / name}: threshold 0." in said
-        assert "chosen on validation pictures: " in said
+        assert "chosen on validation images: " in said
 
     def test_classify_prints_a_line_for_each(self, base, models, capsys):
-        picture = next((base / "pictures" / "roses").iterdir())
-        assert cli("classify", picture, *models, "--threshold", "1", "--top-k", "1") == 0
+        image = next((base / "images" / "roses").iterdir())
+        assert cli("classify", image, *models, "--threshold", "1", "--top-k", "1") == 0
         lines = capsys.readouterr().out.splitlines()
-        starts = [f"{picture}  {base / name}  [unknown]  " for name in ("model", "other")]
+        starts = [f"{image}  {base / name}  [unknown]  " for name in ("model", "other")]
         assert sorted(
             line[: len(start)] for line, start in zip(sorted(lines), starts, strict=True)
         ) == (starts)
@@ -396,7 +396,7 @@ class TestTwoModels:
 
 
 def test_a_killed_run_by_label_goes_on(base, model, tmp_path):
-    job = ScoreOptions((str(base / "pictures"),), str(tmp_path / "half"), partition_by_label=True)
+    job = ScoreOptions((str(base / "images"),), str(tmp_path / "half"), partition_by_label=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beam_flowers.store.rebase.commit", lambda *_: 1 / 0)
         with pytest.raises(Exception, match="division"):

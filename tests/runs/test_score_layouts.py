@@ -1,4 +1,4 @@
-"""Score tables by label, in columns, of several models; pictures copied by label."""
+"""Score tables by label, in columns, of several models; images copied by label."""
 
 import csv
 import hashlib
@@ -18,7 +18,7 @@ from vectors import add, bottlenecks, make_store, train_run
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.records import Image
-from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_pictures
+from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_images
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.folders import label_folder, partition_folder
 from beam_flowers.store.commits import latest
@@ -31,7 +31,7 @@ ODD = ("a/b", "007", "50% 玫瑰")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A store of 120 pictures that are only vectors."""
+    """A store of 120 images that are only vectors."""
     return make_store(tmp_path_factory.mktemp("layouts"))
 
 
@@ -99,7 +99,7 @@ class TestByLabel:
         vacuum(str(out), older_than=0, retention=0)
         assert len(rows(out)) == before == 120
 
-    def test_pictures_that_go_and_come(self, odd, tmp_path):
+    def test_images_that_go_and_come(self, odd, tmp_path):
         add(tmp_path / "store", "small", bottlenecks(range(30), 6))
         add(tmp_path / "other", "small", bottlenecks(range(20, 40), 6))
         out = tmp_path / "out"
@@ -159,7 +159,7 @@ class TestSeveralModels:
     def models(self, model):
         return [model, replace(model, seed=99)]
 
-    def test_a_row_of_each_for_every_picture(self, base, models, tmp_path):
+    def test_a_row_of_each_for_every_image(self, base, models, tmp_path):
         summary = score(base, tmp_path / "o.jsonl", models, rule=AcceptanceRule(min_margin=0.3))
         assert (summary.rows, summary.total) == (120, 120)
         found = _jsonl(tmp_path / "o.jsonl")
@@ -175,7 +175,7 @@ class TestSeveralModels:
             assert len(_plain(out)) == 120 * len(some)
         assert versions(out) == 3  # The order of the models is none of the table's.
 
-    def test_pictures_may_come_and_go(self, models, tmp_path):
+    def test_images_may_come_and_go(self, models, tmp_path):
         add(tmp_path / "store", "small", bottlenecks(range(30), 6))
         add(tmp_path / "other", "small", bottlenecks(range(20, 40), 6))
         score(tmp_path / "store", tmp_path / "out", models)
@@ -194,25 +194,25 @@ def _plain(table):
 class TestCopying:
     @pytest.fixture
     def pictures(self, tmp_path):
-        """Three files of two names, as labelled pictures."""
+        """Three files of two names, as labelled images."""
         found = []
         for name, data in (("a/x.jpg", b"1"), ("b/x.jpg", b"2"), ("b/y", b"3")):
-            path = tmp_path / "pictures" / name
+            path = tmp_path / "images" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
             found.append(Labelled(str(path), sha(data), ("rose",)))
         return found
 
     def test_nothing_is_moved_and_equal_names_are_kept_apart(self, pictures, tmp_path):
-        assert copy_pictures(pictures, str(tmp_path / "out")) == CopiedImages(3)
+        assert copy_images(pictures, str(tmp_path / "out")) == CopiedImages(3)
         found = contents(tmp_path / "out")
         assert found == {
             "rose/x.jpg": b"1",
             f"rose/x-{sha(b'2')[:8]}.jpg": b"2",
             "rose/y": b"3",
         }
-        assert len(contents(tmp_path / "pictures")) == 3
-        assert copy_pictures(pictures[::-1], str(tmp_path / "out")) == CopiedImages(0, 3)
+        assert len(contents(tmp_path / "images")) == 3
+        assert copy_images(pictures[::-1], str(tmp_path / "out")) == CopiedImages(0, 3)
         assert contents(tmp_path / "out") == found
 
     def test_what_is_there_is_never_overwritten(self, pictures, tmp_path):
@@ -220,7 +220,7 @@ class TestCopying:
         mine.mkdir(parents=True)
         (mine / "x.jpg").write_bytes(b"precious")
         (mine / f"x-{sha(b'1')[:8]}.jpg").write_bytes(b"precious too")
-        copied = copy_pictures(pictures[:1], str(tmp_path / "out"))
+        copied = copy_images(pictures[:1], str(tmp_path / "out"))
         ((uri, reason),) = copied.failed
         assert (uri, copied.copied) == (pictures[0].uri, 0)
         assert "is there and is another file" in reason
@@ -229,22 +229,22 @@ class TestCopying:
     def test_failures_are_named_and_the_rest_goes_on(self, pictures, tmp_path):
         Path(pictures[0].uri).unlink()
         Path(pictures[1].uri).write_bytes(b"other")
-        copied = copy_pictures(pictures, str(tmp_path / "out"))
+        copied = copy_images(pictures, str(tmp_path / "out"))
         assert str(copied) == "copied 1, there already 0, failed 2"
         reasons = dict(copied.failed)
         assert reasons[pictures[0].uri] == "No such file or directory"
         assert "was changed since it was scored" in reasons[pictures[1].uri]
 
-    def test_a_picture_of_several_labels_lies_with_each(self, pictures, tmp_path):
+    def test_a_image_of_several_labels_lies_with_each(self, pictures, tmp_path):
         several = pictures[0]._replace(labels=("a/b", "..", "rose"))
-        assert copy_pictures([several], str(tmp_path / "out")).copied == 3
+        assert copy_images([several], str(tmp_path / "out")).copied == 3
         assert set(contents(tmp_path / "out")) == {"a%2Fb/x.jpg", "%2E./x.jpg", "rose/x.jpg"}
 
     def test_score_copies_what_it_labelled(self, pictures, model, tmp_path):
         store, out = tmp_path / "store", tmp_path / "sorted"
         vectors = bottlenecks(range(3), 6)
         images = [
-            b._replace(image=Image(p.uri, str(tmp_path / "pictures"), p.uri), sha256=p.sha256)
+            b._replace(image=Image(p.uri, str(tmp_path / "images"), p.uri), sha256=p.sha256)
             for b, p in zip(vectors, pictures, strict=True)
         ]
         add(store, "small", images)
@@ -254,24 +254,24 @@ class TestCopying:
         summary = score_images(job, model, warn=warnings.append)
         labels = {row["uri"]: row["label"] for row in _csv(tmp_path / "o.csv")}
         assert str(summary.copied) == "copied 2, there already 0, failed 1"
-        assert warnings == [f"{pictures[2].uri} was not copied: No such file or directory"]
+        assert warnings == [f"{images[2].uri} was not copied: No such file or directory"]
         assert {name.split("/")[0] for name in contents(out)} == {
             labels[p.uri] for p in pictures[:2]
         }
 
     @pytest.mark.parametrize("inside", ["", "/sorted", "/.hidden/deep"])
-    def test_copies_may_not_lie_among_the_pictures(self, base, model, tmp_path, inside):
+    def test_copies_may_not_lie_among_the_images(self, base, model, tmp_path, inside):
         (tmp_path / "p").mkdir()
         (tmp_path / "link").symlink_to("p")
         job = ScoreOptions(
             (str(tmp_path / "p"),), str(tmp_path / "o.csv"), copy_to=f"{tmp_path}/link{inside}"
         )
-        with pytest.raises(InputError, match="taken for pictures of the collection"):
+        with pytest.raises(InputError, match="taken for images of the collection"):
             score_images(job, model)
         globbed = replace(job, images=(f"{tmp_path}/p/*.jpg",))
-        with pytest.raises(InputError, match="taken for pictures of the collection"):
+        with pytest.raises(InputError, match="taken for images of the collection"):
             score_images(globbed, model)
-        with pytest.raises(InputError, match="taken for pictures of the collection"):
+        with pytest.raises(InputError, match="taken for images of the collection"):
             score(base, tmp_path / "out", model, copy_to=str(tmp_path / "out" / "x"))
 
     def test_copies_are_of_one_model_into_a_folder(self, base, model, tmp_path):

@@ -21,9 +21,9 @@ COMMAND = [sys.executable, "-m", "beam_flowers.cli.main", "score"]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Folder of ten `pictures` and a broken one, a `store` of the ten, a `model`."""
+    """Folder of ten `images` and a broken one, a `store` of the ten, a `model`."""
     base = tmp_path_factory.mktemp("twice")
-    folder = photos(base / "pictures")
+    folder = photos(base / "images")
     assert embed(folder, base / "store").embedded == 10
     assert cli("train", base / "store", "--model", base / "model") == 0
     (folder / "roses" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
@@ -32,7 +32,7 @@ def base(tmp_path_factory):
 
 
 def score(base, output, rule=None):
-    job = ScoreOptions((str(base / "pictures"),), str(output), rule=rule or AcceptanceRule())
+    job = ScoreOptions((str(base / "images"),), str(output), rule=rule or AcceptanceRule())
     model = read_bundle(str(base / "model"))
     return score_images(job, model, resolve("efficientnet-lite0"), warn=print)
 
@@ -119,7 +119,7 @@ def test_scores_by_another_rule_are_not_taken_for_its_own(base, tmp_path, monkey
 
 @pytest.mark.parametrize("name", ["t.parquet", "table"])
 def test_two_processes(base, tmp_path, name):
-    folder, output = base / "pictures", tmp_path / "out" / name
+    folder, output = base / "images", tmp_path / "out" / name
     output.parent.mkdir()
     command = [*COMMAND, folder, "--model", base / "model", "--output", output]
     runs = [

@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 
+import make_images
 import pandas as pd
-import pictures
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
@@ -36,7 +36,7 @@ def made(tmp_path_factory):
     for number, name in enumerate(["unsorted", "holiday2024"]):
         (base / "more" / name).mkdir(parents=True)
         for seed in range(3):
-            data = pictures.jpeg(seed=10 * number + seed)
+            data = make_images.jpeg(seed=10 * number + seed)
             (base / "more" / name / f"{seed}.jpg").write_bytes(data)
     return base
 
@@ -124,7 +124,7 @@ def test_a_later_embed_of_the_same_files_runs_no_network(collection):
 def test_an_edited_image_is_scored_as_it_is_now(collection, verify):
     photo = next((collection / "photos" / "roses").iterdir())
     status = photo.stat()
-    photo.write_bytes(pictures.jpeg(seed=77))
+    photo.write_bytes(make_images.jpeg(seed=77))
     if verify:  # Neither size nor time tell.
         photo.write_bytes(photo.read_bytes().ljust(status.st_size, b"\0")[: status.st_size])
         os.utime(photo, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -138,10 +138,10 @@ def test_an_edited_image_is_scored_as_it_is_now(collection, verify):
 
 def test_rejects_of_the_collection_are_rejects_of_the_table(collection):
     bad = collection / "photos" / "roses" / "bad.jpg"
-    bad.write_bytes(pictures.truncated(pictures.jpeg()))
+    bad.write_bytes(make_images.truncated(make_images.jpeg()))
     embed(collection / "photos", collection / "store")
     assert score(collection, collection / "photos").rejected == 1
-    bad.write_bytes(pictures.jpeg(seed=5))
+    bad.write_bytes(make_images.jpeg(seed=5))
     assert score(collection, collection / "photos").rejected == 0
     bad.write_bytes(b"text")
     assert score(collection, collection / "photos", collection / "more").rejected == 1
@@ -175,7 +175,7 @@ def test_the_map_of_a_score_table_has_images_of_both(collection):
     score(collection, collection / "more", collection / "photos" / "roses")
     arguments = ["--store", collection / "store", "--output", collection / "r.html"]
     assert cli("report", collection / "out.parquet", *arguments) == 0
-    assert "Map of 10 pictures" in (collection / "r.html").read_text()
+    assert "Map of 10 images" in (collection / "r.html").read_text()
 
 
 def test_a_lost_part_of_the_collection_is_computed_again(collection):

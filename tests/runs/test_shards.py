@@ -1,4 +1,4 @@
-"""`embed` of pictures in tars and TFRecord files, and of a list of files."""
+"""`embed` of images in tars and TFRecord files, and of a list of files."""
 
 import io
 import os
@@ -8,14 +8,14 @@ from stores import cli, embed, photos, rejects, rows
 
 
 def test_shards_through_the_pipeline(tmp_path, monkeypatch, capsys):
-    """The same pictures in a folder, in shards, a zip and records have the same vectors."""
-    folder = photos(tmp_path / "pictures", 1)
+    """The same images in a folder, in shards, a zip and records have the same vectors."""
+    folder = photos(tmp_path / "images", 1)
     paths = sorted(folder.rglob("*.jpg"))
     shards = tmp_path / "shards"
     shards.mkdir()
     for number in range(2):
         own = [(str(p.relative_to(folder)), p.read_bytes()) for p in paths[number::2]]
-        write_tar(shards / f"{number}.tar", [*own, (f"tulips/bad{number}.jpg", b"no picture")])
+        write_tar(shards / f"{number}.tar", [*own, (f"tulips/bad{number}.jpg", b"no image")])
     examples = [example(image=p.read_bytes(), label=p.parent.name.encode()) for p in paths]
     (shards / "x.tfrecord").write_bytes(b"".join(map(record, examples)))
     own = [(f"{p.parent.name}/{p.name}", p.read_bytes()) for p in paths]

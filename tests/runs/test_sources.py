@@ -3,8 +3,8 @@
 import os
 
 import apache_beam as beam
+import make_images
 import numpy as np
-import pictures
 import pytest
 from apache_beam.io import fileio
 from apache_beam.io.filesystem import FileMetadata
@@ -27,7 +27,7 @@ NETWORK = bf.resolve("efficientnet-lite0")
 def folder(tmp_path_factory):
     """Five photographs, a text and a link to nothing."""
     folder = photos(tmp_path_factory.mktemp("sources") / "images", 1)
-    (folder / "notes.txt").write_bytes(pictures.TEXT)
+    (folder / "notes.txt").write_bytes(make_images.TEXT)
     (folder / "roses" / "dangling.jpg").symlink_to("nowhere")
     return folder
 
@@ -153,7 +153,7 @@ def test_size_and_time_are_those_of_a_listing(how, tmp_path):
     for number, nanoseconds in enumerate(
         (1, 999, 1_234_567_890_123_456_789, 1_700_000_000_999_999)
     ):
-        (tmp_path / f"{number}.jpg").write_bytes(pictures.jpeg(seed=number))
+        (tmp_path / f"{number}.jpg").write_bytes(make_images.jpeg(seed=number))
         os.utime(tmp_path / f"{number}.jpg", ns=(nanoseconds, nanoseconds))
     expected = {
         i.uri: (i.bytes, i.modified)
@@ -184,7 +184,7 @@ def test_all_outputs_of_a_step_are_not_one_collection(step, folder):
 def test_read_takes_uris(folder):
     with Pipeline() as pipeline:
         read = pipeline | beam.Create([str(folder / "notes.txt"), "/absent"]) | bf.ReadImages()
-        assert_that(read.contents | beam.Values(), equal_to([pictures.TEXT]))
+        assert_that(read.contents | beam.Values(), equal_to([make_images.TEXT]))
         reasons = read.rejects | beam.Map(lambda reject: reject.error_class)
         assert_that(reasons, equal_to(["FileNotFoundError"]), label="rejects")
 
@@ -196,7 +196,7 @@ def test_an_element_that_names_no_image_is_said(wrong):
 
 
 def test_a_name_that_no_table_can_store_is_a_reject(tmp_path):
-    (tmp_path / "a.jpg").write_bytes(pictures.jpeg())
+    (tmp_path / "a.jpg").write_bytes(make_images.jpeg())
     image = as_image(str(tmp_path / "a.jpg"))
     odd = image._replace(uri=image.uri + "\udcff", relative_path="a\udcff.jpg")
     with Pipeline() as pipeline:

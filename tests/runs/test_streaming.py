@@ -29,7 +29,7 @@ IN_PROCESS = {
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Four photographs and a file that is none; each a minute after the other."""
-    folder = photos(tmp_path_factory.mktemp("streaming") / "pictures", 1)
+    folder = photos(tmp_path_factory.mktemp("streaming") / "images", 1)
     (folder / "roses" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     found = [image for image in find_images([str(folder)]) if isinstance(image, Image)]
     return [TimestampedValue(image, 60 * i) for i, image in enumerate(found)]
@@ -39,7 +39,7 @@ def timed(element, time=beam.DoFn.TimestampParam, window=beam.DoFn.WindowParam):
     return element.image.uri, int(time), int(window.start)
 
 
-def test_vectors_and_rejects_keep_the_window_and_the_time_of_their_picture(images):
+def test_vectors_and_rejects_keep_the_window_and_the_time_of_their_image(images):
     expected = [(t.value.uri, int(t.timestamp), int(t.timestamp) // 120 * 120) for t in images]
     with Pipeline() as pipeline:
         windowed = pipeline | beam.Create(images) | beam.WindowInto(FixedWindows(120))

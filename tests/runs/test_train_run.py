@@ -132,7 +132,7 @@ def test_the_gate_takes_validation_where_nothing_tests(store):
             "small",
             options=options,
         )
-    with pytest.raises(TrainingError, match="no test or validation picture to measure"):
+    with pytest.raises(TrainingError, match="no test or validation image to measure"):
         train_model(
             store, model, LbfgsOptions(), SplitOptions("hash", 0, 0), "small", options=options
         )
@@ -218,4 +218,4 @@ def test_a_percentage_that_was_given_must_hold(store, tmp_path, capsys):
     flags = ["--labels", write_manifest(tmp_path, "csv", rows), "--testing-percentage", "10"]
     words = ["train", store, "--model", str(tmp_path / "m"), "--backbone", "small", *flags]
     assert main(words) == 1
-    assert "10 percent testing leaves no testing picture for 1 of 4" in capsys.readouterr().err
+    assert "10 percent testing leaves no testing image for 1 of 4" in capsys.readouterr().err

@@ -1,8 +1,8 @@
 """Transforms in pipelines of one's own."""
 
 import apache_beam as beam
+import make_images
 import numpy as np
-import pictures
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that, equal_to
@@ -29,8 +29,8 @@ NETWORK = resolve("efficientnet-lite0")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Ten photographs, one file that is none, a link to nothing."""
-    folder = photos(tmp_path_factory.mktemp("transforms") / "pictures", 2)
-    (folder / "bad.txt").write_bytes(pictures.TEXT)
+    folder = photos(tmp_path_factory.mktemp("transforms") / "images", 2)
+    (folder / "bad.txt").write_bytes(make_images.TEXT)
     (folder / "dangling.jpg").symlink_to("nowhere")
     return folder
 
@@ -42,7 +42,7 @@ def store(folder):
     return str(folder.parent / "store")
 
 
-def test_find_tells_pictures_from_what_cannot_be_one(folder):
+def test_find_tells_images_from_what_cannot_be_one(folder):
     with Pipeline() as pipeline:
         found = pipeline | FindImages([str(folder)])
         uris = found.images | beam.Map(lambda image: image.uri)
@@ -143,6 +143,6 @@ def test_read_gives_the_bytes_and_rejects_what_cannot_be_read(folder):
     with Pipeline() as pipeline:
         read = pipeline | beam.Create(images) | ReadImages()
         contents = read.contents | beam.MapTuple(lambda image, data: (image.relative_path, data))
-        assert_that(contents, equal_to([("bad.txt", pictures.TEXT)]))
+        assert_that(contents, equal_to([("bad.txt", make_images.TEXT)]))
         reasons = read.rejects | beam.Map(lambda reject: reject.error_class)
         assert_that(reasons, equal_to(["FileNotFoundError"]), label="rejects")

@@ -27,8 +27,8 @@ from beam_flowers.store.schema import StoreRows
 def halves(tmp_path_factory):
     """Ten photographs and a store of their vectors in float16."""
     base = tmp_path_factory.mktemp("halves")
-    photos(base / "pictures")
-    assert cli("embed", base / "pictures", "--store", base / "store", "--vectors", "float16") == 0
+    photos(base / "images")
+    assert cli("embed", base / "images", "--store", base / "store", "--vectors", "float16") == 0
     return base
 
 
@@ -52,9 +52,9 @@ def test_float16_is_what_plain_readers_see_and_float32_what_training_sees(halves
     np.testing.assert_array_equal(features.vectors, np.stack([seen[u] for u in features.uris]))
 
 
-def test_a_model_labels_pictures_with_vectors_rounded_as_it_was_trained(halves, tmp_path):
+def test_a_model_labels_images_with_vectors_rounded_as_it_was_trained(halves, tmp_path):
     assert cli("train", halves / "store", "--model", tmp_path / "model") == 0
-    for name, source in (("stored", halves / "store"), ("fresh", halves / "pictures")):
+    for name, source in (("stored", halves / "store"), ("fresh", halves / "images")):
         out = tmp_path / f"{name}.jsonl"
         assert cli("score", source, "--model", tmp_path / "model", "--output", out) == 0
     stored, fresh = (
@@ -96,7 +96,7 @@ def retired(store):
 
 
 def test_a_run_that_doubles_the_store_says_by_how_much_and_how_to_free_it(tmp_path, capsys):
-    pictures, store = photos(tmp_path / "pictures", 1), tmp_path / "a store"
+    pictures, store = photos(tmp_path / "images", 1), tmp_path / "a store"
     embed = ("embed", pictures, "--store", store)
     assert cli(*embed) == 0
     parts = store.glob("backbone=*/*.parquet")
@@ -120,7 +120,7 @@ def test_a_run_that_doubles_the_store_says_by_how_much_and_how_to_free_it(tmp_pa
 
 def test_a_run_that_rewrites_many_parts_says_so_too(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("beam_flowers.workflows.embed._GREAT_SIZE", 1000)
-    pictures, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    pictures, store = photos(tmp_path / "images", 1), tmp_path / "store"
     embed = ("embed", pictures, "--store", store, "--shards", "5")
     assert cli(*embed) == 0
     next(pictures.glob("*/*.jpg")).unlink()
@@ -132,7 +132,7 @@ def test_a_run_that_rewrites_many_parts_says_so_too(tmp_path, capsys, monkeypatc
 
 
 def test_another_encoding_is_written_over_the_stored_one_and_then_kept(tmp_path):
-    pictures, store = photos(tmp_path / "pictures", 1), tmp_path / "store"
+    pictures, store = photos(tmp_path / "images", 1), tmp_path / "store"
     assert cli("embed", pictures, "--store", store) == 0
     assert encodings(store) == {"split"}
     before = open_store(str(store)).sections

@@ -1,7 +1,7 @@
 """A new table of a whole store takes its parts as they are; one that exists, or that is made by a
-list of pictures, is joined. Both are the same table."""
+list of images, is joined. Both are the same table."""
 
-import pictures
+import make_images
 import pytest
 from stores import cli, embed, photos, rejects, rows
 
@@ -15,11 +15,11 @@ from beam_flowers.workflows.score_options import ScoreOptions
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """Folder of `pictures` (20 good, 2 bad), a `store` of them in four parts, `model`."""
+    """Folder of `images` (20 good, 2 bad), a `store` of them in four parts, `model`."""
     base = tmp_path_factory.mktemp("whole")
-    folder = photos(base / "pictures", 4)
-    (folder / "bad.txt").write_bytes(pictures.TEXT)
-    (folder / "tulips" / "cut.jpg").write_bytes(pictures.truncated(pictures.jpeg()))
+    folder = photos(base / "images", 4)
+    (folder / "bad.txt").write_bytes(make_images.TEXT)
+    (folder / "tulips" / "cut.jpg").write_bytes(make_images.truncated(make_images.jpeg()))
     embed(folder, base / "store", shards=4)
     assert cli("train", base / "store", "--model", base / "model") == 0
     return base
@@ -91,10 +91,10 @@ def test_work_that_a_killed_run_left_is_taken_up(score, monkeypatch, tmp_path):
 
 
 def test_labels_that_become_one_are_named(base, tmp_path):
-    folder = photos(tmp_path / "pictures", 1)
+    folder = photos(tmp_path / "images", 1)
     for name in ("Rosa canina", "rosa-canina"):
         (folder / name).mkdir()
-        (folder / name / "a.jpg").write_bytes(pictures.jpeg(seed=len(name) + ord(name[0])))
+        (folder / name / "a.jpg").write_bytes(make_images.jpeg(seed=len(name) + ord(name[0])))
     cli("embed", folder, "--store", tmp_path / "store")
     said = []
     job = ScoreOptions((str(tmp_path / "store"),), str(tmp_path / "out"))

@@ -5,8 +5,8 @@ from pathlib import Path
 from textwrap import dedent
 
 import apache_beam as beam
+import make_images
 import numpy as np
-import pictures
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -24,7 +24,7 @@ from beam_flowers.records import Bottleneck, Image
 from beam_flowers.transforms.beam_yaml import with_errors
 from beam_flowers.transforms.yaml_rows import bottleneck_of, bottleneck_row, image_of
 
-EXAMPLE = EXAMPLES / "label_pictures.yaml"
+EXAMPLE = EXAMPLES / "label_images.yaml"
 TYPES = (
     "FindImages",
     "ReadStore",
@@ -38,15 +38,15 @@ TYPES = (
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """`pictures`: ten photographs, one truncated, one text; their `store` and a `model`."""
+    """`images`: ten photographs, one truncated, one text; their `store` and a `model`."""
     base = tmp_path_factory.mktemp("yaml")
-    folder = photos(base / "pictures", 2)
+    folder = photos(base / "images", 2)
     embed(folder, base / "store")
     on_all = ("--validation-percentage", "0", "--testing-percentage", "0")
     cli("train", base / "store", "--model", base / "model", *on_all)
     first = sorted((folder / "daisy").iterdir())[0]
-    (folder / "daisy" / "truncated.jpg").write_bytes(pictures.truncated(first.read_bytes()))
-    (folder / "notes.txt").write_bytes(pictures.TEXT)
+    (folder / "daisy" / "truncated.jpg").write_bytes(make_images.truncated(first.read_bytes()))
+    (folder / "notes.txt").write_bytes(make_images.TEXT)
     return base
 
 
@@ -70,7 +70,7 @@ def table(prefix):
 
 
 def test_the_example_writes_labels_and_what_gave_none(base, tmp_path):
-    variables = {"images": base / "pictures", "model": base / "model", "output": tmp_path}
+    variables = {"images": base / "images", "model": base / "model", "output": tmp_path}
     yaml_main.run(
         [
             f"--yaml_pipeline_file={EXAMPLE}",
@@ -105,8 +105,8 @@ def test_vectors_are_written_read_and_labelled(base, tmp_path):
               config:
                 elements: [{rows: 2}]
         """,
-        one=(one := sorted((base / "pictures" / "roses").iterdir())[0]),
-        two=(two := sorted((base / "pictures" / "daisy").glob("1*.jpg"))[0]),
+        one=(one := sorted((base / "images" / "roses").iterdir())[0]),
+        two=(two := sorted((base / "images" / "daisy").glob("1*.jpg"))[0]),
         base=tmp_path,
     )
     stored = {row["uri"]: row for row in rows(tmp_path / "store")}
@@ -150,7 +150,7 @@ def test_without_error_handling_a_reject_ends_the_pipeline_and_says_what_to_do(b
                 - type: ScoreImages
                   config: {model: "{{ model }}"}
             """,
-            sources=base / "pictures" / "daisy" / "truncated.jpg",
+            sources=base / "images" / "daisy" / "truncated.jpg",
             model=base / "model",
         )
     assert "With `error_handling: {output: rejects}` the step goes on" in str(found.value)
@@ -193,7 +193,7 @@ def test_rows_of_a_manifest_may_name_the_schemes_that_are_allowed(tmp_path):
         ([beam.Row(uri="")], "needs the text field 'uri'"),
     ],
 )
-def test_rows_that_name_no_picture_are_refused(rows, error):
+def test_rows_that_name_no_image_are_refused(rows, error):
     with pytest.raises(InputError, match=error):
         image_of(rows[0])
 

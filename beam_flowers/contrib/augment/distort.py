@@ -5,8 +5,8 @@ draw, Keras is its ImageDataGenerator):
 
 | distortion         | of         | the copy                                                     |
 |--------------------|------------|--------------------------------------------------------------|
-| random_crop,       | retrain.py | shows a part of the picture, anywhere in it, with sides of   |
-| random_scale       |            | 1 / ((1 + crop/100) * U(1, 1 + scale/100)) of the picture's  |
+| random_crop,       | retrain.py | shows a part of the image, anywhere in it, with sides of   |
+| random_scale       |            | 1 / ((1 + crop/100) * U(1, 1 + scale/100)) of the image's  |
 | rotation_range     | Keras      | is turned by U(-r, r) degrees                                |
 | width_shift_range  | Keras      | is moved by U(-w, w) of its width                            |
 | height_shift_range | Keras      | is moved by U(-h, h) of its height                           |
@@ -16,7 +16,7 @@ draw, Keras is its ImageDataGenerator):
 | random_brightness  | retrain.py | is multiplied by U(1 - b/100, 1 + b/100), then clipped, which |
 |                    |            | retrain.py did not: networks here take whole numbers, 0..255 |
 
-"The picture" is what the network sees of it without distortions. All distortions except the
+"The image" is what the network sees of it without distortions. All distortions except the
 brightness are one affine map, so that pixels are sampled once, and areas that a shift or a turn
 uncovers come from the file. Only beyond the file's edge its outermost pixels are repeated.
 """
@@ -93,7 +93,7 @@ class Distortions:
                 raise InputError(f"{name} must be from 0 to {most}, not {value!r}")
         if not any(getattr(self, field.name) for field in fields(self)):
             raise InputError(
-                f"every copy would equal its picture; set one of {', '.join(asdict(self))}"
+                f"every copy would equal its image; set one of {', '.join(asdict(self))}"
             )
 
     def as_dict(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Augmentation:
     def __post_init__(self) -> None:
         if not isinstance(self.copies, int) or self.copies < 1:
             raise InputError(
-                f"a picture is augmented with a whole number >= 1 of copies, not {self.copies!r}; "
+                f"an image is augmented with a whole number >= 1 of copies, not {self.copies!r}; "
                 "leave the augmentation out to have none"
             )
 

@@ -19,7 +19,7 @@ from beam_flowers.store.vectors import Vectors
 
 _MOST_ABSENT = 10_000
 """Copies that may be said to be there for each that is. They take memory, and some may be rejects,
-or of pictures that came later."""
+or of images that came later."""
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,13 @@ def _read(place: Place, section: Section, sha256: Sequence[str]) -> CopyFeatures
     copies = int(section.about["copies"])
     if copies * len(contents) > _MOST_ABSENT * (len(rows) + 1):
         raise StoreError(
-            f"{place.root}: there are {len(rows)} copies, not {copies} of each picture as its "
+            f"{place.root}: there are {len(rows)} copies, not {copies} of each image as its "
             "newest version says; embed the images again with --augment"
         )
     known = np.full((copies, len(contents)), -1, np.intp)
     # Of equal ones, under several names, any will do.
     used = (content >= 0) & (k >= 1) & (k <= len(known))
     known[k[used] - 1, content[used]] = np.flatnonzero(used)
-    of_picture = pc.index_in(pa.array(sha256, pa.string()), value_set=contents).to_numpy()
+    of_image = pc.index_in(pa.array(sha256, pa.string()), value_set=contents).to_numpy()
     vectors = read_vectors(place, section, order, np.arange(len(order)))
-    return CopyFeatures(section, known[:, of_picture], vectors)
+    return CopyFeatures(section, known[:, of_image], vectors)

@@ -16,7 +16,7 @@ from beam_flowers.contrib.augment.table import (
     augmented_root,
     describe_copies,
     fill_copies,
-    labelled_pictures,
+    labelled_images,
     plan_copies,
 )
 from beam_flowers.errors import InputError, StoreError
@@ -41,17 +41,17 @@ from beam_flowers.workflows.progress import Progress, watched
 
 @dataclass(frozen=True)
 class AugmentSummary:
-    """Counts of one run: `computed + reused + rejected = copies x pictures` rows.
+    """Counts of one run: `computed + reused + rejected = copies x images` rows.
 
     Attributes:
-        pictures: number of labelled images in the store.
+        images: number of labelled images in the store.
         copies: number of copies of each image.
         computed: number of vectors computed in this run.
         reused: rows with stored vectors, or with those of a file of the same bytes.
         rejected: copies of files that were changed or lost since they were embedded.
     """
 
-    pictures: int
+    images: int
     copies: int
     computed: int
     reused: int
@@ -59,7 +59,7 @@ class AugmentSummary:
 
     def __str__(self) -> str:
         return (
-            f"{self.copies} distorted copies of {self.pictures} labelled pictures: computed "
+            f"{self.copies} distorted copies of {self.images} labelled images: computed "
             f"{self.computed}, reused {self.reused}, rejected {self.rejected}"
         )
 
@@ -134,21 +134,21 @@ class _Run:
     def attempt(self, base: Manifest) -> RunResult | None:
         """Brings the copies up to date with the newest version of the store."""
         name = self.backbone.row.name
-        pictures = Place(
+        images = Place(
             self.store, section_name(name, self.backbone.fingerprint), self.backbone.fingerprint
         )
-        plain = committed(latest(self.store), pictures)
+        plain = committed(latest(self.store), images)
         if not plain.rows:
-            raise StoreError(f"{self.store} has no vectors of {name}; embed the pictures first")
+            raise StoreError(f"{self.store} has no vectors of {name}; embed the images first")
         section = describe_copies(plain, self.augmentation)
-        place = Place(self.table, pictures.section, section.fingerprint, secrets.token_hex(8))
+        place = Place(self.table, images.section, section.fingerprint, secrets.token_hex(8))
         kind = AugmentedRows(section.fingerprint, name, self.backbone.vectors, encoding_in(plain))
         with Heart(place) as heart, closing(CopyLedger()) as ledger:
-            ledger.add_pictures(labelled_pictures(pictures, plain))
-            if not ledger.pictures():
+            ledger.add_images(labelled_images(images, plain))
+            if not ledger.images():
                 raise InputError(
-                    f"no picture in {self.store} has a label, and only labelled ones are augmented:"
-                    " put the pictures of each class into a folder of their own, or leave the"
+                    f"no image in {self.store} has a label, and only labelled ones are augmented:"
+                    " put the images of each class into a folder of their own, or leave the"
                     " augmentation out"
                 )
             if not adopt_work(place, base):

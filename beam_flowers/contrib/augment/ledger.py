@@ -45,7 +45,7 @@ class CopyVector(NamedTuple):
 
 
 _TABLES = """
-CREATE TABLE pictures(uri PRIMARY KEY, root, relative_path, label, split, bytes INT,
+CREATE TABLE images(uri PRIMARY KEY, root, relative_path, label, split, bytes INT,
                       modified INT, sha256);
 CREATE TABLE numbers(k INTEGER PRIMARY KEY);
 CREATE TABLE parts(id INTEGER PRIMARY KEY, name, committed INT, stale INT);
@@ -69,7 +69,7 @@ WITH judged AS (
       ELSE 'kept'
     END AS state
   FROM stored s JOIN parts p ON p.id = s.part
-  LEFT JOIN pictures w ON w.uri = s.uri AND w.sha256 = s.sha256),
+  LEFT JOIN images w ON w.uri = s.uri AND w.sha256 = s.sha256),
 ranked AS (
   SELECT *, row_number() OVER (PARTITION BY uri, k
     ORDER BY state = 'gone', committed DESC, part) AS rank
@@ -81,38 +81,38 @@ SELECT part AS id FROM states GROUP BY part HAVING min(state = 'kept');
 
 CREATE UNIQUE INDEX known ON states(uri, k) WHERE state <> 'gone';
 CREATE TABLE absent AS
-SELECT w.rowid AS picture, n.k AS k FROM pictures w CROSS JOIN numbers n
+SELECT w.rowid AS image, n.k AS k FROM images w CROSS JOIN numbers n
 WHERE NOT EXISTS (SELECT 1 FROM states t WHERE t.state <> 'gone' AND t.uri = w.uri AND t.k = n.k);
 
 CREATE INDEX contents ON stored(sha256, k, part);
 CREATE TABLE made AS
 SELECT (SELECT min(part) FROM stored s WHERE s.sha256 = w.sha256 AND s.k = a.k) AS part,
-       a.picture AS picture, a.k AS k
-FROM absent a JOIN pictures w ON w.rowid = a.picture
+       a.image AS image, a.k AS k
+FROM absent a JOIN images w ON w.rowid = a.image
 UNION ALL
-SELECT t.part, w.rowid, t.k FROM states t JOIN pictures w ON w.uri = t.uri
+SELECT t.part, w.rowid, t.k FROM states t JOIN images w ON w.uri = t.uri
 WHERE t.state <> 'gone' AND t.part NOT IN whole;
 """
 
 _MADE = """
-SELECT p.name, w.*, m.k FROM made m JOIN pictures w ON w.rowid = m.picture
+SELECT p.name, w.*, m.k FROM made m JOIN images w ON w.rowid = m.image
 LEFT JOIN parts p ON p.id = m.part
 """
 
 
 class CopyLedger:
-    """Joins images and copies: call `add_pictures` and `add_part`, then `join` once, then read."""
+    """Joins images and copies: call `add_images` and `add_part`, then `join` once, then read."""
 
     def __init__(self) -> None:
         self._db = sqlite3.connect("")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._db.executescript(_TABLES)
 
-    def add_pictures(self, pictures: Iterable[tuple[Image, str]]) -> None:
+    def add_images(self, images: Iterable[tuple[Image, str]]) -> None:
         """Adds files and the sha256 of their contents; uris must be unique."""
         self._db.executemany(
-            f"INSERT INTO pictures VALUES ({','.join('?' * 8)})",
-            ((*image[:7], sha256) for image, sha256 in pictures),
+            f"INSERT INTO images VALUES ({','.join('?' * 8)})",
+            ((*image[:7], sha256) for image, sha256 in images),
         )
 
     def add_part(
@@ -132,9 +132,9 @@ class CopyLedger:
         self._db.executemany("INSERT INTO numbers VALUES (?)", ((k,) for k in range(1, copies + 1)))
         self._db.executescript(_JOIN)
 
-    def pictures(self) -> int:
+    def images(self) -> int:
         """Returns the number of images."""
-        return self._number("SELECT count(*) FROM pictures")
+        return self._number("SELECT count(*) FROM images")
 
     def fresh(self) -> int:
         """Returns the number of rows whose vectors have to be computed."""
@@ -169,7 +169,7 @@ class CopyLedger:
 
 
 def _copy(row: tuple[Any, ...]) -> Copy:
-    """Makes a copy from (part, the columns of `pictures`, k)."""
+    """Makes a copy from (part, the columns of `images`, k)."""
     return Copy(Image(*row[1:8]), *row[8:])
 
 

@@ -107,7 +107,7 @@ def describe_copies(plain: Section, augmentation: Augmentation) -> Section:
     return Section(augmented_fingerprint(plain.fingerprint, distortions), about)
 
 
-def labelled_pictures(place: Place, section: Section) -> Iterator[tuple[Image, str]]:
+def labelled_images(place: Place, section: Section) -> Iterator[tuple[Image, str]]:
     """Yields the labelled files of a store's section, with the sha256 of their contents."""
     for part in section.rows:
         for row in stored_rows(place, part.name):
@@ -170,7 +170,7 @@ def plan_copies(
     )
     compute = tuple(writer.add(_table(unit)) for unit in ledger.computed(rows))
     writer.close()
-    listed = ledger.pictures() * section.about["copies"]
+    listed = ledger.images() * section.about["copies"]
     return Plan(
         place,
         manifest.version,

@@ -59,7 +59,7 @@ def _lacking(examples: Examples, rows: Indices) -> list[str]:
     if not uris:
         return []
     return [
-        f"{len(uris)} labelled pictures have not all distorted copies, such as {uris[0]!r}; embed"
+        f"{len(uris)} labelled images have not all distorted copies, such as {uris[0]!r}; embed"
         " them with --augment"
     ]
 

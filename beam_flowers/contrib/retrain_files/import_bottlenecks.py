@@ -228,7 +228,7 @@ class _Reading:
     def _read(self, file: tuple[Image, TextName | None]) -> Result:
         text, name = file
         if name is None:
-            message = "the name is not PICTURE_MODULE.txt, as retrain.py wrote it"
+            message = "the name is not IMAGE_MODULE.txt, as retrain.py wrote it"
             return Reject(text, "find", "NotABottleneck", message)
         content = read_content(text, DEFAULT_LIMITS)
         if isinstance(content, Reject):
@@ -238,24 +238,24 @@ class _Reading:
             vector = parse_vector(data)
         except ImageError as error:
             return Reject(text, "read", error.error_class, error.message, sha256)
-        row = self._picture(name.picture, vector)
+        row = self._image(name.image, vector)
         return row if isinstance(row, Bottleneck) else Reject(text, *row, sha256)
 
-    def _picture(self, path: str, vector: np.ndarray) -> Bottleneck | tuple[str, str, str]:
+    def _image(self, path: str, vector: np.ndarray) -> Bottleneck | tuple[str, str, str]:
         """Returns the row of an image, or stage, class and message of a reject."""
         label, split = label_and_split(path, self._splits)
         image = Image(files.join(self._images, path), self._images, path, label, split)
         try:
             status = files.stat(image.uri)
         except OSError:
-            return "find", "NoPicture", f"there is no picture {image.uri}"
+            return "find", "NoImage", f"there is no image {image.uri}"
         image = image._replace(bytes=status.bytes, modified=status.modified)
         content = read_content(image, DEFAULT_LIMITS)
         if isinstance(content, Reject):
             return "read", content.error_class, f"{image.uri}: {content.message}"
         try:
-            picture = decode_apart(content[1], _SMALL)
+            decoded = decode_apart(content[1], _SMALL)
         except ImageError as error:
             return error.stage, error.error_class, f"{image.uri}: {error.message}"
-        size = (picture.width, picture.height, picture.format)
+        size = (decoded.width, decoded.height, decoded.format)
         return Bottleneck(image, content[2], *size, vector)

@@ -1,7 +1,7 @@
 """Parses names and numbers of the text files in which retrain.py kept bottleneck vectors.
 
-Their names are `<label>/<picture>_<module>.txt`, with `~` for `://`, `/`, `:` and `\\` in the
-module's address; the first version wrote `<label>/<picture>.txt`. They hold decimal numbers with
+Their names are `<label>/<image>_<module>.txt`, with `~` for `://`, `/`, `:` and `\\` in the
+module's address; the first version wrote `<label>/<image>.txt`. They hold decimal numbers with
 commas between them.
 """
 
@@ -26,11 +26,11 @@ class TextName(NamedTuple):
     """Parts of the name of a text file.
 
     Attributes:
-        picture: path of the image below the folder of images.
+        image: path of the image below the folder of images.
         module: name of the network; empty in the first version's names.
     """
 
-    picture: str
+    image: str
     module: str
 
 

@@ -12,28 +12,28 @@
   };
 
   const card = ([number, head, detail]) => {
-    const picture = data.pictures[number];
+    const image = data.images[number];
     const item = make("li");
-    const link = picture.href ? { class: "frame", href: picture.href, target: "_blank", rel: "noopener" } : { class: "frame" };
-    const frame = make(picture.href ? "a" : "div", "", link);
-    if (picture.thumb) {
-      const image = make("img", "", { src: picture.thumb, alt: head + ", " + picture.name, decoding: "async" });
+    const link = image.href ? { class: "frame", href: image.href, target: "_blank", rel: "noopener" } : { class: "frame" };
+    const frame = make(image.href ? "a" : "div", "", link);
+    if (image.thumb) {
+      const thumbnail = make("img", "", { src: image.thumb, alt: head + ", " + image.name, decoding: "async" });
       // Of a long strip a square cut out of the middle shows nothing of its shape.
-      image.addEventListener("load", () => {
-        const sides = [image.naturalWidth, image.naturalHeight];
-        image.classList.toggle("strip", Math.max(...sides) > 2.5 * Math.min(...sides));
+      thumbnail.addEventListener("load", () => {
+        const sides = [thumbnail.naturalWidth, thumbnail.naturalHeight];
+        thumbnail.classList.toggle("strip", Math.max(...sides) > 2.5 * Math.min(...sides));
       });
-      frame.append(image);
-    } else frame.append(make("span", picture.problem));
+      frame.append(thumbnail);
+    } else frame.append(make("span", image.problem));
     item.append(frame, make("b", head));
     if (detail) item.append(make("span", detail));
-    item.append(make("span", picture.name, { class: "name", title: picture.uri }));
+    item.append(make("span", image.name, { class: "name", title: image.uri }));
     return item;
   };
 
-  const plural = (count) => count.toLocaleString("en") + (count === 1 ? " picture" : " pictures");
+  const plural = (count) => count.toLocaleString("en") + (count === 1 ? " image" : " images");
 
-  // Cards that belong together, such as copies of one picture, stand in one frame.
+  // Cards that belong together, such as copies of one image, stand in one frame.
   const inGroups = (cards, sizes) => {
     if (!sizes.length) return cards.map((one) => [one]);
     let from = 0;
@@ -55,7 +55,7 @@
     const filter = section.querySelector("input");
     const more = section.querySelector(".more");
     const status = section.querySelector("[role=status]");
-    const text = ([n, head, detail]) => (head + " " + detail + " " + data.pictures[n].uri).toLowerCase();
+    const text = ([n, head, detail]) => (head + " " + detail + " " + data.images[n].uri).toLowerCase();
     const units = inGroups(cards, groups);
     const texts = units.map((each) => each.map(text).join("\n"));
     const size = (some) => some.reduce((sum, each) => sum + each.length, 0);
@@ -78,7 +78,7 @@
     more.addEventListener("click", () => {
       const first = list.children.length;
       extend();
-      // The button may be gone now: the focus goes on with the pictures.
+      // The button may be gone now: the focus goes on with the images.
       list.children[first].querySelector("a")?.focus({ preventScroll: true });
     });
     show();
@@ -137,7 +137,7 @@
       button.addEventListener("click", () => {
         const cards = cells[button.dataset.cell] || [];
         const count = Number(button.textContent.replaceAll(",", ""));
-        dialog.querySelector("h2").textContent = button.getAttribute("aria-label").replace(/: \d+ pictures?$/, "");
+        dialog.querySelector("h2").textContent = button.getAttribute("aria-label").replace(/: \d+ images?$/, "");
         dialog.querySelector("p").textContent = plural(count) + (cards.length < count ? ", " + cards.length + " of them shown" : "");
         dialog.querySelector(".cards").replaceChildren(...cards.map(card));
         dialog.showModal();

@@ -3,21 +3,21 @@
   const $ = (id) => document.getElementById(id);
   let state = null;
   let busy = false;
-  const pictures = new Map(); // Of this picture and the next: number -> promise of {url} or {problem}.
+  const images = new Map(); // Of this image and the next: number -> promise of {url} or {problem}.
 
   const read = (number) => {
-    if (!pictures.has(number)) {
-      pictures.set(number, fetch("picture/" + number).then(async (answer) =>
+    if (!images.has(number)) {
+      images.set(number, fetch("image/" + number).then(async (answer) =>
         answer.ok ? { url: URL.createObjectURL(await answer.blob()) } : { problem: await answer.text() },
       ).catch((error) => ({ problem: "the server does not answer: " + error.message })));
     }
-    return pictures.get(number);
+    return images.get(number);
   };
 
   const forget = (kept) => {
-    for (const [number, found] of pictures) {
+    for (const [number, found] of images) {
       if (kept.includes(number)) continue;
-      pictures.delete(number);
+      images.delete(number);
       found.then(({ url }) => url && URL.revokeObjectURL(url));
     }
   };
@@ -47,30 +47,30 @@
   };
 
   const show = async () => {
-    const { picture } = state;
-    document.body.classList.toggle("over", !picture);
-    $("end").hidden = Boolean(picture);
+    const { image } = state;
+    document.body.classList.toggle("over", !image);
+    $("end").hidden = Boolean(image);
     $("count").textContent = state.done.toLocaleString("en") + " of " + state.total.toLocaleString("en") + " done";
     $("progress").max = state.total;
     $("progress").value = state.done;
     $("undo").disabled = $("undo-last").disabled = !state.undo;
-    if (!picture) return;
-    const [first, second] = picture.ranking;
+    if (!image) return;
+    const [first, second] = image.ranking;
     $("says").textContent = first
       ? "The model says " + first.label + " (" + percent(first.score) + ")" + (second ? ", or " + second.label + " (" + percent(second.score) + ")." : ".")
       : "";
-    $("name").textContent = picture.uri;
-    $("labels").replaceChildren(...state.labels.map((label) => button(label, picture.ranking)));
+    $("name").textContent = image.uri;
+    $("labels").replaceChildren(...state.labels.map((label) => button(label, image.ranking)));
     $("known").replaceChildren(...state.labels.map(({ label }) => Object.assign(document.createElement("option"), { value: label })));
-    forget([picture.number, state.next]);
+    forget([image.number, state.next]);
     $("frame").ariaBusy = "true";
-    const found = await read(picture.number);
-    if (state.picture !== picture) return;
-    $("picture").hidden = !found.url;
+    const found = await read(image.number);
+    if (state.image !== image) return;
+    $("image").hidden = !found.url;
     $("problem").hidden = Boolean(found.url);
     $("problem").textContent = found.problem || "";
-    if (found.url) $("picture").src = found.url;
-    $("picture").alt = picture.uri;
+    if (found.url) $("image").src = found.url;
+    $("image").alt = image.uri;
     $("frame").ariaBusy = "false";
     if (state.next !== null) read(state.next);
   };
@@ -96,14 +96,14 @@
     }
   };
 
-  // A key too early would label a picture that was not seen yet.
+  // A key too early would label an image that was not seen yet.
   const seen = () => {
-    if (state?.picture && !busy && $("frame").ariaBusy === "false") return true;
-    if (state?.picture) tell("The picture is not there yet");
+    if (state?.image && !busy && $("frame").ariaBusy === "false") return true;
+    if (state?.image) tell("The image is not there yet");
     return false;
   };
-  const decide = (label) => seen() && send("decide", { number: state.picture.number, label }, label || "Left out of training");
-  const skip = () => state?.picture && send("skip", { number: state.picture.number }, "Skipped");
+  const decide = (label) => seen() && send("decide", { number: state.image.number, label }, label || "Left out of training");
+  const skip = () => state?.image && send("skip", { number: state.image.number }, "Skipped");
   const undo = () => state?.undo && send("undo", {}, "Undone");
 
   $("skip").addEventListener("click", skip);
@@ -130,7 +130,7 @@
       [$("skip").textContent.trim()[0]]: skip,
       [$("undo").textContent.trim()[0]]: undo,
       [$("out").textContent.trim()[0]]: () => decide(""),
-      Enter: () => state.picture?.ranking.length && decide(state.picture.ranking[0].label),
+      Enter: () => state.image?.ranking.length && decide(state.image.ranking[0].label),
       n: () => $("text").focus(),
       "/": () => $("text").focus(),
     };

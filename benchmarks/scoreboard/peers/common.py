@@ -1,4 +1,4 @@
-"""What every peer's pipeline needs: one picture's row, the frozen network, the table.
+"""What every peer's pipeline needs: one image's row, the frozen network, the table.
 
 Runs in the peers' own environments: nothing of beam_flowers is imported here.
 """
@@ -21,7 +21,7 @@ THREADS = "SCOREBOARD_THREADS"
 
 
 def arguments() -> tuple[list[str], str, int, str]:
-    """IMAGES NETWORK SIZE OUTPUT of the command line: the pictures' names, the network, the side
+    """IMAGES NETWORK SIZE OUTPUT of the command line: the images' names, the network, the side
     of its pixels, and where the table goes."""
     images, network, size, output = sys.argv[1:]
     names = sorted(str(path) for path in Path(images).rglob("*.jpg"))
@@ -29,7 +29,7 @@ def arguments() -> tuple[list[str], str, int, str]:
 
 
 def read(name: str, size: int, content: bytes | None = None) -> tuple[dict[str, Any], np.ndarray]:
-    """A picture's columns and its pixels, uint8 [size, size, 3], by Pillow in full."""
+    """An image's columns and its pixels, uint8 [size, size, 3], by Pillow in full."""
     from PIL import Image
 
     content = Path(name).read_bytes() if content is None else content

@@ -13,7 +13,7 @@ from common import arguments
 
 
 def decode(name: str, size: int) -> int:
-    """The bytes of a picture's pixels."""
+    """The bytes of an image's pixels."""
     content = np.frombuffer(Path(name).read_bytes(), np.uint8)
     image = cv2.imdecode(content, cv2.IMREAD_COLOR)
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA).nbytes

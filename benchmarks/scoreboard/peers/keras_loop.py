@@ -1,4 +1,4 @@
-"""Keras' `predict` in a loop: 32 pictures at a time, as its documentation has it, or one, as
+"""Keras' `predict` in a loop: 32 images at a time, as its documentation has it, or one, as
 retrain.py and label_image did. IMAGES NETWORK SIZE OUTPUT BATCH."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from common import arguments, batches, read, tensorflow, write_table
 
 
 def rows(names: list[str], network: str, size: int, batch: int) -> Iterator[dict[str, Any]]:
-    """Each picture's columns with its vector."""
+    """Each image's columns with its vector."""
     tensorflow()
     import keras
 

@@ -27,7 +27,7 @@ COLUMNS = pa.schema(
 
 
 def keyed(name: str, size: int) -> tuple[tuple[tuple[str, Any], ...], np.ndarray]:
-    """A picture's columns as the key, its pixels as float32, which the model takes."""
+    """An image's columns as the key, its pixels as float32, which the model takes."""
     row, pixels = read(name, size)
     return tuple(row.items()), pixels.astype(np.float32)
 

@@ -16,7 +16,7 @@ LIMITS = Limits()
 
 
 def pixels(image: Image, recipe: PixelRecipe) -> int:
-    """The bytes of a picture's pixels."""
+    """The bytes of an image's pixels."""
     content = read_content(image, LIMITS)
     return 0 if isinstance(content, Reject) else decode(content[1], recipe, LIMITS).pixels.nbytes
 

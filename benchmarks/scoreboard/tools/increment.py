@@ -1,4 +1,4 @@
-"""One picture in a hundred more: `IMAGES FOLDER`. Prints as JSON the vectors that were computed, by
+"""One image in a hundred more: `IMAGES FOLDER`. Prints as JSON the vectors that were computed, by
 the engine's own count, and whether the store is the one that a full run makes."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BACKBONE = resolve("efficientnet-lite0")
 
 
 def embed(images: Path, store: Path) -> tuple[int, str]:
-    """The pictures that went through the pool, and the hash of the store."""
+    """The images that went through the pool, and the hash of the store."""
     before = compute.pool().tally.files
     summary = embed_images([str(images)], str(store), BACKBONE)
     return compute.pool().tally.files - before, summary.dataset_hash
@@ -28,14 +28,14 @@ def main() -> None:
     pictures = sorted(images.rglob("*.jpg"))
     grown = folder / "grown"
     late = pictures[::101]
-    for picture in pictures:
-        place = grown / picture.relative_to(images)
+    for image in pictures:
+        place = grown / image.relative_to(images)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if picture not in late:
-            os.link(picture, place)
+        if image not in late:
+            os.link(image, place)
     first, _ = embed(grown, folder / "store")
-    for picture in late:
-        os.link(picture, grown / picture.relative_to(images))
+    for image in late:
+        os.link(image, grown / image.relative_to(images))
     second, in_two = embed(grown, folder / "store")
     _, at_once = embed(grown, folder / "full")
     calls = {"before": first, "added": len(late), "calls": second, "same": in_two == at_once}

@@ -35,7 +35,7 @@ def make_part(first: int, rows: int, place: Place, kind: StoreRows) -> Part:
     for n, vector in zip(numbers, vectors, strict=True):
         label = f"class {n % CLASSES:02}"
         name = f"{label}/{n:07}.jpg"
-        image = Image(f"/pictures/{name}", "/pictures", name, label, None, 50_000 + n, 10**15 + n)
+        image = Image(f"/images/{name}", "/images", name, label, None, 50_000 + n, 10**15 + n)
         sha256 = hashlib.sha256(b"%d" % n).hexdigest()
         made.append(Bottleneck(image, sha256, 500, 375, "JPEG", vector))
     return write_part(place, kind, kind.table(made))

@@ -82,7 +82,7 @@ def test_a_kept_network_may_have_loops_and_branches_of_its_own(tmp_path):
                 lambda i, x: (i + 1, x * 1.1),
                 [0, pixels],
             )
-            means = tf.map_fn(lambda picture: tf.reduce_mean(picture, [0, 1]), x)
+            means = tf.map_fn(lambda image: tf.reduce_mean(image, [0, 1]), x)
             return tf.cond(tf.reduce_sum(x) > 1e9, lambda: means * 0, lambda: means)
 
     module = Loops()

@@ -3,8 +3,8 @@
 import contextlib
 import time
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 
 from beam_flowers import files
@@ -14,11 +14,11 @@ from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import Bottleneck, Image, Reject
 
-PADDED = pictures.jpeg() + bytes(5 * 2**20)
+PADDED = make_images.jpeg() + bytes(5 * 2**20)
 
 
 class MeanColour:
-    """A network of three numbers; NaN for black pictures."""
+    """A network of three numbers; NaN for black images."""
 
     recipe = PixelRecipe(8, 8)
     batch = 1
@@ -43,7 +43,7 @@ def image(path, data=None):
 
 @pytest.fixture
 def scenes(tmp_path):
-    return [image(tmp_path / f"{n}.jpg", pictures.jpeg(seed=n)) for n in range(12)]
+    return [image(tmp_path / f"{n}.jpg", make_images.jpeg(seed=n)) for n in range(12)]
 
 
 def test_one_outcome_a_file_in_their_order(scenes):
@@ -88,13 +88,13 @@ def test_large_files_are_in_memory_a_few_at_a_time(tmp_path, monkeypatch, mebiby
 
 def test_small_files_and_those_of_unknown_size_are_read_without_asking(tmp_path, monkeypatch):
     monkeypatch.setattr(compute, "_files_gate", None)
-    files_ = [image(tmp_path / "small.jpg", pictures.jpeg())]
+    files_ = [image(tmp_path / "small.jpg", make_images.jpeg())]
     files_.append(image(tmp_path / "large.jpg", PADDED)._replace(bytes=None))
     assert all(isinstance(one, Bottleneck) for one in compute_bottlenecks(files_, MeanColour()))
 
 
 def test_equal_bytes_are_computed_once(tmp_path):
-    data = pictures.jpeg()
+    data = make_images.jpeg()
     copies = [image(tmp_path / f"{n}.jpg", data) for n in range(10)]
     engine = MeanColour(delay=0.02)
     results = compute_bottlenecks(copies, engine)
@@ -104,14 +104,14 @@ def test_equal_bytes_are_computed_once(tmp_path):
 
 
 def test_copies_of_a_bad_file_are_all_rejected(tmp_path):
-    bad = [image(tmp_path / f"{n}.jpg", pictures.TEXT) for n in range(4)]
+    bad = [image(tmp_path / f"{n}.jpg", make_images.TEXT) for n in range(4)]
     results = compute_bottlenecks(bad, MeanColour())
     assert [r.image for r in results] == bad
     assert {r.error_class for r in results} == {"NotAnImage"}
 
 
 def test_a_bad_file_costs_its_own_row_alone(scenes, tmp_path):
-    scenes[3] = image(tmp_path / "bad.jpg", pictures.truncated(pictures.jpeg()))
+    scenes[3] = image(tmp_path / "bad.jpg", make_images.truncated(make_images.jpeg()))
     scenes[5] = image(tmp_path / "missing.jpg")
     results = compute_bottlenecks(scenes, MeanColour())
     rejects = [r for r in results if isinstance(r, Reject)]
@@ -123,13 +123,13 @@ def test_a_bad_file_costs_its_own_row_alone(scenes, tmp_path):
 
 
 def test_a_reject_knows_the_content_it_was_given_for(tmp_path):
-    (reject,) = compute_bottlenecks([image(tmp_path / "a.jpg", pictures.TEXT)], MeanColour())
+    (reject,) = compute_bottlenecks([image(tmp_path / "a.jpg", make_images.TEXT)], MeanColour())
     (hashed,) = hash_files([reject.image])
     assert reject.sha256 == hashed.sha256
 
 
 def test_numbers_that_are_none_are_rejected(tmp_path):
-    black = pictures.saved(pictures.Image.new("RGB", (20, 20)), "PNG")
+    black = make_images.saved(Image.new("RGB", (20, 20)), "PNG")
     (reject,) = compute_bottlenecks([image(tmp_path / "black.png", black)], MeanColour())
     assert (reject.stage, reject.error_class) == ("embed", "NotFinite")
 
@@ -153,14 +153,14 @@ def test_a_size_that_the_listing_did_not_know_is_filled_in(scenes):
 
 
 def test_files_above_the_limit_are_rejected_without_a_digest_of_their_beginning(tmp_path):
-    data = pictures.png(40, 40)
+    data = make_images.png(40, 40)
     large = [image(tmp_path / f"{n}.png", data + bytes(n)) for n in range(3)]
     results = compute_bottlenecks(large, MeanColour(), Limits(max_bytes=len(data)))
     assert isinstance(results[0], Bottleneck)
     assert [(r.error_class, r.sha256) for r in results[1:]] == [("TooLarge", None)] * 2
 
 
-def test_an_error_of_the_network_is_not_taken_for_one_of_the_picture(scenes):
+def test_an_error_of_the_network_is_not_taken_for_one_of_the_image(scenes):
     class Broken(MeanColour):
         def embed(self, pixels):
             raise MemoryError("no memory for the network")

@@ -9,8 +9,8 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import make_images
 import numpy as np
-import pictures
 import psutil
 import pytest
 from crashing import deadly, obedient  # noqa: F401
@@ -23,7 +23,7 @@ from beam_flowers.images.memory_gate import Gate
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits, PixelRecipe
 
 RECIPE = PixelRecipe(24, 32, crop=0.875, resample="lanczos")
-SOUND = pictures.each_format()
+SOUND = make_images.each_format()
 
 _NO_GUARD = """
 from pathlib import Path
@@ -91,17 +91,17 @@ class NotingGate(Gate):
 
 @pytest.mark.parametrize(("mib", "at_once"), [(1024, [2]), (128, [1])])
 @pytest.mark.usefixtures("own")
-def test_large_pictures_share_the_memory_of_all_processes(monkeypatch, mib, at_once):
+def test_large_images_share_the_memory_of_all_processes(monkeypatch, mib, at_once):
     """Else as many as there are cores would take a quarter of it each."""
     gate = NotingGate(mib * 2**20, 4)
     monkeypatch.setattr(decoders, "cores", lambda: 4)
     monkeypatch.setattr(decoders, "_START_SECONDS", 0.0)
     monkeypatch.setattr(decoders, "_gate", lambda: gate)
-    large = pictures.saved(pictures.scene(3000, 1000), "WEBP", quality=10)
+    large = make_images.saved(make_images.scene(3000, 1000), "WEBP", quality=10)
     expected = decode(large, RECIPE).pixels
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: decode_apart(large, RECIPE), range(12)))
-    assert all((picture.pixels == expected).all() for picture in found)
+    assert all((image.pixels == expected).all() for image in found)
     needed, together = gate.peak
     assert together in at_once
     assert together == 1 or needed <= gate.budget
@@ -109,7 +109,7 @@ def test_large_pictures_share_the_memory_of_all_processes(monkeypatch, mib, at_o
 
 
 @pytest.mark.usefixtures("own")
-def test_small_pictures_cost_no_question(monkeypatch):
+def test_small_images_cost_no_question(monkeypatch):
     gate = NotingGate(2**30, 2)
     monkeypatch.setattr(decoders, "_gate", lambda: gate)
     assert decode_apart(SOUND["JPEG"], RECIPE).width
@@ -122,7 +122,7 @@ def children():
 
 @pytest.mark.parametrize("kind", sorted(SOUND))
 @pytest.mark.parametrize("whole", [False, True])
-def test_pictures_are_those_that_are_decoded_here(kind, whole):
+def test_images_are_those_that_are_decoded_here(kind, whole):
     here = (decode_whole if whole else decode)(SOUND[kind], RECIPE)
     apart = decode_apart(SOUND[kind], RECIPE, whole=whole)
     assert apart[1:] == here[1:]
@@ -134,11 +134,11 @@ def test_pictures_are_those_that_are_decoded_here(kind, whole):
 @pytest.mark.parametrize(
     ("data", "limits"),
     [
-        *((data, DEFAULT_LIMITS) for data in pictures.bad_files().values()),
+        *((data, DEFAULT_LIMITS) for data in make_images.bad_files().values()),
         (b"", DEFAULT_LIMITS),
-        (pictures.png(), Limits(max_bytes=100)),
-        (pictures.png(), Limits(max_pixels=100)),
-        (pictures.png(), Limits(seconds=1e-9)),
+        (make_images.png(), Limits(max_bytes=100)),
+        (make_images.png(), Limits(max_pixels=100)),
+        (make_images.png(), Limits(seconds=1e-9)),
     ],
 )
 def test_rejects_are_those_that_are_given_here(data, limits):
@@ -151,13 +151,13 @@ def test_rejects_are_those_that_are_given_here(data, limits):
 
 
 def test_files_and_pixels_larger_than_any_pipe():
-    data = pictures.png(1500, 1200, seed=1) + bytes(3_000_000)
+    data = make_images.png(1500, 1200, seed=1) + bytes(3_000_000)
     recipe = PixelRecipe(1200, 1500)
     np.testing.assert_array_equal(decode_apart(data, recipe).pixels, decode(data, recipe).pixels)
 
 
-def test_many_threads_get_their_own_pictures():
-    some = [pictures.jpeg(seed=seed) for seed in range(40)]
+def test_many_threads_get_their_own_images():
+    some = [make_images.jpeg(seed=seed) for seed in range(40)]
     wanted = [decode(data, RECIPE).pixels for data in some]
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
@@ -166,14 +166,14 @@ def test_many_threads_get_their_own_pictures():
                 np.testing.assert_array_equal(mine, other)
 
 
-def test_few_pictures_start_one_process_and_many_threads_as_many_as_cores(own, monkeypatch):
+def test_few_images_start_one_process_and_many_threads_as_many_as_cores(own, monkeypatch):
     monkeypatch.setattr(decoders, "cores", lambda: 3)
     before = children()
     for seed in range(5):
-        decode_apart(pictures.jpeg(seed=seed), RECIPE)
+        decode_apart(make_images.jpeg(seed=seed), RECIPE)
     assert len(children() - before) == 1
     monkeypatch.setattr(decoders, "_START_SECONDS", 0.0)
-    data = pictures.jpeg(1200, 900)
+    data = make_images.jpeg(1200, 900)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: decode_apart(data, RECIPE), range(100)))
     assert len(children() - before) == 3
@@ -204,7 +204,7 @@ def test_an_answer_that_nobody_waited_for_is_not_the_next_ones(tmp_path):
     """Ctrl-C comes between question and answer."""
     # In a process of its own: the signal ended the tests' process, among a hundred threads of
     # libraries, by a segmentation fault at the next step, in two of two whole runs.
-    images = {"sound": SOUND["JPEG"], "spinning": deadly("spin"), "small": pictures.png(10, 10)}
+    images = {"sound": SOUND["JPEG"], "spinning": deadly("spin"), "small": make_images.png(10, 10)}
     for name, data in images.items():
         (tmp_path / name).write_bytes(data)
     said = subprocess.check_output([sys.executable, "-c", _INTERRUPTED], cwd=tmp_path, text=True)
@@ -238,7 +238,7 @@ def test_a_script_without_a_guard_runs_once(tmp_path):
 
 def test_a_process_that_is_forked_off_starts_decoders_of_its_own(tmp_path):
     for seed, name in enumerate(["one.jpg", "two.jpg"]):
-        (tmp_path / name).write_bytes(pictures.jpeg(seed=seed))
+        (tmp_path / name).write_bytes(make_images.jpeg(seed=seed))
     said = subprocess.check_output([sys.executable, "-c", _FORKED], cwd=tmp_path, text=True)
     assert said == "equal\n"
 

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from pictures import jpeg
+from make_images import jpeg
 
 from beam_flowers.backbones import engine, hardware, openvino_engine
 from beam_flowers.backbones.compute import compute_bottlenecks
@@ -34,8 +34,8 @@ from beam_flowers.backbones import engine, resolve
 lite = engine.load(resolve.resolve("efficientnet-lite0", engine="openvino"))
 ready = threading.Barrier(8)
 with ThreadPoolExecutor(8) as pool:
-    pictures = [np.zeros((1, 224, 224, 3), np.uint8)] * 8
-    list(pool.map(lambda picture: (ready.wait(), lite.embed(picture)), pictures))
+    images = [np.zeros((1, 224, 224, 3), np.uint8)] * 8
+    list(pool.map(lambda image: (ready.wait(), lite.embed(image)), images))
 """
 
 
@@ -48,7 +48,7 @@ def test_engines_agree_on_every_file(tmp_path):
     for number in range(4):
         (tmp_path / f"{number}.jpg").write_bytes(jpeg(300, 200, seed=number))
     (tmp_path / "torn.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:300])
-    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "text.jpg").write_text("no image")
     images = [found for found in find_images([str(tmp_path)]) if isinstance(found, Image)]
     ours, theirs = (compute_bottlenecks(images, load(name)) for name in ("openvino", "tensorflow"))
     assert [type(o) for o in ours] == [type(t) for t in theirs]
@@ -60,17 +60,17 @@ def test_engines_agree_on_every_file(tmp_path):
             assert mine == other
 
 
-def test_a_picture_among_others_gives_what_it_gives_alone():
+def test_a_image_among_others_gives_what_it_gives_alone():
     lite = load()
     pictures = np.random.default_rng(1).integers(0, 256, (7, 224, 224, 3), np.uint8)
-    alone = np.concatenate([lite.embed(picture[np.newaxis]) for picture in pictures])
+    alone = np.concatenate([lite.embed(image[np.newaxis]) for image in pictures])
     for count in range(1, 8):
         np.testing.assert_array_equal(lite.embed(pictures[:count]), alone[:count])
     np.testing.assert_array_equal(lite.embed(pictures[::-1]), alone[::-1])
 
 
 @pytest.mark.parametrize("even", [True, False])
-def test_a_network_in_which_the_place_tells_gets_one_picture_at_a_time(even):
+def test_a_network_in_which_the_place_tells_gets_one_image_at_a_time(even):
     def run(pixels):
         means = pixels.mean((1, 2), dtype=np.float32)
         return means if even else means + np.spacing(means) * np.arange(len(means))[:, np.newaxis]
@@ -79,7 +79,7 @@ def test_a_network_in_which_the_place_tells_gets_one_picture_at_a_time(even):
 
 
 @pytest.mark.parametrize(("count", "batch"), [(None, openvino_engine._BATCH), (1, 1)])
-def test_a_network_of_one_picture_stays_one(tmp_path, count, batch):
+def test_a_network_of_one_image_stays_one(tmp_path, count, batch):
     tf = pytest.importorskip("tensorflow")
     module = tf.Module()
     module.__call__ = tf.function(
@@ -104,7 +104,7 @@ def test_nothing_is_told_to_anybody_and_no_process_is_forked():
 
 
 @pytest.mark.slow
-def test_the_first_pictures_of_many_threads_do_not_wait_for_ever():
+def test_the_first_images_of_many_threads_do_not_wait_for_ever():
     """One start in eight did, before the first inference was made alone."""
     for _ in range(25):
         subprocess.run([sys.executable, "-c", _AT_ONCE], check=True, timeout=30)

@@ -79,7 +79,7 @@ def test_a_vector_is_the_same_bits_from_many_threads(lite, golden):
     assert all(np.array_equal(result, expected) for result in results)
 
 
-def test_no_pictures_give_no_vectors(lite):
+def test_no_images_give_no_vectors(lite):
     assert lite.embed(np.zeros((0, 224, 224, 3), np.uint8)).shape == (0, 1280)
 
 

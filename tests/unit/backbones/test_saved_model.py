@@ -99,7 +99,7 @@ def test_the_vector_is_found_among_the_outputs(tf, tmp_path, outputs):
         ({"outputs": lambda v: v[:, None, :]}, "gives 0 among"),
         ({"shape": (None, None, None, 3)}, "export it with a fixed height and width"),
         ({"shape": (None, 8, 8, 2, 3)}, r"takes an input of shape \(None, 8, 8, 2, 3\)"),
-        ({"dtype": "uint8"}, "takes uint8, not pictures as float32"),
+        ({"dtype": "uint8"}, "takes uint8, not images as float32"),
         ({"name": "train"}, "none of the signatures.*it has: train"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_model_that_keras_exports(keras, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((None, 8, 8, 3), "takes pictures of 8 x 8 pixels, 'inception-v3' has 299 x 299"),
+        ((None, 8, 8, 3), "takes images of 8 x 8 pixels, 'inception-v3' has 299 x 299"),
         ((None, None, None, 3), "gives vectors of 6 numbers, 'inception-v3' has 2048"),
     ],
 )

@@ -28,7 +28,7 @@ class Inception(NamedTuple):
 
 @pytest.fixture(scope="module")
 def inception(tf, keras, tmp_path_factory):
-    """Inception v3 in the shapes it is handed out in, and what Keras makes of two pictures."""
+    """Inception v3 in the shapes it is handed out in, and what Keras makes of two images."""
     folder = tmp_path_factory.mktemp("inception")
     model = keras.applications.InceptionV3(weights=None, include_top=False, pooling="avg")
     _randomise(model)

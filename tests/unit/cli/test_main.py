@@ -78,7 +78,7 @@ def test_help_states_the_true_defaults():
     text = " ".join(command("train").format_help().split())
     for name in ("validation", "testing"):
         percentage = getattr(SplitOptions(), f"{name}_percentage")
-        assert f"percent of the pictures for {name} (default {percentage})" in text
+        assert f"percent of the images for {name} (default {percentage})" in text
     defaults = RetrainOptions()
     for value in (defaults.how_many_training_steps, defaults.learning_rate, LbfgsOptions().l2):
         assert f"(default {value}" in text

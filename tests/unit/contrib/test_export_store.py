@@ -49,7 +49,7 @@ def test_projector(original, scores, tmp_path):
     assert [line[:2] for line in lines] == [[row["label"], row["uri"]] for row in stored]
     assert all(line[2] and 0 <= float(line[3]) <= 1 for line in lines)
     sprite = Image.open(out / "sprite.png")
-    assert sprite.size == (4 * 64, 4 * 64)  # Ten pictures, so a square of four by four.
+    assert sprite.size == (4 * 64, 4 * 64)  # Ten images, so a square of four by four.
     with Image.open(stored[5]["uri"]) as picture:
         mean = np.asarray(picture.convert("RGB").resize((64, 64)), float).mean()
     tile = np.asarray(sprite.crop((64, 64, 128, 128)), float)
@@ -78,7 +78,7 @@ def test_fiftyone(original, scores, tmp_path):
     assert "." not in "".join(data)  # FiftyOne takes what follows a dot off a key.
 
 
-def test_labels_of_all_kinds_and_pictures_that_are_gone(tmp_path):
+def test_labels_of_all_kinds_and_images_that_are_gone(tmp_path):
     odd = [b._replace(image=b.image._replace(label=name)) for b, name in zip(
         bottlenecks(range(3), 6), ["tab\there\nand line", None, "玫瑰"], strict=True)]  # fmt: skip
     add(tmp_path / "store", "small", odd)
@@ -87,7 +87,7 @@ def test_labels_of_all_kinds_and_pictures_that_are_gone(tmp_path):
     lines = (tmp_path / "p" / "metadata.tsv").read_text().splitlines()
     assert len(lines) == 4
     assert {line.split("\t")[0] for line in lines[1:]} == {"tab here and line", "", "玫瑰"}
-    assert warnings == ["3 of the pictures cannot be read any more: grey in the sprite"]
+    assert warnings == ["3 of the images cannot be read any more: grey in the sprite"]
     export_store(str(tmp_path / "store"), "fiftyone", str(tmp_path / "f"))
     found = json.loads((tmp_path / "f" / "labels.json").read_text())
     key = hashlib.sha256(b"/r/1.jpg").hexdigest()[:24]
@@ -164,7 +164,7 @@ print(json.dumps(found))
 
 @pytest.mark.readers
 @pytest.mark.timeout(300)
-def test_fiftyone_s_own_reader_finds_pictures_labels_and_predictions(original, scores, tmp_path):
+def test_fiftyone_s_own_reader_finds_images_labels_and_predictions(original, scores, tmp_path):
     """Its reader of files alone: a dataset of FiftyOne's lies in MongoDB, which Debian lacks."""
     python = os.environ.get("BEAM_FLOWERS_FIFTYONE_PYTHON", sys.executable)
     if subprocess.run([python, "-c", "import fiftyone"], capture_output=True).returncode:

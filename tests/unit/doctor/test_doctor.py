@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from pictures import bad_files, cmyk_jpeg, grey16, jpeg, oriented, saved, scene
+from make_images import bad_files, cmyk_jpeg, grey16, jpeg, oriented, saved, scene
 from PIL import Image
 from stores import cli, photos
 
@@ -15,9 +15,9 @@ from beam_flowers.pages.collection_sections import diagnosis_page
 from beam_flowers.workflows.doctor import diagnose
 
 
-def write(folder, **pictures):
+def write(folder, **images):
     """`label__name_ext=bytes` → label/name.ext below the folder."""
-    for name, data in pictures.items():
+    for name, data in images.items():
         label, _, file = name.partition("__")
         place = folder / label / file.replace("_", ".")
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def names(finding):
 
 
 def test_nothing_is_wrong_with_the_photographs(tmp_path):
-    diagnosis = diagnose([str(photos(tmp_path / "pictures"))], splits=1)
+    diagnosis = diagnose([str(photos(tmp_path / "images"))], splits=1)
     assert {f.kind for f in diagnosis.findings} <= {"small-class"}
     assert all(usable and not bad for _, usable, _, bad in diagnosis.counts())
 
@@ -51,12 +51,12 @@ def test_nothing_is_wrong_with_the_photographs(tmp_path):
         ("extreme-shape", "warning", jpeg(400, 100)),
     ],
 )
-def test_a_picture_out_of_the_ordinary(tmp_path, kind, severity, data):
+def test_a_image_out_of_the_ordinary(tmp_path, kind, severity, data):
     found = kinds(write(tmp_path, a__plain_jpg=jpeg(200, 160, 7), a__odd_jpg=data))
     assert (found[kind].severity, names(found[kind])) == (severity, [["odd.jpg"]])
 
 
-def test_a_picture_of_one_colour_is_blank_and_like_no_other(tmp_path):
+def test_a_image_of_one_colour_is_blank_and_like_no_other(tmp_path):
     folder = write(
         tmp_path,
         a__1_jpg=saved(Image.new("RGB", (90, 90), "black"), "JPEG"),
@@ -68,7 +68,7 @@ def test_a_picture_of_one_colour_is_blank_and_like_no_other(tmp_path):
     assert "alike" not in found
 
 
-def test_a_stray_text_is_a_note_and_a_picture_that_is_none_a_warning(tmp_path):
+def test_a_stray_text_is_a_note_and_a_image_that_is_none_a_warning(tmp_path):
     folder = write(tmp_path, a__ok_jpg=jpeg(), a__page_jpg=b"<html>", a__notes_txt=b"to do")
     unusable = [f for f in diagnose([str(folder)]).findings if f.kind == "unusable"]
     assert [(f.severity, f.error_class, names(f)) for f in unusable] == [
@@ -103,7 +103,7 @@ def test_copies_and_their_labels(tmp_path):
     assert names(found["two-labels"]) == [["1.jpg", "2.jpg", "4.jpg"]]
 
 
-def test_pictures_that_look_alike(tmp_path):
+def test_images_that_look_alike(tmp_path):
     pytest.importorskip("imagehash")
     better, worse = jpeg(400, 300, 3), jpeg(200, 150, 3, quality=40)
     found = kinds(write(tmp_path, a__1_jpg=better, a__2_jpg=worse, a__3_jpg=jpeg(400, 300, 9)))
@@ -128,7 +128,7 @@ def test_classes(tmp_path):
     assert found.count(("small-class", "error")) == 3
 
 
-def test_splits_that_nobody_asks_for_need_no_pictures(tmp_path):
+def test_splits_that_nobody_asks_for_need_no_images(tmp_path):
     folder = write(tmp_path, a__1_jpg=jpeg(90, 90, 1), b__2_jpg=jpeg(90, 90, 2))
     assert kinds(folder, splits=1)["small-class"].severity == "warning"
 
@@ -143,10 +143,10 @@ def test_the_command(tmp_path, capsys):
     folder = write(tmp_path / "p", a__1_jpg=jpeg(90, 90, 1), b__2_jpg=jpeg(90, 90, 2))
     assert cli("doctor", folder, "--output", tmp_path / "d.json") == 0
     printed = capsys.readouterr().out
-    assert "error: class 'a' has 1 different picture;" in printed
+    assert "error: class 'a' has 1 different image;" in printed
     assert "2 files, 0 hidden: 2 errors, 0 warnings, 0 notes" in printed
     document = json.loads((tmp_path / "d.json").read_text())
-    assert document["labels"][0] == {"label": "a", "pictures": 1, "copies": 0, "unusable": 0}
+    assert document["labels"][0] == {"label": "a", "images": 1, "copies": 0, "unusable": 0}
     assert cli("doctor", folder, "--fail-on", "error") == 1
     assert cli("doctor", folder, "--fail-on", "error", "--testing-percentage", "0") == 1
     (tmp_path / "none").mkdir()
@@ -154,7 +154,7 @@ def test_the_command(tmp_path, capsys):
     assert "there is no file in" in capsys.readouterr().err
 
 
-def test_the_page_shows_each_finding_with_its_pictures(tmp_path, capsys):
+def test_the_page_shows_each_finding_with_its_images(tmp_path, capsys):
     pytest.importorskip("vl_convert", reason="the report's extra is not installed")
     data, hostile = jpeg(300, 200, 1), "<script>alert(1)<"
     folder = write(tmp_path / "p", a__1_jpg=data, a__2_jpg=data, b__3_jpg=jpeg(300, 200, 2))
@@ -168,9 +168,9 @@ def test_the_page_shows_each_finding_with_its_pictures(tmp_path, capsys):
     cards = shown["sections"]["same-bytes-two-labels"]
     assert (len(cards["cards"]), cards["groups"]) == (3, [3])
     assert {head for _, head, _ in cards["cards"]} == {"a", hostile}
-    pictures = {picture["name"].rpartition("/")[2]: picture for picture in shown["pictures"]}
-    assert pictures["1.jpg"]["thumb"].startswith("data:image/webp;base64,")
-    assert (pictures["torn.jpg"]["thumb"], pictures["torn.jpg"]["problem"][:4]) == (None, "JPEG")
+    images = {image["name"].rpartition("/")[2]: image for image in shown["images"]}
+    assert images["1.jpg"]["thumb"].startswith("data:image/webp;base64,")
+    assert (images["torn.jpg"]["thumb"], images["torn.jpg"]["problem"][:4]) == (None, "JPEG")
     assert html.count('href="#same-bytes-two-labels"') == 2
 
 

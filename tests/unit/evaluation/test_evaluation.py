@@ -60,7 +60,7 @@ THREE = scored(
 # Measures
 
 
-def test_measures_of_four_pictures_counted_by_hand():
+def test_measures_of_four_images_counted_by_hand():
     assert [share.right for share in top_k_accuracy(THREE)] == [2, 4, 4]
     assert cross_entropy(THREE) == pytest.approx(-np.log([0.7, 0.8, 0.4, 0.3]).mean())
     matrix = confusion_matrix(THREE)
@@ -93,9 +93,9 @@ def test_scores_use_the_temperature_and_stay_finite():
 # Calibration
 
 
-def test_reliability_puts_each_picture_into_its_bin():
+def test_reliability_puts_each_image_into_its_bin():
     bins = reliability(np.array([0.0, 0.1, 0.1001, 1.0]), np.array([True, False, True, True]))
-    assert [b.pictures for b in bins] == [2, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert [b.images for b in bins] == [2, 1, 0, 0, 0, 0, 0, 0, 0, 1]
     assert (bins[0].accuracy, bins[0].confidence) == (0.5, 0.05)
     assert bins[5].accuracy is None
     expected = (2 * 0.45 + (1 - 0.1001) + 0) / 4
@@ -110,7 +110,7 @@ def test_calibrated_scores_have_almost_no_error():
     assert expected_calibration_error(reliability(confidence**0.5, right)) > 0.1
 
 
-# Pictures
+# Images
 
 
 def test_mistakes_come_most_confident_first():
@@ -142,7 +142,7 @@ def test_neighbours_are_those_of_the_whole_matrix_at_once():
     assert cosines[0] == pytest.approx(1)
 
 
-def test_a_store_of_two_pictures_has_one_neighbour():
+def test_a_store_of_two_images_has_one_neighbour():
     assert nearest(np.eye(2, dtype=np.float32), 0)[0].tolist() == [1]
 
 
@@ -232,8 +232,8 @@ def test_a_target_precision_is_a_share(target):
         threshold_for_precision(np.ones(3), np.ones(3, bool), target)
 
 
-def test_no_threshold_without_pictures():
-    with pytest.raises(InputError, match="no pictures"):
+def test_no_threshold_without_images():
+    with pytest.raises(InputError, match="no images"):
         threshold_for_precision(np.empty(0), np.empty(0, bool), 0.9)
 
 
@@ -267,7 +267,7 @@ def test_a_matrix_too_large_for_names_becomes_a_png():
     assert confusion_png(np.eye(125, dtype=np.intp), labels, "many").startswith(b"\x89PNG")
 
 
-# Several labels a picture
+# Several labels an image
 
 
 MANY = Decided(
@@ -279,7 +279,7 @@ MANY = Decided(
 )
 
 
-def test_decisions_of_three_pictures_counted_by_hand():
+def test_decisions_of_three_images_counted_by_hand():
     counts = count_labels(MANY)
     assert counts == [("a", 1, 1, 0, 1), ("b", 1, 0, 0, 2)]
     assert per_label(counts, MANY.thresholds)[0] == ("a", 0.5, 1, 0.5, 2 / 3, 2, 1)

@@ -5,8 +5,8 @@ import importlib.util
 import os
 from dataclasses import replace
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 from PIL import Image
 
@@ -68,8 +68,8 @@ def bundle(backbone):
 
 
 @pytest.fixture(autouse=True)
-def _few_pictures(monkeypatch):
-    monkeypatch.setattr(runs, "PICTURES", 8)
+def _few_images(monkeypatch):
+    monkeypatch.setattr(runs, "IMAGES", 8)
 
 
 # --- decoding ---
@@ -98,7 +98,9 @@ SQUARE, WIDE = PixelRecipe(64, 64, 0.875, "bilinear"), PixelRecipe(40, 72, None,
 @pytest.mark.parametrize("recipe", [SQUARE, WIDE], ids=["crop", "squash"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_jpeg_is_turned_upright(decoder, orientation, recipe):
-    ours, graph = decoder(pictures.oriented(pictures.quadrants(201, 120), orientation), recipe)
+    ours, graph = decoder(
+        make_images.oriented(make_images.quadrants(201, 120), orientation), recipe
+    )
     assert np.abs(ours - graph).max() <= (1 if recipe is SQUARE else 6)
 
 
@@ -107,32 +109,32 @@ def test_the_orientation_is_read_in_either_byte_order(decoder, order):
     exif = Image.Exif()
     exif.endian = ">" if order == b"MM" else "<"
     exif[0x0112] = 6
-    ours, graph = decoder(pictures.saved(pictures.quadrants(), "JPEG", exif=exif), SQUARE)
+    ours, graph = decoder(make_images.saved(make_images.quadrants(), "JPEG", exif=exif), SQUARE)
     assert np.abs(ours - graph).max() <= 1
 
 
 def _faded(mode):
-    image = pictures.scene(150, 100).convert("RGBA")
-    image.putalpha(pictures.scene(150, 100, seed=2).convert("L"))
-    return pictures.saved(image.convert(mode), "PNG")
+    image = make_images.scene(150, 100).convert("RGBA")
+    image.putalpha(make_images.scene(150, 100, seed=2).convert("L"))
+    return make_images.saved(image.convert(mode), "PNG")
 
 
 KINDS = {
     "alpha": lambda: _faded("RGBA"),
     "grey-alpha": lambda: _faded("LA"),
-    "grey": lambda: pictures.saved(pictures.scene(150, 100).convert("L"), "PNG"),
-    "one-bit": lambda: pictures.saved(pictures.scene(150, 100).convert("1"), "PNG"),
-    "16-colours": lambda: pictures.palette_png(pictures.scene(150, 100)),
-    "transparent-colour": lambda: pictures.palette_png(pictures.scene(150, 100), 3),
-    "16-bits": lambda: pictures.each_format(150, 100)["PNG-16"],
-    "cmyk": lambda: pictures.each_format(150, 100)["JPEG-cmyk"],
-    "progressive": lambda: pictures.each_format(150, 100)["JPEG-progressive"],
-    "big": lambda: pictures.jpeg(1500, 1000),
+    "grey": lambda: make_images.saved(make_images.scene(150, 100).convert("L"), "PNG"),
+    "one-bit": lambda: make_images.saved(make_images.scene(150, 100).convert("1"), "PNG"),
+    "16-colours": lambda: make_images.palette_png(make_images.scene(150, 100)),
+    "transparent-colour": lambda: make_images.palette_png(make_images.scene(150, 100), 3),
+    "16-bits": lambda: make_images.each_format(150, 100)["PNG-16"],
+    "cmyk": lambda: make_images.each_format(150, 100)["JPEG-cmyk"],
+    "progressive": lambda: make_images.each_format(150, 100)["JPEG-progressive"],
+    "big": lambda: make_images.jpeg(1500, 1000),
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_other_kinds_of_pictures_decode_alike(decoder, kind):
+def test_other_kinds_of_images_decode_alike(decoder, kind):
     ours, graph = decoder(KINDS[kind](), SQUARE)
     assert np.abs(ours - graph).max() <= 3
 
@@ -198,7 +200,7 @@ def test_a_saved_model_takes_files_and_gives_names(exports):
     assert found.mean < 0.02
     tf = tensorflow()
     serve = tf.saved_model.load(path).signatures["serving_default"]
-    answer = serve(image_bytes=tf.constant([pictures.jpeg(), pictures.png(seed=1)]))
+    answer = serve(image_bytes=tf.constant([make_images.jpeg(), make_images.png(seed=1)]))
     assert {name: tuple(value.shape) for name, value in answer.items()} == {
         "label": (2,),
         "score": (2,),
@@ -300,16 +302,16 @@ def test_an_export_that_cannot_be_run_is_an_error(tmp_path):
         agreement.measure("onnx", str(tmp_path / "x.onnx"), [_example(1, 0)], ["a", "b"])
 
 
-def test_the_pictures_of_a_store_are_opened_once_a_content(original, bundle, backbone):
+def test_the_images_of_a_store_are_opened_once_a_content(original, bundle, backbone):
     recipe = engine.load(backbone).recipe
-    assert len(runs._pictures(bundle, str(original / "store"), recipe, 20)) == 10
-    assert len(runs._pictures(bundle, str(original / "store"), recipe, 4)) == 4
+    assert len(runs._images(bundle, str(original / "store"), recipe, 20)) == 10
+    assert len(runs._images(bundle, str(original / "store"), recipe, 4)) == 4
 
 
-def test_a_store_whose_pictures_are_gone_is_refused(work, bundle, backbone):
-    (work / "pictures").rename(work / "elsewhere")
+def test_a_store_whose_images_are_gone_is_refused(work, bundle, backbone):
+    (work / "images").rename(work / "elsewhere")
     with pytest.raises(InputError, match="leave --store out"):
-        runs._pictures(bundle, str(work / "store"), engine.load(backbone).recipe, 20)
+        runs._images(bundle, str(work / "store"), engine.load(backbone).recipe, 20)
 
 
 # --- outputs and the command ---

@@ -1,4 +1,4 @@
-"""`train --fine-tune`: a new backbone from the pictures of a store."""
+"""`train --fine-tune`: a new backbone from the images of a store."""
 
 import csv
 import shlex
@@ -60,7 +60,7 @@ def original(network, tmp_path_factory):
     """A folder with 20 photographs of five flowers and the store of their vectors."""
     base = tmp_path_factory.mktemp("tune")
     backbone = resolve(str(network / "net.keras"))
-    embed_images([str(photos(base / "pictures", 4))], str(base / "store"), backbone)
+    embed_images([str(photos(base / "images", 4))], str(base / "store"), backbone)
     return base
 
 
@@ -75,7 +75,7 @@ def work(original, tmp_path):
 def tune(network, work):
     """`fine_tune` on `work`, with the lines that it says."""
 
-    def run(output="tuned", images="pictures", seed=0, say=print, backbone=None, **options):
+    def run(output="tuned", images="images", seed=0, say=print, backbone=None, **options):
         run.lines, run.warnings, run.progress = [], [], Progress()
         return fine_tune(
             str(work / "store"),
@@ -146,7 +146,7 @@ def test_a_network_of_constants_cannot_be_tuned(tmp_path):
         tuner_of(path)
 
 
-def test_a_network_for_one_picture_at_a_time_cannot_be_tuned(tmp_path):
+def test_a_network_for_one_image_at_a_time_cannot_be_tuned(tmp_path):
     path = plain_module(tmp_path / "net", 1, tensorflow().Variable(np.ones((3, 6), np.float32)))
     with pytest.raises(BackboneError, match="'net' cannot be trained on batches"):
         tuner_of(path)
@@ -179,25 +179,25 @@ def test_one_seed_gives_one_network(tune):
     assert np.any(first != other)
 
 
-def test_it_does_not_matter_where_the_pictures_lie(tune, work):
+def test_it_does_not_matter_where_the_images_lie(tune, work):
     first = embed(tune("a").backbone.path)
-    (work / "pictures").rename(work / "moved")
+    (work / "images").rename(work / "moved")
     np.testing.assert_array_equal(embed(tune("b", "moved").backbone.path), first)
 
 
-def test_what_is_no_picture_of_the_store_is_counted_and_passed_over(tune, work):
-    (work / "pictures" / "daisy" / "notes.jpg").write_text("no picture")
-    gone = sorted((work / "pictures" / "daisy").iterdir())[0]
+def test_what_is_no_image_of_the_store_is_counted_and_passed_over(tune, work):
+    (work / "images" / "daisy" / "notes.jpg").write_text("no image")
+    gone = sorted((work / "images" / "daisy").iterdir())[0]
     gone.unlink()
     tune()
     missing, others = tune.warnings
-    assert missing.startswith("1 pictures of the store are not among the images")
+    assert missing.startswith("1 images of the store are not among the images")
     assert gone.name in missing
     assert others.startswith("1 files are passed over")
 
 
-def test_pictures_that_go_bad_on_the_way_end_nothing(tune, work):
-    photographs = sorted((work / "pictures" / "tulips").iterdir())
+def test_images_that_go_bad_on_the_way_end_nothing(tune, work):
+    photographs = sorted((work / "images" / "tulips").iterdir())
 
     def spoil(line):
         if line.startswith("fine-tuning"):
@@ -205,9 +205,7 @@ def test_pictures_that_go_bad_on_the_way_end_nothing(tune, work):
             photographs[1].unlink()
 
     tune(say=spoil)
-    assert (
-        sorted(line.partition(":")[0] for line in tune.warnings) == ["1 pictures were skipped"] * 2
-    )
+    assert sorted(line.partition(":")[0] for line in tune.warnings) == ["1 images were skipped"] * 2
     assert "changed" in str(tune.warnings)
     assert "FileNotFoundError" in str(tune.warnings)
 
@@ -215,7 +213,7 @@ def test_pictures_that_go_bad_on_the_way_end_nothing(tune, work):
 def test_a_network_that_runs_away_is_not_written(tune, work):
     with pytest.raises(TrainingError, match=r"diverged: .* lower --learning-rate"):
         tune(learning_rate=1e30, train_epochs=5)
-    assert sorted(p.name for p in work.iterdir()) == ["pictures", "store"]
+    assert sorted(p.name for p in work.iterdir()) == ["images", "store"]
 
 
 def test_what_is_there_is_not_written_over(tune):
@@ -223,16 +221,16 @@ def test_what_is_there_is_not_written_over(tune):
         tune("store")
 
 
-def test_pictures_of_another_store_are_refused(tune, work):
+def test_images_of_another_store_are_refused(tune, work):
     (work / "others").mkdir()
     (work / "others" / "a.jpg").write_text("another")
-    with pytest.raises(InputError, match="none of the 20 labelled pictures"):
+    with pytest.raises(InputError, match="none of the 20 labelled images"):
         tune(images="others")
 
 
-def test_a_label_without_a_picture_is_refused(tune):
+def test_a_label_without_a_image_is_refused(tune):
     with pytest.raises(InputError, match="4 of 5 labels, such as 'daisy', have no training"):
-        tune(images="pictures/roses")
+        tune(images="images/roses")
 
 
 def test_a_backbone_that_the_store_lacks_is_named(tune):
@@ -245,9 +243,9 @@ def test_a_backbone_that_the_store_lacks_is_named(tune):
 
 def test_the_command_and_the_two_that_it_names(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    photos(tmp_path / "pictures", 3)
-    assert cli("embed", "pictures", "--store", "store") == 0
-    tune = "train store --fine-tune pictures --fine-tuned tuned --train-epochs 1 --batch-size 8"
+    photos(tmp_path / "images", 3)
+    assert cli("embed", "images", "--store", "store") == 0
+    tune = "train store --fine-tune images --fine-tuned tuned --train-epochs 1 --batch-size 8"
     assert main(shlex.split(tune)) == 0
     commands = capsys.readouterr().out.partition("next:\n")[2].splitlines()
     for line in commands:
@@ -269,23 +267,23 @@ def test_the_command_and_the_two_that_it_names(tmp_path, capsys, monkeypatch):
     ],
 )
 def test_flags_that_do_not_fit(original, flags, message, capsys):
-    command = f"train {original / 'store'} --fine-tune {original / 'pictures'} {flags}"
+    command = f"train {original / 'store'} --fine-tune {original / 'images'} {flags}"
     assert main(shlex.split(command)) == 1
     assert message in capsys.readouterr().err
 
 
 def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    photos(tmp_path / "pictures", 4)
-    assert cli("embed", "pictures", "--store", "store") == 0
-    tune = "train store --fine-tune pictures --fine-tuned tuned --model m --train-epochs 2"
+    photos(tmp_path / "images", 4)
+    assert cli("embed", "images", "--store", "store") == 0
+    tune = "train store --fine-tune images --fine-tuned tuned --model m --train-epochs 2"
     assert main(shlex.split(tune)) == 0
     said = capsys.readouterr().out
     bundle = read_bundle(str(tmp_path / "m"))
     assert bundle.backbone == "tuned"
     assert bundle.recipe["name"] == "fine-tune"
-    picture = str(next((tmp_path / "pictures").glob("*/*")))
-    assert main(["classify", picture, "--model", "m"]) == 1
+    image = str(next((tmp_path / "images").glob("*/*")))
+    assert main(["classify", image, "--model", "m"]) == 1
     refused = capsys.readouterr().err
     assert "'tuned', which is not in the catalogue" in refused
     assert "as --backbone-path" in refused
@@ -294,7 +292,7 @@ def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypa
     with open("TABLE.csv") as table:
         found = [(Path(row["uri"]).parent.name, row["label"]) for row in csv.DictReader(table)]
     assert len(found) == 20
-    # Of the pictures that it learnt, and they are most, it knows nearly all.
+    # Of the images that it learnt, and they are most, it knows nearly all.
     assert sum(folder == label for folder, label in found) >= 15
     for split in ("validation", "testing"):
         metrics = bundle.metrics[split]
@@ -304,7 +302,7 @@ def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypa
 
 def test_a_folder_that_is_no_model_is_refused_before_the_work(original, network, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
-    places = f"{original / 'store'} --fine-tune {original / 'pictures'} --fine-tuned {tmp_path}/t"
+    places = f"{original / 'store'} --fine-tune {original / 'images'} --fine-tuned {tmp_path}/t"
     network = f"--backbone-path {network}/net.keras"
     assert main(shlex.split(f"train {places} {network} --model {tmp_path}")) == 2
     assert "holds other things than a model" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Corrected labels for pictures that are in the store already."""
+"""Corrected labels for images that are in the store already."""
 
 import pytest
 from vectors import LABELS, make_store, train_run, write_manifest

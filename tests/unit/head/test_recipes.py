@@ -1,4 +1,4 @@
-"""The batch recipes beyond retrain.py, warm starts, temperature and several labels a picture."""
+"""The batch recipes beyond retrain.py, warm starts, temperature and several labels an image."""
 
 from dataclasses import replace
 
@@ -276,7 +276,7 @@ def test_training_fits_the_temperature():
     assert measured == pytest.approx(result.calibration.cross_entropy_after)
 
 
-# Several labels a picture
+# Several labels an image
 
 
 def pairs(count=400):
@@ -295,7 +295,7 @@ def pairs(count=400):
 @pytest.mark.parametrize(
     "options", [LbfgsOptions(), SHORT, replace(EPOCHS, train_epochs=20)], ids=NAMES[:3]
 )
-def test_several_labels_a_picture(options):
+def test_several_labels_a_image(options):
     result = train(pairs(), options, SplitOptions("hash", 20, 20))
     assert result.labels == ("ant", "bee", "cat")
     assert result.head.multi_label

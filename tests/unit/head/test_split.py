@@ -1,4 +1,4 @@
-"""Which picture trains, validates and tests."""
+"""Which image trains, validates and tests."""
 
 import hashlib
 from functools import cache
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from beam_flowers.errors import TrainingError
-from beam_flowers.head.groups import fold_codes, picture_groups
+from beam_flowers.head.groups import fold_codes, image_groups
 from beam_flowers.head.split import (
     SPLITS,
     SplitOptions,
@@ -130,7 +130,7 @@ def test_row_order_changes_nothing():
     assert shuffled == [split(sha256, class_ids)[i] for i in order]
 
 
-def test_more_pictures_move_few():
+def test_more_images_move_few():
     sha256 = digests(1100)
     before = split(sha256[:1000], np.zeros(1000, int))
     assert split(sha256, np.zeros(1100, int))[:1000] == before
@@ -173,11 +173,11 @@ def test_given_splits_stay_and_count():
     assert "training" in (found[2], found[4])
 
 
-def test_one_picture_cannot_be_given_two_splits():
-    with pytest.raises(TrainingError, match=r"1 pictures are given two splits.*testing.*training"):
+def test_one_image_cannot_be_given_two_splits():
+    with pytest.raises(TrainingError, match=r"1 images are given two splits.*testing.*training"):
         split(digests(1) * 2, [0, 0], given=["training", "testing"])
     torn = sorted(digests(20), reverse=True) * 2
-    with pytest.raises(TrainingError, match=f"20 pictures .* has the sha256 {torn[-1]} and is in"):
+    with pytest.raises(TrainingError, match=f"20 images .* has the sha256 {torn[-1]} and is in"):
         split(torn, [0] * 40, given=["training"] * 20 + ["testing"] * 20)
 
 
@@ -265,12 +265,12 @@ def test_by_default_a_tenth_validates_and_a_tenth_tests():
 
 def test_variants_and_copies_are_one_group():
     uris = ["/d/a_nohash_0.jpg", "/d/a_nohash_1.jpg", "/d/b.jpg", "/e/a_nohash_0.jpg", "/d/c.jpg"]
-    assert picture_groups(uris, ["5", "3", "3", "4", "1"]) == ["3", "3", "3", "4", "1"]
+    assert image_groups(uris, ["5", "3", "3", "4", "1"]) == ["3", "3", "3", "4", "1"]
 
 
 def test_groups_of_copies_alone_are_their_contents():
     contents = digests(20)
-    assert picture_groups([f"/d/{i}.jpg" for i in range(20)], contents) == contents
+    assert image_groups([f"/d/{i}.jpg" for i in range(20)], contents) == contents
 
 
 def test_groups_link_up_through_chains():
@@ -282,7 +282,7 @@ def test_groups_link_up_through_chains():
         "/c_nohash_0",
         "/c_nohash_1",
     ]
-    assert len(set(picture_groups(uris, ["9", "5", "5", "7", "7", "1"]))) == 1
+    assert len(set(image_groups(uris, ["9", "5", "5", "7", "7", "1"]))) == 1
 
 
 def test_folds_are_stratified_and_keep_groups():
@@ -301,5 +301,5 @@ def test_folds_are_stratified_and_keep_groups():
 
 @pytest.mark.parametrize("folds", [0, 1, 4])
 def test_impossible_folds(folds):
-    with pytest.raises(TrainingError, match=rf"cannot make {folds} folds of 3 different pictures"):
+    with pytest.raises(TrainingError, match=rf"cannot make {folds} folds of 3 different images"):
         fold_codes(digests(3), np.array([0, 0, 1]), folds)

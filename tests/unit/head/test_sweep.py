@@ -25,32 +25,32 @@ from beam_flowers.head.training import train
 # Before the work
 
 
-def test_a_label_with_a_single_picture():
+def test_a_label_with_a_single_image():
     some = examples(60)
     labels = ["rare" if i == 0 else label for i, label in enumerate(some.labels)]
-    with pytest.raises(TrainingError, match="1 of 4 labels have a single picture, such as 'rare'"):
+    with pytest.raises(TrainingError, match="1 of 4 labels have a single image, such as 'rare'"):
         train(replace(some, labels=labels))
 
 
-def test_copies_of_one_picture_are_a_single_picture():
+def test_copies_of_one_image_are_a_single_image():
     some = examples(60)
     labels = ["rare" if i < 3 else label for i, label in enumerate(some.labels)]
     sha256 = [some.sha256[0]] * 3 + some.sha256[3:]
-    with pytest.raises(TrainingError, match="single picture, such as 'rare'"):
+    with pytest.raises(TrainingError, match="single image, such as 'rare'"):
         train(replace(some, labels=labels, sha256=sha256))
 
 
 def test_a_split_that_was_asked_for_must_have_every_label():
     some = examples(60)
     labels = ["rare" if i < 2 else label for i, label in enumerate(some.labels)]
-    message = "10 percent testing leaves no testing picture for 1 of 4 labels.*'rare'.* 2 pictures"
+    message = "10 percent testing leaves no testing image for 1 of 4 labels.*'rare'.* 2 images"
     with pytest.raises(TrainingError, match=message):
         train(replace(some, labels=labels), required=["testing"])
     assert train(replace(some, labels=labels)).warnings
     train(replace(some, labels=labels), split=SplitOptions("hash", 10, 0), required=["testing"])
 
 
-def test_variants_of_a_picture_train_on_one_side():
+def test_variants_of_a_image_train_on_one_side():
     some = examples(300)
     uris = [f"/p/{i // 4}_nohash_{i % 4}.jpg" for i in range(300)]
     codes = train(replace(some, uris=uris)).codes.reshape(-1, 4)
@@ -58,17 +58,17 @@ def test_variants_of_a_picture_train_on_one_side():
     assert set(codes[:, 0]) == {0, 1, 2}
 
 
-# Near-identical pictures
+# Near-identical images
 
 
-def test_near_identical_pictures_across_the_sides_are_named():
+def test_near_identical_images_across_the_sides_are_named():
     some = examples(300)
     codes = train(some).codes
     here, there = np.flatnonzero(codes == 0)[5], np.flatnonzero(codes == 2)[3]
     some.vectors[there] = 2.5 * some.vectors[here] + 1e-4
     first, second = train(some).warnings
-    assert first.startswith("1 pairs of near-identical pictures lie on different sides")
-    a, b = f"'/pictures/{there}.jpg' (testing)", f"'/pictures/{here}.jpg' (training)"
+    assert first.startswith("1 pairs of near-identical images lie on different sides")
+    a, b = f"'/images/{there}.jpg' (testing)", f"'/images/{here}.jpg' (training)"
     assert second.startswith(f"near-identical: {a} and {b}, cosine 1.0")
 
 
@@ -83,7 +83,7 @@ def test_near_identical_finds_what_the_whole_matrix_says(monkeypatch):
     assert {pair[:2] for pair in found} == {tuple(pair) for pair in expected.tolist()}
 
 
-def test_the_search_for_near_identical_pictures_is_bounded(monkeypatch):
+def test_the_search_for_near_identical_images_is_bounded(monkeypatch):
     monkeypatch.setattr(leakage, "MOST_FOUND", 10)
     some = examples(60)
     some.vectors[:] = 1
@@ -96,7 +96,7 @@ def test_the_search_for_near_identical_pictures_is_bounded(monkeypatch):
 # Cross-validation
 
 
-def test_cross_validation_measures_every_picture_once():
+def test_cross_validation_measures_every_image_once():
     some = examples(300, spread=1.5)
     found = cross_validate(some, folds=4, seed=2)
     inside = int((train(some, seed=2).codes != 2).sum())

@@ -307,15 +307,15 @@ def test_train_warns_of_small_classes_and_missing_sides():
     some = examples(60)
     labels = ["rare" if i < 2 else label for i, label in enumerate(some.labels)]
     warnings = train(replace(some, labels=labels)).warnings
-    assert any("'rare' has only 2 pictures, under 20" in line for line in warnings)
-    assert any("picture for 1 of 4 labels, such as 'rare'" in line for line in warnings)
+    assert any("'rare' has only 2 images, under 20" in line for line in warnings)
+    assert any("image for 1 of 4 labels, such as 'rare'" in line for line in warnings)
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["rose"] * 60, r"at least 2 labels, found 1 \['rose'\] \(60 pictures, 0 of them"),
-        ([None] * 60, r"at least 2 labels, found 0 \[\] \(60 pictures, 60 of them"),
+        (["rose"] * 60, r"at least 2 labels, found 1 \['rose'\] \(60 images, 0 of them"),
+        ([None] * 60, r"at least 2 labels, found 0 \[\] \(60 images, 60 of them"),
         (["Red rose", "red_rose", "x"] * 20, r"one normalised form.*'Red rose', 'red_rose'"),
     ],
 )
@@ -327,14 +327,14 @@ def test_labels_that_cannot_be_trained_on(labels, message):
 def test_vectors_that_are_not_finite():
     some = examples(60)
     some.vectors[[7, 30], 3] = np.nan, np.inf
-    with pytest.raises(TrainingError, match=r"2 vectors .* the first is of '/pictures/7.jpg'"):
+    with pytest.raises(TrainingError, match=r"2 vectors .* the first is of '/images/7.jpg'"):
         train(some)
 
 
-def test_a_class_without_a_training_picture():
+def test_a_class_without_a_training_image():
     some = examples(60)
     splits = ["testing" if label == "cat" else None for label in some.labels]
-    with pytest.raises(TrainingError, match="leaves the label 'cat' none of its 20 pictures"):
+    with pytest.raises(TrainingError, match="leaves the label 'cat' none of its 20 images"):
         train(replace(some, splits=splits))
 
 

@@ -19,9 +19,9 @@ ODD = bmps.bmp(bmps.packed(bmps.ramp(), (0xF00, 0xF0, 0xF), 16), 16, compression
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_valid_form_is_read(name: str) -> None:
     data, expected, tolerance = VARIANTS[name]
-    picture = decode(data, RECIPE)
-    assert (picture.width, picture.height, picture.format) == (bmps.WIDTH, bmps.HEIGHT, "BMP")
-    np.testing.assert_allclose(picture.pixels.astype(int), expected, atol=tolerance)
+    image = decode(data, RECIPE)
+    assert (image.width, image.height, image.format) == (bmps.WIDTH, bmps.HEIGHT, "BMP")
+    np.testing.assert_allclose(image.pixels.astype(int), expected, atol=tolerance)
 
 
 def test_alpha_of_any_bits_is_composited_over_white() -> None:

@@ -8,9 +8,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import make_images
 import numpy as np
 import numpy.typing as npt
-import pictures
 import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -22,12 +22,12 @@ from beam_flowers.images.recipe import DECODE_VERSION, Limits, PixelRecipe
 
 SQUASH = PixelRecipe(32, 48)
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-CORNERS = (pictures.RED, pictures.GREEN, pictures.BLUE, WHITE)
+CORNERS = (make_images.RED, make_images.GREEN, make_images.BLUE, WHITE)
 RAMP = np.linspace(0, 65535, 64 * 48).reshape(48, 64).astype(np.uint16)
 
 
 def flat(data: bytes) -> tuple[int, ...]:
-    """The colour of a picture of one colour."""
+    """The colour of an image of one colour."""
     pixels = decode(data, PixelRecipe(8, 8)).pixels
     assert np.ptp(pixels.reshape(-1, 3), axis=0).max() <= 1
     return tuple(int(v) for v in pixels[4, 4])
@@ -43,9 +43,9 @@ def assert_close(actual: object, expected: object, tolerance: int) -> None:
     np.testing.assert_allclose(np.asarray(actual, int), np.asarray(expected, int), atol=tolerance)
 
 
-@pytest.mark.parametrize("kind", pictures.each_format())
+@pytest.mark.parametrize("kind", make_images.each_format())
 def test_every_format_gives_rgb_of_the_asked_size(kind: str) -> None:
-    data = pictures.each_format()[kind]
+    data = make_images.each_format()[kind]
     picture = decode(data, SQUASH)
     assert picture.pixels.shape == (32, 48, 3)
     assert picture.pixels.dtype == np.uint8
@@ -54,14 +54,14 @@ def test_every_format_gives_rgb_of_the_asked_size(kind: str) -> None:
     assert picture.format == sniff(data) == kind.partition("-")[0]
 
 
-def test_each_format_has_pictures() -> None:
-    assert {kind.partition("-")[0] for kind in pictures.each_format()} == set(FORMATS)
+def test_each_format_has_images() -> None:
+    assert {kind.partition("-")[0] for kind in make_images.each_format()} == set(FORMATS)
 
 
 @pytest.mark.parametrize("format_", ["PNG", "BMP", "TIFF", "PPM", "JPEG2000"])
 def test_lossless_formats_keep_every_pixel(format_: str) -> None:
-    image = pictures.scene(20, 10)
-    picture = decode(pictures.saved(image, format_), PixelRecipe(10, 20))
+    image = make_images.scene(20, 10)
+    picture = decode(make_images.saved(image, format_), PixelRecipe(10, 20))
     np.testing.assert_array_equal(picture.pixels, np.asarray(image))
     assert (picture.width, picture.height) == (20, 10)
 
@@ -70,11 +70,11 @@ def test_lossless_formats_keep_every_pixel(format_: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("crop", [None, 1.0])
 def test_orientation_is_applied(format_: str, orientation: int, crop: float | None) -> None:
-    upright = pictures.quadrants(160, 120)
+    upright = make_images.quadrants(160, 120)
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose, as EXIF inverts it.
     stored = upright.transpose(undo[orientation]) if orientation > 1 else upright
     picture = decode(
-        pictures.oriented(stored, orientation, format_), PixelRecipe(24, 40, crop=crop)
+        make_images.oriented(stored, orientation, format_), PixelRecipe(24, 40, crop=crop)
     )
     assert (picture.width, picture.height) == (160, 120)
     assert picture.pixels.shape == (24, 40, 3)
@@ -82,18 +82,18 @@ def test_orientation_is_applied(format_: str, orientation: int, crop: float | No
     assert_close(corners(picture.pixels), CORNERS, tolerance)
 
 
-def test_broken_exif_does_not_reject_a_picture() -> None:
-    data = bytearray(pictures.oriented(pictures.scene(), 6))
+def test_broken_exif_does_not_reject_a_image() -> None:
+    data = bytearray(make_images.oriented(make_images.scene(), 6))
     start = data.index(b"Exif\0\0") + 6
     for length in range(1, 26):
         data[start : start + length] = bytes(range(200, 200 + length))
         assert decode(bytes(data), SQUASH).width == 64
 
 
-def test_exif_resolution_without_value_does_not_reject_a_picture() -> None:
+def test_exif_resolution_without_value_does_not_reject_a_image() -> None:
     exif = Image.Exif()
     exif[0x011A], exif[0x0128] = 72.0, 2
-    data = pictures.jpeg(exif=exif)
+    data = make_images.jpeg(exif=exif)
     one_value, none = (struct.pack(">HHI", 0x011A, 5, count) for count in (1, 0))
     assert one_value in data
     assert decode(data.replace(one_value, none), SQUASH).width == 64
@@ -101,7 +101,7 @@ def test_exif_resolution_without_value_does_not_reject_a_picture() -> None:
 
 @pytest.mark.parametrize("format_", ["PNG", "TIFF", "PPM", "JPEG2000"])
 def test_sixteen_bit_grey_is_scaled_not_clipped(format_: str) -> None:
-    pixels = decode(pictures.grey16(RAMP, format_), PixelRecipe(48, 64)).pixels
+    pixels = decode(make_images.grey16(RAMP, format_), PixelRecipe(48, 64)).pixels
     expected = np.rint(RAMP / 257).astype(np.uint8)
     np.testing.assert_array_equal(pixels, np.repeat(expected[..., None], 3, axis=2))
 
@@ -115,13 +115,13 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(format_: str) -> None:
     ],
 )
 def test_float_grey(values: list[list[float]], expected: list[list[int]]) -> None:
-    data = pictures.float_tiff(np.array(values, np.float32))
+    data = make_images.float_tiff(np.array(values, np.float32))
     np.testing.assert_array_equal(decode(data, PixelRecipe(2, 2)).pixels[..., 0], expected)
 
 
 def test_integer_grey_is_clipped_to_sixteen_bits() -> None:
     values = np.array([[-5, 0], [25700, 10**9]], np.int32)
-    data = pictures.saved(Image.fromarray(values), "TIFF")
+    data = make_images.saved(Image.fromarray(values), "TIFF")
     pixels = decode(data, PixelRecipe(2, 2)).pixels
     np.testing.assert_array_equal(pixels[..., 2], [[0, 0], [100, 255]])
 
@@ -140,7 +140,7 @@ def test_integer_grey_is_clipped_to_sixteen_bits() -> None:
     ],
 )
 def test_modes_as_png(mode: str, colour: int | tuple[int, ...], expected: tuple[int, ...]) -> None:
-    data = pictures.saved(Image.new(mode, (20, 10), colour), "PNG")
+    data = make_images.saved(Image.new(mode, (20, 10), colour), "PNG")
     assert_close(flat(data), expected, 1)
 
 
@@ -154,63 +154,65 @@ def test_modes_as_png(mode: str, colour: int | tuple[int, ...], expected: tuple[
     ],
 )
 def test_modes_as_tiff(mode: str, colour: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    assert_close(flat(pictures.saved(Image.new(mode, (20, 10), colour), "TIFF")), expected, 2)
+    assert_close(flat(make_images.saved(Image.new(mode, (20, 10), colour), "TIFF")), expected, 2)
 
 
 def test_cmyk_jpeg_has_the_colours_it_was_made_of() -> None:
-    data = pictures.cmyk_jpeg(pictures.quadrants())
+    data = make_images.cmyk_jpeg(make_images.quadrants())
     assert_close(corners(decode(data, SQUASH).pixels), CORNERS, 6)
 
 
 def test_palette_with_transparency_is_composited_over_white() -> None:
     image = Image.new("P", (16, 16), 1)
     image.putpalette([0, 0, 0, 200, 0, 0])
-    assert flat(pictures.saved(image, "PNG")) == (200, 0, 0)
-    assert flat(pictures.saved(image, "PNG", transparency=1)) == WHITE
-    assert flat(pictures.saved(image, "GIF", transparency=1)) == WHITE
-    assert_close(flat(pictures.saved(image, "PNG", transparency=b"\xff\x80")), (227, 127, 127), 1)
+    assert flat(make_images.saved(image, "PNG")) == (200, 0, 0)
+    assert flat(make_images.saved(image, "PNG", transparency=1)) == WHITE
+    assert flat(make_images.saved(image, "GIF", transparency=1)) == WHITE
+    assert_close(
+        flat(make_images.saved(image, "PNG", transparency=b"\xff\x80")), (227, 127, 127), 1
+    )
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("L", 90), ("RGB", (1, 2, 3)), ("1", 0)])
 def test_transparent_colour_is_white(mode: str, colour: int | tuple[int, ...]) -> None:
-    data = pictures.saved(Image.new(mode, (9, 9), colour), "PNG", transparency=colour)
+    data = make_images.saved(Image.new(mode, (9, 9), colour), "PNG", transparency=colour)
     assert flat(data) == WHITE
 
 
 @pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG", "AVIF"])
 def test_animation_gives_its_first_frame(format_: str) -> None:
-    frames = [Image.new("RGB", (20, 20), c) for c in (pictures.RED, pictures.BLUE)]
-    assert_close(flat(pictures.animated(frames, format_)), pictures.RED, 2)
+    frames = [Image.new("RGB", (20, 20), c) for c in (make_images.RED, make_images.BLUE)]
+    assert_close(flat(make_images.animated(frames, format_)), make_images.RED, 2)
 
 
-def test_pages_and_second_pictures_are_passed_over() -> None:
-    red, blue = (Image.new("RGB", (20, 20), c) for c in (pictures.RED, pictures.BLUE))
-    pages = pictures.saved(red, "TIFF", save_all=True, append_images=[blue])
-    assert flat(pages) == pictures.RED
-    phone = pictures.mpo(red, blue)
-    assert_close(flat(phone), pictures.RED, 2)
+def test_pages_and_second_images_are_passed_over() -> None:
+    red, blue = (Image.new("RGB", (20, 20), c) for c in (make_images.RED, make_images.BLUE))
+    pages = make_images.saved(red, "TIFF", save_all=True, append_images=[blue])
+    assert flat(pages) == make_images.RED
+    phone = make_images.mpo(red, blue)
+    assert_close(flat(phone), make_images.RED, 2)
     assert decode(phone, SQUASH).format == "JPEG"
 
 
 def test_colour_profile_is_ignored() -> None:
-    plain, tagged = pictures.png(), pictures.png(icc_profile=b"not even a profile")
+    plain, tagged = make_images.png(), make_images.png(icc_profile=b"not even a profile")
     np.testing.assert_array_equal(decode(plain, SQUASH).pixels, decode(tagged, SQUASH).pixels)
 
 
-def test_squash_shows_the_whole_picture_and_crop_its_centre() -> None:
-    image = Image.new("RGB", (200, 100), pictures.RED)
-    image.paste(pictures.BLUE, (50, 0, 150, 100))
-    data = pictures.saved(image, "PNG")
+def test_squash_shows_the_whole_image_and_crop_its_centre() -> None:
+    image = Image.new("RGB", (200, 100), make_images.RED)
+    image.paste(make_images.BLUE, (50, 0, 150, 100))
+    data = make_images.saved(image, "PNG")
     squashed = decode(data, PixelRecipe(40, 40)).pixels
-    assert squashed[20, 5].tolist() == squashed[20, -5].tolist() == list(pictures.RED)
+    assert squashed[20, 5].tolist() == squashed[20, -5].tolist() == list(make_images.RED)
     cropped = decode(data, PixelRecipe(40, 40, crop=0.875)).pixels
-    assert (cropped == pictures.BLUE).all()
+    assert (cropped == make_images.BLUE).all()
 
 
 def test_crop_is_the_fraction_of_the_shorter_side() -> None:
-    image = pictures.scene(160, 120)
+    image = make_images.scene(160, 120)
     expected = image.resize((105, 105), Image.Resampling.BICUBIC, (27.5, 7.5, 132.5, 112.5))
-    pixels = decode(pictures.saved(image, "PNG"), PixelRecipe(105, 105, crop=0.875)).pixels
+    pixels = decode(make_images.saved(image, "PNG"), PixelRecipe(105, 105, crop=0.875)).pixels
     np.testing.assert_array_equal(pixels, np.asarray(expected))
 
 
@@ -221,8 +223,8 @@ def test_crop_is_the_fraction_of_the_shorter_side() -> None:
 def test_scaled_jpeg_decoding_stays_close_to_a_full_one(
     size: tuple[int, int], orientation: int, crop: float | None, target: tuple[int, int]
 ) -> None:
-    data = pictures.oriented(pictures.detailed(*size), orientation)
-    full = pictures.oriented(Image.open(io.BytesIO(data)), orientation, "TIFF")
+    data = make_images.oriented(make_images.detailed(*size), orientation)
+    full = make_images.oriented(Image.open(io.BytesIO(data)), orientation, "TIFF")
     recipe = PixelRecipe(*target, crop=crop)
     scaled, exact = decode(data, recipe), decode(full, recipe)
     assert scaled[1:3] == exact[1:3]
@@ -244,7 +246,7 @@ def asked_sizes(data: bytes, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def framed(frame: int, before: bytes = b"") -> bytes:
     """A JPEG of 480 x 320 whose header names that type of frame, with bytes before it."""
-    data = pictures.jpeg(480, 320)
+    data = make_images.jpeg(480, 320)
     place = data.index(b"\xff\xc0")
     return data[:place] + before + bytes([0xFF, 0xC0 + frame]) + data[place + 2 :]
 
@@ -266,15 +268,15 @@ def test_bytes_of_a_comment_are_no_frame(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 1), (17, 5)])
 @pytest.mark.parametrize("crop", [None, 0.875, 1.0, 0.01])
 @pytest.mark.parametrize("format_", ["JPEG", "PNG"])
-def test_any_shape_of_picture(size: tuple[int, int], crop: float | None, format_: str) -> None:
-    data = pictures.saved(Image.new("RGB", size, (80, 80, 80)), format_)
+def test_any_shape_of_image(size: tuple[int, int], crop: float | None, format_: str) -> None:
+    data = make_images.saved(Image.new("RGB", size, (80, 80, 80)), format_)
     picture = decode(data, PixelRecipe(24, 33, crop=crop))
     assert (picture.width, picture.height) == size
     assert (picture.pixels == 80).all()
 
 
 def test_threads_change_no_pixel() -> None:
-    files = [*pictures.each_format(200, 150).values()] * 3
+    files = [*make_images.each_format(200, 150).values()] * 3
     alone = [decode(data, SQUASH).pixels for data in files]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda data: decode(data, SQUASH).pixels, files))
@@ -287,16 +289,16 @@ def test_golden_pixels() -> None:
     steps = np.arange(600) * 255 // 599
     colours = np.stack([steps, steps[::-1], np.full(600, 128)], axis=-1)
     image = Image.fromarray(colours[None].astype(np.uint8))
-    data = pictures.saved(image.resize((600, 400)), "JPEG", quality=95, subsampling=0)
+    data = make_images.saved(image.resize((600, 400)), "JPEG", quality=95, subsampling=0)
     row = decode(data, PixelRecipe(4, 4, crop=0.875)).pixels[2].astype(int)
     assert DECODE_VERSION == "pillow-draft-1"
     assert_close(row, [[72, 182, 128], [109, 146, 128], [146, 109, 128], [182, 72, 128]], 2)
 
 
-def test_golden_pixels_of_a_tall_picture() -> None:
+def test_golden_pixels_of_a_tall_image() -> None:
     """As above, to the bit: Pillow 13, other than 12, fails here."""
     noise = np.random.default_rng(0).integers(0, 256, (300, 180, 3), np.uint8)
-    pixels = decode(pictures.saved(Image.fromarray(noise), "PNG"), SQUASH).pixels
+    pixels = decode(make_images.saved(Image.fromarray(noise), "PNG"), SQUASH).pixels
     expected = "70fa28d3b1ec004fe541b1ce3f83ad79ed459eadf60a0e621546cc3f5ea78d12"
     assert hashlib.sha256(pixels).hexdigest() == expected
 
@@ -346,12 +348,12 @@ def test_impossible_limits_are_named(options: dict[str, float]) -> None:
 def test_no_warning_reaches_the_screen() -> None:
     """In another process, as pytest itself catches warnings."""
     code = """if True:
-        import pictures
+        import make_images
         from beam_flowers.images.decode import decode
         from beam_flowers.images.recipe import PixelRecipe
         from beam_flowers.errors import ImageError
         big = b"P5 10000 9500 255\\n" + bytes(95_000_000)
-        for data in (big, *(pictures.bit_flipped(pictures.saved(pictures.scene(), "TIFF",
+        for data in (big, *(make_images.bit_flipped(make_images.saved(make_images.scene(), "TIFF",
                 compression="tiff_lzw"), seed, 99) for seed in range(60))):
             try:
                 decode(data, PixelRecipe(8, 8))

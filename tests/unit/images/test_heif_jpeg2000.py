@@ -7,8 +7,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 from PIL import Image
 
@@ -69,17 +69,19 @@ def test_other_codecs_and_videos_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("format_", ["AVIF", "HEIC"])
-@pytest.mark.parametrize("exif", [b"", pictures.exif(1), pictures.exif(6)], ids=["no", "1", "6"])
+@pytest.mark.parametrize(
+    "exif", [b"", make_images.exif(1), make_images.exif(6)], ids=["no", "1", "6"]
+)
 def test_only_the_container_turns(format_: str, exif: bytes) -> None:
     """Programs that turn pixels often leave the old number in XMP."""
     xmp = b'<x tiff:Orientation="1"/>'
-    image = pictures.quadrants(64, 48)
+    image = make_images.quadrants(64, 48)
     if format_ == "AVIF":
-        data = pictures.saved(image, "AVIF", quality=95, xmp=xmp, exif=exif)
+        data = make_images.saved(image, "AVIF", quality=95, xmp=xmp, exif=exif)
     else:
-        data = pictures.heic(image, exif=exif, xmp=xmp, quality=95)
+        data = make_images.heic(image, exif=exif, xmp=xmp, quality=95)
     data = data.replace(xmp, xmp.replace(b"1", b"6"))
-    assert (b"irot" in data) == (exif == pictures.exif(6))
+    assert (b"irot" in data) == (exif == make_images.exif(6))
     picture = decode(data, RECIPE)
     assert (picture.width, picture.height) == ((48, 64) if b"irot" in data else (64, 48))
     turned = np.asarray(image.transpose(Image.Transpose.ROTATE_270)) if b"irot" in data else image
@@ -90,8 +92,8 @@ def test_only_the_container_turns(format_: str, exif: bytes) -> None:
 @pytest.mark.parametrize("bits", [10, 12])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_deep_heic_is_scaled(mode: str, bits: int) -> None:
-    image = pictures.scene(64, 48).convert(mode)
-    picture = decode(pictures.heic(image, bits=bits, quality=100), RECIPE)
+    image = make_images.scene(64, 48).convert(mode)
+    picture = decode(make_images.heic(image, bits=bits, quality=100), RECIPE)
     expected = np.asarray(image.convert("RGB"), int)
     assert np.abs(picture.pixels.astype(int) - expected).mean() < 6  # Half of the chroma is gone.
 
@@ -100,14 +102,14 @@ def test_deep_heic_is_scaled(mode: str, bits: int) -> None:
 def test_alpha_is_laid_over_white(format_: str) -> None:
     image = Image.new("RGBA", (64, 48), (200, 0, 0, 128))
     if format_ == "HEIC":
-        data = pictures.heic(image, quality=100)
+        data = make_images.heic(image, quality=100)
     else:
-        data = pictures.saved(image, format_)
+        data = make_images.saved(image, format_)
     pixels = decode(data, RECIPE).pixels.astype(int)
     assert np.abs(pixels - (227, 127, 127)).max() < 6
 
 
-def test_the_primary_picture_of_a_heic_is_taken() -> None:
+def test_the_primary_image_of_a_heic_is_taken() -> None:
     import pillow_heif
 
     file = pillow_heif.from_pillow(Image.new("RGB", (64, 48), "red"))
@@ -132,7 +134,7 @@ def with_bits(data: bytes, bits: int) -> bytes:
 def test_white_of_few_bits_is_white(bits: int) -> None:
     levels = np.arange(2**bits, dtype=np.uint8)
     stored = Image.fromarray((128 - 2 ** (bits - 1) + levels).repeat(3)[None].repeat(4, axis=0))
-    data = with_bits(pictures.saved(stored, "JPEG2000", num_resolutions=1), bits)
+    data = with_bits(make_images.saved(stored, "JPEG2000", num_resolutions=1), bits)
     pixels = decode(data, PixelRecipe(4, stored.width)).pixels[0, ::3, 0]
     assert np.array_equal(pixels, np.rint(levels * (255 / (2**bits - 1))))
 
@@ -149,7 +151,7 @@ def with_palette(data: bytes, colours: bytes) -> bytes:
 
 
 def test_a_palette_is_looked_up_and_refused_where_pillow_mixes_it_up() -> None:
-    data = pictures.saved(Image.new("L", (16, 16), 1), "JPEG2000", num_resolutions=1)
+    data = make_images.saved(Image.new("L", (16, 16), 1), "JPEG2000", num_resolutions=1)
     found = decode(with_palette(data, b"\0\0\0\xc8\x64\x32"), PixelRecipe(8, 8))
     assert found.pixels[0, 0].tolist() == [200, 100, 50]
     with pytest.raises(ImageError, match="UnsupportedFormat: JPEG2000 with a palette of 4 bits"):
@@ -157,7 +159,7 @@ def test_a_palette_is_looked_up_and_refused_where_pillow_mixes_it_up() -> None:
 
 
 def test_a_header_that_differs_from_the_codestream_is_refused() -> None:
-    data = pictures.saved(pictures.scene(64, 48), "JPEG2000")
+    data = make_images.saved(make_images.scene(64, 48), "JPEG2000")
     at = data.index(b"ihdr") + 4
     grown = data[:at] + struct.pack(">II", 96, 128) + data[at + 8 :]
     with pytest.raises(ImageError, match=r"Undecodable: .* 128 x 96 by .* 64 x 48 by"):
@@ -165,15 +167,15 @@ def test_a_header_that_differs_from_the_codestream_is_refused() -> None:
 
 
 def test_the_codestream_tells_what_memory_it_wants() -> None:
-    image = pictures.scene(64, 48)
-    found = codestream(pictures.saved(image, "JPEG2000", tile_size=(16, 16)))
+    image = make_images.scene(64, 48)
+    found = codestream(make_images.saved(image, "JPEG2000", tile_size=(16, 16)))
     assert found
     assert (found.width, found.height, found.tile, found.tiles) == (64, 48, 256, 12)
     assert found.bits == (8, 8, 8)
-    small = codestream(pictures.saved(image, "JPEG2000", codeblock_size=(4, 4), no_jp2=True))
+    small = codestream(make_images.saved(image, "JPEG2000", codeblock_size=(4, 4), no_jp2=True))
     assert small
     assert small.blocks == pytest.approx(1 / 16)
-    for data in pictures.each_format().values():
+    for data in make_images.each_format().values():
         for end in range(0, 200, 7):
             codestream(data[:end])  # Raises nothing.
 
@@ -190,7 +192,7 @@ def without_heic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_heic_without_the_extra_names_it(without_heic: None) -> None:
     with pytest.raises(ImageError) as raised:
-        decode(pictures.each_format()["HEIC"], RECIPE)
+        decode(make_images.each_format()["HEIC"], RECIPE)
     assert raised.value.error_class == "UnsupportedFormat"
     message = "HEIC is not read here: pip install 'beam-flowers[heic]'"
     assert raised.value.message == message
@@ -208,4 +210,4 @@ def test_rejects_for_lack_of_an_extra_are_outdated_once_it_is_there() -> None:
 def test_a_pillow_without_the_format_says_so(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heif.features, "check", lambda feature: False)
     with pytest.raises(ImageError, match=f"{format_} is not read here: this Pillow was built"):
-        decode(pictures.each_format()[format_], RECIPE)
+        decode(make_images.each_format()[format_], RECIPE)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 from PIL import Image
 
@@ -31,8 +31,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def made(kind: str, width: int = 203, height: int = 150) -> bytes:
     options = dict(KINDS[kind])
-    image = pictures.scene(width, height).convert(options.pop("mode", "RGB"))
-    return pictures.saved(image, "JPEG", **options)
+    image = make_images.scene(width, height).convert(options.pop("mode", "RGB"))
+    return make_images.saved(image, "JPEG", **options)
 
 
 def cut_rows(data: bytes, share: float) -> bytes:
@@ -57,7 +57,7 @@ def test_a_file_that_lacks_only_its_end_has_all_its_pixels(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lacking", [4, 5, 9, 40])
 def test_a_file_that_lacks_pixels_is_refused(kind: str, lacking: int) -> None:
-    with pytest.raises(ImageError, match="Truncated: JPEG ends before its picture does"):
+    with pytest.raises(ImageError, match="Truncated: JPEG ends before its image does"):
         decode(made(kind)[:-lacking], RECIPE)
 
 
@@ -78,7 +78,7 @@ def test_a_progressive_file_that_ends_with_a_scan_but_the_last_is_refused(kind: 
     "kind", ["baseline", "restarts", "restarts of rows", "444", "grey", "inks"]
 )
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.8])
-def test_missing_rows_are_those_that_differ_from_the_whole_picture(kind: str, share: float) -> None:
+def test_missing_rows_are_those_that_differ_from_the_whole_image(kind: str, share: float) -> None:
     data = cut_rows(made(kind), share)
     with (
         Image.open(io.BytesIO(made(kind))) as whole,

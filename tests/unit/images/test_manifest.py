@@ -71,7 +71,7 @@ def test_csv_without_header(folder, text, labels):
 
 
 def test_list(folder):
-    text = "\ufeff# pictures\r\na.jpg\r\n\r\n  \nb, [1].jpg\n./玫瑰.jpg"
+    text = "\ufeff# images\r\na.jpg\r\n\r\n  \nb, [1].jpg\n./玫瑰.jpg"
     found = read(folder, "m.list", text)
     assert [image.uri for image in found] == [
         str(folder / name) for name in ("a.jpg", "b, [1].jpg", "玫瑰.jpg")

@@ -41,7 +41,7 @@ def test_of_several_only_those_within_the_budget_run_at_a_time() -> None:
     assert max(seen) == 200 * MIB
 
 
-def test_a_large_picture_is_not_overtaken() -> None:
+def test_a_large_image_is_not_overtaken() -> None:
     gate, order = Gate(400), []
     started = threading.Event()
 
@@ -77,7 +77,7 @@ def test_what_needs_more_than_half_is_refused_with_both_sizes() -> None:
     assert "limit of 400 MiB" in raised.value.message
 
 
-def test_a_picture_that_fails_gives_back_what_it_held() -> None:
+def test_a_image_that_fails_gives_back_what_it_held() -> None:
     gate = Gate(400)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate.hold(200, "PNG"):

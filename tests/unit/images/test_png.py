@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 import zlib
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -23,7 +23,7 @@ def with_texts() -> bytes:
     info.add_text("Author", "somebody")
     info.add_itxt("Title", "a long title " * 9, zip=True)
     info.add(b"tEXt", b"Comment\0behind the pixels", after_idat=True)
-    return pictures.png(pnginfo=info)
+    return make_images.png(pnginfo=info)
 
 
 def flipped(data: bytes, at: int) -> bytes:
@@ -52,7 +52,7 @@ def test_a_wrong_bit_in_a_text_changes_nothing(name: bytes) -> None:
 @pytest.mark.parametrize("part", ["body", "checksum"])
 @pytest.mark.parametrize("name", [b"IHDR", b"PLTE", b"IDAT"])
 def test_a_wrong_bit_in_header_palette_or_pixels_is_refused(name: bytes, part: str) -> None:
-    data = pictures.palette_png(pictures.scene())
+    data = make_images.palette_png(make_images.scene())
     place = places(data, name)[0]
     length = struct.unpack_from(">I", data, place - 4)[0]
     at = place + 4 + (length - 1 if part == "body" else length)
@@ -62,7 +62,7 @@ def test_a_wrong_bit_in_header_palette_or_pixels_is_refused(name: bytes, part: s
 
 def test_pixels_of_a_third_that_zlib_takes_are_refused() -> None:
     """A whole zlib stream with other pixels, which nothing but the checksum tells."""
-    data = pictures.png()
+    data = make_images.png()
     place = places(data, b"IDAT")[0]
     length = struct.unpack_from(">I", data, place - 4)[0]
     raw = bytearray(zlib.decompress(data[place + 4 : place + 4 + length]))
@@ -74,21 +74,21 @@ def test_pixels_of_a_third_that_zlib_takes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", [b"acTL", b"fcTL", b"fdAT"])
-def test_a_damaged_animation_gives_its_still_picture(name: bytes) -> None:
-    frames = [Image.new("RGB", (20, 20), c) for c in (pictures.RED, pictures.BLUE)]
-    data = pictures.animated(frames, "PNG")
+def test_a_damaged_animation_gives_its_still_image(name: bytes) -> None:
+    frames = [Image.new("RGB", (20, 20), c) for c in (make_images.RED, make_images.BLUE)]
+    data = make_images.animated(frames, "PNG")
     pixels = decode(flipped(data, places(data, name)[-1] + 4), RECIPE).pixels
     np.testing.assert_array_equal(pixels, decode(data, RECIPE).pixels)
 
 
 def test_a_wrong_checksum_of_the_end_changes_nothing() -> None:
-    data = pictures.png()
+    data = make_images.png()
     pixels = decode(flipped(data, len(data) - 1), RECIPE).pixels
     np.testing.assert_array_equal(pixels, decode(data, RECIPE).pixels)
 
 
 def test_a_file_that_ends_within_its_last_checksum_is_taken_as_before() -> None:
-    data = pictures.png()
+    data = make_images.png()
     end = places(data, b"IEND")[0] - 4
     expected = decode(data, RECIPE).pixels
     for cut in range(1, 5):

@@ -1,12 +1,12 @@
-"""Camera raw files laid out as TIFF, and pictures that resemble them."""
+"""Camera raw files laid out as TIFF, and images that resemble them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pictures
+import make_images
 import pytest
-from raws import PICTURE, RAWS, THUMBNAIL, tiff
+from raws import IMAGE, RAWS, THUMBNAIL, tiff
 
 from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
@@ -27,15 +27,15 @@ def test_camera_raw_is_refused_by_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("tags", "below"),
     [
-        (PICTURE, ()),
+        (IMAGE, ()),
         (THUMBNAIL, ()),
-        ({**PICTURE, 271: b"NIKON CORPORATION\0"}, ()),
-        ({**PICTURE, 271: b"NIKON CORPORATION\0"}, (THUMBNAIL,)),
-        ({**PICTURE, 50706: b"\1\4\0\0"}, ()),
+        ({**IMAGE, 271: b"NIKON CORPORATION\0"}, ()),
+        ({**IMAGE, 271: b"NIKON CORPORATION\0"}, (THUMBNAIL,)),
+        ({**IMAGE, 50706: b"\1\4\0\0"}, ()),
     ],
-    ids=["picture", "thumbnail", "of a camera", "pyramid", "with the tags of a DNG"],
+    ids=["image", "thumbnail", "of a camera", "pyramid", "with the tags of a DNG"],
 )
-def test_a_picture_is_none(
+def test_a_image_is_none(
     tags: dict[int, Any], below: tuple[dict[int, Any], ...], order: str
 ) -> None:
     picture = decode(tiff(tags, below, order=order), PixelRecipe(8, 8))
@@ -43,6 +43,6 @@ def test_a_picture_is_none(
 
 
 def test_a_big_tiff_is_no_raw_file() -> None:
-    image = pictures.scene()
-    data = pictures.saved(image, "TIFF", big_tiff=True)
+    image = make_images.scene()
+    data = make_images.saved(image, "TIFF", big_tiff=True)
     assert decode(data, PixelRecipe(48, 64)).pixels.tobytes() == image.tobytes()

@@ -1,6 +1,6 @@
 """Which stored verdicts are looked at again after a rule of decoding changed."""
 
-import pictures
+import make_images
 import pytest
 
 from beam_flowers.errors import ImageError
@@ -47,10 +47,10 @@ def test_rejects_that_are_looked_at_again(changed, stage, error_class, message, 
     assert is_outdated(frozenset(changed), stage, error_class, message) == outdated
 
 
-@pytest.mark.parametrize("name", [*pictures.bad_files()])
+@pytest.mark.parametrize("name", [*make_images.bad_files()])
 def test_each_verdict_has_a_rule(name):
     with pytest.raises(ImageError) as raised:
-        decode(pictures.bad_files()[name], PixelRecipe(8, 8))
+        decode(make_images.bad_files()[name], PixelRecipe(8, 8))
     assert raised.value.error_class in RULES
 
 

@@ -1,4 +1,4 @@
-"""Pictures in tars, WebDataset shards, TFRecord files and lists of files."""
+"""Images in tars, WebDataset shards, TFRecord files and lists of files."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 
-import pictures
+import make_images
 import pytest
 from shards import add, example, record, write_tar
 from stores import cli
@@ -17,7 +17,7 @@ from beam_flowers.files import archives, tfrecord
 from beam_flowers.images.find import find_images
 from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
-A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
+A, B = make_images.jpeg(seed=1), make_images.png(seed=2)
 
 
 def found(*sources):
@@ -60,7 +60,7 @@ class TestTar:
         path = write_tar(tmp_path / "wow!" / "x.tar", [(n, n.encode()) for n in names], format=form)
         assert [files.read_bytes(i.uri).decode() for i in images(path)] == names
 
-    def test_what_is_no_picture_of_its_own(self, tmp_path):
+    def test_what_is_no_image_of_its_own(self, tmp_path):
         with tarfile.open(tmp_path / "x.tar", "w") as archive:
             add(archive, "d", type=tarfile.DIRTYPE)
             add(archive, "d/a.jpg", A)
@@ -110,7 +110,7 @@ class TestTar:
             ("0005.jpg", A), ("0005.json", b"{broken"),
             ("0006.jpg", A), ("0006.json", b'{"label": true, "class": 0}'),
             ("rose/0007.jpg", A), ("rose/0007.cls", b"\xff\xfe"),
-            ("README.txt", b"no picture"),
+            ("README.txt", b"no image"),
         ]  # fmt: skip
         assert named(write_tar(tmp_path / "x.tar", contents)) == {
             "0001.jpg": "3",
@@ -145,7 +145,7 @@ class TestTar:
             (lambda data: data + data, 3, "more behind its end"),
             (lambda data: b"", 0, "empty"),
             (lambda data: b"\x1f\x8b" + data, 0, "compressed with gzip"),
-            (lambda data: pictures.TEXT * 30, 0, "no tar"),
+            (lambda data: make_images.TEXT * 30, 0, "no tar"),
         ],
     )
     def test_damaged_tars(self, tmp_path, damage, whole, message):

@@ -1,4 +1,4 @@
-"""Pictures in zips: found and read as Python's zipfile does, where that reads them at all."""
+"""Images in zips: found and read as Python's zipfile does, where that reads them at all."""
 
 import io
 import os
@@ -6,7 +6,7 @@ import stat
 import struct
 import zipfile
 
-import pictures
+import make_images
 import pytest
 from shards import write_zip
 
@@ -16,7 +16,7 @@ from beam_flowers.images.find import find_images
 from beam_flowers.pages.thumbnails import read_thumbnail
 from beam_flowers.records import HiddenFile, Image, Reject, RootListed
 
-A, B = pictures.jpeg(seed=1), pictures.png(seed=2)
+A, B = make_images.jpeg(seed=1), make_images.png(seed=2)
 LIST = b"PK\1\2"
 
 
@@ -178,7 +178,7 @@ def info(name, mode=0o100644, system=3):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_what_is_no_picture_of_its_own(tmp_path):
+def test_what_is_no_image_of_its_own(tmp_path):
     contents = [
         ("d/", b""),
         ("d/a.jpg", A),

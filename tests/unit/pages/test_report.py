@@ -1,4 +1,4 @@
-"""The report: one file, right numbers, real pictures, and no name that becomes markup."""
+"""The report: one file, right numbers, real images, and no name that becomes markup."""
 
 import base64
 import hashlib
@@ -9,12 +9,12 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 from memory_files import OBJECTS
 from PIL import Image
-from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture
+from report_cases import HOSTILE, LABELS, image, make_model, make_scores, make_store
 from stores import cli
 
 from beam_flowers.errors import InputError, InputFieldError, StoreError
@@ -59,13 +59,13 @@ class Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A store, a model and a table of scores; one picture is gone, one changed, one broken."""
+    """A store, a model and a table of scores; one image is gone, one changed, one broken."""
     base = tmp_path_factory.mktemp("report")
     make_store(base)
     make_model(base)
     make_scores(base)
-    picture(base, 10).unlink()
-    picture(base, 11).write_bytes(pictures.jpeg(seed=999))
+    image(base, 10).unlink()
+    image(base, 11).write_bytes(make_images.jpeg(seed=999))
     return base
 
 
@@ -115,9 +115,9 @@ def test_names_and_labels_stay_text(pages, source):
     for label in LABELS:
         assert " ".join(label.split()) in page.text
     assert "49" not in re.findall(r"玫瑰 (\S+)", page.text)
-    names = {p["name"] for p in page.data["pictures"]}
+    names = {p["name"] for p in page.data["images"]}
     assert "script>/new\nline.jpg" in names
-    hrefs = [p["href"] for p in page.data["pictures"]]
+    hrefs = [p["href"] for p in page.data["images"]]
     assert all(h.startswith("file:///") and not set('<>"#?\n ') & set(h) for h in hrefs)
 
 
@@ -129,11 +129,11 @@ def test_a_model_page_has_the_numbers_of_evaluate(folder, pages):
     assert f"{accuracy['value']:.1%}".replace("%", "\xa0%") in page.text.replace(" %", "\xa0%")
     wrong = [row["uri"] for row in found["misclassified"]["rows"]]
     assert len(wrong) > 5
-    assert [page.data["pictures"][n]["uri"] for n, _, _ in cards] == wrong
+    assert [page.data["images"][n]["uri"] for n, _, _ in cards] == wrong
     counted = [a["aria-label"] for t, a in page.elements if "data-cell" in a]
     matrix = found["confusion"]["matrix"]
     assert len(counted) == np.count_nonzero(matrix)
-    assert f"{LABELS[1]}, given {LABELS[1]}: {matrix[0][0]} pictures" in counted
+    assert f"{LABELS[1]}, given {LABELS[1]}: {matrix[0][0]} images" in counted
     own, given = sorted(LABELS).index(LABELS[0]), sorted(LABELS).index(LABELS[1])
     cell = page.data["sections"]["confusion"]["cells"][f"{own},{given}"]
     assert len(cell) == matrix[own][given]
@@ -146,13 +146,13 @@ def test_a_model_page_has_the_numbers_of_evaluate(folder, pages):
 
 def test_what_cannot_be_shown_says_why(folder, pages):
     page, done = pages["store"]
-    problems = {p["uri"]: p["problem"] for p in page.data["pictures"] if p["problem"]}
-    gone, changed = str(picture(folder, 10)), str(picture(folder, 11))
+    problems = {p["uri"]: p["problem"] for p in page.data["images"] if p["problem"]}
+    gone, changed = str(image(folder, 10)), str(image(folder, 11))
     assert set(problems) == {gone, changed}
     assert problems[gone] == "cannot be read: No such file or directory"
     assert problems[changed].startswith("the file has changed since")
-    assert (done.pictures, done.unavailable, done.thumbnails) == (150, 2, 148)
-    first = next(p for p in page.data["pictures"] if p["thumb"])
+    assert (done.images, done.unavailable, done.thumbnails) == (150, 2, 148)
+    first = next(p for p in page.data["images"] if p["thumb"])
     thumb = Image.open(io.BytesIO(base64.b64decode(first["thumb"].partition(",")[2])))
     assert max(thumb.size) <= 96  # The map's; those of galleries are larger.
 
@@ -160,16 +160,16 @@ def test_what_cannot_be_shown_says_why(folder, pages):
 def test_rejects_are_listed_by_reason_and_name(folder):
     page, _ = report(folder, "store", points=0, folds=0)
     assert "Truncated 1 ends early" in page.text
-    assert f"/pictures/{HOSTILE}.txt NotAnImage (passed over)" in page.text
+    assert f"/images/{HOSTILE}.txt NotAnImage (passed over)" in page.text
     assert "map" not in page.data["sections"]
 
 
 @pytest.mark.parametrize("most", [0, 4])
 def test_thumbnails_are_capped_and_that_is_said(folder, most):
     page, done = report(folder, "scores.csv", thumbnails=most)
-    made = [p for p in page.data["pictures"] if p["thumb"]]
+    made = [p for p in page.data["images"] if p["thumb"]]
     assert len(made) + done.unavailable == most
-    others = {p["problem"] for p in page.data["pictures"] if not p["thumb"]}
+    others = {p["problem"] for p in page.data["images"] if not p["thumb"]}
     assert f"no thumbnail: only {most} are made" in others
     assert f"(at most {most}, --thumbnails)" in page.text
 
@@ -204,7 +204,7 @@ def test_a_model_without_a_store_says_what_it_knows_of_itself(folder):
     page, done = report(folder, "model")
     assert "accuracy, testing side" in page.text
     assert "Give --store STORE" in page.text
-    assert done.pictures == 0
+    assert done.images == 0
 
 
 def test_a_multi_label_model(tmp_path):
@@ -221,7 +221,7 @@ def test_many_labels_become_a_list_of_confusions(folder):
     labels = [f"l{i}" for i in range(MOST_LABELS + 1)]
     cells = [{"label": "l1", "predicted": "l2", "count": 3}]
     found = {
-        "confusion": {"most_frequent": cells, "measured_on": "5 pictures"},
+        "confusion": {"most_frequent": cells, "measured_on": "5 images"},
         "model": {"labels": labels, "multi_label": False},
     }
     section = confusion(found, scored="unused")
@@ -232,7 +232,7 @@ def test_many_labels_become_a_list_of_confusions(folder):
     ("source", "options", "message"),
     [
         ("nothing", {}, "is not there; name the folder of a model"),
-        ("pictures", {}, "holds no model, store or table; name the folder of a model"),
+        ("images", {}, "holds no model, store or table; name the folder of a model"),
         ("nothing.csv", {}, "cannot be read as a table of scores"),
         ("store", {"store": "store"}, "--store says nothing about a store"),
         ("model", {"summaries_dir": "model"}, "has no steps.jsonl"),
@@ -280,19 +280,20 @@ def test_a_torn_table(folder, tmp_path):
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_a_thumbnail_is_upright_and_whole(orientation):
-    upright = pictures.quadrants(640, 480)
+    upright = make_images.quadrants(640, 480)
     turned = {1: 0, 3: 180, 6: 90, 8: 270}[orientation]
-    data = pictures.oriented(upright.rotate(turned, expand=True), orientation)
+    data = make_images.oriented(upright.rotate(turned, expand=True), orientation)
     small = shrink(data, 160)
     assert small.size == (160, 120)
     corners = [small.getpixel(p) for p in ((20, 20), (140, 20), (20, 100))]
-    for colour, wanted in zip(corners, (pictures.RED, pictures.GREEN, pictures.BLUE), strict=True):
+    colours = (make_images.RED, make_images.GREEN, make_images.BLUE)
+    for colour, wanted in zip(corners, colours, strict=True):
         assert np.abs(np.subtract(colour, wanted)).max() < 60
 
 
-def test_pictures_and_report_in_an_object_store(monkeypatch):
-    """A remote picture is shown, but nothing links to it: a browser could not open it."""
-    data = pictures.jpeg()
+def test_images_and_report_in_an_object_store(monkeypatch):
+    """A remote image is shown, but nothing links to it: a browser could not open it."""
+    data = make_images.jpeg()
     monkeypatch.setitem(OBJECTS, "mem://bucket/photos/a.jpg", data)
     monkeypatch.setitem(OBJECTS, "mem://bucket/r.html", b"")
     row = {"uri": "mem://bucket/photos/a.jpg", "sha256": hashlib.sha256(data).hexdigest()}
@@ -301,18 +302,18 @@ def test_pictures_and_report_in_an_object_store(monkeypatch):
     monkeypatch.setitem(OBJECTS, "mem://bucket/scores.jsonl", table)
     done = write_report(ReportJob("mem://bucket/scores.jsonl", "mem://bucket/r.html"))
     assert OBJECTS["mem://bucket/r.html"].decode() == done.html
-    (shown,) = Reader(done.html).data["pictures"]
+    (shown,) = Reader(done.html).data["images"]
     assert (shown["name"], shown["href"]) == ("photos/a.jpg", None)
     assert shown["thumb"].startswith("data:image/webp;base64,")
 
 
-def test_a_small_picture_is_not_enlarged():
-    assert shrink(pictures.png(20, 10), 160).size == (20, 10)
+def test_a_small_image_is_not_enlarged():
+    assert shrink(make_images.png(20, 10), 160).size == (20, 10)
 
 
 @pytest.mark.parametrize("name", ["empty.jpg", "text.jpg", "truncated.jpg", "bomb.png"])
-def test_a_bad_picture_is_told(tmp_path, name):
-    (tmp_path / name).write_bytes(pictures.bad_files()[name])
+def test_a_bad_image_is_told(tmp_path, name):
+    (tmp_path / name).write_bytes(make_images.bad_files()[name])
     found = read_thumbnail(str(tmp_path / name), 100)
     assert (found.data, found.url) == (None, None)
     assert found.problem
@@ -356,7 +357,7 @@ def test_the_command_says_what_it_wrote(folder, capsys):
     assert not cli("report", folder / "store", "--output", folder / "c.html")
     out = capsys.readouterr().out
     assert re.search(r"report: .*c\.html \(\d\.\d MB, 148 thumbnails\)", out)
-    assert "2 pictures cannot be shown" in out
+    assert "2 images cannot be shown" in out
     first = Path(folder / "c.html").read_bytes()
     report(folder, "store")
     assert (folder / "r.html").read_bytes() == first

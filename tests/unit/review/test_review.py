@@ -8,10 +8,10 @@ import webbrowser
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import make_images
 import numpy as np
-import pictures
 import pytest
-from report_cases import HOSTILE, LABELS, make_model, make_scores, make_store, picture, rows
+from report_cases import HOSTILE, LABELS, image, make_model, make_scores, make_store, rows
 from stores import cli
 
 from beam_flowers import files
@@ -31,7 +31,7 @@ TOKEN = "secret"
 
 def candidates(folder, count=4):
     for i in range(count):
-        data = pictures.jpeg(seed=i)
+        data = make_images.jpeg(seed=i)
         path = folder / f"{i} <b>.jpg"
         path.write_bytes(data)
         sha256 = hashlib.sha256(data).hexdigest()
@@ -49,10 +49,10 @@ def client(session, tmp_path):
 
 
 def number(session):
-    return session.state()["picture"]["number"]
+    return session.state()["image"]["number"]
 
 
-def test_pictures_come_by_margin_and_each_content_once():
+def test_images_come_by_margin_and_each_content_once():
     table = ScoreTable(
         "t.csv",
         ["/a", "/b", "/c", "/copy-of-b"],
@@ -75,7 +75,7 @@ def test_a_session_from_the_first_to_the_last(session, tmp_path):
     assert number(session) == 1  # The one that was skipped.
     session.decide(1, "ant")
     state = session.state()
-    assert (state["picture"], state["done"], state["total"]) == (None, 4, 4)
+    assert (state["image"], state["done"], state["total"]) == (None, 4, 4)
     labels = [row["label"] for row in rows(tmp_path / "fix.csv")]
     assert labels == ["bee", 'new, "label" 玫瑰', "", "ant"]
     assert [label["label"] for label in state["labels"]] == ["ant", "bee", 'new, "label" 玫瑰']
@@ -98,7 +98,7 @@ def test_a_later_session_goes_on_and_can_undo_the_earlier_one(tmp_path):
     first = Session(found, ("ant", "bee"), Decisions(output))
     first.decide(0, "bee")
     first.decide(1, "cat")
-    other = Decision("f" * 64, "/elsewhere/picture.jpg", "dog")
+    other = Decision("f" * 64, "/elsewhere/image.jpg", "dog")
     Decisions(output).add(other)
     second = Session(found, ("ant", "bee"), Decisions(output))
     state = second.state()
@@ -113,7 +113,7 @@ def test_a_later_session_goes_on_and_can_undo_the_earlier_one(tmp_path):
 def test_what_is_no_label(session, label):
     with pytest.raises(InputError, match="a label is"):
         session.decide(0, label)
-    with pytest.raises(InputError, match="no picture 99"):
+    with pytest.raises(InputError, match="no image 99"):
         session.decide(99, "ant")
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_written_is_not_said_to_be(session, client, tmp_path, monkey
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/state", "/wrong/", "/wrong/state", "/wrong/picture/0", f"/{TOKEN}x/state"]
+    "path", ["/", "/state", "/wrong/", "/wrong/state", "/wrong/image/0", f"/{TOKEN}x/state"]
 )
 def test_another_token_is_refused(client, path):
     answer = client.get(path)
@@ -178,18 +178,18 @@ def test_only_json_is_acted_on(session, client):
     assert session.state()["done"] == 0
 
 
-def test_pages_and_pictures(client, tmp_path):
+def test_pages_and_images(client, tmp_path):
     for name, kind in (("", "html"), ("review.js", "javascript"), ("review.css", "css")):
         answer = client.get(f"/{TOKEN}/{name}")
         assert (answer.status_code, kind in answer.content_type) == (200, True)
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["Cache-Control"] == "no-store"
-    answer = client.get(f"/{TOKEN}/picture/0")
+    answer = client.get(f"/{TOKEN}/image/0")
     assert answer.data[8:12] == b"WEBP"
-    (tmp_path / "1 <b>.jpg").write_bytes(pictures.jpeg(seed=50))
+    (tmp_path / "1 <b>.jpg").write_bytes(make_images.jpeg(seed=50))
     (tmp_path / "2 <b>.jpg").unlink()
-    for i, reason in ((1, "changed"), (2, "No such file"), (9, "no such picture")):
-        answer = client.get(f"/{TOKEN}/picture/{i}")
+    for i, reason in ((1, "changed"), (2, "No such file"), (9, "no such image")):
+        answer = client.get(f"/{TOKEN}/image/{i}")
         assert answer.status_code in (404, 410)
         assert reason in answer.text
         assert answer.content_type.startswith("text/") or i == 9
@@ -227,8 +227,8 @@ def test_the_loop_score_review_train(scored, tmp_path, capsys):
     """A new name for a label, by the page's own functions; newlines and markup in the names."""
     table, output = read_scores(str(scored / "scores.csv")), str(tmp_path / "fix.csv")
     session = Session(least_sure_first(table), table.names, Decisions(output))
-    odd = str(picture(scored, 7))
-    while now := session.state()["picture"]:
+    odd = str(image(scored, 7))
+    while now := session.state()["image"]:
         label = now["ranking"][0]["label"]
         session.decide(now["number"], "renamed" if label == HOSTILE else label)
     assert len(read_corrections(output).labels) == 90
@@ -286,7 +286,7 @@ NO_OBJECTS = ["[]", "null", "1", '"text"', "true", "[" * 30_000]
     ],
 )
 def test_what_is_no_decision_changes_nothing(client, session, action, data):
-    """It would end the thread, and `true` label picture 1."""
+    """It would end the thread, and `true` label image 1."""
     before = session.state()
     answer = client.post(f"/{TOKEN}/{action}", data=data, content_type="application/json")
     assert answer.status_code == 400

@@ -36,7 +36,7 @@ def held_out(*rows):
     return np.array([*rows], HELD_OUT)
 
 
-def pictures(*vectors):
+def images(*vectors):
     return [
         Bottleneck(Image(f"/p/{i}.jpg", "/p", f"{i}.jpg"), "0", 1, 1, "PNG", np.float32(v))
         for i, v in enumerate(vectors)
@@ -60,12 +60,12 @@ def test_models_travel_as_a_file_that_is_read_where_they_are_used(tmp_path):
     sent = pickle.dumps(kind.filed(str(tmp_path / "models")))
     assert len(sent) < 1000
     again = pickle.loads(sent)
-    assert again.table(pictures([1, 2, 3])) == kind.table(pictures([1, 2, 3]))
+    assert again.table(images([1, 2, 3])) == kind.table(images([1, 2, 3]))
     assert again.fingerprint == kind.fingerprint
 
 
 def score(bundle, rule, *vectors, top_k=2):
-    return list(Labeller.of(bundle, rule).scores(pictures(*vectors), top_k))
+    return list(Labeller.of(bundle, rule).scores(images(*vectors), top_k))
 
 
 CLEAR, CLOSE = (9, 0, 0), (0, 1, 1.2)
@@ -94,7 +94,7 @@ def test_the_rule_decides_between_the_best_label_and_unknown(rule, labels):
 
 
 @pytest.mark.parametrize(("margin", "label"), [(0.05, "cat"), (0.2, "unknown")])
-def test_one_picture_alone_has_to_reach_the_margin(margin, label):
+def test_one_image_alone_has_to_reach_the_margin(margin, label):
     assert [found.label for found in score(model(), AcceptanceRule(min_margin=margin), CLOSE)] == [
         label
     ]
@@ -128,7 +128,7 @@ def test_what_is_asked_is_said():
 def test_a_table_has_the_five_best_by_default():
     head = Head(np.ones((3, 7), np.float32), np.zeros(7, np.float32))
     kind = ScoreRows.of(model(head=head, labels=tuple("abcdefg")))
-    (best,) = kind.table(pictures(CLOSE))["top_k"].to_pylist()
+    (best,) = kind.table(images(CLOSE))["top_k"].to_pylist()
     assert [ranked["label"] for ranked in best] == list("abcde")
 
 
@@ -161,15 +161,15 @@ def test_wrong_rules(rule, message):
 VALIDATION = [(NOT_TESTING, s / 10, s > 4) for s in range(1, 10)]
 
 
-def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
+def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_images():
     rows = [*VALIDATION, (TESTING, 0.2, False), (TESTING, 0.7, True), (TESTING, 0.8, False)]
     point = choose_threshold(model(held_out=held_out(*rows)), 1.0)
     assert point.threshold == pytest.approx(0.5)
     assert point.chosen == (9, pytest.approx(4 / 9), 1.0)
     assert point.testing == (3, pytest.approx(1 / 3), 0.5)
     assert str(point) == (
-        "threshold 0.5000, chosen on validation pictures: 100.0% right, 44.4% unknown, of 9; "
-        "on testing pictures: 50.0% right, 33.3% unknown, of 3"
+        "threshold 0.5000, chosen on validation images: 100.0% right, 44.4% unknown, of 9; "
+        "on testing images: 50.0% right, 33.3% unknown, of 3"
     )
     thresholds = AcceptanceRule(target_precision=1.0).thresholds_for(
         model(held_out=held_out(*rows))
@@ -177,15 +177,15 @@ def test_a_threshold_is_chosen_on_validation_and_checked_on_testing_pictures():
     assert (thresholds.by_class, thresholds.rule) == ((point.threshold,) * 3, "score >= 0.5")
 
 
-def test_testing_pictures_serve_where_there_are_no_others():
+def test_testing_images_serve_where_there_are_no_others():
     point = choose_threshold(model(held_out=held_out((TESTING, 0.5, True))), 0.9)
     assert (point.split, point.threshold, point.testing) == ("testing", 0.5, None)
 
 
-def test_a_threshold_without_testing_pictures_is_not_checked():
+def test_a_threshold_without_testing_images_is_not_checked():
     point = choose_threshold(model(held_out=held_out(*VALIDATION)), 1.0)
     assert point.testing is None
-    assert str(point).endswith("chosen on validation pictures: 100.0% right, 44.4% unknown, of 9")
+    assert str(point).endswith("chosen on validation images: 100.0% right, 44.4% unknown, of 9")
     assert str(ThresholdResult(4, 1.0, None)) == "no label given, 100.0% unknown, of 4"
 
 
@@ -193,7 +193,7 @@ def test_a_threshold_without_testing_pictures_is_not_checked():
     ("bundle", "error", "message"),
     [
         (model(), ModelError, "older version.*train it again, or give a threshold"),
-        (model(held_out=held_out()), ModelError, "trained on all its pictures"),
+        (model(held_out=held_out()), ModelError, "trained on all its images"),
         (
             model(held_out=held_out((NOT_TESTING, 0.5, True), (NOT_TESTING, 0.9, False))),
             InputError,
@@ -207,7 +207,7 @@ def test_a_target_that_cannot_be_met(bundle, error, message):
         AcceptanceRule(target_precision=0.9).thresholds_for(bundle)
 
 
-def test_held_out_pictures_travel_in_the_bundle(tmp_path):
+def test_held_out_images_travel_in_the_bundle(tmp_path):
     rows = held_out(*VALIDATION)
     write_bundle(str(tmp_path), model(held_out=rows))
     np.testing.assert_array_equal(read_bundle(str(tmp_path)).held_out, rows)
@@ -240,7 +240,7 @@ class TestSeveralLabels:
 
     def test_the_table_has_all_of_them(self):
         kind = ScoreRows.of(self.BUNDLE)
-        table = kind.table(pictures((3, 1, 5), (-9, -9, -9)))
+        table = kind.table(images((3, 1, 5), (-9, -9, -9)))
         assert table["labels"].to_pylist() == [["cat", "ant", "bee"], []]
         assert table["label_id"].to_pylist() == [2, 3]
         assert kind.class_names == (*LABELS, "unknown")
@@ -254,7 +254,7 @@ class TestSeveralLabels:
 def test_a_class_called_unknown_keeps_its_number():
     bundle = model(labels=("ant", "unknown", "cat"))
     assert ScoreRows.of(bundle, AcceptanceRule(threshold=0.6)).class_names == bundle.labels
-    table = ScoreRows.of(bundle, AcceptanceRule(threshold=0.6)).table(pictures(CLOSE))
+    table = ScoreRows.of(bundle, AcceptanceRule(threshold=0.6)).table(images(CLOSE))
     assert (table["label"][0].as_py(), table["label_id"][0].as_py()) == ("unknown", 1)
 
 
@@ -274,7 +274,7 @@ class TestSeveralModels:
         one, other = model(), model(seed=2)
         kinds = ScoreRows.of([one, other]), ScoreRows.of([other, one])
         assert kinds[0].fingerprint == kinds[1].fingerprint != ScoreRows.of(one).fingerprint
-        table = kinds[0].table(pictures(CLEAR, CLOSE))
+        table = kinds[0].table(images(CLEAR, CLOSE))
         assert table["uri"].to_pylist() == ["/p/0.jpg", "/p/0.jpg", "/p/1.jpg", "/p/1.jpg"]
         assert len(set(table["model_id"].to_pylist())) == 2
 
@@ -283,7 +283,7 @@ class TestSeveralModels:
             [model(), model(labels=("dog", "bee", "eel"))], AcceptanceRule(threshold=0.1)
         )
         assert sorted(kind.class_names) == ["ant", "bee", "cat", "dog", "eel", "unknown"]
-        table = kind.table(pictures(CLEAR))
+        table = kind.table(images(CLEAR))
         named = [kind.class_names[i] for i in table["label_id"].to_pylist()]
         assert sorted(named) == ["ant", "dog"] == sorted(table["label"].to_pylist())
 

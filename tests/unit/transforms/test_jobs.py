@@ -20,7 +20,7 @@ JOB = "BeamApp-user-1122-abc_6d1f"
 
 def test_flags_of_a_cluster_reach_beam():
     command = command_parser(make_parser(), "embed")
-    ours = ["pictures", "--store", "s3://bucket/store"]
+    ours = ["images", "--store", "s3://bucket/store"]
     flags = {
         "runner": "FlinkRunner",
         "flink_master": "host:8081",

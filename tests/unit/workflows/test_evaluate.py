@@ -1,4 +1,4 @@
-"""The evaluate command and the model card: on which pictures, and what is written."""
+"""The evaluate command and the model card: on which images, and what is written."""
 
 import argparse
 import csv
@@ -34,7 +34,7 @@ def digest(value):
 
 
 def bottlenecks(count, classes=LABELS, first=0, spread=1.4):
-    """Pictures of vectors that scatter around one centre a class; the first two are mislabelled."""
+    """Images of vectors that scatter around one centre a class; the first two are mislabelled."""
     centres = np.random.default_rng(99).standard_normal((len(classes), 12))
     for i in range(first, first + count):
         noise = np.random.default_rng(i).standard_normal(12)
@@ -51,7 +51,7 @@ def make_store(root, rows, fingerprint=FINGERPRINT):
 
 @pytest.fixture
 def trained(tmp_path):
-    """A folder with a store of 240 pictures and the model trained on it."""
+    """A folder with a store of 240 images and the model trained on it."""
     make_store(tmp_path / "store", bottlenecks(240))
     train_model(
         str(tmp_path / "store"),
@@ -84,7 +84,7 @@ def test_the_testing_side_is_the_one_of_the_training(trained, capsys):
     report = json.loads((trained / "output" / "evaluation.json").read_text())
     metrics = read_bundle(str(trained / "model")).metrics["testing"]
     assert report["accuracy"]["value"] == pytest.approx(metrics["accuracy"], abs=1e-6)
-    assert report["accuracy"]["pictures"] == metrics["count"] == report["measured"]["pictures"]
+    assert report["accuracy"]["images"] == metrics["count"] == report["measured"]["images"]
     assert report["cross_entropy"]["value"] == pytest.approx(metrics["cross_entropy"], abs=1e-6)
     assert report["measured"]["split"]["testing_percentage"] == 25
     assert not report["measured"]["store_changed"]
@@ -98,9 +98,9 @@ def test_every_section_says_what_it_was_measured_on(trained):
     sections = {key: value for key, value in report.items() if isinstance(value, dict)}
     del sections["model"], sections["measured"]
     assert len(sections) == 10
-    assert all("pictures" in section["measured_on"] for section in sections.values())
+    assert all("images" in section["measured_on"] for section in sections.values())
     markdown = (trained / "output" / "evaluation.md").read_text()
-    assert "| label | precision | recall | F1 | pictures with it | pictures given it |" in markdown
+    assert "| label | precision | recall | F1 | images with it | images given it |" in markdown
     assert markdown.count("\n## ") == markdown.count("\n\nMeasured on ") == 8
 
 
@@ -112,16 +112,16 @@ def test_the_tables_agree_with_each_other(trained):
         mistakes = list(csv.DictReader(file))
     matrix = np.array([row[1:] for row in rows], dtype=int)
     assert header[1:] == [row[0] for row in rows] == sorted(LABELS)
-    assert matrix.sum() == 240 == report["accuracy"]["pictures"]
+    assert matrix.sum() == 240 == report["accuracy"]["images"]
     assert len(mistakes) == 240 - matrix.trace() == len(report["misclassified"]["rows"]) > 0
     assert all(row["label"] != row["predicted"] for row in mistakes)
 
 
-def test_mislabelled_pictures_are_suspected(trained):
+def test_mislabelled_images_are_suspected(trained):
     make_store(trained / "clear", bottlenecks(120, spread=0.3))
     settings = {"store": str(trained / "clear"), "split": "all", "folds": 5}
     section = evaluate_model(job(trained, **settings)).report["suspected_label_errors"]
-    assert section["pictures"] == 120
+    assert section["images"] == 120
     assert {row["uri"] for row in section["rows"]} == {"/r/0.jpg", "/r/1.jpg"}
 
 
@@ -154,14 +154,14 @@ def test_labels_that_the_model_does_not_know_are_in_no_number(trained):
     make_store(trained / "store", bottlenecks(30, first=300, classes=("lily", "玫瑰")))
     report = evaluate_model(job(trained, split="all")).report
     assert report["measured"]["unknown"] == {"lily": 15}
-    assert report["accuracy"]["pictures"] == 255
+    assert report["accuracy"]["images"] == 255
     assert "'lily' 15" in report["measured"]["warnings"][0]
 
 
-def test_a_store_of_other_pictures_is_measured_whole(trained):
+def test_a_store_of_other_images_is_measured_whole(trained):
     make_store(trained / "other", bottlenecks(9, classes=LABELS[:1], first=600))
     report = evaluate_model(job(trained, store=str(trained / "other"), split="all", folds=5)).report
-    assert report["accuracy"]["pictures"] == 9
+    assert report["accuracy"]["images"] == 9
     assert report["suspected_label_errors"] is None
 
 
@@ -199,7 +199,7 @@ def test_an_empty_side_is_named(trained):
         LbfgsOptions(),
         SplitOptions(testing_percentage=0),
     )
-    with pytest.raises(InputError, match="the testing side has no picture"):
+    with pytest.raises(InputError, match="the testing side has no image"):
         evaluate_model(job(trained))
 
 
@@ -235,12 +235,12 @@ def test_corrected_labels_are_those_measured_on(trained):
     assert report["measured"]["store_changed"]
 
 
-# Several labels a picture
+# Several labels an image
 
 
 @pytest.fixture
 def many(tmp_path):
-    """A store of pictures with one or two labels, and a model of it."""
+    """A store of images with one or two labels, and a model of it."""
     rows = zip(bottlenecks(160), labelled_sums(160), strict=True)
     make_store(
         tmp_path / "store",
@@ -282,12 +282,12 @@ def test_a_multi_label_model_gets_the_same_report(many, capsys):
     assert run(many) == 0
     report = json.loads((many / "output" / "evaluation.json").read_text())
     metrics = read_bundle(str(many / "model")).metrics["testing"]
-    assert report["accuracy"]["pictures"] == metrics["count"]
+    assert report["accuracy"]["images"] == metrics["count"]
     assert report["accuracy"]["value"] == pytest.approx(metrics["accuracy"], abs=1e-6)
     assert report["cross_entropy"]["value"] == pytest.approx(metrics["cross_entropy"], abs=1e-6)
     assert report["exact"]["right"] <= report["accuracy"]["right"]
     assert min(row["f1"] for row in report["labels"]["rows"]) > 0.8
-    assert report["suspected_label_errors"]["pictures"] == 160
+    assert report["suspected_label_errors"]["images"] == 160
     markdown = (many / "output" / "evaluation.md").read_text()
     assert "| All labels right |" in markdown
     assert not (many / "output" / "confusion.png").exists()

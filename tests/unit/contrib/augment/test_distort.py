@@ -2,8 +2,8 @@
 
 import hashlib
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 from PIL import Image
 from scipy import ndimage
@@ -22,7 +22,7 @@ from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.records import DecodedImage
 
 RECIPE = PixelRecipe(32, 32, 0.875, "bilinear")
-SHA = hashlib.sha256(b"a picture").hexdigest()
+SHA = hashlib.sha256(b"an image").hexdigest()
 NOTHING = Distortions(rotation_range=1e-12)
 
 
@@ -36,36 +36,38 @@ def difference(a, b):
 
 
 def grey(level, size=(64, 48)):
-    return pictures.saved(Image.new("RGB", size, (level,) * 3), "PNG")
+    return make_images.saved(Image.new("RGB", size, (level,) * 3), "PNG")
 
 
 def ramp(size=256):
     """Grey levels that equal the column."""
-    return pictures.saved(Image.fromarray(np.tile(np.arange(size, dtype=np.uint8), (64, 1))), "PNG")
+    return make_images.saved(
+        Image.fromarray(np.tile(np.arange(size, dtype=np.uint8), (64, 1))), "PNG"
+    )
 
 
 @pytest.mark.parametrize("crop", [None, 0.875, 1.0])
 @pytest.mark.parametrize("size", [(64, 48), (48, 200), (1200, 900), (20, 15)])
 def test_next_to_no_distortion_gives_the_pixels_that_the_network_sees(crop, size):
-    data = pictures.saved(pictures.scene(*size), "JPEG", quality=95)
+    data = make_images.saved(make_images.scene(*size), "JPEG", quality=95)
     recipe = PixelRecipe(32, 24, crop, "bilinear")
     assert difference(copy(data, NOTHING, recipe=recipe), decode(data, recipe).pixels) < 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_copies_are_upright(orientation):
-    data = pictures.oriented(pictures.quadrants(90, 60), orientation)
+    data = make_images.oriented(make_images.quadrants(90, 60), orientation)
     assert difference(copy(data, NOTHING), decode(data, RECIPE).pixels) < 2
 
 
-@pytest.mark.parametrize("kind", pictures.each_format())
+@pytest.mark.parametrize("kind", make_images.each_format())
 def test_every_format(kind):
-    data = pictures.each_format()[kind]
+    data = make_images.each_format()[kind]
     assert difference(copy(data, NOTHING), decode(data, RECIPE).pixels) < 4
 
 
 def test_a_flip_mirrors_some_copies_and_leaves_the_others():
-    data = pictures.saved(pictures.quadrants(), "PNG")
+    data = make_images.saved(make_images.quadrants(), "PNG")
     plain = copy(data, NOTHING)
     copies = [copy(data, Distortions(flip_left_right=True), k) for k in range(1, 21)]
     mirrored = [difference(c, plain[:, ::-1]) < 1 for c in copies]
@@ -76,7 +78,7 @@ def test_a_flip_mirrors_some_copies_and_leaves_the_others():
 @pytest.mark.parametrize(
     ("distortions", "least", "most"),
     [
-        # A whole picture of 32 columns shows 31 of 32 parts of the ramp between their centres.
+        # A whole image of 32 columns shows 31 of 32 parts of the ramp between their centres.
         (Distortions(random_crop=100), 0.5, 0.5),
         (Distortions(random_crop=25), 0.8, 0.8),
         (Distortions(random_scale=100), 0.5, 1),
@@ -147,7 +149,7 @@ def keras(pixels, theta=0.0, tx=0.0, ty=0.0, shear=0.0, zx=1.0, zy=1.0):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_the_other_distortions_are_keras_own(name, most, k):
     recipe = PixelRecipe(64, 64, None, "bilinear")
-    canvas = DecodedImage(np.asarray(pictures.scene(64, 64)), 64, 64, "PNG")
+    canvas = DecodedImage(np.asarray(make_images.scene(64, 64)), 64, 64, "PNG")
     drawn = [Draw(SHA, k).between(n, most) for n in KERAS[name]]
     expected = {
         "rotation_range": lambda: keras(canvas.pixels, theta=drawn[0]),
@@ -172,16 +174,16 @@ def test_what_a_shift_uncovers_is_what_the_file_has_there():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3000, 3), (3, 3000), (40, 30)])
-def test_the_strongest_distortions_of_the_strangest_pictures(size):
+def test_the_strongest_distortions_of_the_strangest_images(size):
     strongest = Distortions(True, 100, 100, 100, 180, 1, 1, 80, 0.9)
-    data = pictures.saved(pictures.scene(*size), "PNG")
+    data = make_images.saved(make_images.scene(*size), "PNG")
     found = [copy(data, strongest, k) for k in range(1, 9)]
     assert {f.shape for f in found} == {(32, 32, 3)}
     assert {f.dtype for f in found} == {np.dtype(np.uint8)}
 
 
 def test_a_copy_depends_on_content_and_number_alone():
-    data = pictures.jpeg()
+    data = make_images.jpeg()
     one, same = copy(data, DEFAULT, 1), copy(data, DEFAULT, 1)
     assert np.array_equal(one, same)
     others = [copy(data, DEFAULT, 2), copy(data, DEFAULT, 1, sha="0" * 64)]
@@ -196,7 +198,7 @@ def test_the_numbers_are_the_same_everywhere():
 
 
 def test_one_distortion_does_not_change_the_numbers_of_another():
-    data = pictures.jpeg()
+    data = make_images.jpeg()
     for k in range(1, 5):
         plain = copy(data, Distortions(random_crop=30), k)
         flipped = copy(data, Distortions(flip_left_right=True, random_crop=30), k)

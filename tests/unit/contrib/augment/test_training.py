@@ -30,7 +30,7 @@ CROP, FLIP = Distortions(random_crop=10), Distortions(flip_left_right=True)
 
 
 def copies(numbers, length, k, spread=0.3):
-    """Copies of the pictures with these numbers, near to them."""
+    """Copies of the images with these numbers, near to them."""
     for picture in bottlenecks(numbers, length, spread=1.6):
         noise = np.random.default_rng([k, int(picture.sha256[:8], 16)]).standard_normal(length)
         yield CopyVector(picture._replace(vector=picture.vector + np.float32(spread * noise)), k)
@@ -73,7 +73,7 @@ def augmented(store):
 
 
 def sides(store):
-    """The split of each picture, by uri, as `train_run` has it."""
+    """The split of each image, by uri, as `train_run` has it."""
     prepared = prepare(read := read_examples(store, "small").examples, SPLIT)
     return {read.uris[r]: SPLITS[c] for r, c in zip(prepared.rows, prepared.codes, strict=True)}
 
@@ -94,14 +94,14 @@ def test_the_copies_change_the_model_and_it_says_so(augmented):
     assert "| distortions | random_crop 10 |" in model_card(trained.bundle)
 
 
-def test_metrics_are_of_pictures_alone(augmented):
+def test_metrics_are_of_images_alone(augmented):
     plain, trained = train_run(augmented), train_run(augmented, augmented=True)
     counts = [{n: m.count for n, m in t.result.metrics.items()} for t in (plain, trained)]
     assert counts[0] == counts[1]
     assert sum(counts[0].values()) == 120
 
 
-def test_copies_of_held_out_pictures_never_train(store):
+def test_copies_of_held_out_images_never_train(store):
     split, heads = sides(store), []
     for wrong in (1, 1000):
         found = [
@@ -146,10 +146,10 @@ def test_each_fold_trains_on_the_copies_of_its_own_training_side(augmented, monk
     assert len(samples) == 4
     of = {row: n for k in stored.examples.copies for n, row in enumerate(k)}
     for sample in samples:
-        pictures = {row for row in sample.rows.tolist() if row < 120}
+        images = {row for row in sample.rows.tolist() if row < 120}
         behind = [row for row in sample.rows.tolist() if row >= 120]
-        assert {of[row] for row in behind} == pictures
-        assert len(behind) == len(set(behind)) == 2 * len(pictures)
+        assert {of[row] for row in behind} == images
+        assert len(behind) == len(set(behind)) == 2 * len(images)
         labels = dict(zip(sample.rows.tolist(), sample.class_ids.tolist(), strict=True))
         assert all(labels[row] == labels[of[row]] for row in behind)
 
@@ -194,12 +194,12 @@ def test_corrections_go_for_the_copies_too(augmented, tmp_path):
     assert trained.result.metrics["training"].accuracy > 0.7
 
 
-def test_pictures_without_copies_are_named(store):
+def test_images_without_copies_are_named(store):
     found = [c for c in every_copy() if uri(c) not in ("/r/7.jpg", "/r/8.jpg")]
     add_copies(store, "small", found)
     warnings = train_run(store, augmented=True).result.warnings
     (line,) = [w for w in warnings if "copies" in w]
-    assert line.startswith("2 labelled pictures have not all distorted copies, such as '/r/7.jpg'")
+    assert line.startswith("2 labelled images have not all distorted copies, such as '/r/7.jpg'")
 
 
 def test_copies_of_contents_that_the_store_has_no_more_are_passed_over(store):
@@ -265,7 +265,7 @@ def test_stacked_vectors_are_indexed_like_one_array():
 def test_the_command_says_what_it_does_not_use(augmented, tmp_path, capsys):
     command = ["train", augmented, "--model", tmp_path / "m", "--backbone", "small"]
     assert cli(*command) == 0
-    assert "note: the store has 2 distorted copies a picture" in capsys.readouterr().out
+    assert "note: the store has 2 distorted copies an image" in capsys.readouterr().out
     assert cli(*command, "--augmented") == 0
     assert "note:" not in capsys.readouterr().out
     assert read_bundle(str(tmp_path / "m")).augmentation["copies"] == 2

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pictures import jpeg
+from make_images import jpeg
 from stores import cli, photos, rows
 
 from beam_flowers.contrib.retrain_files import import_bottlenecks as module_under_test
@@ -22,7 +22,7 @@ HUB = "https~tfhub.dev~google~imagenet~inception_v3~feature_vector~3"
 
 
 @pytest.mark.parametrize(
-    ("path", "picture", "module"),
+    ("path", "image", "module"),
     [
         ("roses/1.jpg.txt", "roses/1.jpg", ""),
         ("roses/1.jpg_inception_v3.txt", "roses/1.jpg", "inception_v3"),
@@ -33,8 +33,8 @@ HUB = "https~tfhub.dev~google~imagenet~inception_v3~feature_vector~3"
         ("1.jpg_x.txt", "1.jpg", "x"),
     ],
 )
-def test_the_name_of_a_text_file(path, picture, module):
-    assert parse_name(path) == (picture, module)
+def test_the_name_of_a_text_file(path, image, module):
+    assert parse_name(path) == (image, module)
 
 
 @pytest.mark.parametrize("path", ["roses/notes.txt", "roses/1.jpg", "roses/.jpg.txt", "1.jpg_.txt"])
@@ -77,25 +77,25 @@ def test_networks_have_names_and_fingerprints_of_their_own():
     assert len({fingerprint_of(m) for m in ("", "inception_v3", HUB)}) == 3
 
 
-def write_texts(pictures, folder, module="inception_v3", length=8):
-    """A text file for each picture; gives the vectors by the pictures' names."""
+def write_texts(images, folder, module="inception_v3", length=8):
+    """A text file for each image; gives the vectors by the images' names."""
     random, vectors = np.random.default_rng(0), {}
-    labels = sorted(p.name for p in pictures.iterdir())
-    for picture in sorted(pictures.glob("*/*")):
+    labels = sorted(p.name for p in images.iterdir())
+    for image in sorted(images.glob("*/*")):
         vector = random.random(length, np.float32)
-        vector[labels.index(picture.parent.name)] += 3
-        name = picture.name + (f"_{module}" if module else "")
-        (folder / picture.parent.name).mkdir(parents=True, exist_ok=True)
-        (folder / picture.parent.name / f"{name}.txt").write_text(",".join(map(str, vector)))
-        vectors[str(picture)] = vector
+        vector[labels.index(image.parent.name)] += 3
+        name = image.name + (f"_{module}" if module else "")
+        (folder / image.parent.name).mkdir(parents=True, exist_ok=True)
+        (folder / image.parent.name / f"{name}.txt").write_text(",".join(map(str, vector)))
+        vectors[str(image)] = vector
     return vectors
 
 
 @pytest.fixture
 def given(tmp_path):
-    """Pictures, their text files and the vectors in them."""
-    pictures = photos(tmp_path / "pictures", 4)
-    return pictures, tmp_path / "texts", write_texts(pictures, tmp_path / "texts")
+    """Images, their text files and the vectors in them."""
+    images = photos(tmp_path / "images", 4)
+    return images, tmp_path / "texts", write_texts(images, tmp_path / "texts")
 
 
 def rejects(store):
@@ -103,16 +103,16 @@ def rejects(store):
     return {row["uri"].rpartition("/")[2]: (row["error_class"], row["message"]) for row in found}
 
 
-def test_rows_have_the_pictures_columns_and_the_texts_vectors(given, tmp_path):
-    pictures, texts, vectors = given
+def test_rows_have_the_images_columns_and_the_texts_vectors(given, tmp_path):
+    images, texts, vectors = given
     store = tmp_path / "s"
-    found = import_bottlenecks(ImportJob(str(texts), str(pictures), str(store)))
+    found = import_bottlenecks(ImportJob(str(texts), str(images), str(store)))
     assert (found.reused, found.rejected, found.total) == (20, 0, 20)
     imported = {row["uri"]: row for row in rows(store)}
     assert {uri: row["vector"] for uri, row in imported.items()} == {
         uri: vector.tolist() for uri, vector in vectors.items()
     }
-    assert cli("embed", pictures, "--store", tmp_path / "own", "--progress", "none") == 0
+    assert cli("embed", images, "--store", tmp_path / "own", "--progress", "none") == 0
     for own in rows(tmp_path / "own"):
         same = {k for k in own if k not in ("fingerprint", "vector")}
         assert {k: imported[own["uri"]][k] for k in same} == {k: own[k] for k in same}
@@ -120,19 +120,19 @@ def test_rows_have_the_pictures_columns_and_the_texts_vectors(given, tmp_path):
 
 
 def test_what_gives_no_row_is_rejected_with_its_reason(given, tmp_path):
-    pictures, texts, _ = given
+    images, texts, _ = given
     names = sorted((texts / "roses").iterdir())
     contents = {"empty": b"", "short": b"1,2,3", "word": b"1,2,3,4,5,6,7,oops", "nan": b"nan," * 8}
     bad = dict(zip(contents, names, strict=True))
     for kind, data in contents.items():
         bad[kind].write_bytes(data)
     tulips = sorted((texts / "tulips").iterdir())
-    (pictures / "tulips" / tulips[0].name.removesuffix("_inception_v3.txt")).unlink()
-    (pictures / "tulips" / tulips[1].name.removesuffix("_inception_v3.txt")).write_bytes(b"broken")
+    (images / "tulips" / tulips[0].name.removesuffix("_inception_v3.txt")).unlink()
+    (images / "tulips" / tulips[1].name.removesuffix("_inception_v3.txt")).write_bytes(b"broken")
     (texts / "tulips" / "notes.md").write_text("mine")
     (texts / "tulips" / ".hidden_inception_v3.txt").write_text("1")
     store = tmp_path / "s"
-    found = import_bottlenecks(ImportJob(str(texts), str(pictures), str(store)))
+    found = import_bottlenecks(ImportJob(str(texts), str(images), str(store)))
     assert (found.reused, found.rejected, found.hidden, found.total) == (14, 7, 1, 22)
     assert len(rows(store)) == found.reused
     told = rejects(store)
@@ -141,16 +141,16 @@ def test_what_gives_no_row_is_rejected_with_its_reason(given, tmp_path):
     assert told[bad["short"].name] == ("WrongLength", "3 numbers, where others have 8")
     assert told[bad["word"].name] == ("NotNumbers", "number 8 of 8 is 'oops'")
     assert told[bad["nan"].name][0] == "NotNumbers"
-    assert told[tulips[0].name][0] == "NoPicture"
+    assert told[tulips[0].name][0] == "NoImage"
     assert told[tulips[0].name][1].endswith(tulips[0].name.removesuffix("_inception_v3.txt"))
     assert told[tulips[1].name][0] == "NotAnImage"
     assert told["notes.md"][0] == "NotABottleneck"
 
 
 def test_a_second_import_replaces_the_first(given, tmp_path):
-    pictures, texts, _ = given
-    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
-    gone = sorted((pictures / "roses").iterdir())[0]
+    images, texts, _ = given
+    job = ImportJob(str(texts), str(images), str(tmp_path / "s"))
+    gone = sorted((images / "roses").iterdir())[0]
     gone.rename(tmp_path / "aside.jpg")
     first = import_bottlenecks(job)
     assert (first.reused, first.rejected) == (19, 1)
@@ -163,9 +163,9 @@ def test_a_second_import_replaces_the_first(given, tmp_path):
 
 
 def test_parts_are_cut_and_the_length_is_that_of_the_store(given, tmp_path, monkeypatch):
-    pictures, texts, _ = given
+    images, texts, _ = given
     monkeypatch.setattr(module_under_test, "ROWS", 6)
-    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    job = ImportJob(str(texts), str(images), str(tmp_path / "s"))
     assert import_bottlenecks(job).reused == 20
     assert len(list((tmp_path / "s").glob("backbone=*/*.parquet"))) == 4
     others = photos(tmp_path / "other", 1)
@@ -176,46 +176,46 @@ def test_parts_are_cut_and_the_length_is_that_of_the_store(given, tmp_path, monk
 
 
 def test_corrected_texts_of_another_length_replace_the_rows_they_correct(given, tmp_path):
-    pictures, texts, _ = given
-    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    images, texts, _ = given
+    job = ImportJob(str(texts), str(images), str(tmp_path / "s"))
     import_bottlenecks(job)
-    write_texts(pictures, texts, length=9)
+    write_texts(images, texts, length=9)
     assert (import_bottlenecks(job).reused, len(rows(job.store))) == (20, 20)
     assert {len(row["vector"]) for row in rows(job.store)} == {9}
 
 
 def test_a_text_that_went_bad_takes_its_old_row_along(given, tmp_path):
-    pictures, texts, _ = given
-    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    images, texts, _ = given
+    job = ImportJob(str(texts), str(images), str(tmp_path / "s"))
     import_bottlenecks(job)
     bad, *_ = sorted((texts / "roses").iterdir())
     bad.write_text("oops")
-    gone, *_ = sorted((pictures / "tulips").iterdir())
+    gone, *_ = sorted((images / "tulips").iterdir())
     gone.unlink()
     assert import_bottlenecks(job).rejected == 2
     assert len(rejects(job.store)) == 2
     left = {row["uri"] for row in rows(job.store)}
-    kept = str(pictures / "roses" / bad.name.removesuffix("_inception_v3.txt"))
+    kept = str(images / "roses" / bad.name.removesuffix("_inception_v3.txt"))
     assert len(left) == 18
     assert not left & {str(gone), kept}
 
 
 def test_several_networks_have_to_be_chosen_from(given, tmp_path):
-    pictures, texts, _ = given
-    write_texts(pictures, texts, "mobilenet_1.0_224", 5)
-    write_texts(pictures, texts, "", 6)
-    job = ImportJob(str(texts), str(pictures), str(tmp_path / "s"))
+    images, texts, _ = given
+    write_texts(images, texts, "mobilenet_1.0_224", 5)
+    write_texts(images, texts, "", 6)
+    job = ImportJob(str(texts), str(images), str(tmp_path / "s"))
     with pytest.raises(InputError, match=r"--module: .*'inception_v3' .20 files.") as error:
         import_bottlenecks(job)
     assert "'mobilenet_1.0_224' (20 files)" in str(error.value)
     assert "'' (20 files)" in str(error.value)
     for name, length in {"mobilenet_1.0_224": 5, "": 6}.items():
         store = tmp_path / f"store {name}"
-        found = import_bottlenecks(ImportJob(str(texts), str(pictures), str(store), name))
+        found = import_bottlenecks(ImportJob(str(texts), str(images), str(store), name))
         assert (found.reused, found.others, found.total) == (20, 40, 60)
         assert {len(row["vector"]) for row in rows(store)} == {length}
     with pytest.raises(InputError, match=r"is of the module 'x'; has .*'inception_v3'"):
-        import_bottlenecks(ImportJob(str(texts), str(pictures), str(tmp_path / "s"), "x"))
+        import_bottlenecks(ImportJob(str(texts), str(images), str(tmp_path / "s"), "x"))
 
 
 def test_folders_without_anything_to_import(tmp_path):
@@ -228,13 +228,11 @@ def test_folders_without_anything_to_import(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
-def test_imported_rows_are_trained_on_evaluated_and_scored_but_no_picture_is(
-    given, tmp_path, capsys
-):
-    pictures, texts, _ = given
-    (pictures / "roses" / "new.jpg").write_bytes(jpeg())
+def test_imported_rows_are_trained_on_evaluated_and_scored_but_no_image_is(given, tmp_path, capsys):
+    images, texts, _ = given
+    (images / "roses" / "new.jpg").write_bytes(jpeg())
     store, model = tmp_path / "s", tmp_path / "m"
-    assert cli("import-bottlenecks", texts, "--images", pictures, "--store", store) == 0
+    assert cli("import-bottlenecks", texts, "--images", images, "--store", store) == 0
     said = capsys.readouterr().out
     assert "imported 20, rejected 0, hidden 0, of 20" in said
     assert f"next: beam-flowers train {store} --backbone imported-inception_v3" in said
@@ -243,6 +241,6 @@ def test_imported_rows_are_trained_on_evaluated_and_scored_but_no_picture_is(
     assert cli("score", store, "--model", model, "--output", tmp_path / "o.parquet") == 0
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 20
     capsys.readouterr()
-    assert cli("score", pictures, "--model", model, "--output", tmp_path / "p.csv") == 1
+    assert cli("score", images, "--model", model, "--output", tmp_path / "p.csv") == 1
     assert "taken over from retrain.py's text files" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()

@@ -4,8 +4,8 @@ import re
 import time
 import tracemalloc
 
+import make_images
 import numpy as np
-import pictures
 import pytest
 
 from beam_flowers.errors import ImageError
@@ -15,9 +15,9 @@ from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import NOT_AN_IMAGE
 
 RECIPE = PixelRecipe(24, 32, crop=0.875)
-KINDS = sorted(pictures.each_format())
+KINDS = sorted(make_images.each_format())
 
-OTHER_PICTURES = {
+OTHER_IMAGES = {
     "HEIF of another codec": b"\0\0\0\x18ftypvvic\0\0\0\0mif1miaf",
     "JPEG XL": b"\0\0\0\x0cJXL \r\n\x87\n",
     "PSD": b"8BPS\0\x01",
@@ -28,8 +28,8 @@ OTHER_PICTURES = {
     "PAM": b"P7\nWIDTH 1\n",
 }
 
-NO_PICTURES = [
-    pictures.TEXT,
+NO_IMAGES = [
+    make_images.TEXT,
     b"\0",
     bytes(100),
     b"\x89PNG",
@@ -39,7 +39,7 @@ NO_PICTURES = [
     b"%PDF-1.7\n",
     b"\0\0\0\x20ftypisom\0\0\x02\0isomiso2",
     b"RIFF\x24\0\0\0WAVEfmt ",
-    pictures.bad_files()["Thumbs.db"],
+    make_images.bad_files()["Thumbs.db"],
 ]
 
 
@@ -49,23 +49,23 @@ def rejected(data: bytes, limits: Limits | None = None) -> ImageError:
     return caught.value
 
 
-@pytest.mark.parametrize("data", NO_PICTURES)
-def test_what_is_no_picture_is_no_image(data: bytes) -> None:
+@pytest.mark.parametrize("data", NO_IMAGES)
+def test_what_is_no_image_is_no_image(data: bytes) -> None:
     error = rejected(data)
     assert error.error_class == NOT_AN_IMAGE
     assert error.message.startswith("not an image: ")
 
 
-@pytest.mark.parametrize("name", OTHER_PICTURES)
-def test_other_picture_formats_are_named_with_the_cure(name: str) -> None:
-    error = rejected(OTHER_PICTURES[name])
+@pytest.mark.parametrize("name", OTHER_IMAGES)
+def test_other_image_formats_are_named_with_the_cure(name: str) -> None:
+    error = rejected(OTHER_IMAGES[name])
     assert error.error_class == "UnsupportedFormat"
     assert error.message.startswith(f"{name} is not read: convert it to JPEG or PNG")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_our_formats_are_no_other_format(kind: str) -> None:
-    data = pictures.each_format()[kind]
+    data = make_images.each_format()[kind]
     assert sniff(data)
     assert sniff_other(data) is None
 
@@ -94,7 +94,7 @@ def test_empty_file() -> None:
 @pytest.mark.parametrize("kept", [0.2, 0.3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated_files(kind: str, kept: float) -> None:
-    error = rejected(pictures.truncated(pictures.each_format(200, 150)[kind], kept))
+    error = rejected(make_images.truncated(make_images.each_format(200, 150)[kind], kept))
     assert error.error_class == "Truncated"
     assert error.message.startswith(kind.partition("-")[0])
 
@@ -104,20 +104,20 @@ def test_truncated_files(kind: str, kept: float) -> None:
 def test_truncated_jpeg_is_rejected_when_it_is_decoded_scaled(
     options: dict[str, bool], kept: float
 ) -> None:
-    data = pictures.jpeg(1600, 1200, **options)
+    data = make_images.jpeg(1600, 1200, **options)
     assert decode(data, RECIPE).width == 1600
-    assert rejected(pictures.truncated(data, kept)).error_class == "Truncated"
+    assert rejected(make_images.truncated(data, kept)).error_class == "Truncated"
 
 
 def test_too_many_bytes() -> None:
-    data = pictures.png()
+    data = make_images.png()
     assert rejected(data, Limits(max_bytes=len(data) - 1)).error_class == "TooLarge"
     assert decode(data, RECIPE, Limits(max_bytes=len(data))).width == 64
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_too_many_pixels_in_every_format(kind: str) -> None:
-    data = pictures.each_format(40, 30)[kind]
+    data = make_images.each_format(40, 30)[kind]
     count = 4 if kind == "PPM-plain" else 1200
     assert rejected(data, Limits(max_pixels=count - 1)).error_class == "TooManyPixels"
     assert decode(data, RECIPE, Limits(max_pixels=count))
@@ -127,14 +127,14 @@ def test_too_many_pixels_in_every_format(kind: str) -> None:
 @pytest.mark.parametrize("animated", [False, True])
 def test_bombs_cost_no_time(side: int, animated: bool) -> None:
     started = time.thread_time()
-    error = rejected(pictures.bomb_png(side, side, animated))
+    error = rejected(make_images.bomb_png(side, side, animated))
     assert error.error_class == "TooManyPixels"
     assert f"{side} x {side}" in error.message
     assert time.thread_time() - started < 0.2
 
 
-@pytest.mark.parametrize("make", [pictures.scan_bomb_jpeg, pictures.slow_ppm])
-def test_slow_pictures_are_stopped(make: pictures.Maker) -> None:
+@pytest.mark.parametrize("make", [make_images.scan_bomb_jpeg, make_images.slow_ppm])
+def test_slow_images_are_stopped(make: make_images.Maker) -> None:
     data = make()
     started = time.thread_time()
     error = rejected(data, Limits(seconds=0.2))
@@ -145,12 +145,12 @@ def test_slow_pictures_are_stopped(make: pictures.Maker) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_time_is_asked_in_every_format(kind: str) -> None:
-    data = pictures.each_format()[kind]
+    data = make_images.each_format()[kind]
     assert rejected(data, Limits(seconds=1e-9)).error_class == "Timeout"
 
 
 def test_tags_that_share_their_bytes_do_not_multiply_them() -> None:
-    data = pictures.tag_bomb_tiff(tags=2_000, size=1_000_000)
+    data = make_images.tag_bomb_tiff(tags=2_000, size=1_000_000)
     tracemalloc.start()
     error = rejected(data)
     peak = tracemalloc.get_traced_memory()[1]
@@ -161,33 +161,33 @@ def test_tags_that_share_their_bytes_do_not_multiply_them() -> None:
 
 
 def test_png_named_jpg_is_decoded_by_content() -> None:
-    assert decode(pictures.png(), RECIPE).format == "PNG"
+    assert decode(make_images.png(), RECIPE).format == "PNG"
 
 
-@pytest.mark.parametrize("name", list(pictures.bad_files()))
+@pytest.mark.parametrize("name", list(make_images.bad_files()))
 def test_bad_files_are_rejected(name: str) -> None:
-    rejected(pictures.bad_files()[name])
+    rejected(make_images.bad_files()[name])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_mutations_give_a_picture_or_a_reject(kind: str) -> None:
+def test_mutations_give_a_image_or_a_reject(kind: str) -> None:
     """Anything but a `ImageError` fails the test."""
-    data = pictures.each_format(40, 30)[kind]
+    data = make_images.each_format(40, 30)[kind]
     started = time.thread_time()
     for seed in range(40):
-        _check_outcome(pictures.mutated(data, seed))
+        _check_outcome(make_images.mutated(data, seed))
     assert time.thread_time() - started < 10
 
 
 def _check_outcome(data: bytes) -> None:
     try:
-        picture = decode(data, RECIPE, Limits(max_pixels=10_000_000, seconds=1))
+        image = decode(data, RECIPE, Limits(max_pixels=10_000_000, seconds=1))
     except ImageError as error:
         text = f"{error.error_class} {error.message}"
         assert not re.search(r"0x[0-9a-f]{6}|/tmp|\n", text)
         assert len(text) < 300
     else:
-        assert picture.pixels.shape == (24, 32, 3)
-        assert picture.pixels.dtype == np.uint8
-        assert picture.width > 0
-        assert picture.height > 0
+        assert image.pixels.shape == (24, 32, 3)
+        assert image.pixels.dtype == np.uint8
+        assert image.width > 0
+        assert image.height > 0

@@ -1,4 +1,4 @@
-"""Sets of pictures, made on the spot of real photographs; the same on every machine."""
+"""Sets of images, made on the spot of real photographs; the same on every machine."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import beam_flowers
 BUNDLED = Path(beam_flowers.__file__).parent / "data" / "flowers" / "labelled"
 
 PHOTO, LARGE, SMALL = (500, 375), (4000, 3000), (48, 48)
-"""(width, height) of the sets' pictures."""
+"""(width, height) of the sets' images."""
 
 Size = tuple[int, int]
 
 
 def make_set(folder: Path, count: int, size: Size) -> Path:
-    """`count` pictures in `folder/<flower>/`, each of other bytes; made once."""
+    """`count` images in `folder/<flower>/`, each of other bytes; made once."""
     done = folder / ".done"
     if not done.exists():
         photos = sorted(BUNDLED.rglob("*.jpg"))
@@ -71,7 +71,7 @@ def _tiny(photo: Path, number: int) -> bytes:
 
 
 def first(whole: Path, folder: Path, count: int) -> Path:
-    """A set of the first `count` pictures of another, as links to them."""
+    """A set of the first `count` images of another, as links to them."""
     if not folder.exists():
         for picture in sorted(whole.rglob("*.jpg"), key=lambda path: path.name)[:count]:
             place = folder / picture.parent.name / picture.name

@@ -1,4 +1,4 @@
-"""Makes sound, odd and bad picture files for the tests; every function returns the file's bytes."""
+"""Makes sound, odd and bad image files for the tests; every function returns the file's bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def saved(image: Image.Image, format_: str, **options: Any) -> bytes:
 
 
 def scene(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
-    """A smooth colour picture with detail, RGB, another one for every seed."""
+    """A smooth colour image with detail, RGB, another one for every seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -166,7 +166,7 @@ def animated(frames: list[Image.Image], format_: str) -> bytes:
 
 
 def mpo(first: Image.Image, second: Image.Image) -> bytes:
-    """A phone's JPEG with a second picture behind the first."""
+    """A phone's JPEG with a second image behind the first."""
     return saved(first, "MPO", save_all=True, append_images=[second])
 
 
@@ -176,7 +176,7 @@ def png_chunk(name: bytes, body: bytes) -> bytes:
 
 
 def bomb_png(width: int = 60_000, height: int = 60_000, animated: bool = False) -> bytes:
-    """A PNG of a few bytes whose header declares a huge picture.
+    """A PNG of a few bytes whose header declares a huge image.
 
     `animated` adds what makes Pillow fill the canvas (gigabytes) already while opening it.
     """
@@ -256,7 +256,7 @@ TEXT = b"Photographs by their authors, all under CC-BY.\n"
 
 
 def bad_files() -> dict[str, bytes]:
-    """What lies about in real folders and is no sound picture: `{name: file}`."""
+    """What lies about in real folders and is no sound image: `{name: file}`."""
     return {
         "empty.jpg": b"",
         "text.jpg": TEXT,
