@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from beam_flowers.images.outputs import Writing as Writing
     from beam_flowers.images.recipe import Limits as Limits
     from beam_flowers.images.recipe import PixelRecipe as PixelRecipe
-    from beam_flowers.records import Bottleneck as Bottleneck
     from beam_flowers.records import DecodedImage as DecodedImage
+    from beam_flowers.records import Embedding as Embedding
     from beam_flowers.records import HiddenFile as HiddenFile
     from beam_flowers.records import Image as Image
     from beam_flowers.records import Ranked as Ranked
@@ -72,14 +72,14 @@ if TYPE_CHECKING:
     from beam_flowers.scoring.table import ScoreLayout as ScoreLayout
     from beam_flowers.store.history import open_dataset as open_dataset
     from beam_flowers.store.vectors import Vectors as Vectors
-    from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms.compute import ComputedImages as ComputedImages
+    from beam_flowers.transforms.compute import ComputeEmbeddings as ComputeEmbeddings
     from beam_flowers.transforms.find import FindImages as FindImages
     from beam_flowers.transforms.find import FoundImages as FoundImages
     from beam_flowers.transforms.find import ImageContents as ImageContents
     from beam_flowers.transforms.find import ReadImages as ReadImages
-    from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
     from beam_flowers.transforms.label import ScoredImages as ScoredImages
+    from beam_flowers.transforms.label import ScoreEmbeddings as ScoreEmbeddings
     from beam_flowers.transforms.label import ScoreImages as ScoreImages
     from beam_flowers.transforms.ml_transform import ImageEmbeddings as ImageEmbeddings
     from beam_flowers.transforms.options import pipeline_options as pipeline_options
@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.read_write import WriteScores as WriteScores
     from beam_flowers.transforms.read_write import WriteStore as WriteStore
     from beam_flowers.transforms.run_inference import (
-        BottleneckModelHandler as BottleneckModelHandler,
+        EmbeddingModelHandler as EmbeddingModelHandler,
     )
     from beam_flowers.transforms.run_inference import NewestLabeller as NewestLabeller
     from beam_flowers.transforms.run_inference import NewestModelHandler as NewestModelHandler
@@ -110,6 +110,10 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.train import train_model as train_model
 
     # The old names of `_DEPRECATED`.
+    Bottleneck = Embedding
+    BottleneckModelHandler = EmbeddingModelHandler
+    ComputeBottlenecks = ComputeEmbeddings
+    ScoreBottlenecks = ScoreEmbeddings
     Job = ScoreOptions
     Rule = AcceptanceRule
     classify_pictures = classify_images
@@ -120,11 +124,11 @@ _HOMES = {
     "BackboneError": "errors",
     "BackboneFieldError": "errors",
     "BeamFlowersError": "errors",
-    "Bottleneck": "records",
-    "BottleneckModelHandler": "transforms.run_inference",
+    "Embedding": "records",
+    "EmbeddingModelHandler": "transforms.run_inference",
     "Bundle": "head.bundle",
     "Calibration": "head.temperature",
-    "ComputeBottlenecks": "transforms.compute",
+    "ComputeEmbeddings": "transforms.compute",
     "ComputedImages": "transforms.compute",
     "CopiedImages": "scoring.copying",
     "CrossValidation": "head.sweep",
@@ -171,7 +175,7 @@ _HOMES = {
     "RootListed": "records",
     "RunOptions": "workflows.embed",
     "Score": "records",
-    "ScoreBottlenecks": "transforms.label",
+    "ScoreEmbeddings": "transforms.label",
     "ScoreImages": "transforms.label",
     "ScoreLayout": "scoring.table",
     "ScoreModelHandler": "transforms.run_inference",
@@ -214,8 +218,12 @@ _HOMES = {
 }
 
 _DEPRECATED = {
+    "Bottleneck": "Embedding",
+    "BottleneckModelHandler": "EmbeddingModelHandler",
+    "ComputeBottlenecks": "ComputeEmbeddings",
     "Job": "ScoreOptions",
     "Rule": "AcceptanceRule",
+    "ScoreBottlenecks": "ScoreEmbeddings",
     "classify_pictures": "classify_images",
 }
 """Old names -> new ones; they work in 0.2 and go in 0.3, by the rule of one minor version."""

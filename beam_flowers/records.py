@@ -123,7 +123,7 @@ class Seconds(NamedTuple):
     write: float = 0.0
 
 
-class Bottleneck(NamedTuple):
+class Embedding(NamedTuple):
     """Holds the embedding of an image.
 
     Attributes:
@@ -143,7 +143,7 @@ class Bottleneck(NamedTuple):
     vector: npt.NDArray[np.float32]
 
 
-Result = Bottleneck | Reject
+Result = Embedding | Reject
 """The outcome of one image."""
 
 

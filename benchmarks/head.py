@@ -19,7 +19,7 @@ from beam_flowers.head.lbfgs import train_lbfgs
 from beam_flowers.head.metrics import evaluate
 from beam_flowers.head.retrain import RetrainOptions, train_retrain
 from beam_flowers.head.softmax import Sample
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.features import read_features
 from beam_flowers.store.parts import write_part
@@ -41,7 +41,7 @@ def write_store(root: str, vectors: np.ndarray) -> None:
     parts = []
     for start in range(0, len(vectors), 1000):
         rows = [
-            Bottleneck(Image(f"/{row:06}", "/", f"{row:06}"), f"{row:064x}", 9, 9, "JPEG", vector)
+            Embedding(Image(f"/{row:06}", "/", f"{row:06}"), f"{row:064x}", 9, 9, "JPEG", vector)
             for row, vector in enumerate(vectors[start : start + 1000], start)
         ]
         parts.append(write_part(place, kind, kind.table(rows)))
@@ -49,7 +49,7 @@ def write_store(root: str, vectors: np.ndarray) -> None:
 
 
 def seconds_a_file(folder: Path, vectors: np.ndarray) -> float:
-    """CPU seconds that reading one image's text file takes, as `get_or_create_bottleneck` did."""
+    """CPU seconds that reading one image's text file takes, as `get_or_create_embedding` did."""
     for row, vector in enumerate(vectors[:FILES]):
         (folder / f"{row}.txt").write_text(",".join(str(x) for x in vector))
     began = time.process_time()

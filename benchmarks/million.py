@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import Part, Place, write_part
 from beam_flowers.store.schema import StoreRows
@@ -59,7 +59,7 @@ def make_part(place: Place, kind: StoreRows, first: int, count: int) -> Part:
         name = f"class {label}/{row:07}.jpg"
         image = Image(f"/images/{name}", "/images", name, f"class {label}", None, 50_000, 0)
         digest = hashlib.sha256(str(row).encode()).hexdigest()
-        rows.append(Bottleneck(image, digest, 500, 375, "JPEG", vector))
+        rows.append(Embedding(image, digest, 500, 375, "JPEG", vector))
     return write_part(place, kind, kind.table(rows))
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_flowers.records import Bottleneck, Image, Listed, RootListed
+from beam_flowers.records import Embedding, Image, Listed, RootListed
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Ledger, Rules
@@ -64,7 +64,7 @@ def listing(rows: int) -> Iterator[Listed]:
 def make_part(place: Place, kind: StoreRows, first: int, count: int) -> Part:
     """Writes the rows `first` to `first + count`."""
     rows = (
-        Bottleneck(image(n), hashlib.sha256(b"%d" % n).hexdigest(), 640, 480, "JPEG", VECTOR)
+        Embedding(image(n), hashlib.sha256(b"%d" % n).hexdigest(), 640, 480, "JPEG", VECTOR)
         for n in range(first, first + count)
     )
     return write_part(place, kind, kind.table(list(rows)))

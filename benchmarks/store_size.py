@@ -19,20 +19,20 @@ from beam_flowers.head.sweep import cross_validate
 from beam_flowers.store.commits import Section
 from beam_flowers.store.features import open_store, read_features
 from beam_flowers.store.parts import Place, encode, read_part
-from beam_flowers.store.schema import StoreRows, bottlenecks_of
+from beam_flowers.store.schema import StoreRows, embeddings_of
 
 FORMS = (("float32", "split"), ("float32", "plain"), ("float16", "split"), ("float16", "plain"))
 
 
 def text_bytes(vectors: np.ndarray) -> float:
-    """Mean bytes of a text file of `create_bottleneck_file` (tensorflow/hub's retrain.py)."""
+    """Mean bytes of a text file of `create_embedding_file` (tensorflow/hub's retrain.py)."""
     return float(np.mean([len(",".join(str(x) for x in vector)) for vector in vectors]))
 
 
 def parquet_bytes(tables: list[pa.Table], name: str, vectors: str, encoding: str) -> float:
     """Mean bytes of a row, by the parts as they are cut."""
     kind = StoreRows("f" * 64, name, vectors, encoding)
-    sizes = [len(encode(kind.table(bottlenecks_of(table)))) for table in tables]
+    sizes = [len(encode(kind.table(embeddings_of(table)))) for table in tables]
     return sum(sizes) / sum(len(table) for table in tables)
 
 
@@ -49,7 +49,7 @@ def measure(root: str, key: str, section: Section) -> dict[str, Any]:
     """Bytes a row of each form, in the parts as they are cut and in one, and its accuracy."""
     place, name = Place(root, key, section.fingerprint), str(section.about["name"])
     tables = [read_part(place, part.name) for part in section.rows]
-    vectors = np.concatenate([[b.vector for b in bottlenecks_of(table)] for table in tables])
+    vectors = np.concatenate([[b.vector for b in embeddings_of(table)] for table in tables])
     cuts = (tables, [pa.concat_tables(tables)])
     forms = {
         f"{numbers}, {encoding}": [

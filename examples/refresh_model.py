@@ -20,8 +20,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import FixedWindows
 
 from beam_flowers import (
-    Bottleneck,
-    ComputeBottlenecks,
+    ComputeEmbeddings,
+    Embedding,
     NewestModelHandler,
     Score,
     WatchImages,
@@ -29,9 +29,9 @@ from beam_flowers import (
 )
 
 
-def by_folder(bottleneck: Bottleneck) -> tuple[str, Bottleneck]:
+def by_folder(embedding: Embedding) -> tuple[str, Embedding]:
     """The key of an image: the folder that it came in."""
-    return bottleneck.image.label or "", bottleneck
+    return embedding.image.label or "", embedding
 
 
 def line(keyed: tuple[str, Score]) -> str:
@@ -45,10 +45,10 @@ def line(keyed: tuple[str, Score]) -> str:
 def build(pipeline: beam.Pipeline, incoming: str, models: str, output: str, seconds: float) -> None:
     """The pipeline's steps."""
     arrivals = pipeline | "Arrivals" >> WatchImages(incoming, seconds)
-    computed = arrivals | "Vectors" >> ComputeBottlenecks(resolve("efficientnet-lite0"))
+    computed = arrivals | "Vectors" >> ComputeEmbeddings(resolve("efficientnet-lite0"))
     handler = KeyedModelHandler(NewestModelHandler(models, seconds))
     (
-        computed.bottlenecks
+        computed.embeddings
         | "Spans" >> beam.WindowInto(FixedWindows(seconds))
         | "Key" >> beam.Map(by_folder)
         | "Label" >> RunInference(handler, metrics_namespace="flowers")

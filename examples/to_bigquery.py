@@ -17,7 +17,7 @@ import apache_beam as beam
 from apache_beam.io.gcp.bigquery import BigQueryDisposition, WriteToBigQuery
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_flowers import ReadStore, Score, ScoreBottlenecks, read_bundle
+from beam_flowers import ReadStore, Score, ScoreEmbeddings, read_bundle
 
 
 def _field(name: str, kind: str, mode: str = "REQUIRED", **more: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def build(pipeline: beam.Pipeline, store: str, model: str, table: str) -> Any:
     return (
         pipeline
         | "Vectors" >> ReadStore(store)
-        | "Labels" >> ScoreBottlenecks(read_bundle(model))
+        | "Labels" >> ScoreEmbeddings(read_bundle(model))
         | "Rows" >> beam.Map(row_of)
         | "Write"
         >> WriteToBigQuery(

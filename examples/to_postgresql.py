@@ -19,7 +19,7 @@ import apache_beam as beam
 import psycopg
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_flowers import ReadStore, Score, ScoreBottlenecks, read_bundle
+from beam_flowers import ReadStore, Score, ScoreEmbeddings, read_bundle
 
 CREATE = """
 CREATE TABLE IF NOT EXISTS flower_scores (
@@ -65,7 +65,7 @@ def build(pipeline: beam.Pipeline, store: str, model: str, database: str) -> bea
     return (
         pipeline
         | "Vectors" >> ReadStore(store)
-        | "Labels" >> ScoreBottlenecks(read_bundle(model))
+        | "Labels" >> ScoreEmbeddings(read_bundle(model))
         | "Batches" >> beam.BatchElements(min_batch_size=1, max_batch_size=BATCH)
         | "Rows" >> beam.ParDo(WriteRows(database))
     )

@@ -30,8 +30,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
     backbone = bf.resolve(own.backbone)
     with beam.Pipeline(options=bf.pipeline_options(beams)) as pipeline:
         found = pipeline | bf.FindImages(own.images)
-        computed = found.images | bf.ComputeBottlenecks(backbone)
-        rows = (computed.bottlenecks, computed.rejects, found.rejects)
+        computed = found.images | bf.ComputeEmbeddings(backbone)
+        rows = (computed.embeddings, computed.rejects, found.rejects)
         rows | bf.WriteStore(own.store, backbone)
 
 

@@ -13,7 +13,7 @@ from stores import cli
 
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import RejectRows, write_part
 from beam_flowers.workflows.train import TrainOptions, train_model
@@ -31,7 +31,7 @@ def picture(folder: Path, number: int) -> Path:
     return folder / "images" / FOLDERS[number % 3] / "script>" / name
 
 
-def bottlenecks(folder: Path, count: int, labels: Sequence[str | None], spread: float = 1.6):
+def embeddings(folder: Path, count: int, labels: Sequence[str | None], spread: float = 1.6):
     """A written image and a made vector each; the first three are mislabelled."""
     centres = np.random.default_rng(99).standard_normal((3, 12))
     for i in range(count):
@@ -43,7 +43,7 @@ def bottlenecks(folder: Path, count: int, labels: Sequence[str | None], spread: 
         label = labels[(i + (i < 3)) % len(labels)]
         root = str(folder / "images")
         image = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
-        yield Bottleneck(image, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
+        yield Embedding(image, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
 
 
 def make_store(folder: Path, count: int = 150, labels: Sequence[str | None] = LABELS) -> Path:
@@ -54,7 +54,7 @@ def make_store(folder: Path, count: int = 150, labels: Sequence[str | None] = LA
         Reject(Image("/images/cut.jpg", "/images", "y"), "decode", "Truncated", "ends early"),
     ]
     parts = [
-        write_part(place, kind, kind.table(list(bottlenecks(folder, count, labels)))),
+        write_part(place, kind, kind.table(list(embeddings(folder, count, labels)))),
         write_part(place, RejectRows(), RejectRows().table(bad)),
     ]
     append_parts(place, kind, {"pixels": {}}, parts)

@@ -18,7 +18,7 @@ from stores import cli
 from beam_flowers.backbones.catalogue import CATALOGUE
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.head.bundle import model_id, read_bundle
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.commits import Manifest, Section, decode_manifest, encode_manifest, latest
 from beam_flowers.store.features import read_features
@@ -64,17 +64,17 @@ def test_fingerprints_of_recipes(name):
     assert made_up(name).fingerprint == FINGERPRINTS[name]
 
 
-def bottleneck(number, vectors, label):
+def embedding(number, vectors, label):
     """A row with made-up content: powers of two, which every encoding keeps."""
     sha256 = hashlib.sha256(b"%d" % number).hexdigest()
     image = Image(f"/photos/{number}.jpg", "/photos", f"{number}.jpg", label, None, 9, 1)
-    return Bottleneck(image, sha256, 4, 3, "JPEG", np.exp2(np.arange(4) - number).astype(vectors))
+    return Embedding(image, sha256, 4, 3, "JPEG", np.exp2(np.arange(4) - number).astype(vectors))
 
 
 @pytest.mark.parametrize("vectors", ["float32", "float16"])
 def test_dataset_hash_of_made_up_vectors(vectors):
     labels = ["daisy", None, "玫瑰"]
-    rows = [bottleneck(n, vectors, label) for n, label in enumerate(labels)]
+    rows = [embedding(n, vectors, label) for n, label in enumerate(labels)]
     kind = StoreRows(LITE0, "efficientnet-lite0", vectors)
     rejects = rejects_table([Reject(rows[0].image, "decode", "Truncated", "cut", None)])
     parts = (

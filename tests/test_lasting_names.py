@@ -25,10 +25,17 @@ def test_the_package_of_transforms_has_all_that_it_had():
     had = {"FindImages", "ReadImages", "ComputeBottlenecks", "ScoreBottlenecks", "ScoreImages"}
     had |= {"REJECTS", "ReadStore", "WriteStore"}
     transforms = import_module("beam_flowers.transforms")
-    assert had <= set(transforms.__all__)
+    assert had <= {*transforms.__all__, *transforms._DEPRECATED}
     for old, new in transforms._DEPRECATED.items():
         with pytest.warns(DeprecationWarning, match=new):
             assert getattr(transforms, old) is getattr(transforms, new)
+
+
+def test_the_old_names_of_yaml_transforms():
+    providers = import_module("beam_flowers.yaml_transforms")
+    for old, new in providers._DEPRECATED.items():
+        with pytest.warns(DeprecationWarning, match=new):
+            assert getattr(providers, old) is getattr(providers, new)
 
 
 def test_the_package_of_transforms_imports_no_beam():

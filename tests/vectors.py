@@ -14,7 +14,7 @@ from beam_flowers.head.examples import Examples
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.softmax import Sample
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import write_part
 from beam_flowers.workflows.train import TrainOptions, train_model
@@ -48,7 +48,7 @@ def digest(i):
     return hashlib.sha256(str(i).encode()).hexdigest()
 
 
-def bottlenecks(rows, length, scale=1.0, spread=1.0):
+def embeddings(rows, length, scale=1.0, spread=1.0):
     centres = np.random.default_rng(length).standard_normal((3, length))
     for i in rows:
         noise = np.random.default_rng([length, i]).standard_normal(length)
@@ -56,14 +56,14 @@ def bottlenecks(rows, length, scale=1.0, spread=1.0):
         image = Image(
             f"/r/{i}.jpg", "/r", f"{i}.jpg", LABELS[i % 3], None, 10, 1_700_000_000_000_000
         )
-        yield Bottleneck(image, digest(i), 40, 30, "JPEG", vector.astype(np.float32))
+        yield Embedding(image, digest(i), 40, 30, "JPEG", vector.astype(np.float32))
 
 
-def bottleneck(name, label="rose", seed=0):
+def embedding(name, label="rose", seed=0):
     """A row of its own: the file `/r/<name>` and a vector of six."""
     image = Image(f"/r/{name}", "/r", name, label, None, 10, 1_700_000_000_000_000)
     vector = np.random.default_rng(seed).normal(size=6).astype(np.float32)
-    return Bottleneck(image, f"{seed:064x}", 40, 30, "JPEG", vector)
+    return Embedding(image, f"{seed:064x}", 40, 30, "JPEG", vector)
 
 
 def add(root, name, rows):
@@ -75,8 +75,8 @@ def add(root, name, rows):
 
 def make_store(folder):
     """A store of 120 images, with the vectors of a small and, for 118, of a large network."""
-    add(folder / "store", "small", bottlenecks(range(120), 6, spread=1.6))
-    add(folder / "store", "large", bottlenecks(range(2, 120), 9, scale=1000, spread=1.6))
+    add(folder / "store", "small", embeddings(range(120), 6, spread=1.6))
+    add(folder / "store", "large", embeddings(range(2, 120), 9, scale=1000, spread=1.6))
     return str(folder / "store")
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Section, committed, latest
 from beam_flowers.store.ledger import Ledger, Rules
@@ -21,10 +21,10 @@ def image(name, root="/r", size=10, modified=1):
     return Image(f"{root}/{name}", root, name, "rose", None, size, modified)
 
 
-def bottleneck(found, dim=2):
+def embedding(found, dim=2):
     digest = found.uri.encode().hex()[-64:].rjust(64, "0")
     vector = np.frombuffer(digest.encode()[-4 * dim :], np.uint8)[:dim].astype(np.float32)
-    return Bottleneck(found, digest, 40, 30, "JPEG", vector)
+    return Embedding(found, digest, 40, 30, "JPEG", vector)
 
 
 class Writer:
@@ -36,7 +36,7 @@ class Writer:
         self.name = name
 
     def rows(self, *images):
-        return write_part(self.place, self.kind, self.kind.table([bottleneck(i) for i in images]))
+        return write_part(self.place, self.kind, self.kind.table([embedding(i) for i in images]))
 
     def rejects(self, *images):
         found = [Reject(i, "decode", "Truncated", "it ends early") for i in images]

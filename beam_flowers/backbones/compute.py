@@ -22,8 +22,8 @@ from beam_flowers.images.memory_gate import Gate, memory_limit
 from beam_flowers.images.recipe import Limits, PixelRecipe
 from beam_flowers.records import (
     READ,
-    Bottleneck,
     DecodedImage,
+    Embedding,
     Image,
     Reject,
     Result,
@@ -83,7 +83,7 @@ class Pool(ThreadPoolExecutor):
     """
 
     def __init__(self) -> None:
-        super().__init__(2 * cores(), thread_name_prefix="bottlenecks")
+        super().__init__(2 * cores(), thread_name_prefix="embeddings")
         self._tally = Tally()
         self._counting = threading.Lock()
 
@@ -138,7 +138,7 @@ def spent(pending: Pending) -> Seconds:
     return added(future.result().seconds for future in pending)
 
 
-def compute_bottlenecks(
+def compute_embeddings(
     images: Sequence[Image], engine: Engine, limits: Limits | None = None
 ) -> list[Result]:
     """Returns the embedding or the reject of each file, in their order."""
@@ -248,6 +248,6 @@ def _vectors(
     for (image, sha, one), vector in zip(decoded, vectors, strict=True):
         if np.isfinite(vector).all():
             size = (one.width, one.height, one.format)
-            yield Bottleneck(image, sha, *size, vector)
+            yield Embedding(image, sha, *size, vector)
         else:
             yield Reject(image, "embed", "NotFinite", "the network gives NaN or infinity", sha)

@@ -27,7 +27,7 @@ _MISSING = (128, 128, 128)
 
 _CONFIG = """\
 embeddings {{
-  tensor_name: "bottlenecks"
+  tensor_name: "embeddings"
   tensor_path: "tensors.tsv"
   metadata_path: "metadata.tsv"
   sprite {{

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, model_id
 from beam_flowers.head.softmax import Floats, Head, Indices
-from beam_flowers.records import Bottleneck, Ranked, Score
+from beam_flowers.records import Embedding, Ranked, Score
 from beam_flowers.scoring.decision import UNKNOWN, AcceptanceRule, Thresholds
 
 TOP_K = 5
@@ -69,25 +69,25 @@ class Labeller:
         given = np.take_along_axis(self.thresholds.given(scores, order), order, axis=1)
         return Ranking(order, np.take_along_axis(scores, order, axis=1), given)
 
-    def scores(self, bottlenecks: Sequence[Bottleneck], top_k: int) -> Iterator[Score]:
-        """Yields a `Score` for each bottleneck, in their order."""
-        ranking = self.rank(np.stack([b.vector for b in bottlenecks]))
+    def scores(self, embeddings: Sequence[Embedding], top_k: int) -> Iterator[Score]:
+        """Yields a `Score` for each embedding, in their order."""
+        ranking = self.rank(np.stack([b.vector for b in embeddings]))
         firsts = ranking.first.tolist()
-        for bottleneck, first, *row in zip(bottlenecks, firsts, *ranking, strict=True):
+        for embedding, first, *row in zip(embeddings, firsts, *ranking, strict=True):
             classes, scores, given = (column.tolist() for column in row)
             names = [self.labels[c] for c in classes]
             labels = tuple(compress(names, given))
             yield Score(
-                bottleneck.image.uri,
-                bottleneck.sha256,
+                embedding.image.uri,
+                embedding.sha256,
                 labels[0] if labels else UNKNOWN,
                 scores[first],
                 tuple(map(Ranked, names[:top_k], scores[:top_k])),
                 self.model_id,
                 labels,
-                bottleneck.image.bytes,
-                bottleneck.image.modified,
-                bottleneck.format,
+                embedding.image.bytes,
+                embedding.image.modified,
+                embedding.format,
             )
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from beam_flowers.errors import InputError
 from beam_flowers.head.softmax import Floats, Head
-from beam_flowers.records import Bottleneck, Score
+from beam_flowers.records import Embedding, Score
 from beam_flowers.scoring.columns import (
     RANKED,
     best_column,
@@ -59,7 +59,7 @@ class ScoreLayout:
 
 @dataclass(frozen=True)
 class ScoreRows:
-    """Makes rows of a score table from bottlenecks: one for each model.
+    """Makes rows of a score table from embeddings: one for each model.
 
     Attributes:
         models: labellers in the order of their ids, or a file that holds them.
@@ -201,19 +201,19 @@ class ScoreRows:
             **rules_record(),
         }
 
-    def scores(self, bottlenecks: Sequence[Bottleneck]) -> Iterator[Score]:
-        """Yields a `Score` of each model for each bottleneck (at least one), in their order."""
+    def scores(self, embeddings: Sequence[Embedding]) -> Iterator[Score]:
+        """Yields a `Score` of each model for each embedding (at least one), in their order."""
         top_k = self.layout.top_k
-        columns = [labeller.scores(bottlenecks, top_k) for labeller in self.labellers]
+        columns = [labeller.scores(embeddings, top_k) for labeller in self.labellers]
         for scores in zip(*columns, strict=True):
             yield from scores
 
-    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
-        """Returns the rows of `bottlenecks` (at least one), in their order."""
-        vectors = np.stack([b.vector for b in bottlenecks])
-        images = images_table([b.image for b in bottlenecks], [b.sha256 for b in bottlenecks])
-        images = images.append_column("format", pa.array([b.format for b in bottlenecks]))
-        etags = {b.image.uri: b.image.etag for b in bottlenecks}
+    def table(self, embeddings: Sequence[Embedding]) -> pa.Table:
+        """Returns the rows of `embeddings` (at least one), in their order."""
+        vectors = np.stack([b.vector for b in embeddings])
+        images = images_table([b.image for b in embeddings], [b.sha256 for b in embeddings])
+        images = images.append_column("format", pa.array([b.format for b in embeddings]))
+        etags = {b.image.uri: b.image.etag for b in embeddings}
         return with_etags(self.stored(images, vectors), etags)
 
     def scored(self, scores: Sequence[Score]) -> pa.Table:

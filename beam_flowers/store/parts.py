@@ -20,7 +20,7 @@ from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError, StoreFieldError
 from beam_flowers.files.parquet import unpacked_too_far
 from beam_flowers.files.typed import Count
-from beam_flowers.records import NOT_AN_IMAGE, Bottleneck, Reject
+from beam_flowers.records import NOT_AN_IMAGE, Embedding, Reject
 from beam_flowers.store.names import (
     DAMAGED,
     REJECTS,
@@ -61,7 +61,7 @@ class RowKind(Protocol):
     def rows_each(self) -> int:
         """Number of rows for each file; they are adjacent."""
 
-    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table: ...
+    def table(self, embeddings: Sequence[Embedding]) -> pa.Table: ...
     def derived(self, rows: pa.Table) -> pa.Table: ...
     def digest(self, rows: pa.Table) -> int: ...
     def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:

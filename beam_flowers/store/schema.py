@@ -17,7 +17,7 @@ from beam_flowers.errors import StoreError
 from beam_flowers.files.text import without_secrets
 from beam_flowers.images.labels import normalize
 from beam_flowers.images.rules import RULES
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Embedding, Image, Reject
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -97,32 +97,30 @@ class StoreRows:
         about = {"backbone": self.backbone, "fingerprint": self.fingerprint}
         return about | {_ENCODING: self.encoding} | rules_record()
 
-    def table(self, bottlenecks: Sequence[Bottleneck]) -> pa.Table:
+    def table(self, embeddings: Sequence[Embedding]) -> pa.Table:
         """Returns the rows of at least one embedding, in the given order."""
-        vectors = self._numbers(bottlenecks)
+        vectors = self._numbers(embeddings)
         schema = self.schema(vectors.shape[1])
-        columns = images_table([b.image for b in bottlenecks]).to_pydict()
+        columns = images_table([b.image for b in embeddings]).to_pydict()
         columns |= {
-            "label_normalized": [_normalized(b.image.label) for b in bottlenecks],
-            "sha256": [b.sha256 for b in bottlenecks],
-            "width": [b.width for b in bottlenecks],
-            "height": [b.height for b in bottlenecks],
-            "format": [b.format for b in bottlenecks],
-            "fingerprint": [self.fingerprint] * len(bottlenecks),
+            "label_normalized": [_normalized(b.image.label) for b in embeddings],
+            "sha256": [b.sha256 for b in embeddings],
+            "width": [b.width for b in embeddings],
+            "height": [b.height for b in embeddings],
+            "format": [b.format for b in embeddings],
+            "fingerprint": [self.fingerprint] * len(embeddings),
             "vector": pa.FixedSizeListArray.from_arrays(vectors.reshape(-1), vectors.shape[1]),
         }
         arrays = [pa.array(columns[n], schema.field(n).type) for n in schema.names]
-        return with_etags(
-            pa.table(arrays, schema), {b.image.uri: b.image.etag for b in bottlenecks}
-        )
+        return with_etags(pa.table(arrays, schema), {b.image.uri: b.image.etag for b in embeddings})
 
-    def _numbers(self, bottlenecks: Sequence[Bottleneck]) -> np.ndarray:
-        vectors = np.stack([b.vector for b in bottlenecks])
+    def _numbers(self, embeddings: Sequence[Embedding]) -> np.ndarray:
+        vectors = np.stack([b.vector for b in embeddings])
         with np.errstate(over="ignore"):
             numbers = vectors.astype(self.vectors, copy=False)
         if lost := np.flatnonzero((np.isinf(numbers) & np.isfinite(vectors)).any(axis=1)).tolist():
             raise StoreError(
-                f"the vector of {bottlenecks[lost[0]].image.uri!r} has numbers beyond those of"
+                f"the vector of {embeddings[lost[0]].image.uri!r} has numbers beyond those of"
                 f" {self.vectors}, {np.finfo(self.vectors).max:g}; store it as float32"
             )
         return numbers
@@ -253,12 +251,12 @@ def rules_of(schema: pa.Schema) -> dict[str, int]:
     return found if isinstance(found, dict) else dict.fromkeys(RULES, 0)
 
 
-def bottlenecks_of(table: pa.Table) -> list[Bottleneck]:
+def embeddings_of(table: pa.Table) -> list[Embedding]:
     """Returns the embeddings of a store's table."""
     names = ("sha256", "width", "height", "format")
     columns = zip(*(table[name].to_pylist() for name in names), strict=True)
     return [
-        Bottleneck(image, sha, width, height, format_, vector)
+        Embedding(image, sha, width, height, format_, vector)
         for image, (sha, width, height, format_), vector in zip(
             images_of(table), columns, vectors_of(table), strict=True
         )

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from beam_flowers import _imported
 
 if TYPE_CHECKING:
-    from beam_flowers.transforms.compute import ComputeBottlenecks as ComputeBottlenecks
     from beam_flowers.transforms.compute import ComputedImages as ComputedImages
+    from beam_flowers.transforms.compute import ComputeEmbeddings as ComputeEmbeddings
     from beam_flowers.transforms.find import REJECTS as REJECTS
     from beam_flowers.transforms.find import FindImages as FindImages
     from beam_flowers.transforms.find import FoundImages as FoundImages
     from beam_flowers.transforms.find import ImageContents as ImageContents
     from beam_flowers.transforms.find import ReadImages as ReadImages
-    from beam_flowers.transforms.label import ScoreBottlenecks as ScoreBottlenecks
     from beam_flowers.transforms.label import ScoredImages as ScoredImages
+    from beam_flowers.transforms.label import ScoreEmbeddings as ScoreEmbeddings
     from beam_flowers.transforms.label import ScoreImages as ScoreImages
     from beam_flowers.transforms.read_write import ReadStore as ReadStore
     from beam_flowers.transforms.read_write import WriteScores as WriteScores
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "REJECTS": "find",
-    "ComputeBottlenecks": "compute",
+    "ComputeEmbeddings": "compute",
     "ComputedImages": "compute",
     "FindImages": "find",
     "FoundImages": "find",
     "ImageContents": "find",
     "ReadImages": "find",
     "ReadStore": "read_write",
-    "ScoreBottlenecks": "label",
+    "ScoreEmbeddings": "label",
     "ScoreImages": "label",
     "ScoredImages": "label",
     "WriteScores": "read_write",
@@ -40,9 +40,11 @@ _HOMES = {
 }
 
 _DEPRECATED = {
+    "ComputeBottlenecks": "ComputeEmbeddings",
     "Computed": "ComputedImages",
     "Contents": "ImageContents",
     "Found": "FoundImages",
+    "ScoreBottlenecks": "ScoreEmbeddings",
     "Scored": "ScoredImages",
 }
 """Old names -> new ones; they work in 0.2 and go in 0.3."""

@@ -22,17 +22,17 @@ from beam_flowers.records import Reject
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K
 from beam_flowers.store.parts import read_part
-from beam_flowers.store.schema import bottlenecks_of
+from beam_flowers.store.schema import embeddings_of
 from beam_flowers.transforms import streaming
 from beam_flowers.transforms.read_write import ListParts, StoredPart
 from beam_flowers.transforms.yaml_rows import (
-    BottleneckRow,
     CountRow,
+    EmbeddingRow,
     ImageRow,
     RejectRow,
     ScoreRow,
-    bottleneck_of,
-    bottleneck_row,
+    embedding_of,
+    embedding_row,
     image_of,
     image_row,
     reject_row,
@@ -110,13 +110,13 @@ class ReadStore(beam.PTransform):
 
     _yaml_requires_inputs = False
 
-    def expand(self, pbegin: PBegin) -> PCollection[BottleneckRow]:
+    def expand(self, pbegin: PBegin) -> PCollection[EmbeddingRow]:
         parts = pbegin | ListParts(self.store, self.backbone)
-        return parts | "Rows" >> beam.FlatMap(_stored_rows).with_output_types(BottleneckRow)
+        return parts | "Rows" >> beam.FlatMap(_stored_rows).with_output_types(EmbeddingRow)
 
 
 @dataclass
-class ComputeBottlenecks(beam.PTransform):
+class ComputeEmbeddings(beam.PTransform):
     """Computes the vectors of images, which come as rows with at least the field `uri`.
 
     Args:
@@ -127,11 +127,11 @@ class ComputeBottlenecks(beam.PTransform):
     backbone: Any = BACKBONE
     error_handling: ErrorHandling = None
 
-    def expand(self, rows: PCollection[Any]) -> "WithErrors[BottleneckRow]":
+    def expand(self, rows: PCollection[Any]) -> "WithErrors[EmbeddingRow]":
         backbone = resolved(self.backbone)
-        computed = rows | "Images" >> beam.Map(image_of) | transforms.ComputeBottlenecks(backbone)
-        make = beam.Map(bottleneck_row, fingerprint=backbone.fingerprint)
-        vectors = computed.bottlenecks | "Rows" >> make.with_output_types(BottleneckRow)
+        computed = rows | "Images" >> beam.Map(image_of) | transforms.ComputeEmbeddings(backbone)
+        make = beam.Map(embedding_row, fingerprint=backbone.fingerprint)
+        vectors = computed.embeddings | "Rows" >> make.with_output_types(EmbeddingRow)
         return with_errors(vectors, computed.rejects, self.error_handling)
 
 
@@ -141,7 +141,7 @@ class WriteStore(beam.PTransform):
 
     Args:
         store: its folder.
-        backbone: the one that the vectors were computed with, as `ComputeBottlenecks` takes it.
+        backbone: the one that the vectors were computed with, as `ComputeEmbeddings` takes it.
     """
 
     store: str
@@ -149,7 +149,7 @@ class WriteStore(beam.PTransform):
 
     def expand(self, rows: PCollection[Any]) -> PCollection[CountRow]:
         backbone = resolved(self.backbone)
-        vectors = rows | "Vectors" >> beam.Map(bottleneck_of, fingerprint=backbone.fingerprint)
+        vectors = rows | "Vectors" >> beam.Map(embedding_of, fingerprint=backbone.fingerprint)
         written = vectors | transforms.WriteStore(self.store, backbone)
         return written | "Count" >> beam.Map(CountRow).with_output_types(CountRow)
 
@@ -171,8 +171,8 @@ class _Labelling(beam.PTransform):
 
 
 @dataclass
-class ScoreBottlenecks(_Labelling):
-    """Labels vectors that `ComputeBottlenecks` or `ReadStore` gave.
+class ScoreEmbeddings(_Labelling):
+    """Labels vectors that `ComputeEmbeddings` or `ReadStore` gave.
 
     Args:
         model: folder of the model; or several of one backbone.
@@ -184,8 +184,8 @@ class ScoreBottlenecks(_Labelling):
 
     def expand(self, rows: PCollection[Any]) -> PCollection[ScoreRow]:
         models = self.models()
-        vectors = rows | "Vectors" >> beam.Map(bottleneck_of, fingerprint=models[0].fingerprint)
-        scores = vectors | transforms.ScoreBottlenecks(models, self.top_k, self.rule())
+        vectors = rows | "Vectors" >> beam.Map(embedding_of, fingerprint=models[0].fingerprint)
+        scores = vectors | transforms.ScoreEmbeddings(models, self.top_k, self.rule())
         return scores | "Rows" >> beam.Map(score_row).with_output_types(ScoreRow)
 
 
@@ -194,9 +194,9 @@ class ScoreImages(_Labelling):
     """Labels images, which come as rows with at least the field `uri`.
 
     Args:
-        backbone: where it is not found by its name: as `ComputeBottlenecks` takes it.
+        backbone: where it is not found by its name: as `ComputeEmbeddings` takes it.
         error_handling: where images go that get no label.
-        model: this and the other settings as those of `ScoreBottlenecks`.
+        model: this and the other settings as those of `ScoreEmbeddings`.
     """
 
     backbone: Any = None
@@ -241,6 +241,6 @@ def _refuse(reject: Reject) -> None:
     )
 
 
-def _stored_rows(part: StoredPart) -> Iterator[BottleneckRow]:
-    for bottleneck in bottlenecks_of(read_part(part.place, part.name)):
-        yield bottleneck_row(bottleneck, part.place.fingerprint)
+def _stored_rows(part: StoredPart) -> Iterator[EmbeddingRow]:
+    for embedding in embeddings_of(read_part(part.place, part.name)):
+        yield embedding_row(embedding, part.place.fingerprint)

@@ -20,13 +20,13 @@ from apache_beam.metrics import Metrics
 from apache_beam.pvalue import PBegin, PCollection
 
 from beam_flowers import files
-from beam_flowers.backbones.compute import compute_bottlenecks, pool, read_content
+from beam_flowers.backbones.compute import compute_embeddings, pool, read_content
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BeamFlowersError
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.store.parts import Place
 from beam_flowers.transforms.dofns import PROBLEMS
 from beam_flowers.transforms.plan import SpreadUnits
@@ -160,7 +160,7 @@ def _compute(backbone: ResolvedBackbone, image: Image | None) -> str:
     content = read_content(image, Limits())
     if isinstance(content, Reject):
         return f"cannot read {image.uri}: {content.message}"
-    compute_bottlenecks([image], load(backbone))
+    compute_embeddings([image], load(backbone))
     return ""
 
 
@@ -169,8 +169,8 @@ def _vector_of_the_packages(backbone: ResolvedBackbone) -> str:
     flowers = resources("beam_flowers") / "data" / "flowers" / "unseen"
     with as_file(flowers) as folder:
         path = min(str(p) for p in folder.rglob("*.jpg"))
-        (result,) = compute_bottlenecks([Image(path, str(folder), path)], load(backbone))
-    assert isinstance(result, Bottleneck), result
+        (result,) = compute_embeddings([Image(path, str(folder), path)], load(backbone))
+    assert isinstance(result, Embedding), result
     return hashlib.sha256(result.vector.tobytes()).hexdigest()
 
 

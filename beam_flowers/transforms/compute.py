@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from warnings import warn
 
 import apache_beam as beam
 from apache_beam.pvalue import PCollection, TaggedOutput
@@ -14,7 +15,7 @@ from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, Started, several, start_each
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image, Reject, Result
+from beam_flowers.records import Embedding, Image, Reject, Result
 from beam_flowers.transforms.find import REJECTS, Source, as_image, require_collection
 from beam_flowers.transforms.start_ahead import StartAhead
 from beam_flowers.transforms.streaming import Spread
@@ -24,14 +25,20 @@ _BLOCK = 128
 
 
 class ComputedImages(NamedTuple):
-    """Holds the outputs of `ComputeBottlenecks`."""
+    """Holds the outputs of `ComputeEmbeddings`."""
 
-    bottlenecks: PCollection[Bottleneck]
+    embeddings: PCollection[Embedding]
     rejects: PCollection[Reject]
+
+    @property
+    def bottlenecks(self) -> PCollection[Embedding]:
+        """Returns `embeddings`, under the name that goes in 0.3."""
+        warn("`bottlenecks` is now `embeddings`", DeprecationWarning, stacklevel=2)
+        return self.embeddings
 
 
 @dataclass
-class ComputeBottlenecks(beam.PTransform):
+class ComputeEmbeddings(beam.PTransform):
     """Computes the vectors of images; one that gives none comes out as a `Reject`.
 
     Takes `Image`s, uris as text, and `ReadableFile`s or `FileMetadata` of Beam's `fileio`, in any
@@ -46,17 +53,17 @@ class ComputeBottlenecks(beam.PTransform):
     limits: Limits = field(default_factory=Limits)
 
     def expand(self, images: PCollection[Source]) -> ComputedImages:
-        require_collection(images, "ComputeBottlenecks")
+        require_collection(images, "ComputeEmbeddings")
         computed = (
             images
             | "Images" >> beam.Map(as_image)
             | "Spread" >> Spread(_key)
             | "Compute"
             >> beam.ParDo(_Compute(several(self.backbone), self.limits)).with_outputs(
-                REJECTS, main="bottlenecks"
+                REJECTS, main="embeddings"
             )
         )
-        return ComputedImages(computed.bottlenecks, computed.rejects)
+        return ComputedImages(computed.embeddings, computed.rejects)
 
 
 class _Compute(beam.DoFn):

@@ -33,7 +33,7 @@ from beam_flowers.errors import (
 )
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import READ, Bottleneck, Image, Reject, Result, Seconds
+from beam_flowers.records import READ, Embedding, Image, Reject, Result, Seconds
 from beam_flowers.store.outcomes import Outcome, find_settled, settle, unit_key
 from beam_flowers.store.parts import (
     Part,
@@ -165,20 +165,20 @@ def write_results(
     A file that looks unchanged and cannot be read keeps the row, or the verdict, that it has.
     """
     begun, results = time.perf_counter(), list(results)
-    bottlenecks = [r for r in results if isinstance(r, Bottleneck)]
+    embeddings = [r for r in results if isinstance(r, Embedding)]
     rejects = [r for r in results if isinstance(r, Reject)]
     unread = {r.image.uri: r.error_class for r in rejects if r.stage == READ}
     kept, kept_parts, reasons = keep_rows(place, row_kind, [*unread])
     are_kept = set(kept)
     rejects = [r for r in rejects if r.image.uri not in are_kept]
-    rows = row_kind.table(bottlenecks) if bottlenecks else None
+    rows = row_kind.table(embeddings) if embeddings else None
     parts = (*write_rows(place, row_kind, rows, rejects), *kept_parts)
-    computed = len({b.sha256 for b in bottlenecks})
+    computed = len({b.sha256 for b in embeddings})
     seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
     return Outcome(
         parts,
         computed,
-        len(bottlenecks) - computed + len(kept) - reasons.total(),
+        len(embeddings) - computed + len(kept) - reasons.total(),
         reasons=dict(reasons + Counter(reasons_of(rejects))),
         seconds=seconds,
         unread=dict(Counter(unread[uri] for uri in kept)),

@@ -93,7 +93,7 @@ class FindImages(beam.PTransform):
 class ReadImages(beam.PTransform):
     """Reads images: gives (`Image`, its bytes); unreadable ones come out as `Reject`s.
 
-    Takes what `ComputeBottlenecks` takes. Keep what follows in the same stage: contents should not
+    Takes what `ComputeEmbeddings` takes. Keep what follows in the same stage: contents should not
     cross a shuffle.
     """
 

@@ -12,16 +12,16 @@ from apache_beam.pvalue import PCollection
 from beam_flowers.backbones.joined import Backbones, several
 from beam_flowers.head.backbones import backbones_of, require_backbones
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Reject, Score
+from beam_flowers.records import Embedding, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import ScoreLayout, ScoreRows
-from beam_flowers.transforms.compute import ComputeBottlenecks
+from beam_flowers.transforms.compute import ComputeEmbeddings
 from beam_flowers.transforms.find import Source
 
 
 @dataclass
-class ScoreBottlenecks(beam.PTransform):
+class ScoreEmbeddings(beam.PTransform):
     """Gives each vector a `Score` by each model.
 
     Attributes:
@@ -34,9 +34,9 @@ class ScoreBottlenecks(beam.PTransform):
     top_k: int = TOP_K
     rule: AcceptanceRule | None = None
 
-    def expand(self, bottlenecks: PCollection[Bottleneck]) -> PCollection[Score]:
+    def expand(self, embeddings: PCollection[Embedding]) -> PCollection[Score]:
         score_rows = ScoreRows.of(self.models, self.rule, ScoreLayout(self.top_k))
-        return bottlenecks | "Score" >> beam.FlatMap(_score, score_rows=score_rows)
+        return embeddings | "Score" >> beam.FlatMap(_score, score_rows=score_rows)
 
 
 class ScoredImages(NamedTuple):
@@ -50,7 +50,7 @@ class ScoredImages(NamedTuple):
 class ScoreImages(beam.PTransform):
     """Gives each image a `Score` by each model, or a `Reject`.
 
-    Takes what `ComputeBottlenecks` takes.
+    Takes what `ComputeEmbeddings` takes.
 
     Attributes:
         models: the model, or several of one backbone.
@@ -71,11 +71,11 @@ class ScoreImages(beam.PTransform):
         bundle = bundles_of(self.models)[0]
         networks = several(self.backbone) if self.backbone else backbones_of(bundle)
         require_backbones(networks, bundle)
-        computed = images | "Compute" >> ComputeBottlenecks(networks, self.limits)
-        scoring = ScoreBottlenecks(self.models, self.top_k, self.rule)
-        scores = computed.bottlenecks | "Label" >> scoring
+        computed = images | "Compute" >> ComputeEmbeddings(networks, self.limits)
+        scoring = ScoreEmbeddings(self.models, self.top_k, self.rule)
+        scores = computed.embeddings | "Label" >> scoring
         return ScoredImages(scores, computed.rejects)
 
 
-def _score(bottleneck: Bottleneck, score_rows: ScoreRows) -> Iterator[Score]:
-    yield from score_rows.scores([bottleneck])
+def _score(embedding: Embedding, score_rows: ScoreRows) -> Iterator[Score]:
+    yield from score_rows.scores([embedding])

@@ -21,7 +21,7 @@ from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError
 from beam_flowers.images.recipe import Limits
-from beam_flowers.transforms.run_inference import BottleneckModelHandler
+from beam_flowers.transforms.run_inference import EmbeddingModelHandler
 from beam_flowers.transforms.start_ahead import StartAhead
 
 # beam.Row has no types; what it becomes in a schema is a named tuple.
@@ -57,9 +57,9 @@ class ImageEmbeddings(EmbeddingsManager):
         self._backbone = backbone
         self._limits = limits or Limits()
 
-    def get_model_handler(self) -> BottleneckModelHandler:
+    def get_model_handler(self) -> EmbeddingModelHandler:
         """Returns the handler for pixels, which Beam's `RunInference` takes alone."""
-        return BottleneckModelHandler(self._backbone)
+        return EmbeddingModelHandler(self._backbone)
 
     def get_ptransform_for_processing(self, **_: Any) -> beam.PTransform:
         """Returns the transform that `MLTransform` applies."""

@@ -16,7 +16,7 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import InputError, OutputError
 from beam_flowers.images.outputs import Writing
-from beam_flowers.records import Bottleneck, Reject, Score
+from beam_flowers.records import Embedding, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models, bundles_of
 from beam_flowers.scoring.table import ScoreLayout, ScoreRows
@@ -26,7 +26,7 @@ from beam_flowers.store.append import append_window, store_place
 from beam_flowers.store.commits import latest, require_table_place
 from beam_flowers.store.features import choose_section, open_store
 from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_part
-from beam_flowers.store.schema import StoreRows, bottlenecks_of, rejects_table
+from beam_flowers.store.schema import StoreRows, embeddings_of, rejects_table
 from beam_flowers.transforms.streaming import values
 
 _PART_ROWS = 4096
@@ -65,7 +65,7 @@ class ListParts(beam.PTransform):
 
 @dataclass
 class ReadStore(beam.PTransform):
-    """Reads the `Bottleneck`s of a store, as the newest commit names them when this runs.
+    """Reads the `Embedding`s of a store, as the newest commit names them when this runs.
 
     Attributes:
         store: folder.
@@ -79,14 +79,14 @@ class ReadStore(beam.PTransform):
     store: str
     backbone: str | None = None
 
-    def expand(self, pbegin: PBegin) -> PCollection[Bottleneck]:
+    def expand(self, pbegin: PBegin) -> PCollection[Embedding]:
         parts = pbegin | "ListParts" >> ListParts(self.store, self.backbone)
         return parts | "ReadParts" >> beam.FlatMap(_read_part)
 
 
 @dataclass
 class WriteStore(beam.PTransform):
-    """Writes `Bottleneck`s and `Reject`s into a feature store, in one commit.
+    """Writes `Embedding`s and `Reject`s into a feature store, in one commit.
 
     Takes a collection or a tuple of collections, with either kind of element or both. Stored rows
     and rejects of the same uris are replaced, with their labels; all others stay.
@@ -208,7 +208,7 @@ class _WriteParts(beam.DoFn):
 
     def __init__(self, row_kind: Rows) -> None:
         self._row_kind = row_kind
-        self._wanted = (Score if isinstance(row_kind, ScoreRows) else Bottleneck, Reject)
+        self._wanted = (Score if isinstance(row_kind, ScoreRows) else Embedding, Reject)
 
     def start_bundle(self) -> None:
         self._blocks: defaultdict[Any, list[Any]] = defaultdict(list)
@@ -310,8 +310,8 @@ def _list_parts(once: bytes, store: str, backbone: str | None) -> Iterator[tuple
         yield part.name, StoredPart(place, part.name)
 
 
-def _read_part(part: StoredPart) -> Iterator[Bottleneck]:
-    yield from bottlenecks_of(read_part(part.place, part.name))
+def _read_part(part: StoredPart) -> Iterator[Embedding]:
+    yield from embeddings_of(read_part(part.place, part.name))
 
 
 def _one_key(element: Any) -> tuple[int, Any]:

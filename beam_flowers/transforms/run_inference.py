@@ -21,7 +21,7 @@ from beam_flowers.backbones.engine import Engine, load
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, BeamFlowersError, ModelError
 from beam_flowers.head.bundle import MODEL_FILE, read_bundle
-from beam_flowers.records import Bottleneck, Score
+from beam_flowers.records import Embedding, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Labeller
 
@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.float32], Engine]):
+class EmbeddingModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.float32], Engine]):
     """Computes float32 [D] embeddings of uint8 [H, W, 3] pixels in Beam's RunInference.
 
     `decode(data, engine.recipe)` gives such pixels; `load_model` returns the engine.
@@ -80,8 +80,8 @@ class BottleneckModelHandler(ModelHandler[npt.NDArray[np.uint8], npt.NDArray[np.
             )
 
 
-class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
-    """Gives `Bottleneck`s a `Score` in Beam's RunInference, by a model that may be replaced.
+class ScoreModelHandler(ModelHandler[Embedding, Score, Labeller]):
+    """Gives `Embedding`s a `Score` in Beam's RunInference, by a model that may be replaced.
 
     Newer models come by RunInference's `model_metadata_pcoll`, or by `watch_model_pattern=
     "models/*/model.json"` on runners that have triggers for side inputs (Prism has none). That file
@@ -127,16 +127,16 @@ class ScoreModelHandler(ModelHandler[Bottleneck, Score, Labeller]):
 
     def run_inference(
         self,
-        batch: Sequence[Bottleneck],
+        batch: Sequence[Embedding],
         model: Labeller,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Score]:
         """Returns a `Score` for each vector; `model_id` names the model that gave it."""
         return list(model.scores(batch, self._top_k))
 
-    def get_num_bytes(self, batch: Sequence[Bottleneck]) -> int:
+    def get_num_bytes(self, batch: Sequence[Embedding]) -> int:
         """Returns the bytes of a batch's vectors."""
-        return sum(bottleneck.vector.nbytes for bottleneck in batch)
+        return sum(embedding.vector.nbytes for embedding in batch)
 
     def update_model_path(self, model_path: str | None = None) -> None:
         """Takes another model: its folder, or the `model.json` in it."""
@@ -185,8 +185,8 @@ class NewestLabeller:
             _LOG.info("labels with %s from now on", self._model)
 
 
-class NewestModelHandler(ModelHandler[Bottleneck, Score, NewestLabeller]):
-    """Gives `Bottleneck`s a `Score` by the newest model of a folder, as it appears.
+class NewestModelHandler(ModelHandler[Embedding, Score, NewestLabeller]):
+    """Gives `Embedding`s a `Score` by the newest model of a folder, as it appears.
 
     It needs no side input, so it works on every runner. A job that is started again takes the
     newest model. A model that cannot be read is skipped with a warning. So is one of another
@@ -223,14 +223,14 @@ class NewestModelHandler(ModelHandler[Bottleneck, Score, NewestLabeller]):
 
     def run_inference(
         self,
-        batch: Sequence[Bottleneck],
+        batch: Sequence[Embedding],
         model: NewestLabeller,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[Score]:
         """Returns a `Score` for each vector; `model_id` names the model that gave it."""
         return self._by.run_inference(batch, model.current())
 
-    def get_num_bytes(self, batch: Sequence[Bottleneck]) -> int:
+    def get_num_bytes(self, batch: Sequence[Embedding]) -> int:
         """Returns the bytes of a batch's vectors."""
         return self._by.get_num_bytes(batch)
 

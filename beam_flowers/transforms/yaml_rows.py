@@ -12,7 +12,7 @@ import numpy as np
 from beam_flowers import files
 from beam_flowers.errors import InputError
 from beam_flowers.images.labels import parse_split
-from beam_flowers.records import Bottleneck, Image, Reject, Score
+from beam_flowers.records import Embedding, Image, Reject, Score
 
 
 class ImageRow(NamedTuple):
@@ -27,8 +27,8 @@ class ImageRow(NamedTuple):
     modified: Optional[int]
 
 
-class BottleneckRow(NamedTuple):
-    """Holds a `Bottleneck` with a schema; `fingerprint` is that of the backbone."""
+class EmbeddingRow(NamedTuple):
+    """Holds an `Embedding` with a schema; `fingerprint` is that of the backbone."""
 
     uri: str
     root: str
@@ -106,16 +106,16 @@ def image_of(row: Any) -> Image:
     return Image(uri, root, path, label, split, fields["bytes"], fields["modified"])
 
 
-def bottleneck_row(bottleneck: Bottleneck, fingerprint: str) -> BottleneckRow:
+def embedding_row(embedding: Embedding, fingerprint: str) -> EmbeddingRow:
     """Returns the row of an embedding."""
-    _, sha256, width, height, form, vector = bottleneck
-    return BottleneckRow(
-        *bottleneck.image[:7], sha256, width, height, form, fingerprint, vector.tolist()
+    _, sha256, width, height, form, vector = embedding
+    return EmbeddingRow(
+        *embedding.image[:7], sha256, width, height, form, fingerprint, vector.tolist()
     )
 
 
-def bottleneck_of(row: Any, fingerprint: str) -> Bottleneck:
-    """Returns the embedding in a row that `bottleneck_row` made.
+def embedding_of(row: Any, fingerprint: str) -> Embedding:
+    """Returns the embedding in a row that `embedding_row` made.
 
     Raises:
         InputError: it is of another backbone than the one of that fingerprint.
@@ -126,7 +126,7 @@ def bottleneck_of(row: Any, fingerprint: str) -> Bottleneck:
             f"{fingerprint[:8]}; name the backbone that it was computed with"
         )
     vector = np.array(row.vector, np.float32)
-    return Bottleneck(image_of(row), row.sha256, row.width, row.height, row.format, vector)
+    return Embedding(image_of(row), row.sha256, row.width, row.height, row.format, vector)
 
 
 def score_row(score: Score) -> ScoreRow:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, several, start_each
 from beam_flowers.images.recipe import DEFAULT_LIMITS, Limits
-from beam_flowers.records import Bottleneck, Image, Reject, Score
+from beam_flowers.records import Embedding, Image, Reject, Score
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.scoring.ranking import TOP_K, Models
 from beam_flowers.scoring.table import ScoreLayout, ScoreRows
@@ -35,7 +35,7 @@ def classify_images(
     uris = map(files.absolute, images)
     listed = [Image(uri, files.parent(uri), uri) for uri in uris]
     results = start_each(listed, several(backbones), limits).results()
-    found = [result for result in results if isinstance(result, Bottleneck)]
+    found = [result for result in results if isinstance(result, Embedding)]
     scores = iter(kind.scores(found) if found else ())
     return [
         result if isinstance(result, Reject) else tuple(next(scores) for _ in kind.labellers)

@@ -512,7 +512,7 @@ def embed_images(
     progress: Progress | None = None,
     prune: bool = False,
 ) -> EmbedSummary:
-    """Computes the bottleneck vectors that `store` lacks of the images found in `images`.
+    """Computes the embedding vectors that `store` lacks of the images found in `images`.
 
     Args:
         images: folders, globs, list files, manifests or images; see `find_images`.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from vectors import LABELS, add, bottlenecks, examples, make_store, write_manifest
+from vectors import LABELS, add, embeddings, examples, make_store, write_manifest
 
 from beam_flowers.cli.main import main
 from beam_flowers.errors import TrainingError
@@ -39,7 +39,7 @@ def relabelled(root, label, count=20, all_rows=True):
     """A store whose rows, or the first alone, have another label."""
     rows = [
         b._replace(image=b.image._replace(label=label)) if all_rows or i == 0 else b
-        for i, b in enumerate(bottlenecks(range(count), 6))
+        for i, b in enumerate(embeddings(range(count), 6))
     ]
     add(root, "small", rows)
     return root
@@ -65,7 +65,7 @@ def test_a_class_with_one_image(tmp_path, refused):
 
 
 def test_vectors_that_are_not_finite(tmp_path, refused):
-    rows = [*bottlenecks(range(20), 6)]
+    rows = [*embeddings(range(20), 6)]
     rows[3] = rows[3]._replace(vector=rows[3].vector * np.float32(np.nan))
     add(tmp_path / "store", "small", rows)
     line = refused(tmp_path / "store")
@@ -77,7 +77,7 @@ def test_two_backbones_and_none_chosen(store, refused):
 
 
 def test_a_model_of_other_classes_to_start_from(store, tmp_path, refused):
-    rows = bottlenecks(range(40), 6)
+    rows = embeddings(range(40), 6)
     others = [b._replace(image=b.image._replace(label=f"x{b.image.label}")) for b in rows]
     add(other := tmp_path / "store", "small", others)
     assert main(["train", str(other), "--model", str(tmp_path / "old")]) == 0

@@ -11,7 +11,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from places import EXAMPLES
-from vectors import add, bottlenecks, train_run
+from vectors import add, embeddings, train_run
 
 pytestmark = [pytest.mark.readers, pytest.mark.timeout(300)]
 
@@ -34,7 +34,7 @@ def needs_gcp():
 def trained(tmp_path_factory):
     """A store of 120 rows of one backbone, and a model."""
     folder = tmp_path_factory.mktemp("examples")
-    add(folder / "store", "small", bottlenecks(range(120), 6))
+    add(folder / "store", "small", embeddings(range(120), 6))
     train_run(str(folder / "store"))
     return str(folder / "store"), str(folder / "model")
 

@@ -114,8 +114,8 @@ incoming, store, *flags = sys.argv[1:]
 network = bf.resolve("efficientnet-lite0")
 with beam.Pipeline(options=PipelineOptions(flags)) as pipeline:
     images = pipeline | bf.WatchImages(incoming, 1.0) | beam.WindowInto(FixedWindows(2))
-    computed = images | bf.ComputeBottlenecks(network)
-    (computed.bottlenecks, computed.rejects) | bf.WriteStore(store, network)
+    computed = images | bf.ComputeEmbeddings(network)
+    (computed.embeddings, computed.rejects) | bf.WriteStore(store, network)
 """
 
 

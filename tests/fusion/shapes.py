@@ -73,7 +73,7 @@ def material(folder: Path) -> Material:
     made = Material(network, model, *(str(folder / name) for name in names))
     write_bundle(f"{made.models}/first", model)
     Path(made.pictures).mkdir()
-    vectors.add(folder / "store", NAME, vectors.bottlenecks(range(3), 1280))
+    vectors.add(folder / "store", NAME, vectors.embeddings(range(3), 1280))
     return made
 
 
@@ -117,22 +117,22 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
 
     def embed(pipeline: beam.Pipeline) -> None:
         found = pipeline | transforms.FindImages([made.pictures])
-        computed = found.images | transforms.ComputeBottlenecks(made.network)
-        rows = (computed.bottlenecks, computed.rejects, found.rejects)
+        computed = found.images | transforms.ComputeEmbeddings(made.network)
+        rows = (computed.embeddings, computed.rejects, found.rejects)
         rows | transforms.WriteStore(made.new, made.network)
 
     def label(pipeline: beam.Pipeline) -> None:
         found = pipeline | transforms.FindImages([made.pictures])
         scored = found.images | transforms.ScoreImages(made.model, made.network)
         stored = pipeline | transforms.ReadStore(made.store)
-        scores = stored | transforms.ScoreBottlenecks(made.model)
+        scores = stored | transforms.ScoreEmbeddings(made.model)
         (scored.scores, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
     def add_to_a_store(pipeline: beam.Pipeline) -> None:
         found = pipeline | transforms.FindImages([made.pictures])
-        computed = found.images | transforms.ComputeBottlenecks(made.network)
+        computed = found.images | transforms.ComputeEmbeddings(made.network)
         stored = pipeline | transforms.ReadStore(made.store)
-        both = (stored, computed.bottlenecks) | "Both" >> beam.Flatten()
+        both = (stored, computed.embeddings) | "Both" >> beam.Flatten()
         both | transforms.WriteStore(made.new, made.network)
 
     def label_into_a_table(pipeline: beam.Pipeline) -> None:
@@ -145,7 +145,7 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
     def label_by_two_models(pipeline: beam.Pipeline) -> None:
         both = [made.model, replace(made.model, seed=2)]
         stored = pipeline | transforms.ReadStore(made.store)
-        stored | transforms.ScoreBottlenecks(both) | transforms.WriteScores(made.new, both)
+        stored | transforms.ScoreEmbeddings(both) | transforms.WriteScores(made.new, both)
 
     def read(pipeline: beam.Pipeline) -> None:
         found = pipeline | transforms.FindImages([made.pictures])
@@ -155,17 +155,17 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
     def in_windows(pipeline: beam.Pipeline) -> None:
         images = pipeline | beam.Create([Image("/r/a.jpg", "/r", "a.jpg")])
         windows = images | beam.WindowInto(FixedWindows(60))
-        computed = windows | transforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
+        computed = windows | transforms.ComputeEmbeddings(made.network)
+        computed.embeddings | transforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
         rejects = {"output": "rejects"}
         found = pipeline | beam_yaml.FindImages([made.pictures], rejects)
-        computed = found["good"] | beam_yaml.ComputeBottlenecks(NAME, rejects)
+        computed = found["good"] | beam_yaml.ComputeEmbeddings(NAME, rejects)
         computed["good"] | beam_yaml.WriteStore(made.new)
         scored = found["good"] | beam_yaml.ScoreImages(f"{made.models}/first")
         stored = pipeline | beam_yaml.ReadStore(made.store)
-        scores = stored | beam_yaml.ScoreBottlenecks(f"{made.models}/first")
+        scores = stored | beam_yaml.ScoreEmbeddings(f"{made.models}/first")
         (scored, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
     builds = (embed, label, add_to_a_store, label_into_a_table, label_by_two_models)
@@ -179,8 +179,8 @@ def endless(made: Material) -> Iterator[tuple[str, Shape]]:
     def embed(pipeline: beam.Pipeline) -> None:
         images = pipeline | streaming.WatchImages(made.pictures)
         windows = images | beam.WindowInto(FixedWindows(60))
-        computed = windows | transforms.ComputeBottlenecks(made.network)
-        computed.bottlenecks | transforms.WriteStore(made.new, made.network)
+        computed = windows | transforms.ComputeEmbeddings(made.network)
+        computed.embeddings | transforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
         images = pipeline | beam_yaml.WatchImages(made.pictures)

@@ -5,7 +5,7 @@ import pytest
 from vectors import LABELS
 
 from beam_flowers import files
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import latest, publish, versions
 from beam_flowers.store.fsck import fsck
@@ -22,7 +22,7 @@ def add(store, run, count=400):
     place, kind = store_place(store, "made", FINGERPRINT)
     random = np.random.default_rng(run)
     rows = [
-        Bottleneck(
+        Embedding(
             Image(f"/r/{n}.jpg", "/r", f"{n}.jpg", LABELS[n % 3], None, 9, run),
             f"{n:064x}",
             4,

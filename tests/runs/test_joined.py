@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from stores import rejects, rows, scenes
-from vectors import add, bottlenecks, make_store, train_run
+from vectors import add, embeddings, make_store, train_run
 
 from beam_flowers.backbones.joined import side_by_side
 from beam_flowers.backbones.resolve import resolve
@@ -21,9 +21,9 @@ from beam_flowers.head.store_examples import read_examples, read_examples_of
 from beam_flowers.scoring.decision import AcceptanceRule
 from beam_flowers.store.commits import latest
 from beam_flowers.transforms import (
-    ComputeBottlenecks,
+    ComputeEmbeddings,
     FindImages,
-    ScoreBottlenecks,
+    ScoreEmbeddings,
 )
 from beam_flowers.workflows.classify import classify_images
 from beam_flowers.workflows.embed import embed_images
@@ -94,9 +94,9 @@ def test_a_joined_head_scores_into_a_folder_that_keeps_up(store, tmp_path):
     assert score_images(job, bundle).rejected == 2
     assert latest(str(out)).version == 1
     # One of them gets its vector, another image gets one of other content in one backbone.
-    (again,) = bottlenecks([5], 6)
+    (again,) = embeddings([5], 6)
     add(store, "small", [again._replace(sha256="f" * 64)])
-    add(store, "large", bottlenecks([0], 9, scale=1000))
+    add(store, "large", embeddings([0], 9, scale=1000))
     summary = score_images(job, bundle)
     assert (summary.rows, summary.rejected) == (118, 2)
     assert rejects(out) == {"/r/1.jpg": "NoVector", "/r/5.jpg": "NoVector"}
@@ -112,7 +112,7 @@ def test_a_joined_head_is_refused_where_it_cannot_score(store, tmp_path):
         score_images(
             ScoreOptions((str(tmp_path / "a.jpg"),), str(tmp_path / "o.csv")), bundle, NETWORKS[0]
         )
-    add(tmp_path / "other", "small", bottlenecks(range(9), 6))
+    add(tmp_path / "other", "small", embeddings(range(9), 6))
     with pytest.raises(ModelError, match=r"needs vectors of small\+large .* holds small"):
         score_images(ScoreOptions((str(tmp_path / "other"),), str(tmp_path / "o.csv")), bundle)
 
@@ -180,15 +180,15 @@ def test_joined_vectors_in_a_pipeline_of_ones_own(pixels, head, tmp_path):
     models = [head, replace(head, seed=1)]
     with beam.Pipeline(runner="FnApiRunner") as pipeline:
         images = pipeline | FindImages([str(pixels)])
-        computed = images.images | ComputeBottlenecks(NETWORKS)
-        scores = computed.bottlenecks | ScoreBottlenecks(models, 1, AcceptanceRule(threshold=1.0))
+        computed = images.images | ComputeEmbeddings(NETWORKS)
+        scores = computed.embeddings | ScoreEmbeddings(models, 1, AcceptanceRule(threshold=1.0))
         pairs = scores | beam.Map(lambda s: (s.uri, f"{s.score:.6f}", s.label))
         expected = [(row["uri"], f"{row['score']:.6f}", "unknown") for row in wanted] * 2
         assert_that(pairs, equal_to(expected))
 
 
 def test_a_file_that_changes_between_two_networks_is_rejected():
-    first, second = next(bottlenecks([1], 6)), next(bottlenecks([1], 9))
+    first, second = next(embeddings([1], 6)), next(embeddings([1], 9))
     (joined,) = side_by_side([[first], [second]])
     assert joined.vector.tolist() == [*first.vector.tolist(), *second.vector.tolist()]
     (reject,) = side_by_side([[first], [second._replace(sha256="0")]])

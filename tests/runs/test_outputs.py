@@ -34,7 +34,7 @@ COLUMNS = ["uri", "sha256", "label", "score", "top_k", "model_id", "label_id"]
 def base(tmp_path_factory):
     """A folder with two photos, a store, a model of it, and scores."""
     folder = tmp_path_factory.mktemp("outputs")
-    vectors.add(folder / "store", "small", vectors.bottlenecks(range(60), 6, spread=1.6))
+    vectors.add(folder / "store", "small", vectors.embeddings(range(60), 6, spread=1.6))
     (folder / "photos").mkdir()
     for seed in (1, 2):
         (folder / "photos" / f"{seed}.jpg").write_bytes(make_images.jpeg(seed=seed))

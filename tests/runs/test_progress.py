@@ -11,7 +11,7 @@ from make_images import jpeg
 from stores import cli, rows, scenes, visible
 from terminals import Stamped, on_a_terminal
 
-from beam_flowers.backbones.compute import compute_bottlenecks, pool
+from beam_flowers.backbones.compute import compute_embeddings, pool
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli import log, screen
@@ -86,7 +86,7 @@ def test_threads_count_what_they_finish(tmp_path):
     names = sorted(map(str, scenes(tmp_path / "p", 3).iterdir()))
     images = [Image(n, str(tmp_path), n) for n in [*names, str(tmp_path / "absent")]]
     before = pool().tally
-    compute_bottlenecks(images, load(resolve("efficientnet-lite0")))
+    compute_embeddings(images, load(resolve("efficientnet-lite0")))
     after = pool().tally
     assert (after.files - before.files, after.rejects - before.rejects) == (4, 1)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from apache_beam.pvalue import TaggedOutput
 from stores import PHOTOS, embed, photos, rejects, rows, visible
-from vectors import add, bottlenecks
+from vectors import add, embeddings
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
@@ -210,17 +210,17 @@ class Commits(threading.Thread):
     def run(self):
         while not self.stopped.wait(self.every):
             self.number += 1
-            add(self.store, "small", bottlenecks([1_000_000 + self.number], 6))
+            add(self.store, "small", embeddings([1_000_000 + self.number], 6))
 
 
 def test_fifteen_thousand_rows_beside_commits_of_one_image(tmp_path):
     store, planned = str(tmp_path / "store"), []
-    add(store, "small", bottlenecks([999_999], 6))
+    add(store, "small", embeddings([999_999], 6))
     (key,) = latest(store).sections
     section = replace(latest(store).sections[key], parts=())
     kind = StoreRows(section.fingerprint, "small")
     table = embed_run.TableRun(store, key, section, kind, Rules())
-    wanted = {b.image.uri: b for b in bottlenecks(range(15_000), 6)}
+    wanted = {b.image.uri: b for b in embeddings(range(15_000), 6)}
 
     def carry_out(plan):
         planned.append(plan)

@@ -16,7 +16,7 @@ from apache_beam.ml.inference.base import (
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that
 from stores import cli, embed, photos, rows
-from vectors import bottlenecks
+from vectors import embeddings
 
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
@@ -26,7 +26,7 @@ from beam_flowers.images.decode import decode
 from beam_flowers.store.features import read_features
 from beam_flowers.transforms import ReadStore
 from beam_flowers.transforms.run_inference import (
-    BottleneckModelHandler,
+    EmbeddingModelHandler,
     NewestModelHandler,
     ScoreModelHandler,
 )
@@ -58,7 +58,7 @@ def test_the_model_handler_gives_the_vectors_of_the_store(store):
         found = [vectors[uri] for uri in expected.uris]
         np.testing.assert_array_equal(found, expected.vectors)
 
-    handler = KeyedModelHandler(BottleneckModelHandler(NETWORK))
+    handler = KeyedModelHandler(EmbeddingModelHandler(NETWORK))
     with Pipeline() as pipeline:
         uris = pipeline | beam.Create(expected.uris)
         assert_that(uris | beam.Map(pixels) | RunInference(handler), check)
@@ -100,7 +100,7 @@ def test_each_key_has_a_model_of_its_own(store):
 
 
 def test_a_network_is_loaded_once_for_several_steps(store):
-    handler = BottleneckModelHandler(NETWORK, max_batch_size=4)
+    handler = EmbeddingModelHandler(NETWORK, max_batch_size=4)
     assert handler.load_model() is handler.load_model()
     assert handler.batch_elements_kwargs() == {"min_batch_size": 1, "max_batch_size": 4}
 
@@ -124,7 +124,7 @@ def test_steps_with_a_model_identifier_label_by_their_own_models(store):
 
 
 def test_another_network_is_refused_while_a_pipeline_runs():
-    handler = BottleneckModelHandler(NETWORK)
+    handler = EmbeddingModelHandler(NETWORK)
     handler.update_model_path("")  # What RunInference says as long as there is no other.
     with pytest.raises(BackboneError, match="vectors of two networks cannot be compared"):
         handler.update_model_path("other.keras")
@@ -158,7 +158,7 @@ def test_a_model_that_comes_as_a_side_input_gives_the_labels(store):
 
 
 def test_the_newest_model_of_a_folder_takes_over_and_a_bad_one_does_not(store, tmp_path, caplog):
-    vectors = list(bottlenecks(range(2), 1280))
+    vectors = list(embeddings(range(2), 1280))
     first, second = (read_bundle(store.replace("store", f"model-{n}")) for n in (1, 2))
     write_bundle(str(tmp_path / "first"), first)
     handler = NewestModelHandler(str(tmp_path), interval=0)

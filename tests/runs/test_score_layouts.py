@@ -13,7 +13,7 @@ import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
 from stores import rows
-from vectors import add, bottlenecks, make_store, train_run
+from vectors import add, embeddings, make_store, train_run
 
 from beam_flowers import files
 from beam_flowers.errors import InputError
@@ -100,8 +100,8 @@ class TestByLabel:
         assert len(rows(out)) == before == 120
 
     def test_images_that_go_and_come(self, odd, tmp_path):
-        add(tmp_path / "store", "small", bottlenecks(range(30), 6))
-        add(tmp_path / "other", "small", bottlenecks(range(20, 40), 6))
+        add(tmp_path / "store", "small", embeddings(range(30), 6))
+        add(tmp_path / "other", "small", embeddings(range(20, 40), 6))
         out = tmp_path / "out"
         score(tmp_path / "store", out, odd, partition_by_label=True)
         score(tmp_path / "other", out, odd, partition_by_label=True)
@@ -176,8 +176,8 @@ class TestSeveralModels:
         assert versions(out) == 3  # The order of the models is none of the table's.
 
     def test_images_may_come_and_go(self, models, tmp_path):
-        add(tmp_path / "store", "small", bottlenecks(range(30), 6))
-        add(tmp_path / "other", "small", bottlenecks(range(20, 40), 6))
+        add(tmp_path / "store", "small", embeddings(range(30), 6))
+        add(tmp_path / "other", "small", embeddings(range(20, 40), 6))
         score(tmp_path / "store", tmp_path / "out", models)
         score(tmp_path / "other", tmp_path / "out", models)
         score(tmp_path / "other", tmp_path / "fresh", models)
@@ -242,7 +242,7 @@ class TestCopying:
 
     def test_score_copies_what_it_labelled(self, pictures, model, tmp_path):
         store, out = tmp_path / "store", tmp_path / "sorted"
-        vectors = bottlenecks(range(3), 6)
+        vectors = embeddings(range(3), 6)
         images = [
             b._replace(image=Image(p.uri, str(tmp_path / "images"), p.uri), sha256=p.sha256)
             for b, p in zip(vectors, pictures, strict=True)

@@ -104,7 +104,7 @@ def test_patterns_in_windows_keep_their_window(folder):
         assert_that(images, equal_to([(None, 0), (None, 60)]))
 
 
-# --- ComputeBottlenecks, ScoreImages and ReadImages ---
+# --- ComputeEmbeddings, ScoreImages and ReadImages ---
 
 
 def named_in(pipeline, folder, how):
@@ -142,8 +142,8 @@ def test_vectors_do_not_depend_on_how_files_are_named(folder, how):
     started = compute.start_each([as_image(uri) for uri in photos_only], [NETWORK], Limits())
     reference = np.stack([b.vector for b in started.results()])
     with Pipeline() as pipeline:
-        computed = named_in(pipeline, folder, how) | bf.ComputeBottlenecks(NETWORK)
-        assert_that(computed.bottlenecks, check)
+        computed = named_in(pipeline, folder, how) | bf.ComputeEmbeddings(NETWORK)
+        assert_that(computed.embeddings, check)
         assert_that(computed.rejects, check_rejects, label="rejects")
 
 
@@ -175,7 +175,7 @@ def test_times_of_s3_are_whole_seconds():
     assert (found.bytes, found.modified) == (7, 1_700_000_000_000_000)
 
 
-@pytest.mark.parametrize("step", [bf.ComputeBottlenecks(NETWORK), bf.ReadImages()])
+@pytest.mark.parametrize("step", [bf.ComputeEmbeddings(NETWORK), bf.ReadImages()])
 def test_all_outputs_of_a_step_are_not_one_collection(step, folder):
     with pytest.raises(InputError, match="takes one collection, not all outputs"):
         (Pipeline() | bf.FindImages([str(folder)])) | step
@@ -200,8 +200,8 @@ def test_a_name_that_no_table_can_store_is_a_reject(tmp_path):
     image = as_image(str(tmp_path / "a.jpg"))
     odd = image._replace(uri=image.uri + "\udcff", relative_path="a\udcff.jpg")
     with Pipeline() as pipeline:
-        computed = pipeline | beam.Create([odd, image]) | bf.ComputeBottlenecks(NETWORK)
-        assert_that(computed.bottlenecks | beam.Map(image_uri), equal_to([image.uri]))
+        computed = pipeline | beam.Create([odd, image]) | bf.ComputeEmbeddings(NETWORK)
+        assert_that(computed.embeddings | beam.Map(image_uri), equal_to([image.uri]))
         reasons = computed.rejects | beam.Map(lambda r: (r.error_class, r.image.relative_path))
         assert_that(reasons, equal_to([("BadName", "a\\xff.jpg")]), label="rejects")
 

@@ -15,7 +15,7 @@ from beam_flowers.errors import InputError
 from beam_flowers.images.find import find_images
 from beam_flowers.records import Image
 from beam_flowers.store.commits import versions
-from beam_flowers.transforms import ComputeBottlenecks, WriteStore
+from beam_flowers.transforms import ComputeEmbeddings, WriteStore
 from beam_flowers.transforms.streaming import WatchImages, arrived
 
 NETWORK = resolve("efficientnet-lite0")
@@ -43,8 +43,8 @@ def test_vectors_and_rejects_keep_the_window_and_the_time_of_their_image(images)
     expected = [(t.value.uri, int(t.timestamp), int(t.timestamp) // 120 * 120) for t in images]
     with Pipeline() as pipeline:
         windowed = pipeline | beam.Create(images) | beam.WindowInto(FixedWindows(120))
-        computed = windowed | ComputeBottlenecks(NETWORK)
-        both = (computed.bottlenecks, computed.rejects) | beam.Flatten()
+        computed = windowed | ComputeEmbeddings(NETWORK)
+        both = (computed.embeddings, computed.rejects) | beam.Flatten()
         assert_that(both | beam.Map(timed), equal_to(expected))
 
 
@@ -52,7 +52,7 @@ def test_each_window_is_a_commit_of_its_own(images, tmp_path):
     store = str(tmp_path / "store")
     with Pipeline() as pipeline:
         windowed = pipeline | beam.Create(images) | beam.WindowInto(FixedWindows(120))
-        vectors = (windowed | ComputeBottlenecks(NETWORK)).bottlenecks
+        vectors = (windowed | ComputeEmbeddings(NETWORK)).embeddings
         written = vectors | WriteStore(store, NETWORK)
         together = written | "Together" >> beam.WindowInto(FixedWindows(10_000))
         total = together | beam.CombineGlobally(sum).without_defaults()
@@ -67,7 +67,7 @@ def test_a_file_that_changed_within_a_window_is_written_once(images, tmp_path):
     twice = [images[0], TimestampedValue(first._replace(modified=first.modified + 1), 60)]
     with Pipeline() as pipeline:
         windowed = pipeline | beam.Create(twice) | beam.WindowInto(FixedWindows(120))
-        vectors = (windowed | ComputeBottlenecks(NETWORK)).bottlenecks
+        vectors = (windowed | ComputeEmbeddings(NETWORK)).embeddings
         assert_that(vectors | WriteStore(str(tmp_path / "store"), NETWORK), equal_to([1]))
     assert [r["uri"] for r in rows(tmp_path / "store")] == [first.uri]
 
@@ -83,14 +83,14 @@ def test_vectors_of_a_source_without_an_end_are_refused_there_too():
     pipeline = beam.Pipeline(options=PipelineOptions(IN_PROCESS["FnApiRunner"]))
     endless = pipeline | PeriodicImpulse() | beam.Map(lambda _: Image("/a", "/", "a"))
     with pytest.raises(InputError, match="run with --runner=PrismRunner"):
-        endless | ComputeBottlenecks(NETWORK)
+        endless | ComputeEmbeddings(NETWORK)
 
 
 def test_prism_is_not_refused(tmp_path):
     pipeline = beam.Pipeline(options=PipelineOptions(["--runner=PrismRunner"]))
     assert not (
-        pipeline | WatchImages(str(tmp_path)) | ComputeBottlenecks(NETWORK)
-    ).bottlenecks.is_bounded
+        pipeline | WatchImages(str(tmp_path)) | ComputeEmbeddings(NETWORK)
+    ).embeddings.is_bounded
 
 
 def test_a_folder_that_is_not_there_is_named():

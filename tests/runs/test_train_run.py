@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from vectors import SPLIT, add, bottlenecks, make_store, train_run, write_manifest
+from vectors import SPLIT, add, embeddings, make_store, train_run, write_manifest
 
 from beam_flowers.cli.main import main
 from beam_flowers.errors import InputError, ModelError, TrainingError
@@ -185,7 +185,7 @@ def test_summaries_never_lie_in_the_model(store, tmp_path, inside):
 
 
 def test_several_labels_from_the_command_line(tmp_path):
-    rows = list(bottlenecks(range(150), 6, spread=0.5))
+    rows = list(embeddings(range(150), 6, spread=0.5))
     rows = [
         row._replace(image=row.image._replace(label=f"{row.image.label};insect"))
         if row.image.label != "cat"

@@ -15,11 +15,11 @@ from beam_flowers.records import Image
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.transforms import (
-    ComputeBottlenecks,
+    ComputeEmbeddings,
     FindImages,
     ReadImages,
     ReadStore,
-    ScoreBottlenecks,
+    ScoreEmbeddings,
     WriteStore,
 )
 
@@ -54,8 +54,8 @@ def test_find_tells_images_from_what_cannot_be_one(folder):
 def test_a_store_written_by_a_pipeline_has_the_rows_of_embed(folder, store, tmp_path):
     with Pipeline() as pipeline:
         found = pipeline | FindImages([str(folder)])
-        computed = found.images | ComputeBottlenecks(NETWORK)
-        written = computed.bottlenecks | WriteStore(str(tmp_path / "store"), NETWORK)
+        computed = found.images | ComputeEmbeddings(NETWORK)
+        written = computed.embeddings | WriteStore(str(tmp_path / "store"), NETWORK)
         assert_that(written, equal_to([10]))
         bad = computed.rejects | beam.Map(lambda reject: reject.error_class)
         assert_that(bad, equal_to(["NotAnImage"]), label="rejects")
@@ -71,7 +71,7 @@ def test_rows_of_the_same_files_are_replaced_and_others_stay(folder, store, tmp_
         rows_of_roses = (
             pipeline
             | ReadStore(store)
-            | beam.Filter(lambda bottleneck: bottleneck.image.label == "roses")
+            | beam.Filter(lambda embedding: embedding.image.label == "roses")
             | beam.Map(lambda b: b._replace(image=b.image._replace(label="Rosa")))
         )
         assert_that(rows_of_roses | WriteStore(str(tmp_path / "store"), NETWORK), equal_to([2]))
@@ -87,7 +87,7 @@ def test_a_reject_that_gets_a_row_is_none_any_more(folder, store, tmp_path):
         (
             pipeline
             | ReadStore(store)
-            | beam.Filter(lambda bottleneck: bottleneck.image.label == "roses")
+            | beam.Filter(lambda embedding: embedding.image.label == "roses")
             | beam.Map(lambda b: b._replace(image=Image(str(folder / "bad.txt"), "/", "bad.txt")))
             | beam.combiners.Sample.FixedSizeGlobally(1)
             | beam.FlatMap(lambda sample: sample)
@@ -110,7 +110,7 @@ def test_reading_gives_what_was_written(store):
     expected = read_features(store)[1]
 
     def check(found):
-        found = sorted(found, key=lambda bottleneck: bottleneck.image.uri)
+        found = sorted(found, key=lambda embedding: embedding.image.uri)
         assert [b.image.uri for b in found] == expected.uris
         np.testing.assert_array_equal([b.vector for b in found], expected.vectors)
 
@@ -135,7 +135,7 @@ def test_scores_are_those_of_the_table(store, tmp_path):
         assert {len(s.top_k) for s in found} == {2}
 
     with Pipeline() as pipeline:
-        assert_that(pipeline | ReadStore(store) | ScoreBottlenecks(bundle, top_k=2), check)
+        assert_that(pipeline | ReadStore(store) | ScoreEmbeddings(bundle, top_k=2), check)
 
 
 def test_read_gives_the_bytes_and_rejects_what_cannot_be_read(folder):

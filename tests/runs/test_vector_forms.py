@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from stores import cli, photos
-from vectors import bottlenecks
+from vectors import embeddings
 
 from beam_flowers.backbones.engine import Engine
 from beam_flowers.backbones.resolve import resolve
@@ -84,7 +84,7 @@ def test_the_engine_rounds_and_what_is_too_large_becomes_infinite():
 
 def test_rows_that_float16_cannot_hold_are_refused_by_name():
     rows = StoreRows("f" * 64, "net", "float16")
-    large = [b._replace(vector=b.vector * 1e6) for b in bottlenecks(range(2), 4)]
+    large = [b._replace(vector=b.vector * 1e6) for b in embeddings(range(2), 4)]
     with pytest.raises(
         StoreError, match=r"'/r/0\.jpg' has numbers beyond .*65504; store .*float32"
     ):
@@ -151,9 +151,7 @@ def test_parts_added_by_a_pipeline_keep_the_encoding_of_the_store(tmp_path, enco
     for rows in (range(5), range(5, 9)):
         place, kind = store_place(str(tmp_path), "net", "f" * 64, "float16")
         kind = replace(kind, encoding=encoding) if rows.start == 0 else kind
-        append_parts(
-            place, kind, {}, [write_part(place, kind, kind.table([*bottlenecks(rows, 6)]))]
-        )
+        append_parts(place, kind, {}, [write_part(place, kind, kind.table([*embeddings(rows, 6)]))])
     assert encodings(tmp_path) == {encoding}
     assert len(pd.read_parquet(tmp_path)) == 9
 

@@ -29,9 +29,9 @@ def image(number, modified=1):
     return bf.Image(f"/r/{number}.jpg", "/r", f"{number}.jpg", "rose", None, 9, modified)
 
 
-def bottleneck(number, modified=1, length=3):
+def embedding(number, modified=1, length=3):
     vector = np.float32([number, 1, 2][:length])
-    return bf.Bottleneck(image(number, modified), f"{number:064x}", 4, 3, "JPEG", vector)
+    return bf.Embedding(image(number, modified), f"{number:064x}", 4, 3, "JPEG", vector)
 
 
 def reject(number, modified=1):
@@ -54,15 +54,15 @@ def uris(store):
 
 
 def test_a_row_takes_the_place_of_a_reject_and_a_reject_that_of_a_row(tmp_path):
-    write(tmp_path / "store", bottleneck(1), bottleneck(2), reject(3))
-    write(tmp_path / "store", reject(1), bottleneck(3))
+    write(tmp_path / "store", embedding(1), embedding(2), reject(3))
+    write(tmp_path / "store", reject(1), embedding(3))
     assert uris(tmp_path / "store") == ["/r/2.jpg", "/r/3.jpg"]
     assert rejects(tmp_path / "store") == {"/r/1.jpg": "Truncated"}
 
 
 def test_rows_are_counted_and_rejects_are_not(tmp_path):
     with Pipeline() as pipeline:
-        good = pipeline | "Good" >> beam.Create([bottleneck(1), bottleneck(2)])
+        good = pipeline | "Good" >> beam.Create([embedding(1), embedding(2)])
         bad = pipeline | "Bad" >> beam.Create([reject(3)])
         written = (good, bad) | bf.WriteStore(str(tmp_path / "store"), NETWORK)
         assert_that(written, equal_to([2]))
@@ -83,15 +83,15 @@ def test_nothing_at_all_commits_nothing(tmp_path):
 
 def test_a_row_and_a_reject_of_one_file_are_refused(tmp_path):
     with pytest.raises(Exception, match="two of the new rows have one uri"):
-        write(tmp_path / "store", bottleneck(1), reject(1))
+        write(tmp_path / "store", embedding(1), reject(1))
     assert not latest(str(tmp_path / "store")).version
 
 
-@pytest.mark.parametrize(("first", "last"), [(bottleneck, reject), (reject, bottleneck)])
+@pytest.mark.parametrize(("first", "last"), [(embedding, reject), (reject, embedding)])
 def test_of_a_file_that_changed_within_a_window_the_newest_counts(first, last, tmp_path):
-    elements = [TimestampedValue(e, 1) for e in (last(1, 5), first(1, 4), bottleneck(2))]
+    elements = [TimestampedValue(e, 1) for e in (last(1, 5), first(1, 4), embedding(2))]
     write(tmp_path / "store", *elements, windows=FixedWindows(60))
-    is_row = last is bottleneck
+    is_row = last is embedding
     assert uris(tmp_path / "store") == ["/r/1.jpg", "/r/2.jpg"][not is_row :]
     assert rejects(tmp_path / "store") == ({} if is_row else {"/r/1.jpg": "Truncated"})
 
@@ -109,9 +109,9 @@ def test_a_store_is_opened_when_the_pipeline_runs(tmp_path):
     assert_that(
         reading | bf.ReadStore(store) | beam.Map(lambda b: b.image.uri), equal_to(["/r/1.jpg"])
     )
-    writing | beam.Create([bottleneck(2)]) | bf.WriteStore(store, NETWORK)
+    writing | beam.Create([embedding(2)]) | bf.WriteStore(store, NETWORK)
     assert not (tmp_path / "store").exists()
-    write(store, bottleneck(1))
+    write(store, embedding(1))
     assert reading.run().wait_until_finish() == "DONE"
     assert writing.run().wait_until_finish() == "DONE"
     assert uris(store) == ["/r/1.jpg", "/r/2.jpg"]
@@ -121,7 +121,7 @@ def test_a_graph_may_run_twice(tmp_path):
     """Each run has an id of its own: with one from the graph, the second would be passed over."""
     store = str(tmp_path / "store")
     pipeline = Pipeline()
-    pipeline | beam.Create([bottleneck(1)]) | bf.WriteStore(store, NETWORK)
+    pipeline | beam.Create([embedding(1)]) | bf.WriteStore(store, NETWORK)
     runs = []
     for _ in range(2):
         pipeline.run().wait_until_finish()
@@ -177,7 +177,7 @@ def some(count=20):
     random = np.random.default_rng(0)
     for number in range(count):
         vector = random.standard_normal(3).astype(np.float32) * 2
-        yield bottleneck(number)._replace(vector=vector)
+        yield embedding(number)._replace(vector=vector)
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 5])
@@ -212,7 +212,7 @@ def test_a_table_has_a_row_for_each_model_and_image(models, tmp_path):
     models, output = MODELS[models], str(tmp_path / "table")
     for number in (20, 10):  # The second run replaces half of the rows.
         with Pipeline() as pipeline:
-            scores = pipeline | beam.Create(some(number)) | bf.ScoreBottlenecks(models)
+            scores = pipeline | beam.Create(some(number)) | bf.ScoreEmbeddings(models)
             mixed = scores | beam.Reshuffle()
             bad = pipeline | "Bad" >> beam.Create([reject(99)])
             written = (mixed, bad) | bf.WriteScores(output, models)
@@ -232,7 +232,7 @@ def test_of_a_file_that_changed_within_a_window_the_newest_scores_count(models, 
     with Pipeline() as pipeline:
         timed = pipeline | beam.Create([TimestampedValue(b, 1) for b in (new, old, other)])
         windowed = timed | beam.WindowInto(FixedWindows(60))
-        windowed | bf.ScoreBottlenecks(models) | bf.WriteScores(output, models)
+        windowed | bf.ScoreEmbeddings(models) | bf.WriteScores(output, models)
     parts = [pq.read_table(path) for path in (tmp_path / "table").glob("part-*.parquet")]
     found = pa.concat_tables(parts).sort_by(ORDER).to_pylist()
     expected = ScoreRows.of(models).table([new, other]).sort_by(ORDER).to_pylist()
@@ -242,7 +242,7 @@ def test_of_a_file_that_changed_within_a_window_the_newest_scores_count(models, 
 def test_scores_by_some_of_the_models_are_refused(tmp_path):
     models = MODELS["several"]
     pipeline = Pipeline()
-    scores = pipeline | beam.Create(some(2)) | bf.ScoreBottlenecks(models)
+    scores = pipeline | beam.Create(some(2)) | bf.ScoreEmbeddings(models)
     few = scores | beam.Filter(lambda score: score.model_id != ScoreRows.of(models[0])._model_ids)
     few | bf.WriteScores(str(tmp_path / "table"), models)
     with pytest.raises(Exception, match="has scores of 2 of 3 models"):
@@ -264,7 +264,7 @@ def test_scores_by_some_of_the_models_are_refused(tmp_path):
 )
 def test_a_table_by_another_rule_than_its_scores_is_refused(made, given, message, tmp_path):
     pipeline = Pipeline()
-    scores = pipeline | beam.Create(some()) | bf.ScoreBottlenecks(model(), **made)
+    scores = pipeline | beam.Create(some()) | bf.ScoreEmbeddings(model(), **made)
     scores | bf.WriteScores(str(tmp_path / "table"), model(), **given)
     with pytest.raises(Exception, match=message):
         pipeline.run()
@@ -275,7 +275,7 @@ def test_tables_by_two_models_are_not_written_into_one_folder(tmp_path):
     output, pipeline = str(tmp_path / "table"), Pipeline()
     vectors = pipeline | beam.Create(some(3))
     for seed in (1, 2):
-        scores = vectors | f"Label{seed}" >> bf.ScoreBottlenecks(model(seed))
+        scores = vectors | f"Label{seed}" >> bf.ScoreEmbeddings(model(seed))
         scores | f"Write{seed}" >> bf.WriteScores(output, model(seed))
     with pytest.raises(Exception, match="another writer put rows of another kind there"):
         pipeline.run()
@@ -287,8 +287,8 @@ def test_tables_by_two_models_are_not_written_into_one_folder(tmp_path):
     [
         (7, bf.WriteStore("store", NETWORK)),
         (image(1), bf.WriteStore("store", NETWORK)),
-        (bottleneck(1), bf.WriteScores("table", MODELS["several"])),
-        (bottleneck(1), bf.WriteScores("table", MODELS["one"])),
+        (embedding(1), bf.WriteScores("table", MODELS["several"])),
+        (embedding(1), bf.WriteScores("table", MODELS["one"])),
     ],
 )
 def test_elements_of_another_step_are_named(element, step, tmp_path, monkeypatch):
@@ -302,20 +302,20 @@ def test_elements_of_another_step_are_named(element, step, tmp_path, monkeypatch
 def test_types_may_be_checked_at_run_time(tmp_path):
     options = bf.pipeline_options(["--runtime_type_check"])
     with beam.Pipeline(options=options) as pipeline:
-        vectors = pipeline | beam.Create([bottleneck(1)])
+        vectors = pipeline | beam.Create([embedding(1)])
         vectors | bf.WriteStore(str(tmp_path / "store"), NETWORK)
     assert uris(tmp_path / "store") == ["/r/1.jpg"]
 
 
 def test_a_store_knows_the_roots_of_what_was_written(tmp_path):
-    write(tmp_path / "store", bottleneck(1), reject(2))
+    write(tmp_path / "store", embedding(1), reject(2))
     (section,) = latest(str(tmp_path / "store")).sections.values()
     assert section.roots == ("/r",)
 
 
 def test_scores_of_another_model_are_refused(tmp_path):
     pipeline = Pipeline()
-    scores = pipeline | beam.Create(some(2)) | bf.ScoreBottlenecks(model(2))
+    scores = pipeline | beam.Create(some(2)) | bf.ScoreEmbeddings(model(2))
     scores | bf.WriteScores(str(tmp_path / "table"), model(1))
     with pytest.raises(Exception, match="give the models that the scores are by"):
         pipeline.run()
@@ -327,7 +327,7 @@ def test_scores_of_another_model_are_refused(tmp_path):
 def test_two_scores_of_one_image_are_refused(tmp_path):
     pipeline = Pipeline()
     twice = [*some(1), *some(1)]
-    scores = pipeline | beam.Create(twice) | bf.ScoreBottlenecks(model())
+    scores = pipeline | beam.Create(twice) | bf.ScoreEmbeddings(model())
     scores | bf.WriteScores(str(tmp_path / "table"), model())
     with pytest.raises(Exception, match="two of the new rows have one uri"):
         pipeline.run()

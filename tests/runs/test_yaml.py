@@ -20,17 +20,17 @@ pytest.importorskip("jsonschema", reason="pip install 'beam-flowers[yaml]'")
 from apache_beam.yaml import main as yaml_main
 
 from beam_flowers.errors import InputError
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.transforms.beam_yaml import with_errors
-from beam_flowers.transforms.yaml_rows import bottleneck_of, bottleneck_row, image_of
+from beam_flowers.transforms.yaml_rows import embedding_of, embedding_row, image_of
 
 EXAMPLE = EXAMPLES / "label_images.yaml"
 TYPES = (
     "FindImages",
     "ReadStore",
-    "ComputeBottlenecks",
+    "ComputeEmbeddings",
     "WriteStore",
-    "ScoreBottlenecks",
+    "ScoreEmbeddings",
     "ScoreImages",
     "WatchImages",
 )
@@ -98,7 +98,7 @@ def test_vectors_are_written_read_and_labelled(base, tmp_path):
             - type: Create
               config:
                 elements: [{uri: "{{ one }}", label: Rosa}, {uri: "{{ two }}", label: Bellis}]
-            - type: ComputeBottlenecks
+            - type: ComputeEmbeddings
             - type: WriteStore
               config: {store: "{{ base }}/store"}
             - type: AssertEqual
@@ -124,7 +124,7 @@ def test_vectors_are_written_read_and_labelled(base, tmp_path):
           transforms:
             - type: ReadStore
               config: {store: "{{ base }}/store"}
-            - type: ScoreBottlenecks
+            - type: ScoreEmbeddings
               config: {model: "{{ model }}", top_k: 1}
             - type: WriteToParquet
               config: {path: "{{ base }}/labels"}
@@ -231,11 +231,11 @@ def test_a_split_that_is_none_is_refused():
 
 
 def test_vectors_of_another_backbone_are_refused():
-    bottleneck = Bottleneck(Image("/a", "/", "a"), "00", 1, 1, "JPEG", np.ones(3, np.float32))
-    row = bottleneck_row(bottleneck, "a" * 64)
-    assert bottleneck_of(row, "a" * 64).image == bottleneck.image
+    embedding = Embedding(Image("/a", "/", "a"), "00", 1, 1, "JPEG", np.ones(3, np.float32))
+    row = embedding_row(embedding, "a" * 64)
+    assert embedding_of(row, "a" * 64).image == embedding.image
     with pytest.raises(InputError, match="is of the backbone aaaaaaaa, not of bbbbbbbb"):
-        bottleneck_of(row, "b" * 64)
+        embedding_of(row, "b" * 64)
 
 
 def test_other_settings_of_error_handling_are_refused():

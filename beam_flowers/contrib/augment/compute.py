@@ -14,7 +14,7 @@ from beam_flowers.contrib.augment.distort import Distortions, canvas_recipe, dis
 from beam_flowers.contrib.augment.ledger import Copy, CopyVector
 from beam_flowers.errors import ImageError
 from beam_flowers.images.recipe import Limits, PixelRecipe
-from beam_flowers.records import Bottleneck, DecodedImage, Image, Reject, Seconds
+from beam_flowers.records import DecodedImage, Embedding, Image, Reject, Seconds
 
 CopyResult = CopyVector | Reject
 
@@ -51,7 +51,7 @@ def _compute(
     seconds = Seconds(opened - begun, time.perf_counter() - opened)
     size = (canvas.width, canvas.height, canvas.format)
     results = [
-        CopyVector(Bottleneck(copy.image, sha, *size, vectors[copy.k]), copy.k)
+        CopyVector(Embedding(copy.image, sha, *size, vectors[copy.k]), copy.k)
         if np.isfinite(vectors[copy.k]).all()
         else _rejected(copy, "embed", "NotFinite", "the network gives NaN or infinity")
         for copy in copies

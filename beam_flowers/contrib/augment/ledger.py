@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.ledger import packed
 
 _CACHE_KIB = 256 * 1024
@@ -36,11 +36,11 @@ class CopyVector(NamedTuple):
     """The vector of a distorted copy.
 
     Attributes:
-        bottleneck: row of the file, with the copy's vector.
+        embedding: row of the file, with the copy's vector.
         k: number of the copy, from 1.
     """
 
-    bottleneck: Bottleneck
+    embedding: Embedding
     k: int
 
 

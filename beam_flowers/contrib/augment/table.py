@@ -62,7 +62,7 @@ class AugmentedRows(StoreRows):
     def of_copies(self, copies: Sequence[CopyVector]) -> pa.Table:
         """Makes the rows of copies (at least one), in their order."""
         plain = StoreRows(self.fingerprint, self.backbone, self.vectors, self.encoding)
-        rows = plain.table([copy.bottleneck for copy in copies])
+        rows = plain.table([copy.embedding for copy in copies])
         numbers = pa.array([copy.k for copy in copies], _NUMBER.type)
         return rows.add_column(rows.schema.get_field_index("vector"), _NUMBER, numbers)
 

@@ -53,7 +53,7 @@ class DistortUnits(Overlapping):
         rejects = [result for result in results if isinstance(result, Reject)]
         rows = self.kind.of_copies(made) if made else None
         parts = write_rows(self.expected.place, self.kind, rows, rejects)
-        computed = len({(copy.bottleneck.sha256, copy.k) for copy in made})
+        computed = len({(copy.embedding.sha256, copy.k) for copy in made})
         seconds = spent(started)._replace(write=time.perf_counter() - begun)
         reused = len(made) - computed
         return Outcome(parts, computed, reused, reasons=reasons_of(rejects), seconds=seconds)

@@ -23,7 +23,7 @@ from beam_flowers.errors import ImageError, InputError
 from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
-from beam_flowers.records import Bottleneck, Image, Reject, Result
+from beam_flowers.records import Embedding, Image, Reject, Result
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import committed, latest
 from beam_flowers.store.parts import Part, Place, RejectRows, open_part, write_part
@@ -210,13 +210,13 @@ class _Reading:
 
     def _sorted(
         self, texts: list[Image], outcomes: list[Result]
-    ) -> tuple[list[Bottleneck], list[Reject]]:
+    ) -> tuple[list[Embedding], list[Reject]]:
         rows, rejects = [], [o for o in outcomes if isinstance(o, Reject)]
-        lengths = Counter(len(o.vector) for o in outcomes if isinstance(o, Bottleneck))
+        lengths = Counter(len(o.vector) for o in outcomes if isinstance(o, Embedding))
         if self._length is None and lengths:
             self._length = lengths.most_common(1)[0][0]
         for text, outcome in zip(texts, outcomes, strict=True):
-            if not isinstance(outcome, Bottleneck):
+            if not isinstance(outcome, Embedding):
                 continue
             if len(outcome.vector) == self._length:
                 rows.append(outcome)
@@ -239,9 +239,9 @@ class _Reading:
         except ImageError as error:
             return Reject(text, "read", error.error_class, error.message, sha256)
         row = self._image(name.image, vector)
-        return row if isinstance(row, Bottleneck) else Reject(text, *row, sha256)
+        return row if isinstance(row, Embedding) else Reject(text, *row, sha256)
 
-    def _image(self, path: str, vector: np.ndarray) -> Bottleneck | tuple[str, str, str]:
+    def _image(self, path: str, vector: np.ndarray) -> Embedding | tuple[str, str, str]:
         """Returns the row of an image, or stage, class and message of a reject."""
         label, split = label_and_split(path, self._splits)
         image = Image(files.join(self._images, path), self._images, path, label, split)
@@ -258,4 +258,4 @@ class _Reading:
         except ImageError as error:
             return error.stage, error.error_class, f"{image.uri}: {error.message}"
         size = (decoded.width, decoded.height, decoded.format)
-        return Bottleneck(image, content[2], *size, vector)
+        return Embedding(image, content[2], *size, vector)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import Part, Place, write_part
 from beam_flowers.store.schema import StoreRows
@@ -37,7 +37,7 @@ def make_part(first: int, rows: int, place: Place, kind: StoreRows) -> Part:
         name = f"{label}/{n:07}.jpg"
         image = Image(f"/images/{name}", "/images", name, label, None, 50_000 + n, 10**15 + n)
         sha256 = hashlib.sha256(b"%d" % n).hexdigest()
-        made.append(Bottleneck(image, sha256, 500, 375, "JPEG", vector))
+        made.append(Embedding(image, sha256, 500, 375, "JPEG", vector))
     return write_part(place, kind, kind.table(made))
 
 

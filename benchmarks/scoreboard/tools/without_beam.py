@@ -15,7 +15,7 @@ from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.images.find import find_images
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import Part, Place, write_part
 from beam_flowers.store.plan import unit_rows
@@ -36,7 +36,7 @@ def parts(images: list[Image], place: Place, kind: StoreRows, backbone: object) 
 
 def write(place: Place, kind: StoreRows, pending: Pending) -> Part:
     """Waits for a unit and writes it."""
-    results = [result for result in collect(pending) if isinstance(result, Bottleneck)]
+    results = [result for result in collect(pending) if isinstance(result, Embedding)]
     return write_part(place, kind, kind.table(results))
 
 

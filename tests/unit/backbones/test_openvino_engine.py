@@ -8,11 +8,11 @@ import pytest
 from make_images import jpeg
 
 from beam_flowers.backbones import engine, hardware, openvino_engine
-from beam_flowers.backbones.compute import compute_bottlenecks
+from beam_flowers.backbones.compute import compute_embeddings
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError
 from beam_flowers.images.find import find_images
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 
 pytest.importorskip("openvino")
 TOLERANCE = 1e-5
@@ -50,10 +50,10 @@ def test_engines_agree_on_every_file(tmp_path):
     (tmp_path / "torn.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:300])
     (tmp_path / "text.jpg").write_text("no image")
     images = [found for found in find_images([str(tmp_path)]) if isinstance(found, Image)]
-    ours, theirs = (compute_bottlenecks(images, load(name)) for name in ("openvino", "tensorflow"))
+    ours, theirs = (compute_embeddings(images, load(name)) for name in ("openvino", "tensorflow"))
     assert [type(o) for o in ours] == [type(t) for t in theirs]
     for mine, other in zip(ours, theirs, strict=True):
-        if isinstance(mine, Bottleneck):
+        if isinstance(mine, Embedding):
             limit = TOLERANCE * np.abs(other.vector).max()
             np.testing.assert_allclose(mine.vector, other.vector, rtol=0, atol=limit)
         else:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from stores import cli, rows
-from vectors import add, bottlenecks, train_run
+from vectors import add, embeddings, train_run
 
 from beam_flowers.contrib import export_store as runs
 from beam_flowers.contrib.export_store import export_store
@@ -80,7 +80,7 @@ def test_fiftyone(original, scores, tmp_path):
 
 def test_labels_of_all_kinds_and_images_that_are_gone(tmp_path):
     odd = [b._replace(image=b.image._replace(label=name)) for b, name in zip(
-        bottlenecks(range(3), 6), ["tab\there\nand line", None, "玫瑰"], strict=True)]  # fmt: skip
+        embeddings(range(3), 6), ["tab\there\nand line", None, "玫瑰"], strict=True)]  # fmt: skip
     add(tmp_path / "store", "small", odd)
     warnings = []
     export_store(str(tmp_path / "store"), "projector", str(tmp_path / "p"), warn=warnings.append)
@@ -96,7 +96,7 @@ def test_labels_of_all_kinds_and_images_that_are_gone(tmp_path):
 
 
 def test_the_projector_gets_no_more_than_it_shows(tmp_path, monkeypatch):
-    add(tmp_path / "store", "small", bottlenecks(range(30), 6))
+    add(tmp_path / "store", "small", embeddings(range(30), 6))
     monkeypatch.setattr(runs, "MOST_POINTS", 10)
     warnings = []
     store = str(tmp_path / "store")
@@ -112,7 +112,7 @@ def test_sprites_fit_a_texture(count, side):
 
 
 def test_wrong_input(tmp_path, capsys):
-    add(tmp_path / "store", "small", bottlenecks(range(3), 6))
+    add(tmp_path / "store", "small", embeddings(range(3), 6))
     store = str(tmp_path / "store")
     (tmp_path / "there").mkdir()
     assert export(store, "fiftyone", tmp_path / "there") == 2

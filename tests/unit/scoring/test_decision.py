@@ -11,7 +11,7 @@ from beam_flowers.errors import InputError, ModelError
 from beam_flowers.head.bundle import Bundle, read_bundle, write_bundle
 from beam_flowers.head.held_out import HELD_OUT
 from beam_flowers.head.softmax import Head
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.scoring.decision import (
     AcceptanceRule,
     ThresholdResult,
@@ -38,7 +38,7 @@ def held_out(*rows):
 
 def images(*vectors):
     return [
-        Bottleneck(Image(f"/p/{i}.jpg", "/p", f"{i}.jpg"), "0", 1, 1, "PNG", np.float32(v))
+        Embedding(Image(f"/p/{i}.jpg", "/p", f"{i}.jpg"), "0", 1, 1, "PNG", np.float32(v))
         for i, v in enumerate(vectors)
     ]
 

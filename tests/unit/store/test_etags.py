@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_flowers.records import Bottleneck, Image, Reject
+from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.store.parts import RejectRows, derive, encode
 from beam_flowers.store.schema import (
     StoreRows,
@@ -30,7 +30,7 @@ def image(name, etag=None):
 def table(*images):
     vector = np.zeros(2, np.float32)
     return KIND.table(
-        [Bottleneck(i, f"{n:064x}", 4, 4, "JPEG", vector) for n, i in enumerate(images)]
+        [Embedding(i, f"{n:064x}", 4, 4, "JPEG", vector) for n, i in enumerate(images)]
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from beam_flowers.errors import InputError
 from beam_flowers.images.rules import RULES
-from beam_flowers.records import Bottleneck, HiddenFile, Image, Reject, RootListed, Seconds
+from beam_flowers.records import Embedding, HiddenFile, Image, Reject, RootListed, Seconds
 from beam_flowers.store import plan as planning
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Manifest, Section, commit, committed, latest, versions
@@ -46,9 +46,9 @@ def digest(name):
     return name.encode().hex().rjust(64, "0")
 
 
-def bottleneck(found):
+def embedding(found):
     vector = np.array([*found.relative_path.encode()[:1], 0.5], np.float32)
-    return Bottleneck(found, digest(found.relative_path), 40, 30, "JPEG", vector)
+    return Embedding(found, digest(found.relative_path), 40, 30, "JPEG", vector)
 
 
 def reject(found, error_class="Truncated"):
@@ -73,7 +73,7 @@ class Store:
         self.place = replace(self.place, run=secrets.token_hex(8))
 
     def write(self, *images):
-        return write_part(self.place, self.kind, self.kind.table([bottleneck(i) for i in images]))
+        return write_part(self.place, self.kind, self.kind.table([embedding(i) for i in images]))
 
     def write_rejects(self, *rejects):
         return write_part(self.place, RejectRows(), rejects_table(rejects))
@@ -192,7 +192,7 @@ class TestRules:
         [("JPEG", [True, False]), ("PNG", [False, True]), ("GIF", [False] * 2)],
     )
     def test_rows_by_their_format(self, store, monkeypatch, rule, expected):
-        rows = [bottleneck(A), bottleneck(B)._replace(format="PNG")]
+        rows = [embedding(A), embedding(B)._replace(format="PNG")]
         part = write_part(store.place, store.kind, store.kind.table(rows))
         assert self.outdated(store, part) == [False, False]
         monkeypatch.setitem(RULES, rule, RULES[rule] + 1)
@@ -210,21 +210,21 @@ class TestRules:
 
     @pytest.mark.parametrize("recorded", [b"[]", b"{", b"1", b"null", b"[" * 9999])
     def test_a_record_that_is_none_of_ours_makes_all_outdated(self, store, recorded):
-        table = store.kind.table([bottleneck(A)])
+        table = store.kind.table([embedding(A)])
         metadata = {**table.schema.metadata, b"decode_rules": recorded}
         part = write_part(store.place, store.kind, table.replace_schema_metadata(metadata))
         assert self.outdated(store, part) == [True]
 
     def test_parts_without_a_record_are_by_the_first_rules(self, store, monkeypatch):
         monkeypatch.setitem(RULES, "JPEG", 1)
-        table = store.kind.table([bottleneck(A)])
+        table = store.kind.table([embedding(A)])
         part = write_part(store.place, store.kind, table.replace_schema_metadata(None))
         assert self.outdated(store, part) == [False]
         monkeypatch.setitem(RULES, "JPEG", RULES["JPEG"] + 1)
         assert self.outdated(store, part) == [True]
 
     def test_rows_without_a_format_may_be_of_any(self, store, monkeypatch):
-        table = store.kind.table([bottleneck(A)]).drop_columns(["format"])
+        table = store.kind.table([embedding(A)]).drop_columns(["format"])
         part = write_part(store.place, store.kind, table)
         monkeypatch.setitem(RULES, "Timeout", RULES["Timeout"] + 1)
         assert self.outdated(store, part) == [False]
@@ -330,7 +330,7 @@ class TestPlanning:
 
     def test_one_file_that_may_have_moved_is_enough(self, store):
         images = [image(f"{n}", size=n) for n in range(101)]
-        rows = [bottleneck(i)._replace(sha256=digest(i.relative_path)) for i in images]
+        rows = [embedding(i)._replace(sha256=digest(i.relative_path)) for i in images]
         store.commit(write_part(store.place, store.kind, store.kind.table(rows)))
         assert store.plan([image("new", size=7), DONE], fraction=0.25).undecided
 
@@ -557,7 +557,7 @@ class TestFinishing:
 
     def test_other_sections_stay(self, store, plan):
         place, kind = store_place(store.place.root, "other", OTHER)
-        row = write_part(place, kind, kind.table([bottleneck(A)]))
+        row = write_part(place, kind, kind.table([embedding(A)]))
         append_parts(place, kind, {}, [row])
         assert finish(replace(plan, base=2), [])["committed"]
         assert set(store.manifest.sections) == {place.section, plan.place.section}

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from vectors import FINGERPRINT, bottleneck
+from vectors import FINGERPRINT, embedding
 
 from beam_flowers import files
 from beam_flowers.errors import StoreError
@@ -21,7 +21,7 @@ from beam_flowers.store.features import read_features
 from beam_flowers.store.history import history
 from beam_flowers.store.parts import RejectRows, derive, read_part, work_parts, write_part
 from beam_flowers.store.schema import (
-    bottlenecks_of,
+    embeddings_of,
     images_table,
     rejects_table,
     vectors_of,
@@ -33,9 +33,9 @@ def place_and_kind(tmp_path):
     return store_place(str(tmp_path / "store"), "tiny", FINGERPRINT)
 
 
-def committed(place, kind, bottlenecks):
-    part = write_part(place, kind, kind.table(bottlenecks))
-    assert append_parts(place, kind, {}, [part]) == len(bottlenecks)
+def committed(place, kind, embeddings):
+    part = write_part(place, kind, kind.table(embeddings))
+    assert append_parts(place, kind, {}, [part]) == len(embeddings)
     return part
 
 
@@ -45,9 +45,9 @@ def fresh_run(place):
 
 def test_rows_come_back_as_they_went_in(place_and_kind):
     place, kind = place_and_kind
-    rows = [bottleneck("a", "玫瑰 A", 1), bottleneck("b", None, 2)]
+    rows = [embedding("a", "玫瑰 A", 1), embedding("b", None, 2)]
     part = committed(place, kind, rows)
-    back = bottlenecks_of(read_part(place, part.name))
+    back = embeddings_of(read_part(place, part.name))
     for expected, found in zip(rows, back, strict=True):
         assert expected[:5] == found[:5]
         np.testing.assert_array_equal(expected.vector, found.vector)
@@ -55,7 +55,7 @@ def test_rows_come_back_as_they_went_in(place_and_kind):
 
 def test_a_plain_reader_sees_the_contract(place_and_kind):
     place, kind = place_and_kind
-    committed(place, kind, [bottleneck("a", "Rose-Tree", 1)])
+    committed(place, kind, [embedding("a", "Rose-Tree", 1)])
     frame = pd.read_parquet(place.root)
     contract = [
         "uri",
@@ -75,13 +75,13 @@ def test_a_plain_reader_sees_the_contract(place_and_kind):
     assert set(contract) <= set(frame.columns)
     assert frame.loc[0, "label_normalized"] == "rose tree"
     assert str(frame.loc[0, "modified"]) == "2023-11-14 22:13:20+00:00"
-    words = ("vector", "embedding", "bottleneck")
+    words = ("vector", "embedding", "embedding")
     assert [c for c in frame.columns if any(w in c for w in words)] == ["vector"]
 
 
 def test_vectors_are_split_into_byte_streams(place_and_kind):
     place, kind = place_and_kind
-    part = committed(place, kind, [bottleneck("a")])
+    part = committed(place, kind, [embedding("a")])
     row_group = pq.ParquetFile(place.locate(part.name)).metadata.row_group(0)
     encodings = {
         row_group.column(i).path_in_schema: row_group.column(i).encodings
@@ -92,15 +92,15 @@ def test_vectors_are_split_into_byte_streams(place_and_kind):
 
 def test_the_hash_of_a_dataset_does_not_depend_on_parts_or_order(place_and_kind):
     _, kind = place_and_kind
-    a, b, c = (kind.table([bottleneck(n, seed=i)]) for i, n in enumerate("abc"))
-    together = kind.table([bottleneck(n, seed=i) for i, n in reversed(list(enumerate("abc")))])
+    a, b, c = (kind.table([embedding(n, seed=i)]) for i, n in enumerate("abc"))
+    together = kind.table([embedding(n, seed=i) for i, n in reversed(list(enumerate("abc")))])
     assert sum(map(kind.digest, (a, b, c))) % 2**256 == kind.digest(together)
 
 
 @pytest.mark.parametrize("change", ["label", "vector", "uri", "sha256"])
 def test_the_hash_of_a_dataset_sees_every_change(place_and_kind, change):
     _, kind = place_and_kind
-    row = bottleneck("a")
+    row = embedding("a")
     other = {
         "label": row._replace(image=row.image._replace(label="tulip")),
         "uri": row._replace(image=row.image._replace(uri="/r/z")),
@@ -112,17 +112,17 @@ def test_the_hash_of_a_dataset_sees_every_change(place_and_kind, change):
 
 def test_deriving_by_content_moves_a_row(place_and_kind):
     _, kind = place_and_kind
-    source = kind.table([bottleneck("a", seed=1), bottleneck("b", seed=2)])
+    source = kind.table([embedding("a", seed=1), embedding("b", seed=2)])
     moved = Image("/r/new/b", "/r", "new/b", "new", None, 10, 5)
     rows = derive(source, images_table([moved], [f"{2:064x}"]), "sha256", kind)
     assert (rows["uri"][0].as_py(), rows["label_normalized"][0].as_py()) == ("/r/new/b", "new")
-    np.testing.assert_array_equal(vectors_of(rows)[0], bottleneck("b", seed=2).vector)
+    np.testing.assert_array_equal(vectors_of(rows)[0], embedding("b", seed=2).vector)
 
 
 def test_new_rows_replace_those_of_the_same_uri(place_and_kind):
     place, kind = place_and_kind
-    committed(place, kind, [bottleneck("a", seed=1), bottleneck("b", seed=2)])
-    committed(fresh_run(place), kind, [bottleneck("b", "tulip", 3), bottleneck("c", seed=4)])
+    committed(place, kind, [embedding("a", seed=1), embedding("b", seed=2)])
+    committed(fresh_run(place), kind, [embedding("b", "tulip", 3), embedding("c", seed=4)])
     _, features = read_features(place.root)
     assert features.uris == ["/r/a", "/r/b", "/r/c"]
     assert features.labels == ["rose", "tulip", "rose"]
@@ -133,13 +133,13 @@ def test_new_rows_replace_those_of_the_same_uri(place_and_kind):
 
 def test_two_new_rows_of_one_uri_are_an_error(place_and_kind):
     place, kind = place_and_kind
-    part = write_part(place, kind, kind.table([bottleneck("a", seed=1), bottleneck("a", seed=2)]))
+    part = write_part(place, kind, kind.table([embedding("a", seed=1), embedding("a", seed=2)]))
     with pytest.raises(StoreError, match="one uri"):
         append_parts(place, kind, {}, [part])
 
 
 def changed(name, seconds, seed):
-    row = bottleneck(name, seed=seed)
+    row = embedding(name, seed=seed)
     return row._replace(image=row.image._replace(modified=seconds * 1_000_000))
 
 
@@ -192,7 +192,7 @@ def test_the_second_writer_of_a_version_loses(tmp_path):
 
 def test_readers_follow_a_commit_that_was_not_published(place_and_kind):
     place, kind = place_and_kind
-    part = write_part(place, kind, kind.table([bottleneck("a")]))
+    part = write_part(place, kind, kind.table([embedding("a")]))
     section = Section(FINGERPRINT, {"name": "tiny"}, (part,))
     commits.commit(place.root, Manifest(1, "run", {place.section: section}))
     assert read_features(place.root)[1].uris == ["/r/a"]
@@ -203,8 +203,8 @@ def test_readers_follow_a_commit_that_was_not_published(place_and_kind):
 
 def test_a_publish_that_was_killed_is_finished_by_the_next(place_and_kind):
     place, kind = place_and_kind
-    old = committed(place, kind, [bottleneck("a", seed=1)])
-    new = write_part(place, kind, kind.table([bottleneck("a", seed=2)]))
+    old = committed(place, kind, [embedding("a", seed=1)])
+    new = write_part(place, kind, kind.table([embedding("a", seed=2)]))
     section = Section(FINGERPRINT, {"name": "tiny"}, (new,))
     commits.commit(place.root, Manifest(2, "other", {place.section: section}))
     # Killed here: the old part is still where plain readers look.
@@ -216,7 +216,7 @@ def test_a_publish_that_was_killed_is_finished_by_the_next(place_and_kind):
 
 def test_rejects_have_the_contract_columns(place_and_kind):
     place, _ = place_and_kind
-    reject = Reject(bottleneck("a").image, "decode", "Truncated", "ends early", "ff" * 32)
+    reject = Reject(embedding("a").image, "decode", "Truncated", "ends early", "ff" * 32)
     part = write_part(place, RejectRows(), rejects_table([reject]))
     rows = read_part(place, part.name)
     assert rows.schema.names[:6] == [
@@ -249,7 +249,7 @@ def test_a_missing_store_is_named(tmp_path):
 
 def test_a_damaged_commit_is_named(place_and_kind):
     place, kind = place_and_kind
-    committed(place, kind, [bottleneck("a")])
+    committed(place, kind, [embedding("a")])
     path = Path(place.root, "__commits", "00000001.json")
     path.write_text(json.dumps({"layout": 1}))
     with pytest.raises(StoreError, match=r"00000001\.json is damaged"):
@@ -258,9 +258,9 @@ def test_a_damaged_commit_is_named(place_and_kind):
 
 def test_two_backbones_have_to_be_told_apart(place_and_kind):
     place, kind = place_and_kind
-    committed(place, kind, [bottleneck("a")])
+    committed(place, kind, [embedding("a")])
     other, other_kind = store_place(place.root, "other", "ef" * 32)
-    committed(other, other_kind, [bottleneck("a")])
+    committed(other, other_kind, [embedding("a")])
     with pytest.raises(StoreError, match="choose one with --backbone"):
         read_features(place.root)
     assert read_features(place.root, "other")[0].fingerprint == "ef" * 32
@@ -270,7 +270,7 @@ def test_two_backbones_have_to_be_told_apart(place_and_kind):
 
 def test_part_names_never_come_back(place_and_kind):
     place, kind = place_and_kind
-    rows = kind.table([bottleneck("a")])
+    rows = kind.table([embedding("a")])
     assert write_part(place, kind, rows) == write_part(place, kind, rows)
     assert write_part(place, kind, rows).name != write_part(fresh_run(place), kind, rows).name
     assert files.is_folder(place.work_folder)

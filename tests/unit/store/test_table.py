@@ -1,7 +1,7 @@
 """The tries of a writer beside others: only a lost race is worth another one."""
 
 import pytest
-from vectors import add, bottlenecks
+from vectors import add, embeddings
 
 from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.commits import latest
@@ -10,14 +10,14 @@ from beam_flowers.store.table import TRIES, Race, until_committed
 
 @pytest.fixture
 def store(tmp_path):
-    add(str(tmp_path / "store"), "small", bottlenecks([0], 2))
+    add(str(tmp_path / "store"), "small", embeddings([0], 2))
     return str(tmp_path / "store")
 
 
 @pytest.fixture
 def commit(store):
     """Another writer."""
-    return lambda: add(store, "small", bottlenecks([latest(store).version], 2))
+    return lambda: add(store, "small", embeddings([latest(store).version], 2))
 
 
 @pytest.mark.parametrize(

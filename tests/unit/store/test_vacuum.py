@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from stores import cli
-from vectors import FINGERPRINT, bottleneck
+from vectors import FINGERPRINT, embedding
 
 from beam_flowers.records import Reject
 from beam_flowers.store import commits
@@ -63,7 +63,7 @@ def versions(tmp_path):
     place, kind = store_place(str(tmp_path / "store"), "tiny", FINGERPRINT)
     for number in range(1, 13):
         own = replace(place, run=f"{number:016x}")
-        row = bottleneck(f"{number}.jpg", seed=number)
+        row = embedding(f"{number}.jpg", seed=number)
         rejects = rejects_table([Reject(row.image, "decode", "Truncated", "cut", None)])
         parts = (
             write_part(own, kind, kind.table([row])),
@@ -219,7 +219,7 @@ def test_a_commit_between_its_two_looks_keeps_manifest_and_parts(versions, monke
     """Another run commits after vacuum has listed the files and before it reads the manifests."""
     commits.publish(versions.root)
     place, kind = store_place(versions.root, "tiny", FINGERPRINT)
-    part = write_part(place, kind, kind.table([bottleneck("new.jpg", seed=99)]))
+    part = write_part(place, kind, kind.table([embedding("new.jpg", seed=99)]))
     aged(versions.root)
     look = commits.versions
 

@@ -5,7 +5,7 @@ from collections import namedtuple
 
 import numpy as np
 import pytest
-from vectors import blobs, bottlenecks, digest, make_store, train_run
+from vectors import blobs, digest, embeddings, make_store, train_run
 
 from beam_flowers.errors import StoreError
 from beam_flowers.head.image_classifier import ImageClassifierOptions
@@ -78,7 +78,7 @@ def test_a_model_is_the_same_from_memory_and_from_files(tmp_path, monkeypatch, b
 @pytest.mark.usefixtures("in_files")
 def test_a_store_of_float16_is_read_into_a_file_half_the_size(tmp_path):
     place, kind = store_place(str(tmp_path), "net", "f" * 64, "float16")
-    rows = [*bottlenecks(range(100), 6)]
+    rows = [*embeddings(range(100), 6)]
     parts = [write_part(place, kind, kind.table(rows[:64]))]
     append_parts(place, kind, {}, [*parts, write_part(place, kind, kind.table(rows[64:]))])
     _, features = read_features(str(tmp_path))

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_flowers.errors import WorkerError
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.commits import Section, latest
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
@@ -82,7 +82,7 @@ class TestUnchanged:
 
     def test_a_plan_writes_them(self, tmp_path):
         place, kind = store_place(str(tmp_path / "store"), "tiny", "cd" * 32)
-        row = Bottleneck(images(1)[0], "ab" * 32, 4, 4, "JPEG", np.zeros(3, np.float32))
+        row = Embedding(images(1)[0], "ab" * 32, 4, 4, "JPEG", np.zeros(3, np.float32))
         part = write_part(place, kind, kind.table([row]))
         append_parts(place, kind, {}, [part])
         for rules, expected in ((Rules(verify=True), [part]), (Rules(), [])):

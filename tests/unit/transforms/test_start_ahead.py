@@ -1,4 +1,4 @@
-"""The scheduler that the embed job and `ComputeBottlenecks` share."""
+"""The scheduler that the embed job and `ComputeEmbeddings` share."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event

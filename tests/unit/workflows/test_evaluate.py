@@ -19,7 +19,7 @@ from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.training import train
-from beam_flowers.records import Bottleneck, Image
+from beam_flowers.records import Embedding, Image
 from beam_flowers.store.append import append_parts, store_place
 from beam_flowers.store.parts import write_part
 from beam_flowers.workflows.evaluate import EvaluationJob, evaluate_model
@@ -33,7 +33,7 @@ def digest(value):
     return hashlib.sha256(str(value).encode()).hexdigest()
 
 
-def bottlenecks(count, classes=LABELS, first=0, spread=1.4):
+def embeddings(count, classes=LABELS, first=0, spread=1.4):
     """Images of vectors that scatter around one centre a class; the first two are mislabelled."""
     centres = np.random.default_rng(99).standard_normal((len(classes), 12))
     for i in range(first, first + count):
@@ -41,7 +41,7 @@ def bottlenecks(count, classes=LABELS, first=0, spread=1.4):
         vector = (centres[i % len(classes)] + spread * noise).astype(np.float32)
         label = classes[(i + (i < 2)) % len(classes)]
         image = Image(f"/r/{i}.jpg", "/r", f"{i}.jpg", label, None, 10, 1_700_000_000_000_000)
-        yield Bottleneck(image, digest(i), 40, 30, "JPEG", vector)
+        yield Embedding(image, digest(i), 40, 30, "JPEG", vector)
 
 
 def make_store(root, rows, fingerprint=FINGERPRINT):
@@ -52,7 +52,7 @@ def make_store(root, rows, fingerprint=FINGERPRINT):
 @pytest.fixture
 def trained(tmp_path):
     """A folder with a store of 240 images and the model trained on it."""
-    make_store(tmp_path / "store", bottlenecks(240))
+    make_store(tmp_path / "store", embeddings(240))
     train_model(
         str(tmp_path / "store"),
         str(tmp_path / "model"),
@@ -118,7 +118,7 @@ def test_the_tables_agree_with_each_other(trained):
 
 
 def test_mislabelled_images_are_suspected(trained):
-    make_store(trained / "clear", bottlenecks(120, spread=0.3))
+    make_store(trained / "clear", embeddings(120, spread=0.3))
     settings = {"store": str(trained / "clear"), "split": "all", "folds": 5}
     section = evaluate_model(job(trained, **settings)).report["suspected_label_errors"]
     assert section["images"] == 120
@@ -142,7 +142,7 @@ def test_neighbours_are_listed_by_uri(trained, capsys):
 
 
 def test_a_changed_store_is_said_plainly(trained, capsys):
-    make_store(trained / "store", bottlenecks(30, first=300))
+    make_store(trained / "store", embeddings(30, first=300))
     run(trained, "--folds", "0")
     assert "warning: the store is not as it was when the model was trained" in (
         capsys.readouterr().err
@@ -151,7 +151,7 @@ def test_a_changed_store_is_said_plainly(trained, capsys):
 
 
 def test_labels_that_the_model_does_not_know_are_in_no_number(trained):
-    make_store(trained / "store", bottlenecks(30, first=300, classes=("lily", "玫瑰")))
+    make_store(trained / "store", embeddings(30, first=300, classes=("lily", "玫瑰")))
     report = evaluate_model(job(trained, split="all")).report
     assert report["measured"]["unknown"] == {"lily": 15}
     assert report["accuracy"]["images"] == 255
@@ -159,7 +159,7 @@ def test_labels_that_the_model_does_not_know_are_in_no_number(trained):
 
 
 def test_a_store_of_other_images_is_measured_whole(trained):
-    make_store(trained / "other", bottlenecks(9, classes=LABELS[:1], first=600))
+    make_store(trained / "other", embeddings(9, classes=LABELS[:1], first=600))
     report = evaluate_model(job(trained, store=str(trained / "other"), split="all", folds=5)).report
     assert report["accuracy"]["images"] == 9
     assert report["suspected_label_errors"] is None
@@ -204,13 +204,13 @@ def test_an_empty_side_is_named(trained):
 
 
 def test_a_store_without_a_known_label_is_refused(trained):
-    make_store(trained / "other", bottlenecks(9, classes=("lily", "oak"), first=600))
+    make_store(trained / "other", embeddings(9, classes=("lily", "oak"), first=600))
     with pytest.raises(InputError, match=r"their labels are \['lily', 'oak'\]"):
         evaluate_model(job(trained, store=str(trained / "other"), split="all"))
 
 
 def test_vectors_of_another_backbone_are_refused(trained):
-    make_store(trained / "other", bottlenecks(9), fingerprint="cd" * 32)
+    make_store(trained / "other", embeddings(9), fingerprint="cd" * 32)
     with pytest.raises(ModelError, match="has none of abababab; it holds tiny-cdcdcdcd"):
         evaluate_model(job(trained, store=str(trained / "other")))
     assert evaluate_model(job(trained, backbone="tiny")).written
@@ -219,9 +219,9 @@ def test_vectors_of_another_backbone_are_refused(trained):
 
 
 def test_vectors_that_are_not_finite_are_refused(trained):
-    row = next(bottlenecks(1, first=700))
+    row = next(embeddings(1, first=700))
     broken = row._replace(vector=np.full(12, np.nan, np.float32))
-    make_store(trained / "other", [*bottlenecks(9, first=600), broken])
+    make_store(trained / "other", [*embeddings(9, first=600), broken])
     with pytest.raises(InputError, match=r"1 vectors .* '/r/700.jpg'"):
         evaluate_model(job(trained, store=str(trained / "other"), split="all"))
 
@@ -241,7 +241,7 @@ def test_corrected_labels_are_those_measured_on(trained):
 @pytest.fixture
 def many(tmp_path):
     """A store of images with one or two labels, and a model of it."""
-    rows = zip(bottlenecks(160), labelled_sums(160), strict=True)
+    rows = zip(embeddings(160), labelled_sums(160), strict=True)
     make_store(
         tmp_path / "store",
         (b._replace(image=b.image._replace(label=text), vector=v) for b, (text, v) in rows),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from stores import cli
-from vectors import LABELS, SPLIT, add, bottlenecks, digest, examples, make_store, train_run
+from vectors import LABELS, SPLIT, add, digest, embeddings, examples, make_store, train_run
 
 from beam_flowers.contrib.augment.distort import Augmentation, Distortions
 from beam_flowers.contrib.augment.ledger import CopyVector
@@ -31,17 +31,17 @@ CROP, FLIP = Distortions(random_crop=10), Distortions(flip_left_right=True)
 
 def copies(numbers, length, k, spread=0.3):
     """Copies of the images with these numbers, near to them."""
-    for picture in bottlenecks(numbers, length, spread=1.6):
+    for picture in embeddings(numbers, length, spread=1.6):
         noise = np.random.default_rng([k, int(picture.sha256[:8], 16)]).standard_normal(length)
         yield CopyVector(picture._replace(vector=picture.vector + np.float32(spread * noise)), k)
 
 
 def changed(copy, **fields):
-    return copy._replace(bottleneck=copy.bottleneck._replace(**fields))
+    return copy._replace(embedding=copy.embedding._replace(**fields))
 
 
 def uri(copy):
-    return copy.bottleneck.image.uri
+    return copy.embedding.image.uri
 
 
 def add_copies(store, name, found, distortions=CROP, parts=1, number=2):
@@ -105,7 +105,7 @@ def test_copies_of_held_out_images_never_train(store):
     split, heads = sides(store), []
     for wrong in (1, 1000):
         found = [
-            changed(c, vector=c.bottleneck.vector * (1 if split[uri(c)] == "training" else wrong))
+            changed(c, vector=c.embedding.vector * (1 if split[uri(c)] == "training" else wrong))
             for c in every_copy()
         ]
         add_copies(store, "small", found)
@@ -120,8 +120,8 @@ def test_a_copy_of_the_same_bytes_elsewhere_does_not_bring_held_out_copies_in(st
     poison = [
         changed(
             c,
-            image=c.bottleneck.image._replace(uri=f"/else/{uri(c)[3:]}"),
-            vector=c.bottleneck.vector * 1000,
+            image=c.embedding.image._replace(uri=f"/else/{uri(c)[3:]}"),
+            vector=c.embedding.vector * 1000,
         )
         for c in held_out
     ]
@@ -211,7 +211,7 @@ def test_copies_of_contents_that_the_store_has_no_more_are_passed_over(store):
 
 
 def test_files_of_one_content_share_its_copies(store):
-    twin = next(bottlenecks([0], 6, spread=1.6))
+    twin = next(embeddings([0], 6, spread=1.6))
     add(Path(store), "small", [twin._replace(image=twin.image._replace(uri="/r/twin.jpg"))])
     add_copies(store, "small", every_copy())
     stored = with_copies(store, read_examples(store, "small"))
