@@ -41,13 +41,13 @@ _one_at_a_time = threading.Lock()
 
 def kind_of(uri: str) -> str | None:
     """Returns `tar`, `zip` or `tfrecord` by the name of a file; None for any other."""
-    return next((kind for kind, name in _NAMES.items() if name.search(uri)), None)
+    return next((file_type for file_type, name in _NAMES.items() if name.search(uri)), None)
 
 
-def address(container: str, kind: str, name: str) -> str:
+def address(container: str, file_type: str, name: str) -> str:
     """Returns the address of a member."""
     remote = scheme(container)
-    return f"{kind}+{container}!/{name}" if remote else f"{kind}://{container}!/{name}"
+    return f"{file_type}+{container}!/{name}" if remote else f"{file_type}://{container}!/{name}"
 
 
 def read_bytes(uri: str, limit: int | None) -> bytes:
@@ -56,9 +56,9 @@ def read_bytes(uri: str, limit: int | None) -> bytes:
     Raises:
         MemberError: the member is itself an archive, or cannot be used.
     """
-    kind, container, span = _find(uri)
+    file_type, container, span = _find(uri)
     with backend(container).open_read(container) as file:
-        data: bytes = _READERS[kind].read(file, span, limit)
+        data: bytes = _READERS[file_type].read(file, span, limit)
     # No image begins as a zip does.
     if zips.is_one(data) or (kind_of(uri) == "tar" and tar.is_one(data)):
         raise MemberError("NestedArchive", "it is an archive inside of another; unpack that one")
@@ -72,9 +72,11 @@ def open_read(uri: str) -> BinaryIO:
 
 def stat(uri: str) -> FileStat:
     """Returns the size of an image and the last change of its archive."""
-    kind, container, span = _find(uri)
+    file_type, container, span = _find(uri)
     # The index of a TFRecord has the size of the record, not that of its image.
-    size = len(read_bytes(uri, None)) if kind == "tfrecord" else _READERS[kind].size_of(span)
+    size = (
+        len(read_bytes(uri, None)) if file_type == "tfrecord" else _READERS[file_type].size_of(span)
+    )
     return FileStat(size, _stat(container).modified)
 
 
@@ -130,8 +132,8 @@ def _key(name: str) -> int:
 
 def _find(uri: str) -> tuple[str, str, tuple[int, ...]]:
     own = scheme(uri)
-    kind, _, remote = own.partition("+")
-    rest = uri[len(kind) + 1 :] if remote else uri[len(own) + 3 :]
+    file_type, _, remote = own.partition("+")
+    rest = uri[len(file_type) + 1 :] if remote else uri[len(own) + 3 :]
     # A folder's name may hold `!/`, too: the text before the right mark names a file.
     for mark in re.finditer("!/", rest):
         container, name = rest[: mark.start()], rest[mark.end() :]
@@ -142,9 +144,9 @@ def _find(uri: str) -> tuple[str, str, tuple[int, ...]]:
         if status.kind != "file":
             continue
         with _one_at_a_time:
-            span = _index(kind, container, status).find(name)
+            span = _index(file_type, container, status).find(name)
         if span is not None:
-            return kind, container, span
+            return file_type, container, span
     raise FileNotFoundError(errno.ENOENT, "there is no such member", uri)
 
 
@@ -166,6 +168,6 @@ def _remembered(container: str, period: float) -> FileStat:
 
 
 @lru_cache(maxsize=16384)
-def _index(kind: str, container: str, status: FileStat) -> _Index:
+def _index(file_type: str, container: str, status: FileStat) -> _Index:
     with backend(container).open_read(container) as file:
-        return _Index(_READERS[kind].places(file, status.bytes))
+        return _Index(_READERS[file_type].places(file, status.bytes))

@@ -97,31 +97,31 @@ class _Reader:
         if depth > _MOST_DEPTH:
             raise ValueError("its footer is too deep")
         while head := self._byte():
-            kind, delta = head & 15, head >> 4
+            type_id, delta = head & 15, head >> 4
             number = number + delta if delta else self._integer()
             # A truth value is its kind (1 or 2), except in lists.
-            fields[number] = kind == 1 if kind in (1, 2) else self._value(kind, depth)
+            fields[number] = type_id == 1 if type_id in (1, 2) else self._value(type_id, depth)
         return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
+    def _value(self, type_id: int, depth: int) -> Any:
         self._count += 1
         if self._count > _MOST_VALUES:
             raise ValueError("its footer is too large")
-        if kind in (1, 2, 3):
+        if type_id in (1, 2, 3):
             return self._byte()
-        if kind in (4, 5, 6):
+        if type_id in (4, 5, 6):
             return self._integer()
-        if kind == 7:
+        if type_id == 7:
             return struct.unpack("<d", self._bytes(8))[0]
-        if kind == 8:
+        if type_id == 8:
             return self._bytes(self._unsigned())
-        if kind in (9, 10):
+        if type_id in (9, 10):
             head = self._byte()
             size = head >> 4 if head >> 4 < 15 else self._unsigned()
             return [self._value(head & 15, depth + 1) for _ in range(size)]
-        if kind == 12:
+        if type_id == 12:
             return self.struct(depth + 1)
-        raise ValueError(f"its footer has a value of the kind {kind}")
+        raise ValueError(f"its footer has a value of the kind {type_id}")
 
     def _byte(self) -> int:
         self._at += 1

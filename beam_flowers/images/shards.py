@@ -44,17 +44,17 @@ def find_in_shard(uri: str) -> Iterator[Listed]:
     Args:
         uri: absolute address; it becomes `Image.root`.
     """
-    kind = kind_of(uri) or "tar"
+    file_type = kind_of(uri) or "tar"
     itself = Image(uri, uri, posixpath.basename(uri))
     complete = False
     try:
         status = files.stat(uri)
         itself = itself._replace(bytes=status.bytes, modified=status.modified)
         with files.open_read(uri) as file:
-            if kind == "tfrecord":
+            if file_type == "tfrecord":
                 yield from _find_in_records(file, uri, status)
             else:
-                yield from _find_in_archive(file, uri, status, kind)
+                yield from _find_in_archive(file, uri, status, file_type)
         complete = True
     except Damaged as damage:
         yield Reject(itself, "find", DAMAGED, f"of this file not all is used: {damage}")
@@ -63,8 +63,10 @@ def find_in_shard(uri: str) -> Iterator[Listed]:
     yield RootListed(uri, complete)
 
 
-def _find_in_archive(file: BinaryIO, uri: str, status: FileStat, kind: str) -> Iterator[Listed]:
-    reader: ModuleType = {"tar": tar, "zip": zips}[kind]
+def _find_in_archive(
+    file: BinaryIO, uri: str, status: FileStat, file_type: str
+) -> Iterator[Listed]:
+    reader: ModuleType = {"tar": tar, "zip": zips}[file_type]
     found: dict[str, Member]
     found, problem = reader.members(file, status.bytes)
     labels = _sibling_labels(found, file, reader)
@@ -75,7 +77,7 @@ def _find_in_archive(file: BinaryIO, uri: str, status: FileStat, kind: str) -> I
         label, split = by_folder(name)
         modified = max(member.modified, status.modified)
         image = Image(
-            files.printable(address(uri, kind, name)),
+            files.printable(address(uri, file_type, name)),
             uri,
             files.printable(name),
             labels.get(_sample(name)) or label,

@@ -112,7 +112,7 @@ def read_scores(path: str, model: str | None = None) -> ScoreTable:
     )
 
 
-def _cast(rows: pa.Table, name: str, kind: pa.DataType, path: str) -> pa.Table:
+def _cast(rows: pa.Table, name: str, data_type: pa.DataType, path: str) -> pa.Table:
     """Gives a column the type that it has in our tables.
 
     Raises:
@@ -123,7 +123,7 @@ def _cast(rows: pa.Table, name: str, kind: pa.DataType, path: str) -> pa.Table:
         raise _wrong(path, name, "expected a column of that name")
     column = rows.column(index)
     try:
-        column = cast_within(column, kind)
+        column = cast_within(column, data_type)
     except pa.ArrowException as error:
         raise _wrong(path, name, str(error)) from error
     if column.null_count and name in _COLUMNS:

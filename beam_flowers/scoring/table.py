@@ -82,16 +82,16 @@ class ScoreRows:
             ModelError: if the models do not fit together or lack what the rule needs.
         """
         layout = layout or ScoreLayout()
-        kind = cls(make_labellers(models, rule), layout)
+        row_kind = cls(make_labellers(models, rule), layout)
         if layout.partition_by_label:
-            if kind.rows_each > 1:
+            if row_kind.rows_each > 1:
                 raise InputError(
                     "a table by label takes one model, as each may give an image another label;"
                     " write one table a model"
                 )
-            for name in kind.class_names:
+            for name in row_kind.class_names:
                 partition_folder(name)
-        return kind
+        return row_kind
 
     def filed(self, uri: str) -> ScoreRows:
         """Returns a copy for workers, which read the models from a file."""

@@ -58,8 +58,8 @@ def require_kind(output: str) -> None:
 
 def rejects_name(output: str) -> str:
     """Returns the path of the rejects: `labels.csv` has `labels.rejects.csv`."""
-    kind = suffix(output) or ""
-    return output[: len(output) - len(kind)] + ".rejects" + kind
+    ending = suffix(output) or ""
+    return output[: len(output) - len(ending)] + ".rejects" + ending
 
 
 def write_table(output: str, rows: pa.Table, exact_csv: bool = False) -> None:
@@ -69,8 +69,8 @@ def write_table(output: str, rows: pa.Table, exact_csv: bool = False) -> None:
     """
     order = [name for name in ("uri", "model_id") if name in rows.schema.names]
     rows = rows.sort_by([(name, "ascending") for name in order])
-    kind = _REJECTS if rows.schema.names == REJECT_SCHEMA.names else _SCORES
-    rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), MARK: kind})
+    mark = _REJECTS if rows.schema.names == REJECT_SCHEMA.names else _SCORES
+    rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), MARK: mark})
     files.make_folder(files.parent(output))
     encode = (
         _exact_csv if exact_csv and suffix(output) == ".csv" else _ENCODERS[suffix(output) or ""]
@@ -88,7 +88,7 @@ def is_rejects_file(output: str) -> bool:
     return _columns(output, _REJECTS) == REJECT_SCHEMA.names
 
 
-def _columns(output: str, kind: bytes) -> list[str]:
+def _columns(output: str, mark: bytes) -> list[str]:
     """Reads a file's column names; returns none if it cannot be a table of that kind."""
     ending = suffix(output)
     with files.open_read(output) as file:
@@ -100,7 +100,7 @@ def _columns(output: str, kind: bytes) -> list[str]:
         schema = _schema(file, ending == ".parquet")
     metadata = schema.metadata or {}
     # pandas adds a key of its own: then a user has changed the table.
-    written = metadata.get(MARK, kind) == kind and b"pandas" not in metadata
+    written = metadata.get(MARK, mark) == mark and b"pandas" not in metadata
     return list(schema.names) if written else []
 
 

@@ -65,7 +65,11 @@ def store_place(
 
 
 def append_window(
-    place: Place, kind: RowKind, about: dict[str, Any], parts: Sequence[Part], newest: bool = True
+    place: Place,
+    row_kind: RowKind,
+    about: dict[str, Any],
+    parts: Sequence[Part],
+    newest: bool = True,
 ) -> int:
     """Appends the parts of one window of a stream; a repeated call adds them once.
 
@@ -73,7 +77,7 @@ def append_window(
 
     Args:
         place: the section, and the run that wrote the parts.
-        kind: of the rows.
+        row_kind: of the rows.
         about: description of the section.
         parts: of rows and rejects, sorted by name.
         newest: True keeps of several rows of one uri the one with the newest `modified`. A file
@@ -92,7 +96,7 @@ def append_window(
     changed = replace(place, run=hashlib.sha256(f"{run}-newest".encode()).hexdigest()[:16])
     if all(files.exists(place.work(part.name)) for part in parts):
         try:
-            return append_parts(window, kind, about, parts)
+            return append_parts(window, row_kind, about, parts)
         except TwoRowsError:
             if not newest:
                 raise
@@ -100,7 +104,7 @@ def append_window(
     # one uri may mean that one of them has taken this window already.
     done = _commit_of(window, changed)
     if done is None:
-        added = append_parts(changed, kind, about, list(_newest(changed, kind, parts)))
+        added = append_parts(changed, row_kind, about, list(_newest(changed, row_kind, parts)))
     else:
         publish(place.root)
         added = int(done.counts["rows"])
@@ -116,17 +120,17 @@ def _commit_of(place: Place, *others: Place) -> Manifest | None:
     return next((manifest for manifest in known if manifest.run in runs), None)
 
 
-def _newest(place: Place, kind: RowKind, parts: Sequence[Part]) -> Iterator[Part]:
+def _newest(place: Place, row_kind: RowKind, parts: Sequence[Part]) -> Iterator[Part]:
     """Yields the parts without outdated rows; parts that lose some rows are written again."""
-    for part, rows in zip(parts, _newest_rows(place, kind, parts), strict=True):
+    for part, rows in zip(parts, _newest_rows(place, row_kind, parts), strict=True):
         if len(rows) == part.rows:
             yield part
         elif rows:
-            own = RejectRows() if part.is_rejects else kind
+            own = RejectRows() if part.is_rejects else row_kind
             yield write_part(place, own, read_part(place, part).take(rows))
 
 
-def _newest_rows(place: Place, kind: RowKind, parts: Sequence[Part]) -> list[list[int]]:
+def _newest_rows(place: Place, row_kind: RowKind, parts: Sequence[Part]) -> list[list[int]]:
     """Returns, for each part, indices of its rows that are the newest of their files.
 
     Of rows that are equally new the last one stays.
@@ -138,14 +142,14 @@ def _newest_rows(place: Place, kind: RowKind, parts: Sequence[Part]) -> list[lis
             newest[image.uri] = max(found, newest.get(image.uri, found))
     stay: list[list[int]] = [[] for _ in parts]
     for _, i, j in sorted(newest.values(), key=lambda found: found[1:]):
-        each = 1 if parts[i].is_rejects else kind.rows_each
+        each = 1 if parts[i].is_rejects else row_kind.rows_each
         stay[i].extend(range(j - each + 1, j + 1))
     return stay
 
 
 def append_parts(
     place: Place,
-    kind: RowKind,
+    row_kind: RowKind,
     about: dict[str, Any],
     parts: Sequence[Part],
     roots: Sequence[str] = (),
@@ -154,7 +158,7 @@ def append_parts(
 
     Args:
         place: the section.
-        kind: of the rows.
+        row_kind: of the rows.
         about: description of the section.
         parts: of rows or rejects.
         roots: folders whose stored rows and rejects are all removed, whatever their uris.
@@ -175,7 +179,7 @@ def append_parts(
         # An earlier try may have committed them, and others may have replaced them since.
         if not all(files.exists(place.work(part.name)) for part in parts) and _commit_of(place):
             return True
-        return _try(base, place, kind, about, parts, roots) or None
+        return _try(base, place, row_kind, about, parts, roots) or None
 
     until_committed(place.root, attempt)
     publish(place.root)
@@ -185,7 +189,7 @@ def append_parts(
 def _try(
     base: Manifest,
     place: Place,
-    kind: RowKind,
+    row_kind: RowKind,
     about: dict[str, Any],
     parts: Sequence[Part],
     roots: Sequence[str],
@@ -197,12 +201,12 @@ def _try(
             "scores by other models; write into a folder of your own"
         )
     known = committed(base, place)
-    others = list(_others(parts, known, place, kind, roots))
+    others = list(_others(parts, known, place, row_kind, roots))
     names = {p.name: p for p in (*others, *parts)}
-    if isinstance(kind, StoreRows):
+    if isinstance(row_kind, StoreRows):
         # Another run may have changed the encoding since this one looked.
-        encoding = encoding_in(known) if known.parts else kind.encoding
-        about = {"name": kind.backbone, **about, "encoding": encoding}
+        encoding = encoding_in(known) if known.parts else row_kind.encoding
+        about = {"name": row_kind.backbone, **about, "encoding": encoding}
     section = Section(
         place.fingerprint,
         about,
@@ -220,7 +224,7 @@ def _others(
     parts: Sequence[Part],
     known: Section,
     place: Place,
-    kind: RowKind,
+    row_kind: RowKind,
     roots: Sequence[str],
 ) -> Iterator[Part]:
     """Yields the known parts, rows and rejects, without files of `roots` and of the new parts."""
@@ -231,7 +235,7 @@ def _others(
         for part in known.parts:
             ledger.add_part(part.name, stored_rows(place, part.name), part.is_rejects, True)
         ledger.join(Rules(verify=True))
-        each = [1 if part.is_rejects else kind.rows_each for part in parts]
+        each = [1 if part.is_rejects else row_kind.rows_each for part in parts]
         if ledger.listed() != sum(p.rows / n for p, n in zip(parts, each, strict=True)):
             raise TwoRowsError(f"{place.root}: two of the new rows have one uri; keep one of them")
         names, partly = ledger.part_names()
@@ -240,7 +244,7 @@ def _others(
         described = {part.name: part for part in known.parts}
         for name in partly:
             images = stored_table(ledger.remaining(name))
-            rows = RejectRows() if holds_rejects(name) else kind
+            rows = RejectRows() if holds_rejects(name) else row_kind
             yield derive_part(place, rows, name, images, "uri", described[name])
 
 

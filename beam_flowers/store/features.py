@@ -173,13 +173,13 @@ def read_vectors(
     target = np.empty(len(order), np.intp)
     target[order] = np.arange(len(order))
     with open_part(place, section.rows[0]) as opened:
-        kind = opened.schema_arrow.field("vector").type
-    numbers = f"float{kind.value_type.bit_width}"  # to_pandas_dtype() would want pandas.
-    vectors, start = allocate(target, kind.list_size, numbers), 0
+        data_type = opened.schema_arrow.field("vector").type
+    numbers = f"float{data_type.value_type.bit_width}"  # to_pandas_dtype() would want pandas.
+    vectors, start = allocate(target, data_type.list_size, numbers), 0
     for part in section.rows:
         for rows in iterate_part(place, part, ["vector"], _ROWS):
-            if rows.schema.field("vector").type != kind:
-                raise damage(place, part.name, f"its vectors are not {kind}, as others'")
+            if rows.schema.field("vector").type != data_type:
+                raise damage(place, part.name, f"its vectors are not {data_type}, as others'")
             end = start + len(rows)
             vectors[target[start:end]] = vectors_of(rows)
             start = end

@@ -269,8 +269,8 @@ def _remaining(
         return replace(part, rows=left)
     name = str(section.about.get("name", ""))
     own = rows(section.fingerprint, name, encoding=encoding_in(section))
-    kind = RejectRows() if part.is_rejects else own
-    return write_part(place, kind, read_checked(place, part, kind).filter(pc.invert(gone)))
+    row_kind = RejectRows() if part.is_rejects else own
+    return write_part(place, row_kind, read_checked(place, part, row_kind).filter(pc.invert(gone)))
 
 
 def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:

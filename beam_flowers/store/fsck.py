@@ -180,18 +180,18 @@ def _returned(place: Place, section: Section, sound: list[Part]) -> list[Part]:
     held = {uri for part in sound for uri in _uris(place, part)}
     parts = []
     for part in section.lost:
-        kind = _rows_of(place, section, part)
-        if kind is None or part.is_rejects:
+        row_kind = _rows_of(place, section, part)
+        if row_kind is None or part.is_rejects:
             continue
         try:
-            rows = read_checked(place, part, kind)
+            rows = read_checked(place, part, row_kind)
         except PartLostError:
             continue
         fresh = [uri not in held for uri in rows["uri"].to_pylist()]
         rows = rows.filter(pa.array(fresh, pa.bool_()))
         held.update(rows["uri"].to_pylist())
         if len(rows):
-            parts.append(write_part(place, kind, rows))
+            parts.append(write_part(place, row_kind, rows))
     return parts
 
 

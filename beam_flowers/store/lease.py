@@ -252,13 +252,13 @@ class Heart:
     def __enter__(self) -> Heart:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
         self._ended.set()
         if self._thread:
             self._thread.join()
         # The block may have ended because the storage fails.
         with contextlib.suppress(OSError, BeamFlowersError):
-            _let_go(self._place, has_failed=kind is not None)
+            _let_go(self._place, has_failed=error_type is not None)
 
     def _go_on(self) -> None:
         while not self._ended.wait(PULSE):

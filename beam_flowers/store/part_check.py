@@ -50,11 +50,11 @@ def odd_schema(schema: pa.Schema, section: str, is_rejects: bool, wanted: Iterab
     return ""
 
 
-def _is_vector(kind: pa.DataType) -> bool:
+def _is_vector(data_type: pa.DataType) -> bool:
     return (
-        pa.types.is_fixed_size_list(kind)
-        and kind.value_type in (pa.float32(), pa.float16())
-        and 1 <= kind.list_size <= _LONGEST_VECTOR
+        pa.types.is_fixed_size_list(data_type)
+        and data_type.value_type in (pa.float32(), pa.float16())
+        and 1 <= data_type.list_size <= _LONGEST_VECTOR
     )
 
 

@@ -235,26 +235,30 @@ def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
     return places[int(index)], name
 
 
-def write_parts(place: Place, kind: RowKind, rows: pa.Table) -> tuple[Part, ...]:
-    """Writes `rows` below `__work`, one part for each of the kind's partitions."""
+def write_parts(place: Place, row_kind: RowKind, rows: pa.Table) -> tuple[Part, ...]:
+    """Writes `rows` below `__work`, one part for each of the partitions of `row_kind`."""
     return tuple(
-        write_part(place, kind, some, folder) for folder, some in kind.partitions(rows) if len(some)
+        write_part(place, row_kind, some, folder)
+        for folder, some in row_kind.partitions(rows)
+        if len(some)
     )
 
 
-def write_part(place: Place, kind: RowKind | RejectRows, rows: pa.Table, folder: str = "") -> Part:
+def write_part(
+    place: Place, row_kind: RowKind | RejectRows, rows: pa.Table, folder: str = ""
+) -> Part:
     """Writes `rows` below `__work`, in its subfolder `folder`, whole or not at all.
 
     The same rows give the same file within a run, so a retried bundle is harmless.
     """
     data = encode(rows)
     content = hashlib.sha256(data)
-    is_rejects = isinstance(kind, RejectRows)
+    is_rejects = isinstance(row_kind, RejectRows)
     failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
     part = Part(
         _name(place, content, is_rejects, folder),
         len(rows),
-        f"{kind.digest(rows):064x}",
+        f"{row_kind.digest(rows):064x}",
         failures or 0,
         len(data),
         content.hexdigest(),
@@ -381,7 +385,7 @@ def damage(place: Place, name: str, reason: str) -> PartDamagedError:
     )
 
 
-def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
+def read_checked(place: Place, part: Part, row_kind: Digests | None) -> pa.Table:
     """Reads a part to copy its rows, and checks that its bytes are as they were written.
 
     Checksums of pages do not cover the footer, so the whole file is compared with the manifest: by
@@ -390,14 +394,14 @@ def read_checked(place: Place, part: Part, kind: Digests | None) -> pa.Table:
     Args:
         place: of the section.
         part: as the manifest describes it.
-        kind: of the rows; None if they cannot be digested.
+        row_kind: of the rows; None if they cannot be digested.
 
     Raises:
         PartLostError: the part is gone.
         PartDamagedError: its bytes are not those that were written.
     """
     rows = _rows_in(place, part, _read_bytes(place, part))
-    if part.sha256 is None and kind and f"{kind.digest(rows):064x}" != part.digest:
+    if part.sha256 is None and row_kind and f"{row_kind.digest(rows):064x}" != part.digest:
         raise damage(place, part.name, "its rows are not those of the manifest")
     return rows
 
@@ -515,7 +519,7 @@ def _rows_in(place: Place, part: Part | str, data: bytes) -> pa.Table:
         return _sound(place, name, file.read(use_threads=False))
 
 
-def describe_part(place: Place, name: str, kind: RowKind) -> Part:
+def describe_part(place: Place, name: str, row_kind: RowKind) -> Part:
     """Returns the `Part` of a file that no commit describes."""
     with _open(place, name) as file:
         data = file.read()
@@ -524,10 +528,12 @@ def describe_part(place: Place, name: str, kind: RowKind) -> Part:
     if holds_rejects(name):
         failures = sum(c != NOT_AN_IMAGE for c in rows["error_class"].to_pylist())
         return Part(name, len(rows), f"{rejects_digest(rows):064x}", failures, *written)
-    return Part(name, len(rows), f"{kind.digest(rows):064x}", 0, *written)
+    return Part(name, len(rows), f"{row_kind.digest(rows):064x}", 0, *written)
 
 
-def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectRows) -> pa.Table:
+def derive(
+    source: pa.Table, images: pa.Table, key: str, row_kind: RowKind | RejectRows
+) -> pa.Table:
     """Returns rows of `source` under other identities, of kept, relabelled, moved or copied files.
 
     Args:
@@ -535,22 +541,22 @@ def derive(source: pa.Table, images: pa.Table, key: str, kind: RowKind | RejectR
         images: the new identities in `IMAGE_SCHEMA`, one row for each file; the result keeps their
             order.
         key: column to find the source row by, `uri` or `sha256`.
-        kind: of the rows.
+        row_kind: of the rows.
     """
     places = find_rows(source, images[key], key)
-    if kind.rows_each > 1:
-        images = images.take(np.arange(len(images)).repeat(kind.rows_each))
-        places = np.add.outer(places, np.arange(kind.rows_each)).ravel()
-    return identified(source.take(places), images, kind)
+    if row_kind.rows_each > 1:
+        images = images.take(np.arange(len(images)).repeat(row_kind.rows_each))
+        places = np.add.outer(places, np.arange(row_kind.rows_each)).ravel()
+    return identified(source.take(places), images, row_kind)
 
 
-def identified(rows: pa.Table, images: pa.Table, kind: RowKind | RejectRows) -> pa.Table:
+def identified(rows: pa.Table, images: pa.Table, row_kind: RowKind | RejectRows) -> pa.Table:
     """Returns `rows` with the identities in `images`, which has as many rows."""
-    for name in kind.identity:
+    for name in row_kind.identity:
         index = rows.schema.get_field_index(name)
         rows = rows.set_column(index, rows.schema.field(index), images[name])
     etags = zip(images["uri"].to_pylist(), images["etag"].to_pylist(), strict=True)
-    return with_etags(kind.derived(rows), dict(etags))
+    return with_etags(row_kind.derived(rows), dict(etags))
 
 
 def find_rows(source: pa.Table, keys: pa.ChunkedArray, key: str) -> npt.NDArray[np.int64]:

@@ -231,7 +231,7 @@ def make_plan(
     ledger: Ledger,
     place: Place,
     manifest: Manifest,
-    kind: RowKind,
+    row_kind: RowKind,
     section: Section,
     rules: Rules,
     shards: int | None = None,
@@ -245,7 +245,7 @@ def make_plan(
         ledger: filled by `fill_ledger`.
         place: of the section to write; its `run` names this run's own files.
         manifest: the version that the ledger was filled from.
-        kind: of the section's rows.
+        row_kind: of the section's rows.
         section: has the fingerprint and description; parts and roots are ignored.
         rules: of the join.
         shards: number of units wanted; by default it follows from the number of files.
@@ -262,7 +262,7 @@ def make_plan(
     if fresh:
         _add_others(ledger, others)
     described = {p.name: p for p in known.parts}
-    parts, partly = _standing_parts(ledger, place, known, kind, section, described)
+    parts, partly = _standing_parts(ledger, place, known, row_kind, section, described)
     roots = {*known.roots, *ledger.complete_roots()}
     plan = Plan(
         place,
@@ -289,7 +289,7 @@ def _standing_parts(
     ledger: Ledger,
     place: Place,
     known: Section,
-    kind: RowKind,
+    row_kind: RowKind,
     section: Section,
     described: Mapping[str, Part],
 ) -> tuple[list[Part], list[str]]:
@@ -297,7 +297,7 @@ def _standing_parts(
     whole, partly = ledger.part_names()
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
-    parts = [described.get(n) or describe_part(place, n, kind) for n in whole]
+    parts = [described.get(n) or describe_part(place, n, row_kind) for n in whole]
     parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly), described)
     return parts + _found_rejects(ledger, place), partly
 
@@ -381,7 +381,7 @@ def _found_rejects(ledger: Ledger, place: Place) -> list[Part]:
 
 def derive_part(
     place: Place,
-    kind: RowKind | RejectRows,
+    row_kind: RowKind | RejectRows,
     source: str,
     images: pa.Table,
     key: str,
@@ -391,7 +391,7 @@ def derive_part(
 
     Args:
         place: of the section.
-        kind: of the rows.
+        row_kind: of the rows.
         source: name of the part.
         images: see `derive`.
         key: see `derive`.
@@ -401,20 +401,20 @@ def derive_part(
     Raises:
         PartDamagedError: the part is not as it was written.
     """
-    rows = _source(place, source, kind, described)
-    return write_part(place, kind, derive(rows, images, key, kind))
+    rows = _source(place, source, row_kind, described)
+    return write_part(place, row_kind, derive(rows, images, key, row_kind))
 
 
 def _source(
-    place: Place, name: str, kind: RowKind | RejectRows, described: Part | None
+    place: Place, name: str, row_kind: RowKind | RejectRows, described: Part | None
 ) -> pa.Table:
     # No manifest names a part that a killed run left; its pages have checksums.
-    return read_checked(place, described, kind) if described else read_part(place, name)
+    return read_checked(place, described, row_kind) if described else read_part(place, name)
 
 
 def derive_parts(
     place: Place,
-    kind: RowKind,
+    row_kind: RowKind,
     source: str,
     images: pa.Table,
     key: str,
@@ -422,8 +422,8 @@ def derive_parts(
     described: Part | None = None,
 ) -> tuple[Part, ...]:
     """Writes derived rows as `derive_part`, by partition; `source` may be of another table."""
-    rows = _source(source_place or place, source, kind, described)
-    return write_parts(place, kind, derive(rows, images, key, kind))
+    rows = _source(source_place or place, source, row_kind, described)
+    return write_parts(place, row_kind, derive(rows, images, key, row_kind))
 
 
 def stored_table(rows: list[StoredRow]) -> pa.Table:

@@ -549,8 +549,10 @@ def embed_images(
     listing = partial(
         list_into, images=images, table=store, options=options, progress=progress, is_all=prune
     )
-    kind, backbones = run.row_kind, [backbone]
-    work = partial(run_plan, row_kind=kind, backbones=backbones, options=options, progress=progress)
+    row_kind, backbones = run.row_kind, [backbone]
+    work = partial(
+        run_plan, row_kind=row_kind, backbones=backbones, options=options, progress=progress
+    )
     summary = run.bring_up_to_date(listing, work)
     if not summary.rows:
         raise InputError(

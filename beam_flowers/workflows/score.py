@@ -163,8 +163,10 @@ def _score(
         scored = score_stored(table, job.store, job.images, bundle, options)
         computed = min(max(run.embedded for run in runs), scored.rows)
         return replace(scored, embedded=computed, reused=scored.rows - computed)
-    kind, progress = table.row_kind, table.progress
-    work = partial(run_plan, row_kind=kind, backbones=networks, options=options, progress=progress)
+    row_kind, progress = table.row_kind, table.progress
+    work = partial(
+        run_plan, row_kind=row_kind, backbones=networks, options=options, progress=progress
+    )
     return table.bring_up_to_date(
         partial(list_into, images=job.images, table=table.root, options=options, progress=progress),
         work,

@@ -142,7 +142,9 @@ class _Run:
             raise StoreError(f"{self.store} has no vectors of {name}; embed the images first")
         section = describe_copies(plain, self.augmentation)
         place = Place(self.table, images.section, section.fingerprint, secrets.token_hex(8))
-        kind = AugmentedRows(section.fingerprint, name, self.backbone.vectors, encoding_in(plain))
+        row_kind = AugmentedRows(
+            section.fingerprint, name, self.backbone.vectors, encoding_in(plain)
+        )
         with Heart(place) as heart, closing(CopyLedger()) as ledger:
             ledger.add_images(labelled_images(images, plain))
             if not ledger.images():
@@ -153,9 +155,9 @@ class _Run:
                 )
             if not adopt_work(place, base):
                 return None
-            self._warn_of_losses(base, place, fill_copies(ledger, place, base, kind))
-            plan = plan_copies(ledger, place, base, kind, section, self.options.shards)
-            result = self._carry_out(plan, kind, base, heart)
+            self._warn_of_losses(base, place, fill_copies(ledger, place, base, row_kind))
+            plan = plan_copies(ledger, place, base, row_kind, section, self.options.shards)
+            result = self._carry_out(plan, row_kind, base, heart)
         if result.committed:
             return result
         self.computed.append(result.embedded)
@@ -172,7 +174,7 @@ class _Run:
             )
 
     def _carry_out(
-        self, plan: Plan, kind: AugmentedRows, base: Manifest, heart: Heart
+        self, plan: Plan, row_kind: AugmentedRows, base: Manifest, heart: Heart
     ) -> RunResult:
         if is_done(plan, base):
             return RunResult.of_nothing(plan)
@@ -183,7 +185,7 @@ class _Run:
             from beam_flowers.contrib.augment.transforms import AugmentPlan
             from beam_flowers.transforms.runner import run_pipeline
 
-            made = AugmentPlan(plan, kind, self.backbone, distortions, self.options.limits)
+            made = AugmentPlan(plan, row_kind, self.backbone, distortions, self.options.limits)
             try:
                 run_pipeline(made, plan.place, self.options.pipeline)
                 return read_result(plan.place)

@@ -116,7 +116,7 @@ def labelled_images(place: Place, section: Section) -> Iterator[tuple[Image, str
 
 
 def fill_copies(
-    ledger: CopyLedger, place: Place, manifest: Manifest, kind: AugmentedRows
+    ledger: CopyLedger, place: Place, manifest: Manifest, row_kind: AugmentedRows
 ) -> list[str]:
     """Adds the stored copies to the ledger; returns the names of lost parts."""
     known = [part.name for part in committed(manifest, place).rows]
@@ -124,7 +124,7 @@ def fill_copies(
     lost = []
     for name in dict.fromkeys([*known, *unfinished]):
         try:
-            stale = any(encoded_otherwise(place, [name], kind.encoding))
+            stale = any(encoded_otherwise(place, [name], row_kind.encoding))
             blocks = map(copies_of, iterate_part(place, name, _COPY_SCHEMA.names))
             copies = chain.from_iterable(blocks)
             ledger.add_part(name, copies, committed=name in known, stale=stale)
@@ -144,7 +144,7 @@ def plan_copies(
     ledger: CopyLedger,
     place: Place,
     manifest: Manifest,
-    kind: RowKind,
+    row_kind: RowKind,
     section: Section,
     shards: int | None = None,
 ) -> Plan:
@@ -154,13 +154,13 @@ def plan_copies(
         ledger: filled with the images and by `fill_copies`.
         place: the section to write; its `run` names this run's own files.
         manifest: the version of the table that the ledger was filled from.
-        kind: schema of the section's rows.
+        row_kind: schema of the section's rows.
         section: from `describe_copies`.
         shards: number of units; by default it follows from the number of copies.
     """
     ledger.join(section.about["copies"])
     known = {part.name: part for part in committed(manifest, place).rows}
-    parts = [known.get(n) or describe_part(place, n, kind) for n in ledger.whole_parts()]
+    parts = [known.get(n) or describe_part(place, n, row_kind) for n in ledger.whole_parts()]
     fresh = ledger.fresh()
     rows = unit_rows(fresh, shards)
     writer = UnitWriter(place.run_file("units.parquet"), _COPY_SCHEMA)
@@ -188,12 +188,12 @@ def _table(copies: list[Copy]) -> pa.Table:
     return images.append_column(_NUMBER, pa.array([c.k for c in copies], _NUMBER.type))
 
 
-def derive_copies(place: Place, kind: RowKind, unit: Unit, wanted: pa.Table) -> Part:
+def derive_copies(place: Place, row_kind: RowKind, unit: Unit, wanted: pa.Table) -> Part:
     """Writes the rows of a unit, with the vectors of its source part for their contents."""
     described, name = unit.part, "content"
-    rows = read_checked(place, described, kind) if described else read_part(place, unit.source)
+    rows = read_checked(place, described, row_kind) if described else read_part(place, unit.source)
     places = find_rows(rows.append_column(name, _contents(rows)), _contents(wanted), name)
-    return write_part(place, kind, identified(rows.take(places), wanted, kind))
+    return write_part(place, row_kind, identified(rows.take(places), wanted, row_kind))
 
 
 def _contents(rows: pa.Table) -> pa.ChunkedArray:

@@ -32,10 +32,10 @@ class DistortUnits(Overlapping):
     """Computes units of copies, those of one content together, and yields their outcomes."""
 
     def __init__(
-        self, setup: Setup, kind: AugmentedRows, limits: Limits, distortions: Distortions
+        self, setup: Setup, row_kind: AugmentedRows, limits: Limits, distortions: Distortions
     ) -> None:
         super().__init__(setup)
-        self.kind = kind
+        self.row_kind = row_kind
         self.limits = limits
         self.distortions = distortions
 
@@ -51,8 +51,8 @@ class DistortUnits(Overlapping):
         begun = time.perf_counter()
         made = [result for result in results if isinstance(result, CopyVector)]
         rejects = [result for result in results if isinstance(result, Reject)]
-        rows = self.kind.of_copies(made) if made else None
-        parts = write_rows(self.expected.place, self.kind, rows, rejects)
+        rows = self.row_kind.of_copies(made) if made else None
+        parts = write_rows(self.expected.place, self.row_kind, rows, rejects)
         computed = len({(copy.embedding.sha256, copy.k) for copy in made})
         seconds = spent(started)._replace(write=time.perf_counter() - begun)
         reused = len(made) - computed
@@ -64,7 +64,7 @@ class AugmentPlan(beam.PTransform):
     """Carries out a plan of `contrib.augment.table.plan_copies`."""
 
     plan: Plan
-    kind: AugmentedRows
+    row_kind: AugmentedRows
     backbone: ResolvedBackbone
     distortions: Distortions
     limits: Limits = field(default_factory=Limits)
@@ -73,7 +73,7 @@ class AugmentPlan(beam.PTransform):
         """Builds the steps; the result of the commit comes out."""
         plan, beams = self.plan, pbegin.pipeline.options.get_all_options()
         setup = expected_setup(plan.place, beams, [self.backbone] if plan.compute else ())
-        distort = DistortUnits(setup, self.kind, self.limits, self.distortions)
+        distort = DistortUnits(setup, self.row_kind, self.limits, self.distortions)
         computed = (
             pbegin
             | "SpreadCopies" >> SpreadUnits(plan.compute)
@@ -82,11 +82,11 @@ class AugmentPlan(beam.PTransform):
         derived = (
             pbegin
             | "SpreadDerived" >> SpreadUnits(plan.derive)
-            | "DeriveCopies" >> step(setup, _derive, place=plan.place, kind=self.kind)
+            | "DeriveCopies" >> step(setup, _derive, place=plan.place, row_kind=self.row_kind)
         )
         return (computed, derived) | CommitPlan(plan, setup)
 
 
-def _derive(unit: Unit, place: Place, kind: AugmentedRows) -> Iterator[Outcome]:
-    parts = (derive_copies(place, kind, unit, read_unit(unit)),)
+def _derive(unit: Unit, place: Place, row_kind: AugmentedRows) -> Iterator[Outcome]:
+    parts = (derive_copies(place, row_kind, unit, read_unit(unit)),)
     yield settle(place, Outcome(parts, unit=unit_key(unit))).outcome

@@ -98,12 +98,12 @@ def import_bottlenecks(job: ImportJob, progress: Progress | None = None) -> Impo
     total = sum(listed.values()) + hidden + strays
     progress.begin("reading", listed[module] + strays)
     name, fingerprint = backbone_of(module), fingerprint_of(module)
-    place, kind = store_place(job.store, name, fingerprint)
+    place, row_kind = store_place(job.store, name, fingerprint)
     reading = _Reading(images, _stored_length(place, images))
-    parts = list(reading.parts(place, kind, _chosen_texts(source, module), progress))
+    parts = list(reading.parts(place, row_kind, _chosen_texts(source, module), progress))
     progress.begin("committing")
     about = {"imported": {"tool": "retrain.py", "module": module}}
-    append_parts(place, kind, about, parts, roots=(source, images))
+    append_parts(place, row_kind, about, parts, roots=(source, images))
     rejected = sum(reading.reasons.values())
     return ImportSummary(
         embedded=0,
@@ -189,7 +189,7 @@ class _Reading:
     def parts(
         self,
         place: Place,
-        kind: StoreRows,
+        row_kind: StoreRows,
         texts: Iterator[tuple[Image, TextName | None]],
         progress: Progress,
     ) -> Iterator[Part]:
@@ -203,7 +203,7 @@ class _Reading:
             done += len(block)
             rows, rejects = self._sorted([text for text, _ in block], outcomes)
             if rows:
-                yield write_part(place, kind, kind.table(rows))
+                yield write_part(place, row_kind, row_kind.table(rows))
             if rejects:
                 self.reasons.update(reject.error_class for reject in rejects)
                 yield write_part(place, RejectRows(), rejects_table(rejects))
