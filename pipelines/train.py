@@ -4,7 +4,7 @@
 
 The pipeline is that of `embed.py`: every image is computed, and rows of files that are gone stay
 in the store and are trained on. Use `beam-flowers embed` and `beam-flowers train` to compute only
-what is new, and for all that a training can be told.
+what is new, and for all options of a training.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ def require_safe_keras(path: str) -> None:
         return
     raise BackboneError(
         f"{path!r} needs Keras 3.12.4, or from Python 3.11 on 3.15.1 or later; here is {version}. "
-        "In other releases a file may run any code although Keras is told to load it safely: pip "
+        "In other releases a file may run any code although Keras was asked to load it safely: pip "
         f"install '{SAFE_KERAS}', or export the network as a SavedModel"
     )
 

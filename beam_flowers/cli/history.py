@@ -11,7 +11,7 @@ from beam_flowers.cli.shared_flags import BEAM
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers history`."""
     parser.epilog = (
-        "Lists the versions that can still be read or told, the newest first: when and by which "
+        "Lists the versions that are still known, the newest first: when and by which "
         "command\neach was committed, its rows and rejects, and how many rows it added, removed "
         "and changed (another\ncontent or label); a dash where that is not known. A replaced "
         "version is kept for 7 days, of at most\n1,000 versions; `restore` makes one of them the "

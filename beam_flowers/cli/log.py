@@ -93,7 +93,7 @@ _file: Path | None = None
 def _open(path: Path) -> int:
     global _file
     try:
-        # To open a pipe would wait for whoever is at its other end.
+        # Opening a pipe would wait for its reader.
         if path.exists() and not (path.is_file() or path.is_dir()):
             raise OutputError(f"--log-file {path} is there and no file; give another name")
         target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)

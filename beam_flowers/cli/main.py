@@ -105,7 +105,7 @@ def _log_flags(arguments: Sequence[str]) -> log.Wanted:
     """Returns the flags of the log, from the command line or else from the configuration file."""
     wanted, path = log.wanted(arguments), configs.config_named_in(arguments)
     if path and arguments:
-        # What is wrong with the file is said by whoever reads all of it.
+        # The command reads the whole file later and reports its errors.
         with contextlib.suppress(BeamFlowersError):
             section = configs.read_config(path).sections.get(arguments[0], {})
             settings = {key.replace("_", "-"): value for key, (value, _) in section.items()}
@@ -128,8 +128,8 @@ def _run(arguments: list[str]) -> int:
     if path := configs.config_named_in(ours):
         beams = _configure(path, parser, arguments[0], ours, beams)
     # For the commands that write about all commands.
-    told = argparse.Namespace(make_parser=make_parser, command=arguments[0])
-    parsed = command.parse_args(ours, told)
+    known = argparse.Namespace(make_parser=make_parser, command=arguments[0])
+    parsed = command.parse_args(ours, known)
     if beams:
         print("handed to Beam:", *map(without_secret, beams), flush=True)
         from beam_flowers.transforms.runner import reach_files

@@ -86,7 +86,7 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
         )
     names = bundle.backbone.split("+")
     if len(names) != len(bundle.fingerprints):
-        raise ModelError(f"the names in {bundle.backbone!r} cannot be told apart; score a store")
+        raise ModelError(f"the names in {bundle.backbone!r} are ambiguous; score a store")
     cure = "Embed the images with each network, by `embed --backbone`, and score the store"
     for name in names:
         require_in_catalogue(name, "the model", cure)
@@ -99,7 +99,7 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
 def fitted(
     bundles: Sequence[Bundle], networks: Sequence[ResolvedBackbone], arguments: argparse.Namespace
 ) -> list[Bundle]:
-    """Returns the models, told to take the vectors of a precision that is not theirs if asked for.
+    """Returns the models, which take the vectors of a precision that is not theirs if asked for.
 
     Such a model has an id of its own, as its labels may differ.
     """

@@ -233,8 +233,8 @@ def conclude(
     print(f"next: {screen.visible(following)}")
     if arguments.progress == "json":
         counts = {n: v for n, v in vars(summary).items() if n not in ("seconds", "copied")}
-        told = {"seconds": seconds, "rate": speed and round(speed, 2), "next": following}
-        print_object(event="summary", **counts, **told, **places)
+        timing = {"seconds": seconds, "rate": speed and round(speed, 2), "next": following}
+        print_object(event="summary", **counts, **timing, **places)
 
 
 def _replaced(number: int, table: str) -> str:

@@ -40,7 +40,7 @@ all of train, val or validation, test are splits, with the labels one level deep
 in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
 (.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar), a zip or a TFRecord file, by name
 or by glob (a folder's first name is the label, or what a WebDataset sibling says), an image. Files
-are told by content, never by extension. What cannot be used is written to a reject table with the
+are known by content, never by extension. What cannot be used is written to a reject table with the
 reason. Names that start with a dot are hidden: counted and passed over."""
 
 BEAM = """\
@@ -222,14 +222,14 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_salvage(parser: argparse.ArgumentParser, told: str) -> None:
-    """Adds `--salvage`; `told` is the part of its help about the rows."""
+def add_salvage(parser: argparse.ArgumentParser, rows_help: str) -> None:
+    """Adds `--salvage`; `rows_help` is the part of its help about the rows."""
     parser.add_argument(
         "--salvage",
         type=float,
         metavar="SHARE",
         help="take JPEGs that end early, if no larger share of their rows is missing; "
-        f"{told} (default 0)",
+        f"{rows_help} (default 0)",
     )
 
 
@@ -265,13 +265,13 @@ def run_options(arguments: argparse.Namespace, beams: list[str]) -> RunOptions:
         )
     # For the history of a table: flags whose values cannot be secret, as an address may be.
     given = {name: getattr(arguments, name, None) for name in _TOLD}
-    told = {name: value for name, value in given.items() if value not in (None, False)}
+    given_options = {name: value for name, value in given.items() if value not in (None, False)}
     options = RunOptions(
         beams,
         arguments.shards,
         arguments.retry_rejects,
         arguments.verify,
-        made={"command": arguments.command, "options": told},
+        made={"command": arguments.command, "options": given_options},
         limits=limits_of(arguments),
         manifest_schemes=[s for s in arguments.manifest_schemes.split(",") if s],
     )

@@ -26,7 +26,7 @@ class Scored:
     Attributes:
         labels: the C labels in class order.
         uris: [n].
-        class_ids: intp [n], the class of each image's own label.
+        class_ids: intp [n], the class of each image's given label.
         log_scores: float64 [n, C], natural logarithms of the scores.
     """
 
@@ -90,8 +90,8 @@ class Mistake(NamedTuple):
 
     Attributes:
         uri: of the image.
-        label: its own label.
-        label_score: score of its own label.
+        label: its given label.
+        label_score: score of its given label.
         predicted: the best label.
         predicted_score: score of the best label.
     """
@@ -108,7 +108,7 @@ class Margin(NamedTuple):
 
     Attributes:
         uri: of the image.
-        label: its own label.
+        label: its given label.
         first: the best label.
         first_score: its score.
         second: the next one.
@@ -183,7 +183,7 @@ def cross_entropy(scored: Scored) -> float:
 
 
 def confusion_matrix(scored: Scored) -> Indices:
-    """Counts images, intp [C, C]: row = their own label, column = the predicted one."""
+    """Counts images, intp [C, C]: row = their given label, column = the predicted one."""
     classes = len(scored.labels)
     cells = scored.class_ids * classes + scored.predicted
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)

@@ -23,8 +23,8 @@ class Suspect(NamedTuple):
 
     Attributes:
         uri: of the image.
-        label: its own label.
-        label_score: score of its own label by that head.
+        label: its given label.
+        label_score: score of its given label by that head.
         suggested: the label it probably should have.
         suggested_score: score of the suggested label.
     """
@@ -100,7 +100,7 @@ def suspected_labels(scores: Doubles, class_ids: Indices) -> Indices:
 
     Args:
         scores: float64 [n, C], out of sample, from `out_of_fold`.
-        class_ids: intp [n], the rows' own labels. Each of the C classes has a row.
+        class_ids: intp [n], the rows' given labels. Each of the C classes has a row.
 
     Returns:
         intp [n].

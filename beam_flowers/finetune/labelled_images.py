@@ -63,7 +63,7 @@ def labelled_images(
     if len(missing) == len(rows):
         raise InputError(
             f"none of the {len(rows)} labelled images of the store, such as {missing[0]!r}, is"
-            " among the images to fine-tune on; they are told by content: name the folder that"
+            " among the images to fine-tune on; they are compared by content: name the folder that"
             " the store was made from"
         )
     if missing:

@@ -19,7 +19,7 @@ def backbones_of(bundle: Bundle) -> tuple[ResolvedBackbone, ...]:
     """
     names = bundle.backbone.split("+")
     if len(names) != len(bundle.fingerprints):
-        raise ModelError(f"the names in {bundle.backbone!r} cannot be told apart; name them")
+        raise ModelError(f"the names in {bundle.backbone!r} are ambiguous; name them")
     cure = (
         "Give the network as the argument `backbone`: resolve(NAME, path=...), in YAML "
         "{name: NAME, path: ...}; of several side by side a list of them"

@@ -205,7 +205,7 @@ def has_splits(root: str) -> bool:
 
 
 def _judge(entry: files.Entry, root: str, splits: bool) -> Listed | None:
-    """Returns the record of a directory entry; None for a link to a folder listed anyway."""
+    """Returns the record of an entry of a folder; None for a link to a folder listed anyway."""
     uri = files.printable(entry.uri)
     path = files.relative(uri, root) if uri != root else ""
     if is_hidden(path):

@@ -515,7 +515,7 @@ def expired(
             for place, names in first.part_names(root).items():
                 for name in sorted(names - held.get(place, set())):
                     # The first two exist only if a publisher was killed before it deleted them.
-                    # Without their manifest they could not be told from the user's own files.
+                    # Without their manifest they would look like the user's own files.
                     yield from (place.published(name), place.work(name), place.retired(name))
             yield commit_uri(root, known[0])
             if is_run(first.run):

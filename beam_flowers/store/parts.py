@@ -41,7 +41,7 @@ from beam_flowers.store.schema import (
 
 _REJECTS_PREFIX = "rejects-"
 _BLOCK = 1 << 20
-_TOLD = 200
+_LONGEST_SHOWN = 200
 """Most characters of a foreign value that an error shows."""
 
 
@@ -154,10 +154,10 @@ def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[P
 
 def foreign(file: str, field: str, value: object) -> StoreFieldError:
     """Returns the error about a value that no version of this program has written."""
-    told = repr(value)
-    told = told if len(told) <= _TOLD else f"{told[:_TOLD]}..."
+    shown = repr(value)
+    shown = shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}..."
     return StoreFieldError(
-        f"{file}: {field} is {told}, which this program never writes. Nothing was touched. Use "
+        f"{file}: {field} is {shown}, which this program never writes. Nothing was touched. Use "
         "this table only if you know who made it; otherwise delete it",
         file,
         field,

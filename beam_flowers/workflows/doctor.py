@@ -87,7 +87,7 @@ def diagnose(
         images: folders, globs, list files, manifests or images; see `find_images`.
         splits: number of splits that each class needs an image in.
         limits: what one image may cost.
-        progress: is told how far the run is.
+        progress: gets the state of the run, again and again.
 
     Raises:
         InputError: if an input is missing or there is no file at all.

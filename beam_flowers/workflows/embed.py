@@ -52,7 +52,7 @@ from beam_flowers.workflows.summary import EmbedSummary as EmbedSummary
 _NAMED_ROOTS = 3
 _GREAT_SHARE, _GREAT_SIZE = 0.25, 1_000_000
 """Rows, as a share, and bytes of replaced parts from which on a run says how much room they take;
-another encoding is always told."""
+another encoding is always reported."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class TableRun:
         rules: of the join.
         shards: see `RunOptions`.
         warn: takes a line for the user.
-        progress: is told how far the run is.
+        progress: gets the state of the run, again and again.
         others: folders of other tables that have such a section, whose vectors are taken for
             files of the same content.
         reads: folders of further tables that rows are made from.
@@ -523,7 +523,7 @@ def embed_images(
         warn: takes a line for the user.
         encoding: of the vectors, one of `ENCODINGS`; parts that have another are written again.
             None for what the store has, `split` in a new one.
-        progress: is told how far the run is.
+        progress: gets the state of the run, again and again.
         prune: take all rows of the backbone out whose files are not found in `images`.
 
     Raises:

@@ -54,7 +54,7 @@ def embed_scored(
         backbone: from `resolve`.
         options: see `RunOptions`.
         warn: takes a line for the user.
-        progress: is told how far the run is.
+        progress: gets the state of the run, again and again.
 
     Raises:
         InputError: if an input is missing or there is nothing to read in it.

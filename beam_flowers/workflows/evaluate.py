@@ -101,7 +101,7 @@ class EvaluatedModel:
 def evaluate_model(job: EvaluationJob, progress: Progress | None = None) -> EvaluatedModel:
     """Measures a model on the stored vectors and writes the report; reads no image.
 
-    `progress` is told how far the run is.
+    `progress` gets the state of the run.
 
     Raises:
         ModelError: if store and model do not fit.

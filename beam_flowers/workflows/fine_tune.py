@@ -142,7 +142,7 @@ def fine_tune(
         model: folder to write a model of the tuned network and the layer trained on it to; it
             labels images by the new backbone.
         say, warn: take lines for the user.
-        progress: told how many images of all epochs are done.
+        progress: gets the number of images done, of all epochs.
         writing: the terms; by default `output` must not be there, and `model` hold nothing else.
 
     Raises:

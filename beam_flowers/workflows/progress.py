@@ -156,7 +156,7 @@ def watched(
 
     Args:
         plan: whose parts are counted.
-        progress: told; None for nobody.
+        progress: gets the counts; None to count nothing.
         rows_each: rows of a file; see `RowKind`.
         networks: that compute each file.
     """

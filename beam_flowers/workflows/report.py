@@ -81,7 +81,7 @@ def write_report(job: ReportJob, progress: Progress | None = None) -> Rendered:
 
     Args:
         job: what to report on.
-        progress: is told the stages.
+        progress: gets each stage.
 
     Raises:
         OutputError: if something is there that must stay.

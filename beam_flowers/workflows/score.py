@@ -72,7 +72,7 @@ def score_images(
             by side, in that order; not needed where `job.images` is a store.
         options: see `RunOptions`.
         warn: takes a line for the user.
-        progress: is told how far the run is.
+        progress: gets the state of the run, again and again.
 
     Returns:
         What the run did; `reused` rows needed no network.

@@ -108,7 +108,7 @@ def train_model(
         report: takes the steps as they come.
         options: see `TrainOptions`.
         report_trial: takes the sweep's trials as they come.
-        progress: is told how far the run is.
+        progress: gets the state of the run, again and again.
         prepare: changes the labelled rows of a backbone before they are split, and what the model
             says of them.
 
