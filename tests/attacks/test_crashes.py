@@ -68,6 +68,7 @@ def dataset_hash(store):
 class TestCrash:
     """An image that ends its decoder's process costs a reject."""
 
+    @pytest.mark.slow
     def test_it_costs_one_row_and_the_others_keep_their_bits(self, folder, tmp_path):
         summary = embed(folder, tmp_path / "store")
         assert (summary.embedded, summary.rejected, summary.reasons) == (20, 5, {"Crashed": 5})
@@ -78,6 +79,7 @@ class TestCrash:
                 here = engine.embed(decode(file.read(), engine.recipe).pixels[np.newaxis])[0]
             assert np.array_equal(np.asarray(row["vector"], np.float32), here)
 
+    @pytest.mark.slow
     def test_the_reject_names_format_signal_and_decoders(self, folder, tmp_path):
         embed(folder, tmp_path / "store")
         parts = (tmp_path / "store").glob("__rejects/**/*.parquet")
@@ -94,6 +96,7 @@ class TestCrash:
                 "save it anew with another program"
             )
 
+    @pytest.mark.slow
     def test_it_is_tried_again_only_by_other_decoders(self, folder, tmp_path, monkeypatch):
         embed(folder, tmp_path / "store")
         before = dataset_hash(tmp_path / "store")
@@ -117,6 +120,7 @@ class TestCrash:
         assert embed(folder, tmp_path / "store").embedded == 4
         assert (tmp_path / "mark").exists()
 
+    @pytest.mark.slow
     def test_score_and_classify_go_on(self, folder, model, tmp_path):
         command = ["score", folder, "--model", model, "--output", tmp_path / "table"]
         assert cli(*command) == 0
@@ -132,6 +136,7 @@ class TestCrash:
         assert examine(Image(uri, str(folder), "crash-0.jpg"), Limits()).error_class == "Crashed"
         assert read_thumbnail(uri, 64).problem.startswith("Crashed: JPEG ends its decoder")
 
+    @pytest.mark.slow
     def test_no_process_is_left_unburied(self, folder, tmp_path):
         embed(folder, tmp_path / "store")
         states = [child.status() for child in psutil.Process().children()]
@@ -148,6 +153,7 @@ class TestKilled:
         assert embed(folder, tmp_path / "store").embedded == 4
         assert (tmp_path / "mark").exists()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("what", ["kill", "memory"])
     def test_killed_each_time_it_is_tried_again_by_the_next_run(self, tmp_path, monkeypatch, what):
         folder = scenes(tmp_path / "images", 3)
@@ -159,6 +165,7 @@ class TestKilled:
         assert embed(folder, tmp_path / "store").embedded == 1
         assert {row["uri"] for row in rows(tmp_path / "store")} == visible(folder)
 
+    @pytest.mark.slow
     def test_a_row_that_is_known_stays(self, tmp_path, monkeypatch):
         folder, store = scenes(tmp_path / "images", 3), tmp_path / "store"
         (folder / "large.jpg").write_bytes(deadly("kill"))
@@ -183,6 +190,7 @@ def test_a_decoder_that_never_asks_for_more_is_stopped():
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
 def test_no_decoder_outlives_a_run_that_is_killed(tmp_path):
     """An attacker would fill the memory of a machine whose runs are killed and begun again."""
     folder, store = scenes(tmp_path / "images", 300), tmp_path / "store"
@@ -200,6 +208,7 @@ def test_no_decoder_outlives_a_run_that_is_killed(tmp_path):
     assert not alive
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("obedient")
 def test_nor_does_one_that_never_returns():
     """It would keep a core busy until somebody looks."""

@@ -68,6 +68,7 @@ def digests() -> Iterator[str]:
             yield f"{name}: {error.error_class}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc fills the heap")
 def test_every_accepted_file_has_the_same_pixels_on_a_dirty_heap() -> None:
     seen = []

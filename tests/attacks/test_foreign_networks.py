@@ -142,6 +142,7 @@ def run(command, model, tmp_path, *flags):
     return cli(*words, *flags)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 def test_no_command_follows_what_a_model_names(command, base, model, name, tmp_path, capsys):
     assert run(command, model, tmp_path) == 1

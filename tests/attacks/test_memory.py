@@ -169,6 +169,7 @@ BOUNDED = """if True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux limits a process' memory")
 def test_what_takes_far_more_than_was_estimated_is_refused_its_memory() -> None:
     ran = subprocess.run([sys.executable, "-c", BOUNDED], capture_output=True, text=True)

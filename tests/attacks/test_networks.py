@@ -729,6 +729,7 @@ def _others_link(folder):
     os.lchown(folder, 12345, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [".", "tensorflow"])
 @pytest.mark.parametrize("spoil", [_open_to_all, _others, _others_link])
 def test_a_cache_of_others_gains_them_a_network_of_theirs(loads, tmp_path, caplog, spoil, name):

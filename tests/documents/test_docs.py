@@ -11,7 +11,12 @@ import beam_flowers
 
 ALL = [block for page in PAGES for block in blocks(page)]
 # Each makes a store or more of its own; a minute in all.
-SLOW = ["docs/tutorial.md", "docs/how-to/own-network.md", "docs/how-to/resume.md"]
+SLOW = [
+    "docs/plug-in.md",
+    "docs/tutorial.md",
+    "docs/how-to/own-network.md",
+    "docs/how-to/resume.md",
+]
 
 
 def page_cases():

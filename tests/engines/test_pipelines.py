@@ -29,6 +29,7 @@ def by_commands(tmp_path_factory):
     return base
 
 
+@pytest.mark.slow
 def test_embed_and_score_give_what_the_commands_give(flags, by_commands, tmp_path):
     folder = by_commands / "images"
     beams = [flag for flag in flags if not flag.startswith("--shards")]

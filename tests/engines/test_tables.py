@@ -5,6 +5,7 @@ import pytest
 from life import live, run
 
 
+@pytest.mark.slow
 def test_the_tables_are_those_of_a_run_in_one_process(flags, folder, expected, tmp_path):
     found = live(folder, tmp_path, flags)
     for ours, theirs in zip(found.store, expected.store, strict=True):

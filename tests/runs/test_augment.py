@@ -136,6 +136,7 @@ def change(pictures):
     (pictures / "loose.jpg").write_bytes(jpeg(seed=3))
 
 
+@pytest.mark.slow
 def test_changes_of_the_images_reach_the_copies_as_if_they_were_new(augmented, work, tmp_path):
     change(work / "images")
     warned = []

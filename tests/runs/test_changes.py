@@ -80,6 +80,7 @@ def all_at_once(folder):
     relabel(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -194,6 +195,7 @@ def test_a_store_that_a_pattern_matches_is_not_read(work):
         assert (summary.rows, summary.rejected) == (10, 0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_on_other_images_leaves_nothing_in_the_table(work, tmp_path, monkeypatch):
     other = tmp_path / "other"
     shutil.copytree(work / "images" / "daisy", other / "violet")

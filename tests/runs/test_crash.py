@@ -23,6 +23,7 @@ def expected(changed, tmp_path_factory):
     return embed(changed[0], tmp_path_factory.mktemp("scratch") / "store")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [*range(16), 18, 20, 22, 24, 28, 32, 36, 40])
 def test_a_run_killed_at_any_step_leaves_a_version_to_read(
     changed, expected, tmp_path, monkeypatch, after
@@ -68,6 +69,7 @@ def test_a_retried_last_step_commits_once(changed, expected, tmp_path, monkeypat
     assert latest(str(tmp_path / "store")).version == 2
 
 
+@pytest.mark.slow
 def test_a_part_replaced_under_the_hands_of_a_run_is_no_end(work, monkeypatch):
     from beam_flowers.workflows import embed as embed_run
 

@@ -47,6 +47,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "code"), CASES)
 def test_file_cause_and_cure_are_named(tmp_path, monkeypatch, capsys, where, code):
     written = WRITES[where]
@@ -101,6 +102,7 @@ def vacuum_named(said):
     return shlex.split(command)
 
 
+@pytest.mark.slow
 def test_what_a_full_disk_names_makes_room_for_the_run(disk, tmp_path, capsys):
     images, store = scenes(tmp_path / "images", 20), disk / "store"
     embed(images, store)

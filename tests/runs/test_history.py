@@ -97,6 +97,7 @@ def test_history_says_what_each_commit_changed(store, capsys):
     assert newest.split()[3:] == ["10", "1", "4", "2", "0", "restore", "version=1"]
 
 
+@pytest.mark.slow
 def test_an_edit_and_another_label_are_changes(tmp_path):
     folder, store = scenes(tmp_path / "images" / "a", 6), tmp_path / "store"
     labels = tmp_path / "labels.csv"
@@ -230,6 +231,7 @@ for number in range(25):
 """
 
 
+@pytest.mark.slow
 def test_readers_in_a_loop_beside_commits_are_never_wrong(store):
     """Ours; plain ones may see a part twice or not yet while a commit is being published."""
     expected = {}

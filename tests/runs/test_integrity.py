@@ -94,6 +94,7 @@ def test_no_flipped_bit_gives_other_rows(work):
     assert fsck(str(store)).is_sound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [None, -20], ids=["a page", "the footer"])
 def test_a_damaged_part_is_made_again_and_set_aside(work, position):
     images, store = work
@@ -146,6 +147,7 @@ def test_a_verified_run_describes_the_bytes_of_parts_of_before(work):
             pq.ParquetFile(io.BytesIO(damaged), page_checksum_verification=True).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["hashed first", "read at once"])
 def test_rows_of_files_that_cannot_be_read_are_not_kept_from_a_damaged_part(
     work, monkeypatch, step

@@ -148,6 +148,7 @@ def head(pixels):
     )
 
 
+@pytest.mark.slow
 def test_a_joined_head_scores_pixels_as_it_scores_a_store(pixels, head, tmp_path):
     job = ScoreOptions(
         (str(pixels),), str(tmp_path / "a.jsonl"), rule=AcceptanceRule(min_margin=0.1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 from stores import embed, photos, rows, scenes, visible
 
 from beam_flowers.store.fsck import fsck
@@ -45,6 +46,7 @@ def test_kill_9_in_the_middle_of_embed(tmp_path):
     assert 0 < reused < 200
 
 
+@pytest.mark.slow
 def test_the_work_of_a_killed_run_waits_for_its_own_folder(tmp_path):
     folder, other = scenes(tmp_path / "images", 200), scenes(tmp_path / "more", 5)
     store = tmp_path / "store"
@@ -62,6 +64,7 @@ def test_the_work_of_a_killed_run_waits_for_its_own_folder(tmp_path):
     assert {row["uri"] for row in rows(store)} == visible(folder) | visible(other)
 
 
+@pytest.mark.slow
 def test_a_run_that_slept_while_vacuum_took_its_work_plans_again(tmp_path):
     folder, store = scenes(tmp_path / "images", 200), tmp_path / "store"
     embed(scenes(tmp_path / "more", 3), store)
@@ -93,6 +96,7 @@ def test_two_runs_at_once_make_one_store(tmp_path):
     assert {row["uri"] for row in rows(store)} == visible(folder) | visible(other)
 
 
+@pytest.mark.slow
 def test_vacuum_beside_running_embeds_harms_none(tmp_path):
     """Vacuum in a loop beside an embed, as another process; it killed one of four before."""
     store = tmp_path / "store"

@@ -34,6 +34,7 @@ def model(folder):
     return folder.parent / "model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "error_class"), [("--max-pixels", "TooManyPixels"), ("--max-bytes", "TooLarge")]
 )
@@ -109,6 +110,7 @@ def cut(tmp_path):
     return tmp_path / "cut"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("with_store", [False, True])
 def test_score_takes_a_cut_jpeg_by_salvage_and_its_row_says_so(cut, model, tmp_path, with_store):
     flags = ["--model", model, *(["--store", tmp_path / "store"] if with_store else [])]

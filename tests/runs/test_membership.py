@@ -47,6 +47,7 @@ class TestCoverage:
             tmp_path, work / "images"
         )
 
+    @pytest.mark.slow
     def test_files_found_by_a_pattern_or_alone_leave_with_a_listing_from_above(self, work):
         extra = work / "images" / "extra"
         extra.mkdir()
@@ -242,6 +243,7 @@ class TestForgetMissing:
 class TestPrune:
     """`embed --prune`: the section holds exactly what is listed."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("kind", ["list", "manifest", "glob", "folder"])
     def test_the_section_holds_exactly_the_listing(self, work, kind, monkeypatch):
         monkeypatch.chdir(work)
@@ -330,6 +332,7 @@ class TestNotSilentlyMuch:
         assert self.embed(work) == 0
         assert embed(work / "images", work / "store").reused == 10
 
+    @pytest.mark.slow
     def test_what_was_added_since_allows_no_more(self, work, capsys):
         self.unmount(work, "daisy", "roses")
         scenes(work / "images" / "tulips" / "new", 12)
@@ -348,6 +351,7 @@ class TestNotSilentlyMuch:
         assert self.embed(work) == 0
         assert len(rows(work / "store")) == 8
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("extra", [0, 1, 3])
     def test_moved_and_edited_files_are_none_that_are_gone(self, work, extra, tmp_path, capsys):
         for name in ("daisy", "roses", "tulips"):
@@ -404,6 +408,7 @@ class TestReadErrors:
         yield lambda path: patch.setattr(files, "read_bytes", refusing(str(path))), patch.undo
         patch.undo()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", ["sound.jpg", "bad.jpg"])
     def test_it_is_tried_again_by_every_run(self, work, locked, name, tmp_path):
         lock, unlock = locked
@@ -471,6 +476,7 @@ class TestReadErrors:
 
 
 class TestScoresOfAnEditedImage:
+    @pytest.mark.slow
     @pytest.mark.parametrize("images", ["store", "images"])
     def test_it_is_scored_again_although_size_and_time_are_the_same(self, work, tmp_path, images):
         assert cli("train", work / "store", "--model", tmp_path / "model") == 0

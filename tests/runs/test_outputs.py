@@ -152,6 +152,7 @@ def test_somebody_elses_file_is_replaced_with_the_flag(base, tmp_path, name):
     assert (tmp_path / name).read_bytes() != kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MARKED)
 def test_our_file_is_replaced_with_and_without_its_mark(base, tmp_path, name):
     run, output = FILES[name][0], tmp_path / name

@@ -109,6 +109,7 @@ def test_a_file_that_is_damaged_now_loses_its_row_and_back(tmp_path):
         assert len(rejects(tmp_path / "store")) == 5 - left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), ("--threshold", "0.7")])
 def test_score_gives_the_rows_and_rejects_of_the_command(base, tmp_path, flags):
     given = (base / "images", "--model", base / "model", "--output")

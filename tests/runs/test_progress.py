@@ -117,6 +117,7 @@ def test_json_is_monotone_and_ends_with_a_summary(tmp_path, capsys):
     assert "absent" in last["message"]
 
 
+@pytest.mark.slow
 def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypatch, capsys):
     # So many that no machine is done before the first line is due.
     folder, stderr = scenes(tmp_path / "images", 800), Stamped()
@@ -132,6 +133,7 @@ def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypa
     assert "images/s" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_under_the_bar_leaves_a_store_to_go_on_from(tmp_path):
     folder, store = scenes(tmp_path / "images", 1000), tmp_path / "store"
     command = [*COMMAND, "embed", str(folder), "--store", str(store), "--shards", "60"]

@@ -56,6 +56,7 @@ def store(tmp_path):
     return make_store(tmp_path)
 
 
+@pytest.mark.slow
 def test_train_tells_its_stages_and_steps(store, tmp_path, capsys):
     model = tmp_path / "m"
     flags = ("--recipe", "retrain", "--how-many-training-steps", 20000, "--progress", "json")
@@ -107,6 +108,7 @@ def stopped(command, shows):
     return code, re.split(r"[\r\n]+", shown.rstrip())[-1]
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_training_leaves_the_old_model(store, tmp_path):
     model = tmp_path / "m"
     assert cli("train", store, *SMALL, "--model", model, "--progress", "none") == 0
@@ -136,6 +138,7 @@ def test_ctrl_c_in_a_scoring_leaves_what_the_next_goes_on_from(tmp_path):
     assert {row["uri"] for row in rows(tmp_path / "out")} == visible(folder)
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_doctor_says_that_nothing_was_written(tmp_path):
     folder, output = scenes(tmp_path / "p", 1500), tmp_path / "findings.json"
     command = [*COMMAND, "doctor", folder, "--output", output]
@@ -145,6 +148,7 @@ def test_ctrl_c_in_doctor_says_that_nothing_was_written(tmp_path):
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_line_of_a_training_within_two_seconds(store, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stderr", stderr := Stamped())
     steps = ("--recipe", "retrain", "--how-many-training-steps", 24_000)

@@ -58,6 +58,7 @@ def test_a_bundle_computed_twice_is_one_part(tmp_path, monkeypatch):
     assert versions(str(store)) == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [1, 2])
 @pytest.mark.parametrize("copies", [False, True])
 def test_of_two_attempts_with_other_rejects_one_counts(tmp_path, monkeypatch, fails, copies):
@@ -154,6 +155,7 @@ def test_a_unit_that_is_done_is_not_computed_again(tmp_path, monkeypatch):
     assert embed(folder, store).embedded == 5
 
 
+@pytest.mark.slow
 def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, monkeypatch):
     folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
     results = []
@@ -175,6 +177,7 @@ def test_a_last_step_that_is_repeated_after_another_writers_commit(tmp_path, mon
     assert latest(str(store)).version == 2
 
 
+@pytest.mark.slow
 def test_a_run_ends_at_its_first_try_beside_commits_of_other_images(tmp_path, monkeypatch):
     folder, store = photos(tmp_path / "images", 1), tmp_path / "store"
     others = sorted(map(str, (PHOTOS / "tulips").iterdir()))[1:4]
@@ -213,6 +216,7 @@ class Commits(threading.Thread):
             add(self.store, "small", embeddings([1_000_000 + self.number], 6))
 
 
+@pytest.mark.slow
 def test_fifteen_thousand_rows_beside_commits_of_one_image(tmp_path):
     store, planned = str(tmp_path / "store"), []
     add(store, "small", embeddings([999_999], 6))

@@ -89,6 +89,7 @@ def dataset_hash(store):
     return latest(str(store)).sections.popitem()[1].dataset_hash
 
 
+@pytest.mark.slow
 def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch):
     before = {row["uri"]: row for row in rows(old / "store")}
     embed(old / "images", old / "store")
@@ -119,6 +120,7 @@ def test_an_old_store_that_is_updated_equals_a_fresh_one(old, read, monkeypatch)
     assert read == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
@@ -136,6 +138,7 @@ def test_only_what_the_rule_speaks_of_is_read(old, read, monkeypatch, rule, expe
     assert sorted(set(read)) == expected
 
 
+@pytest.mark.slow
 def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
     old, read, monkeypatch
 ):
@@ -148,6 +151,7 @@ def test_rows_and_rejects_that_are_written_again_stay_verdicts_of_the_old_rules(
     assert sorted(set(read)) == PNGS
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_now_is_looked_at_by_the_next_run(old, read, monkeypatch):
     monkeypatch.setitem(RULES, "PNG", RULES["PNG"] + 1)
     with monkeypatch.context() as patch:
@@ -163,6 +167,7 @@ def test_what_cannot_be_read_now_is_looked_at_by_the_next_run(old, read, monkeyp
     assert str(old / "images/rose/refused.png") not in rejects(old / "store")
 
 
+@pytest.mark.slow
 def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read, monkeypatch):
     """The table of scored images was filled by the old rules, the collection is new."""
     shutil.move(old / "store", old / "scored")
@@ -175,6 +180,7 @@ def test_vectors_of_images_that_were_only_scored_are_no_source_either(old, read,
     assert mine == {r["uri"]: r["vector"] for r in rows(old / "fresh")}
 
 
+@pytest.mark.slow
 def test_scores_are_made_again_of_what_may_be_concerned(old, model, read, monkeypatch):
     score = ["score", old / "images", "--model", model, "--output"]
     with monkeypatch.context() as patch:
@@ -259,6 +265,7 @@ def by_the_rules_of_0_2(data, recipe, limits):
     return decode(data, recipe, limits)
 
 
+@pytest.mark.slow
 def test_a_store_of_version_0_2_that_is_updated_equals_a_fresh_one(tmp_path, monkeypatch, read):
     folder = photos(tmp_path / "images", 1)
     (folder / "rose").mkdir()

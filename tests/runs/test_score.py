@@ -156,6 +156,7 @@ def test_top_k(base, model, tmp_path, top_k):
     assert lengths == {min(top_k, 5)}
 
 
+@pytest.mark.slow
 def test_what_the_store_lacks_is_embedded_beside_its_collection(base, model, tmp_path):
     store, folder = tmp_path / "store", tmp_path / "more"
     shutil.copytree(base / "store", store)

@@ -46,6 +46,7 @@ def same_as_alone(base, output):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["run_plan", "_write_files"])
 @pytest.mark.parametrize("locks", [True, False])
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -104,6 +105,7 @@ def test_who_is_robbed_each_time_gives_up(base, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_scores_by_another_rule_are_not_taken_for_its_own(base, tmp_path, monkeypatch):
     output, write = tmp_path / "t.parquet", score_run._write_files
 
@@ -117,6 +119,7 @@ def test_scores_by_another_rule_are_not_taken_for_its_own(base, tmp_path, monkey
         score(base, output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["t.parquet", "table"])
 def test_two_processes(base, tmp_path, name):
     folder, output = base / "images", tmp_path / "out" / name

@@ -106,6 +106,7 @@ def test_nothing_new_leaves_no_table(collection):
     assert not (collection / "store" / "__scored" / "__commits").exists()
 
 
+@pytest.mark.slow
 def test_a_later_embed_of_the_same_files_runs_no_network(collection):
     score(collection, collection / "more")
     summary = embed(collection / "more", collection / "store")
@@ -120,6 +121,7 @@ def test_a_later_embed_of_the_same_files_runs_no_network(collection):
     assert rows(collection / "store" / "__scored") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", [False, True])
 def test_an_edited_image_is_scored_as_it_is_now(collection, verify):
     photo = next((collection / "photos" / "roses").iterdir())
@@ -136,6 +138,7 @@ def test_an_edited_image_is_scored_as_it_is_now(collection, verify):
     assert len(found) == 20
 
 
+@pytest.mark.slow
 def test_rejects_of_the_collection_are_rejects_of_the_table(collection):
     bad = collection / "photos" / "roses" / "bad.jpg"
     bad.write_bytes(make_images.truncated(make_images.jpeg()))
@@ -148,6 +151,7 @@ def test_rejects_of_the_collection_are_rejects_of_the_table(collection):
     assert rejects(collection / "store" / "__scored") == {str(bad): "NotAnImage"}
 
 
+@pytest.mark.slow
 def test_a_store_of_an_older_layout_gets_a_newer_one_first(collection):
     base = collection
     shutil.rmtree(base / "store")
@@ -162,6 +166,7 @@ def test_a_store_of_an_older_layout_gets_a_newer_one_first(collection):
     assert latest(str(base / "store")) == after
 
 
+@pytest.mark.slow
 def test_a_store_that_only_scored_has_no_collection(collection, capsys):
     base = collection
     assert score(base, base / "more", store="new").embedded == 6
@@ -178,6 +183,7 @@ def test_the_map_of_a_score_table_has_images_of_both(collection):
     assert "Map of 10 images" in (collection / "r.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_lost_part_of_the_collection_is_computed_again(collection):
     for part in (collection / "store").glob("backbone=*/*.parquet"):
         part.unlink()
@@ -204,6 +210,7 @@ def test_a_lost_part_keeps_forget_from_nothing_else(collection, capsys):
     assert f"{lost} is gone" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["images with the store", "the whole store"])
 def test_an_embed_that_replaces_parts_meanwhile_ends_no_score(collection, monkeypatch, way):
     """The embed of another process commits new labels just before the rows are read."""
@@ -228,6 +235,7 @@ def test_an_embed_that_replaces_parts_meanwhile_ends_no_score(collection, monkey
     assert "rosa" in {row["label"] for row in rows(store)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["table", "store/__scored", "store/__augmented", "__commits"])
 def test_only_a_feature_store_takes_vectors_of_scored_images(collection, place, capsys):
     table = ["--output", collection / "table"]
@@ -260,6 +268,7 @@ def mixed(collection):
     return collection, before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", [True, False])
 def test_forget_cleans_a_store_that_is_mixed(mixed, there, monkeypatch, capsys):
     base, before = mixed
@@ -280,6 +289,7 @@ def test_forget_cleans_a_store_that_is_mixed(mixed, there, monkeypatch, capsys):
     assert read_bundle("again").labels == read_bundle("model").labels
 
 
+@pytest.mark.slow
 def test_forget_takes_a_part_of_a_root_from_all_tables(collection, capsys):
     store = str(collection / "store")
     score(collection, collection / "more")
@@ -317,6 +327,7 @@ def test_forget_what_is_not_there(collection, capsys):
         forget(str(collection / "more"), "x")
 
 
+@pytest.mark.slow
 def test_what_the_collection_could_not_read_is_tried_again(collection, monkeypatch):
     locked = sorted((collection / "photos" / "roses").iterdir())[0]
     os.utime(locked)
@@ -327,6 +338,7 @@ def test_what_the_collection_could_not_read_is_tried_again(collection, monkeypat
     assert {row["uri"] for row in rows(collection / "store" / SCORED)} == {str(locked)}
 
 
+@pytest.mark.slow
 def test_images_of_a_renamed_folder_are_in_the_table_once(collection):
     score(collection, collection / "more")
     (collection / "more").rename(collection / "moved")

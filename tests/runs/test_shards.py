@@ -3,10 +3,12 @@
 import io
 import os
 
+import pytest
 from shards import example, record, write_tar, write_zip
 from stores import cli, embed, photos, rejects, rows
 
 
+@pytest.mark.slow
 def test_shards_through_the_pipeline(tmp_path, monkeypatch, capsys):
     """The same images in a folder, in shards, a zip and records have the same vectors."""
     folder = photos(tmp_path / "images", 1)

@@ -55,6 +55,7 @@ def test_patterns_as_elements_give_what_they_give_as_sources(folder):
         assert_that(found.rejects, equal_to(rejects), label="rejects")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_elements", [False, True])
 def test_a_file_is_listed_once_with_a_label_if_any_source_has_one(folder, as_elements):
     sources = [str(folder / "roses"), str(folder), f"{folder}/*/*.jpg", str(folder)]
@@ -118,6 +119,7 @@ def named_in(pipeline, folder, how):
     return matches if how == "matches" else matches | fileio.ReadMatches()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["images", "uris", "matches", "readable files"])
 def test_vectors_do_not_depend_on_how_files_are_named(folder, how):
     expected = {}
@@ -147,6 +149,7 @@ def test_vectors_do_not_depend_on_how_files_are_named(folder, how):
         assert_that(computed.rejects, check_rejects, label="rejects")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["uris", "matches", "readable files"])
 def test_size_and_time_are_those_of_a_listing(how, tmp_path):
     """To the microsecond: else the next `embed` takes the file for changed."""
@@ -181,6 +184,7 @@ def test_all_outputs_of_a_step_are_not_one_collection(step, folder):
         (Pipeline() | bf.FindImages([str(folder)])) | step
 
 
+@pytest.mark.slow
 def test_read_takes_uris(folder):
     with Pipeline() as pipeline:
         read = pipeline | beam.Create([str(folder / "notes.txt"), "/absent"]) | bf.ReadImages()
@@ -195,6 +199,7 @@ def test_an_element_that_names_no_image_is_said(wrong):
         as_image(wrong)
 
 
+@pytest.mark.slow
 def test_a_name_that_no_table_can_store_is_a_reject(tmp_path):
     (tmp_path / "a.jpg").write_bytes(make_images.jpeg())
     image = as_image(str(tmp_path / "a.jpg"))

@@ -39,6 +39,7 @@ def timed(element, time=beam.DoFn.TimestampParam, window=beam.DoFn.WindowParam):
     return element.image.uri, int(time), int(window.start)
 
 
+@pytest.mark.slow
 def test_vectors_and_rejects_keep_the_window_and_the_time_of_their_image(images):
     expected = [(t.value.uri, int(t.timestamp), int(t.timestamp) // 120 * 120) for t in images]
     with Pipeline() as pipeline:
@@ -48,6 +49,7 @@ def test_vectors_and_rejects_keep_the_window_and_the_time_of_their_image(images)
         assert_that(both | beam.Map(timed), equal_to(expected))
 
 
+@pytest.mark.slow
 def test_each_window_is_a_commit_of_its_own(images, tmp_path):
     store = str(tmp_path / "store")
     with Pipeline() as pipeline:
@@ -62,6 +64,7 @@ def test_each_window_is_a_commit_of_its_own(images, tmp_path):
     assert [r["uri"] for r in rows(store)] == [r["uri"] for r in rows(tmp_path / "expected")]
 
 
+@pytest.mark.slow
 def test_a_file_that_changed_within_a_window_is_written_once(images, tmp_path):
     first = images[0].value
     twice = [images[0], TimestampedValue(first._replace(modified=first.modified + 1), 60)]

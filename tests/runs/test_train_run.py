@@ -53,6 +53,7 @@ def test_two_sweeps_give_the_same_bytes(store):
     assert ids[0] == ids[1]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bytes(store, tmp_path):
     # Each with another order of its sets.
     flags = ["--backbone", "small+large", "--recipe", "retrain", "--how-many-training-steps", "20"]

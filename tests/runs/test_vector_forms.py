@@ -95,6 +95,7 @@ def retired(store):
     return sum(path.stat().st_size for path in store.glob("__retired/*/*"))
 
 
+@pytest.mark.slow
 def test_a_run_that_doubles_the_store_says_by_how_much_and_how_to_free_it(tmp_path, capsys):
     pictures, store = photos(tmp_path / "images", 1), tmp_path / "a store"
     embed = ("embed", pictures, "--store", store)
@@ -118,6 +119,7 @@ def test_a_run_that_doubles_the_store_says_by_how_much_and_how_to_free_it(tmp_pa
     assert retired(store) == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_rewrites_many_parts_says_so_too(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("beam_flowers.workflows.embed._GREAT_SIZE", 1000)
     pictures, store = photos(tmp_path / "images", 1), tmp_path / "store"

@@ -87,6 +87,7 @@ def test_a_row_and_a_reject_of_one_file_are_refused(tmp_path):
     assert not latest(str(tmp_path / "store")).version
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "last"), [(embedding, reject), (reject, embedding)])
 def test_of_a_file_that_changed_within_a_window_the_newest_counts(first, last, tmp_path):
     elements = [TimestampedValue(e, 1) for e in (last(1, 5), first(1, 4), embedding(2))]
@@ -102,6 +103,7 @@ def test_each_window_commits_its_rejects(tmp_path):
     assert len(rejects(tmp_path / "store")) == len(versions(str(tmp_path / "store"))) == 3
 
 
+@pytest.mark.slow
 def test_a_store_is_opened_when_the_pipeline_runs(tmp_path):
     """Graphs are built first, then the store comes to be, then they run."""
     store = str(tmp_path / "store")
@@ -207,6 +209,7 @@ def test_scores_are_written_without_the_weights():
     assert kind.unweighted().fingerprint == kind.fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", MODELS)
 def test_a_table_has_a_row_for_each_model_and_image(models, tmp_path):
     models, output = MODELS[models], str(tmp_path / "table")
@@ -224,6 +227,7 @@ def test_a_table_has_a_row_for_each_model_and_image(models, tmp_path):
     assert rejects(output) == {"/r/99.jpg": "Truncated"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", ["one", "several", "mixed"])
 def test_of_a_file_that_changed_within_a_window_the_newest_scores_count(models, tmp_path):
     models, output = MODELS[models], str(tmp_path / "table")
@@ -249,6 +253,7 @@ def test_scores_by_some_of_the_models_are_refused(tmp_path):
         pipeline.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "given", "message"),
     [

@@ -62,6 +62,7 @@ def load(name):
     return engine.load(resolve("efficientnet-lite0", engine=name))
 
 
+@pytest.mark.slow
 def test_a_second_start_needs_less_and_gives_the_same_bits(folder, name, model):
     unwanted = {"tensorflow": "keras.src", "openvino": "tensorflow"}[name]
     call = [sys.executable, "-c", _START, model, name, unwanted]
@@ -96,6 +97,7 @@ def test_a_kept_network_may_have_loops_and_branches_of_its_own(tmp_path):
     np.testing.assert_array_equal(*found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", [0, 1, 2])
 def test_a_damaged_network_is_made_again(folder, name, damaged):
     expected = load(name).embed(PIXELS)
@@ -226,6 +228,7 @@ def test_other_blocks_beside_the_same_arrays_make_another_key(tmp_path):
     assert found[0] != found[1]
 
 
+@pytest.mark.slow
 def test_a_broken_loader_is_seen_where_the_cache_is_warm(name, monkeypatch):
     expected = load(name).embed(PIXELS)
     right = efficientnet_lite.vectors
@@ -238,6 +241,7 @@ def test_a_broken_loader_is_seen_where_the_cache_is_warm(name, monkeypatch):
     np.testing.assert_allclose(load(name).embed(PIXELS), expected + 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_update_of_the_code_reads_no_network_that_the_old_code_built(tmp_path):
     left_out = shutil.ignore_patterns("data", "__pycache__")
     copy = shutil.copytree(PACKAGE, tmp_path / "beam_flowers", ignore=left_out)

@@ -89,6 +89,7 @@ class NotingGate(Gate):
                 self.held.remove(needed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mib", "at_once"), [(1024, [2]), (128, [1])])
 @pytest.mark.usefixtures("own")
 def test_large_images_share_the_memory_of_all_processes(monkeypatch, mib, at_once):
@@ -181,6 +182,7 @@ def test_few_images_start_one_process_and_many_threads_as_many_as_cores(own, mon
     assert children() == before
 
 
+@pytest.mark.slow
 def test_a_process_that_was_killed_while_it_was_idle_is_replaced(own):
     before = children()
     decode_apart(SOUND["JPEG"], RECIPE)

@@ -141,6 +141,7 @@ def test_resolving_and_hashing_need_no_tensorflow():
     assert printed(code) == ["set()"]
 
 
+@pytest.mark.slow
 def test_tensorflow_comes_without_keras_which_may_be_used_all_the_same():
     code = (
         "import sys; from beam_flowers.backbones.tf_runtime import tensorflow; tf = tensorflow();"

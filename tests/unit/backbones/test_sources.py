@@ -110,6 +110,7 @@ def _serve(server, folder, name):
 # --- Inception v3, three ways ---
 
 
+@pytest.mark.slow
 def test_inception_from_keras_weights(inception):
     backbone = resolve.resolve("inception-v3", inception.h5, _sha256(inception.h5))
     network = engine.load(backbone)
@@ -117,6 +118,7 @@ def test_inception_from_keras_weights(inception):
     _assert_same(network.embed(inception.pixels), inception.vectors)
 
 
+@pytest.mark.slow
 def test_inception_from_a_saved_model_in_the_folder_of_backbones(inception, tmp_path, monkeypatch):
     (tmp_path / "inception-v3").symlink_to(inception.saved_model)
     monkeypatch.setenv(weights.PLACES_VARIABLE, str(tmp_path))
@@ -125,6 +127,7 @@ def test_inception_from_a_saved_model_in_the_folder_of_backbones(inception, tmp_
     _assert_same(engine.load(backbone).embed(inception.pixels), inception.vectors)
 
 
+@pytest.mark.slow
 def test_inception_from_a_hub_handle(inception, server, tmp_path):
     handle = _serve(server, inception.saved_model, "inception.tar.gz")
     backbone = resolve.resolve("inception-v3", handle, _sha256(inception.saved_model))
@@ -145,6 +148,7 @@ def test_weights_that_are_not_the_published_ones_need_their_sha256(inception):
         resolve.resolve("inception-v3", inception.h5, "abc")
 
 
+@pytest.mark.slow
 def test_a_damaged_weights_file_is_named(inception, tmp_path):
     half = tmp_path / "half.h5"
     with open(inception.h5, "rb") as file:

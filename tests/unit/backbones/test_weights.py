@@ -22,6 +22,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "cache" / "beam-flowers" / "backbones" / LITE1.name
 
 
+@pytest.mark.slow
 def test_weights_in_the_cache_are_found_and_run(folder):
     folder.mkdir(parents=True)
     for name in ("weights.npz", "architecture.json"):

@@ -261,6 +261,7 @@ def test_a_matrix_becomes_the_same_png_again():
     assert png == confusion_png(*settings)
 
 
+@pytest.mark.slow
 def test_a_matrix_too_large_for_names_becomes_a_png():
     pytest.importorskip("matplotlib")
     labels = [f"label {i}" for i in range(125)]

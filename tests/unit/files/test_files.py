@@ -192,6 +192,7 @@ def test_unknown_scheme(uri):
         files.exists(uri)
 
 
+@pytest.mark.slow
 def test_missing_library_names_the_extra():
     # Another process, since this one may have imported the library; None forbids the import.
     code = (

@@ -90,6 +90,7 @@ def pages(folder):
 SOURCES = ("model", "store", "scores.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_a_page_fetches_nothing_and_runs_one_script(pages, source):
     page, _ = pages[source]
@@ -174,6 +175,7 @@ def test_thumbnails_are_capped_and_that_is_said(folder, most):
     assert f"(at most {most}, --thumbnails)" in page.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "flags"),
     [

@@ -91,6 +91,7 @@ def aged(root, seconds=2 * DAY):
         os.utime(path, (time.time() - seconds,) * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOREIGN)
 def test_what_is_not_ours_is_reported_and_never_deleted(versions, name):
     commits.publish(versions.root)
@@ -101,6 +102,7 @@ def test_what_is_not_ours_is_reported_and_never_deleted(versions, name):
     assert Path(versions.root, name).read_bytes() == b"content"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEFT_OVER)
 def test_what_a_killed_run_left_is_deleted_when_it_is_old(versions, name):
     commits.publish(versions.root)

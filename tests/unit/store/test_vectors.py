@@ -65,6 +65,7 @@ def test_chunks_that_are_read_ahead_come_in_order():
     np.testing.assert_array_equal(np.concatenate([ids for _, ids in found]), np.arange(2500))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["small", "small+large"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: type(recipe).__name__)
 def test_a_model_is_the_same_from_memory_and_from_files(tmp_path, monkeypatch, backbone, recipe):

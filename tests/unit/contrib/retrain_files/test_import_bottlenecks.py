@@ -103,6 +103,7 @@ def rejects(store):
     return {row["uri"].rpartition("/")[2]: (row["error_class"], row["message"]) for row in found}
 
 
+@pytest.mark.slow
 def test_rows_have_the_images_columns_and_the_texts_vectors(given, tmp_path):
     images, texts, vectors = given
     store = tmp_path / "s"
@@ -228,6 +229,7 @@ def test_folders_without_anything_to_import(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_imported_rows_are_trained_on_evaluated_and_scored_but_no_image_is(given, tmp_path, capsys):
     images, texts, _ = given
     (images / "roses" / "new.jpg").write_bytes(jpeg())
