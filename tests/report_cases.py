@@ -25,7 +25,7 @@ FINGERPRINT = "cd" * 32
 SPLIT = SplitOptions(validation_percentage=20, testing_percentage=30)
 
 
-def picture(folder: Path, number: int) -> Path:
+def image_path(folder: Path, number: int) -> Path:
     """The file of that number; its last folder may hold a `/` of its own, as `</script>` does."""
     name = "new\nline.jpg" if number == 7 else f"{number:04d} <b>&amp;.jpg"
     return folder / "images" / FOLDERS[number % 3] / "script>" / name
@@ -35,7 +35,7 @@ def embeddings(folder: Path, count: int, labels: Sequence[str | None], spread: f
     """A written image and a made vector each; the first three are mislabelled."""
     centres = np.random.default_rng(99).standard_normal((3, 12))
     for i in range(count):
-        path, data = picture(folder, i), make_images.jpeg(48 + i % 40, 48, i)
+        path, data = image_path(folder, i), make_images.jpeg(48 + i % 40, 48, i)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         noise = np.random.default_rng(i).standard_normal(12)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from memory_files import OBJECTS
 from PIL import Image
-from report_cases import HOSTILE, LABELS, image, make_model, make_scores, make_store
+from report_cases import HOSTILE, LABELS, image_path, make_model, make_scores, make_store
 from stores import cli
 
 from beam_flowers.errors import InputError, InputFieldError, StoreError
@@ -64,8 +64,8 @@ def folder(tmp_path_factory):
     make_store(base)
     make_model(base)
     make_scores(base)
-    image(base, 10).unlink()
-    image(base, 11).write_bytes(make_images.jpeg(seed=999))
+    image_path(base, 10).unlink()
+    image_path(base, 11).write_bytes(make_images.jpeg(seed=999))
     return base
 
 
@@ -148,7 +148,7 @@ def test_a_model_page_has_the_numbers_of_evaluate(folder, pages):
 def test_what_cannot_be_shown_says_why(folder, pages):
     page, done = pages["store"]
     problems = {p["uri"]: p["problem"] for p in page.data["images"] if p["problem"]}
-    gone, changed = str(image(folder, 10)), str(image(folder, 11))
+    gone, changed = str(image_path(folder, 10)), str(image_path(folder, 11))
     assert set(problems) == {gone, changed}
     assert problems[gone] == "cannot be read: No such file or directory"
     assert problems[changed].startswith("the file has changed since")

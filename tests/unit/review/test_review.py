@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import make_images
 import numpy as np
 import pytest
-from report_cases import HOSTILE, LABELS, image, make_model, make_scores, make_store, rows
+from report_cases import HOSTILE, LABELS, image_path, make_model, make_scores, make_store, rows
 from stores import cli
 
 from beam_flowers import files
@@ -227,7 +227,7 @@ def test_the_loop_score_review_train(scored, tmp_path, capsys):
     """A new name for a label, by the page's own functions; newlines and markup in the names."""
     table, output = read_scores(str(scored / "scores.csv")), str(tmp_path / "fix.csv")
     session = Session(least_sure_first(table), table.names, Decisions(output))
-    odd = str(image(scored, 7))
+    odd = str(image_path(scored, 7))
     while now := session.state()["image"]:
         label = now["ranking"][0]["label"]
         session.decide(now["number"], "renamed" if label == HOSTILE else label)
