@@ -6,6 +6,7 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 from stores import embed, photos
 
@@ -26,6 +27,9 @@ def pytest_configure():
     users = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     os.environ.setdefault("BEAM_FLOWERS_USERS_CACHE", users)
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="beam-flowers-tests-")
+    # Examples that failed are in the report, not in a folder that the next run reads.
+    hypothesis.settings.register_profile("ours", database=None, deadline=None)
+    hypothesis.settings.load_profile("ours")
     # A shell may ignore Ctrl-C for this process.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
