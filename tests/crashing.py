@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import make_images
@@ -58,9 +59,23 @@ def deadly(what: str, where: Path | str = "", seed: int = 0) -> bytes:
 
 
 @pytest.fixture
-def obedient(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def obedient(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
     """Has decoder processes started that obey, in this process and in those that it starts."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(_SITECUSTOMIZE)
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
-    monkeypatch.setattr(decoders, "_decoders", decoders._Decoders())
+    own_decoders(monkeypatch)
+    yield
+    while _lent:
+        _lent.pop().end()
+
+
+_lent: list[decoders._Decoders] = []
+
+
+def own_decoders(patch: pytest.MonkeyPatch) -> None:
+    """Has the test decode in processes of its own, which `obedient` ends."""
+    _lent.append(decoders._Decoders())
+    patch.setattr(decoders, "_decoders", _lent[-1])

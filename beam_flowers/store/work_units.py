@@ -91,7 +91,7 @@ class UnitWriter:
 
 def read_unit(unit: Unit) -> pa.Table:
     """Reads the unit's rows, in the schema of its writer."""
-    with pq.ParquetFile(files.open_read(unit.file)) as file:
+    with files.open_read(unit.file) as source, pq.ParquetFile(source) as file:
         return file.read_row_group(unit.index)
 
 
@@ -222,7 +222,8 @@ def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
     if not uris or not files.exists(uri):
         return {}
     # Sorted by uri, so that only the row groups that may have them are read.
-    found = pq.read_table(files.open_read(uri), filters=[("uri", "in", list(uris))])
+    with files.open_read(uri) as source:
+        found = pq.read_table(source, filters=[("uri", "in", list(uris))])
     parts = dict(zip(found["part"].to_pylist(), found["described"].to_pylist(), strict=True))
     return {
         Source(name, _described(text, uri)): found.filter(pc.equal(found["part"], name)).select(
@@ -235,7 +236,7 @@ def read_unchanged(place: Place, uris: Sequence[str]) -> dict[Source, pa.Table]:
 def read_sources(place: Place, index: int) -> dict[str, Source]:
     """Reads the parts of the stored rows in one partition, by the digest of their content."""
     uri = place.run_file("sources.parquet")
-    with pq.ParquetFile(files.open_read(uri)) as file:
+    with files.open_read(uri) as source, pq.ParquetFile(source) as file:
         rows = file.read_row_group(index)
     decode = lru_cache(maxsize=None)(_described)
     columns = (rows[name].to_pylist() for name in rows.schema.names)

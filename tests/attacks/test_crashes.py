@@ -17,11 +17,10 @@ import PIL
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from crashing import deadly, obedient  # noqa: F401
+from crashing import deadly, obedient, own_decoders  # noqa: F401
 from stores import cli, embed, photos, rejects, rows, scenes, visible
 
 from beam_flowers import classify_images, read_bundle
-from beam_flowers.backbones import decoders
 from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.resolve import resolve
@@ -102,7 +101,7 @@ class TestCrash:
         before = dataset_hash(tmp_path / "store")
         # Decoders that crash no more, of which nobody knows.
         monkeypatch.delenv("PYTHONPATH")
-        monkeypatch.setattr(decoders, "_decoders", decoders._Decoders())
+        own_decoders(monkeypatch)
         assert embed(folder, tmp_path / "store").embedded == 0
         assert dataset_hash(tmp_path / "store") == before
         with monkeypatch.context() as patch:
@@ -161,7 +160,7 @@ class TestKilled:
             (folder / name).write_bytes(deadly(what))
         assert embed(folder, tmp_path / "store").reasons == {"Killed": 2}
         monkeypatch.delenv("PYTHONPATH")
-        monkeypatch.setattr(decoders, "_decoders", decoders._Decoders())
+        own_decoders(monkeypatch)
         assert embed(folder, tmp_path / "store").embedded == 1
         assert {row["uri"] for row in rows(tmp_path / "store")} == visible(folder)
 
@@ -171,7 +170,7 @@ class TestKilled:
         (folder / "large.jpg").write_bytes(deadly("kill"))
         with monkeypatch.context() as patch:
             patch.delenv("PYTHONPATH")
-            patch.setattr(decoders, "_decoders", decoders._Decoders())
+            own_decoders(patch)
             assert embed(folder, store).embedded == 4
         # As if JPEGs had to be looked at again.
         monkeypatch.setitem(RULES, "JPEG", RULES["JPEG"] + 1)
