@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
+import weakref
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,6 +62,7 @@ class VectorFile:
         self._width = length * self._numbers.itemsize
         _require_room(len(order) * self._width)
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as this does.
+        weakref.finalize(self, self._file.close)
         self._using = threading.Lock()
 
     def __len__(self) -> int:

@@ -5,8 +5,8 @@ draw, Keras is its ImageDataGenerator):
 
 | distortion         | of         | the copy                                                     |
 |--------------------|------------|--------------------------------------------------------------|
-| random_crop,       | retrain.py | shows a part of the image, anywhere in it, with sides of   |
-| random_scale       |            | 1 / ((1 + crop/100) * U(1, 1 + scale/100)) of the image's  |
+| random_crop,       | retrain.py | shows a part of the image, anywhere in it, with sides of     |
+| random_scale       |            | 1 / ((1 + crop/100) * U(1, 1 + scale/100)) of the image's    |
 | rotation_range     | Keras      | is turned by U(-r, r) degrees                                |
 | width_shift_range  | Keras      | is moved by U(-w, w) of its width                            |
 | height_shift_range | Keras      | is moved by U(-h, h) of its height                           |

@@ -129,7 +129,7 @@ def test_a_reject_knows_the_content_it_was_given_for(tmp_path):
 
 
 def test_numbers_that_are_none_are_rejected(tmp_path):
-    black = make_images.saved(Image.new("RGB", (20, 20)), "PNG")
+    black = make_images.saved(make_images.Image.new("RGB", (20, 20)), "PNG")
     (reject,) = compute_embeddings([image(tmp_path / "black.png", black)], MeanColour())
     assert (reject.stage, reject.error_class) == ("embed", "NotFinite")
 

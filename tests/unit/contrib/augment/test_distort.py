@@ -22,7 +22,7 @@ from beam_flowers.images.recipe import PixelRecipe
 from beam_flowers.records import DecodedImage
 
 RECIPE = PixelRecipe(32, 32, 0.875, "bilinear")
-SHA = hashlib.sha256(b"an image").hexdigest()
+SHA = hashlib.sha256(b"a picture").hexdigest()
 NOTHING = Distortions(rotation_range=1e-12)
 
 
