@@ -19,16 +19,15 @@ from beam_flowers.store.commits import (
     commit,
     encoding_in,
     latest,
-    open_table,
     publish,
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import COMMITS, INNER, LEASES, WORK, is_reserved_file
+from beam_flowers.store.names import COMMITS, LEASES, WORK, is_reserved_file
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
 from beam_flowers.store.schema import StoreRows, digest_rows
 from beam_flowers.store.table import until_committed
-from beam_flowers.store.vacuum import own_entries
+from beam_flowers.store.vacuum import own_entries, tables
 
 State = Literal["sound", "damaged", "missing"]
 
@@ -75,10 +74,8 @@ def fsck(root: str, repair: bool = False) -> Checked:
     Raises:
         StoreError: there is no table, or one of its manifests is refused.
     """
-    open_table(root)
-    inner = (files.join(root, name) for name in INNER)
     found = Checked()
-    for table in (root, *(folder for folder in inner if files.is_folder(folder))):
+    for table in tables(root):
         if repair:
             publish(table)
         states = _check(table, found)

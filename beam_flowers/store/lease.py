@@ -69,9 +69,8 @@ class Intent:
     exact: bool
 
 
-@dataclass(frozen=True)
-class Withdrawn:
-    """Says that a run never commits.
+class Withdrawn(msgspec.Struct, tag_field="state", tag="withdrawn", frozen=True):
+    """Says that a run never commits; it is the content of the lease's file.
 
     Attributes:
         by: id of the run that withdrew it, possibly itself, or the name of a command.
@@ -88,10 +87,6 @@ class _Committing(msgspec.Struct, tag_field="state", tag="committing"):
     manifest: msgspec.Raw
 
 
-class _Withdrawn(msgspec.Struct, tag_field="state", tag="withdrawn"):
-    by: str
-
-
 class _Beat(msgspec.Struct):
     """Types of the fields of the file by which a run shows that it is alive."""
 
@@ -101,8 +96,8 @@ class _Beat(msgspec.Struct):
 
 
 _AGAIN = "delete it and run this again"
-_EITHER: Any = _Committing | _Withdrawn
-_FORM: Form[_Committing | _Withdrawn] = Form(_EITHER, StoreFieldError, _AGAIN)
+_EITHER: Any = _Committing | Withdrawn
+_FORM: Form[_Committing | Withdrawn] = Form(_EITHER, StoreFieldError, _AGAIN)
 _BEAT = Form(_Beat, StoreFieldError, _AGAIN, most=1 << 16)
 
 
@@ -189,12 +184,7 @@ def finish_begun(root: str, by: str) -> None:
 def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
     intent = lease[1]
     return commit_on_newest(
-        place,
-        intent.base,
-        intent.section,
-        intent.counts,
-        exact=intent.exact,
-        made=intent.made,
+        place, intent.base, intent.section, intent.counts, exact=intent.exact, made=intent.made
     )
 
 
@@ -215,8 +205,8 @@ def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
         found = _FORM.read(files.read_document(uri, _FORM), uri)
     except FileNotFoundError:
         return None
-    if isinstance(found, _Withdrawn):
-        return Withdrawn(found.by)
+    if isinstance(found, Withdrawn):
+        return found
     manifest = decode_manifest(found.manifest, uri, "manifest")
     if len(manifest.sections) != 1:
         raise _FORM.wrong(uri, "manifest.sections", "expected one section")

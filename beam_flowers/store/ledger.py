@@ -308,11 +308,7 @@ class Ledger:
         while block := cursor.fetchmany(unit_rows):
             yield [Image(*row) for row in block]
 
-    def add_source(
-        self,
-        section: int,
-        parts: Iterable[tuple[str, Iterable[StoredRow]]],
-    ) -> None:
+    def add_source(self, section: int, parts: Iterable[tuple[str, Iterable[StoredRow]]]) -> None:
         """Adds a section of another table, from which rows are made without reading files.
 
         Args:
@@ -364,9 +360,8 @@ class Ledger:
             "FROM parts p JOIN states t ON t.part = p.id GROUP BY p.id ORDER BY p.id"
         )
         rows = cursor.fetchall()
-        return [n for n, whole, _ in rows if whole], [
-            n for n, whole, some in rows if some and not whole
-        ]
+        partly = [name for name, whole, some in rows if some and not whole]
+        return [name for name, whole, _ in rows if whole], partly
 
     def remaining(self, name: str) -> list[StoredRow]:
         """Returns the rows of a part that stay, with their new identities, in the part's order."""
@@ -405,12 +400,8 @@ class Ledger:
 
     def label_names(self) -> list[str]:
         """Returns the labels of the listed files, sorted."""
-        return [
-            v
-            for (v,) in self._db.execute(
-                "SELECT DISTINCT label FROM listed WHERE label IS NOT NULL ORDER BY label"
-            )
-        ]
+        query = "SELECT DISTINCT label FROM listed WHERE label IS NOT NULL ORDER BY label"
+        return [label for (label,) in self._db.execute(query)]
 
     def rest(self) -> None:
         """Frees SQLite's page cache; the next query fills it again."""

@@ -172,7 +172,7 @@ class _Change:
         without a lease wrote them.
         """
         folders = {files.parent(self._place.work(name)) for name in self._added}
-        there = {e.uri for folder in folders for e in _entries(folder)}
+        there = {e.uri for f in folders if files.is_folder(f) for e in files.list_folder(f)}
         return {self._place.work(name) for name in self._added} <= there
 
     def _is_alike(self, newest: Section) -> bool:
@@ -201,10 +201,6 @@ class _Change:
             return bool(np.isin(_uris(self._place, theirs), self._own_uris).any())
         except PartLostError:
             return True
-
-
-def _entries(folder: str) -> Iterable[files.Entry]:
-    return files.list_folder(folder) if files.is_folder(folder) else ()
 
 
 def _about(section: Section) -> Any:

@@ -48,7 +48,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.plan import derive_part, derive_parts
+from beam_flowers.store.plan import derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.work_units import (
     Source,
@@ -203,11 +203,10 @@ def keep_rows(
     reasons: Counter[str] = Counter()
     for (name, described), images in read_unchanged(place, uris).items():
         kept += images["uri"].to_pylist()
+        own = RejectRows() if holds_rejects(name) else row_kind
+        parts += derive_parts(place, own, name, images, "uri", described=described)
         if holds_rejects(name):
-            parts.append(derive_part(place, RejectRows(), name, images, "uri", described))
-            reasons.update(read_part(place, parts[-1].name, ["error_class"])[0].to_pylist())
-        else:
-            parts += derive_parts(place, row_kind, name, images, "uri", described=described)
+            reasons.update(read_part(place, parts[-1], ["error_class"])[0].to_pylist())
     return kept, parts, reasons
 
 
