@@ -35,6 +35,7 @@ from beam_flowers.store.table import until_committed
 
 _NAMED_ROOTS = 10
 _REMEMBERED = 256
+"""Listings of folders in object stores that are kept, of up to thousands of names each."""
 IMAGES_ONLY_SCORED: Mapping[str, type[StoreRows]] = MappingProxyType({SCORED: StoreRows})
 """Tables inside of a store that the core writes, and the kinds of their rows."""
 
@@ -226,7 +227,7 @@ def _forget(table: str, leaving: Selection, rows: type[StoreRows], *, dry_run: b
         next_one = replace(now, version=base.version + 1, run=run, counts=counts, made=made)
         return gone if commit(table, next_one) else None
 
-    before = latest(table)
+    before = latest(table)  # The new version clears its lost parts.
     gone = until_committed(table, attempt)
     publish(table)
     for place, parts in before.lost_parts(table).items():

@@ -131,6 +131,7 @@ def commit_under_lease(place: Place, intent: Intent) -> Manifest | None:
         "manifest": json.loads(encode_manifest(manifest)),
     }
     files.put_if_absent(lease_uri(place.root, place.run), json.dumps(document).encode())
+    # Not what this call has put, but what is there: another may have been first.
     lease = read_lease(place.root, place.run)
     try:
         return _commit(place, lease) if isinstance(lease, tuple) else None
@@ -157,6 +158,7 @@ def withdraw(root: str, run: str, by: str) -> Manifest | None:
     lease = read_lease(root, run)
     if not isinstance(lease, tuple):
         return None
+    # Begun: its commit step may be dead or slow. Two that finish it find each other's manifest.
     manifest = _commit(replace(lease[0], root=root), lease)
     if manifest:
         publish(root)
@@ -266,6 +268,7 @@ def _let_go(place: Place, *, has_failed: bool) -> None:
     folder = place.run_file()
     entries = list(files.list_folder(folder)) if files.is_folder(folder) else []
     names = {entry.name for entry in entries} - {BEAT}
+    # Without parts there is nothing for others to take up, so that no lease has to stay.
     if work_parts(place) or (has_failed and names):
         withdraw(place.root, place.run, by=place.run)
     for entry in entries:
@@ -366,7 +369,7 @@ def _is_running(pid: int, process: str) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):
+    except (OSError, OverflowError):  # Of another user, or no number of a process.
         return True
     return True
 

@@ -108,6 +108,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        # An empty name is a temporary file of SQLite's own, deleted when it is closed.
         self._db = sqlite3.connect("")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._db.create_function("behind_link", 2, files.is_behind_link)

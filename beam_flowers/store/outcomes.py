@@ -152,6 +152,7 @@ def one_each(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
     Attempts usually find the same outcome. If not, the first by the names of its parts stays.
     """
+    # Sorted, so that a repeated commit step chooses the same ones.
     by_name = sorted(outcomes, key=lambda outcome: [part.name for part in outcome.parts])
     kept: dict[Any, Outcome] = {}
     for outcome in by_name:

@@ -151,6 +151,7 @@ def fill_ledger(
             lost.append(part)
             if isinstance(error, PartDamagedError):
                 damaged.add((place.root, part.name))
+    # Parts that killed runs or earlier attempts left; `adopt_work` has moved them to this run.
     names = [part.name for part in known]
     for name in sorted(set(work_parts(place)).difference(names)):
         # `vacuum` may have withdrawn this run and deleted it by now.

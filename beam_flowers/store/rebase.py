@@ -61,12 +61,14 @@ def commit_on_newest(
     seen = base
     counted: dict[str, Any] | None = None
     for _ in range(TRIES):
+        # Manifests were deleted by hand, and with them the history that this run builds on.
         if newest.version < seen:
             return None
         for version in range(seen + 1, newest.version + 1):
+            # Each version in turn: rows that were removed and came back would not show otherwise.
             try:
                 other = newest if version == newest.version else read_manifest(root, version)
-            except FileNotFoundError:
+            except FileNotFoundError:  # Expired: its changes are not known any more.
                 return None
             if other.run == place.run:
                 return other
@@ -140,6 +142,7 @@ class _Change:
         """Returns the section with both sides' changes, or None if they are not disjoint."""
         if newest == self._base:
             return self._own
+        # An exact section, such as a score table, may hold no rows of others.
         if newest is None or self._exact or not self._is_alike(newest):
             return None
         theirs = _by_name(newest.parts)
@@ -149,6 +152,7 @@ class _Change:
             return None
         before = _by_name(self._before.parts)
         new = {name: p for name, p in theirs.items() if name not in before}
+        # Two rows of one file: only a new plan can decide between them.
         if self._share_uris(part for name, part in new.items() if name not in self._checked):
             return None
         self._checked |= new.keys()

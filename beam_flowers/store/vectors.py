@@ -61,6 +61,7 @@ class VectorFile:
         self._width = length * self._numbers.itemsize
         _require_room(len(order) * self._width)
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as this does.
+        # Seeking and reading are two steps, and several threads may read.
         self._using = threading.Lock()
 
     def __len__(self) -> int:
@@ -93,6 +94,7 @@ class VectorFile:
         view, done = found.data.cast("B"), 0
         with self._using:
             self._file.seek(first * self._width)
+            # Unbuffered reads may return less: Linux gives 2 GiB at most.
             while done < len(view):
                 done += self._file.readinto(view[done:]) or _ended()
         return found
