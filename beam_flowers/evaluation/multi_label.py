@@ -45,14 +45,12 @@ class Decided:
     @property
     def given(self) -> Bools:
         """The labels given, bool [n, C]."""
-        given: Bools = self.scores >= self.thresholds
-        return given
+        return self.scores >= self.thresholds
 
     @property
     def wrong(self) -> Bools:
         """The wrong decisions, bool [n, C]."""
-        wrong: Bools = self.given != self.truth
-        return wrong
+        return self.given != self.truth
 
 
 class LabelMetrics(NamedTuple):

@@ -193,5 +193,4 @@ def _returned(place: Place, section: Section, sound: list[Part]) -> list[Part]:
 
 
 def _uris(place: Place, part: Part) -> list[str]:
-    uris: list[str] = pc.unique(read_part(place, part, ["uri"])["uri"]).to_pylist()
-    return uris
+    return pc.unique(read_part(place, part, ["uri"])["uri"]).to_pylist()

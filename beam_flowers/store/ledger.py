@@ -147,8 +147,7 @@ class Ledger:
 
     def gap(self) -> tuple[str, str] | None:
         """Returns a folder or archive that was not listed to its end, and the reason, if any."""
-        row: tuple[str, str] | None = self._db.execute(sql.GAP).fetchone()
-        return row
+        return self._db.execute(sql.GAP).fetchone()
 
     def leave_out(self, rows: Iterable[StoredRow]) -> None:
         """Removes listed files that another table has with the same size and time.

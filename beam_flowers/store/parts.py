@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError, StoreFieldError
 from beam_flowers.files.parquet import unpacked_too_far
+from beam_flowers.files.ranges import RangedFile
 from beam_flowers.files.typed import Count
 from beam_flowers.records import NOT_AN_IMAGE, Embedding, Reject
 from beam_flowers.store.names import (
@@ -444,36 +445,21 @@ def _open_now(place: Place, name: str) -> BinaryIO:
     )
 
 
-class _Steady(io.RawIOBase):
+class _Steady(RangedFile):
     """File of a part in an object store; reads on in the retired copy if the part is retired."""
 
     def __init__(self, place: Place, name: str, file: BinaryIO) -> None:
-        self._place = place
-        self._name = name
-        self._file = file
+        super().__init__(file.seek(0, io.SEEK_END))
+        self._place, self._name, self._file = place, name, file
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        position = self._file.tell()
+    def read_range(self, start: int, end: int) -> bytes:
+        self._file.seek(start)
         try:
-            data = self._file.read(len(buffer))
+            return self._file.read(end - start)
         except FileNotFoundError:
             self._file = _open_now(self._place, self._name)
-            self._file.seek(position)
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+            self._file.seek(start)
+            return self._file.read(end - start)
 
 
 def read_part(place: Place, part: Part | str, columns: Sequence[str] | None = None) -> pa.Table:

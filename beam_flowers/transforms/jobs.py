@@ -61,8 +61,7 @@ def cancel(endpoint: str, job: str) -> str:
         service = services.JobServiceStub(channel)
         service.Cancel(api.CancelJobRequest(job_id=job), timeout=_SECONDS)
         state = service.GetState(api.GetJobStateRequest(job_id=job), timeout=_SECONDS).state
-    name: str = api.JobState.Enum.Name(state)
-    return name
+    return api.JobState.Enum.Name(state)
 
 
 def _flink_job(master: str, job: str) -> str:

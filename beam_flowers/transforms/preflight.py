@@ -143,7 +143,8 @@ def _own_version() -> str:
 def _problem(setup: Setup) -> str:
     if setup.driver != PROCESS:
         hardware.share_cores(setup.processes, setup.threads)
-    found = [*_other_versions(setup), *_unseen_store(setup), *_unread(setup)]
+    found = [*_other_versions(setup), *_unseen_store(setup)]
+    found += [f"{uri} is not there" for uri in setup.readable if not files.exists(uri)]
     found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
     return f"{socket.gethostname()}: {'; '.join(found)}" if found else ""
 
@@ -207,12 +208,6 @@ def signs_of_life(place: Place) -> frozenset[tuple[str, Any]]:
     folder = place.run_file(_ANSWERS)
     answers = files.list_folder(folder) if files.is_folder(folder) else ()
     return frozenset({(entry.name, entry.modified) for entry in answers} | here)
-
-
-def _unread(setup: Setup) -> Iterator[str]:
-    for uri in setup.readable:
-        if not files.exists(uri):
-            yield f"{uri} is not there"
 
 
 def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:
