@@ -119,18 +119,18 @@ class Manifest:
         """Seconds since the epoch at which it was committed; 0 before layout 3."""
         return float(self.made.get("time", 0.0))
 
+    def places(self, root: str, run: str = "") -> Iterator[tuple[Place, Section]]:
+        """Yields the sections of the table in folder `root` with their places, for one run."""
+        for key, section in self.sections.items():
+            yield Place(root, key, section.fingerprint, run), section
+
     def part_names(self, root: str) -> dict[Place, set[str]]:
         """Returns the names of all parts of the table in folder `root`, by place."""
-        return {
-            Place(root, key, s.fingerprint): {part.name for part in s.parts}
-            for key, s in self.sections.items()
-        }
+        return {place: {part.name for part in s.parts} for place, s in self.places(root)}
 
     def lost_parts(self, root: str) -> dict[Place, tuple[Part, ...]]:
         """Returns the lost parts of the table in folder `root`, by place."""
-        return {
-            Place(root, key, s.fingerprint): s.lost for key, s in self.sections.items() if s.lost
-        }
+        return {place: s.lost for place, s in self.places(root) if s.lost}
 
     def with_section(self, key: str, section: Section) -> Manifest:
         return replace(self, sections={**self.sections, key: section}, made={})

@@ -157,14 +157,14 @@ def forget(
     """
     open_store(store)
     folders = {name: files.join(store, name) for name in inner}
+    every = (store, *folders.values())
     if not dry_run:
         # Otherwise the next run would finish them, and bring forgotten rows back.
-        for table in (store, *folders.values()):
+        for table in every:
             finish_begun(table, by="forget")
     leaving: Selection = Missing()
     if root is not None:
-        named = _named_backbone(root, (store, *folders.values()))
-        leaving = named or Below(files.absolute(root))
+        leaving = _named_backbone(root, every) or Below(files.absolute(root))
     found = _forget(store, leaving, StoreRows, dry_run=dry_run)
     tables = {
         name: _forget(folders[name], leaving, rows, dry_run=dry_run) for name, rows in inner.items()
@@ -181,7 +181,7 @@ def forget(
             f"{listed or 'none'}"
         )
     if now and not dry_run:
-        for table in (store, *folders.values()):
+        for table in every:
             purge(table)
     return found
 
@@ -224,8 +224,8 @@ def _forget(table: str, leaving: Selection, rows: type[StoreRows], *, dry_run: b
         counts = {"forgotten": gone.rows, "forgotten_rejects": gone.rejects}
         counts |= count_changes(table, base.sections, now.sections)
         made = {"command": "forget"}
-        next_one = replace(now, version=base.version + 1, run=run, counts=counts, made=made)
-        return gone if commit(table, next_one) else None
+        forgotten = Manifest(base.version + 1, run, now.sections, counts, made)
+        return gone if commit(table, forgotten) else None
 
     before = latest(table)  # The new version clears its lost parts.
     gone = until_committed(table, attempt)
@@ -260,8 +260,7 @@ def _without(
         others = {k: s for k, s in base.sections.items() if not leaving.is_of(s)}
         return replace(base, sections=others, made={}), ()
     sections, lost = {}, []
-    for key, section in base.sections.items():
-        place = Place(table, key, section.fingerprint, run)
+    for place, section in base.places(table, run):
         lost += [place.published(part.name) for part in section.lost]
         kept: list[Part | None] = []
         for part in section.parts:
@@ -276,7 +275,7 @@ def _without(
         roots = tuple(known for known in section.roots if not leaving.is_left(known))
         # A section without parts is dropped: it would be a backbone without images.
         if parts or not section.parts:
-            sections[key] = replace(section, parts=parts, roots=roots, lost=())
+            sections[place.section] = replace(section, parts=parts, roots=roots, lost=())
     return replace(base, sections=sections, made={}), tuple(lost)
 
 

@@ -89,8 +89,7 @@ def _check(root: str, found: Checked) -> dict[str, State]:
     """Adds the findings of one table to `found`; returns the states of the parts by name."""
     states: dict[str, State] = {}
     manifest, named = latest(root), set()
-    for key, section in manifest.sections.items():
-        place = Place(root, key, section.fingerprint)
+    for place, section in manifest.places(root):
         for part in (*section.parts, *section.lost):
             named |= {place.published(part.name), place.work(part.name)}
         for part in section.parts:
@@ -149,8 +148,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
         The number of rows that came back; None if another writer was first.
     """
     run, sections, back = secrets.token_hex(8), {}, 0
-    for key, section in base.sections.items():
-        place = Place(root, key, section.fingerprint, run)
+    for place, section in base.places(root, run):
         sound = []
         for part in section.parts:
             if part.name not in states:  # Another writer committed it meanwhile.
@@ -163,7 +161,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
                 files.move(place.locate(part.name), target)
         returned = _returned(place, section, sound) if section.lost else []
         back += sum(part.rows for part in returned)
-        sections[key] = replace(section, parts=(*sound, *returned), lost=())
+        sections[place.section] = replace(section, parts=(*sound, *returned), lost=())
     if sections == base.sections:
         return 0
     counts = {"returned": back, **count_changes(root, base.sections, sections)}
