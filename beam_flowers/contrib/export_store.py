@@ -92,10 +92,7 @@ def _predictions(features: Features, scores: str | None) -> _Predictions | None:
 
 
 def _write_projector(
-    folder: str,
-    features: Features,
-    predictions: _Predictions | None,
-    warn: Say,
+    folder: str, features: Features, predictions: _Predictions | None, warn: Say
 ) -> int:
     # Digests are in random order, which is the same for every export.
     order = np.argsort(np.array(features.sha256), kind="stable")[:MOST_POINTS]
@@ -116,10 +113,7 @@ def _write_projector(
 
 
 def _write_fiftyone(
-    folder: str,
-    features: Features,
-    predictions: _Predictions | None,
-    warn: Say,
+    folder: str, features: Features, predictions: _Predictions | None, warn: Say
 ) -> int:
     """Writes a `FiftyOneImageClassificationDataset`; images stay where they are.
 
@@ -180,10 +174,7 @@ embeddings {{
 
 
 def write_projector(
-    folder: str,
-    vectors: np.ndarray,
-    columns: Mapping[str, Sequence[object]],
-    uris: Sequence[str],
+    folder: str, vectors: np.ndarray, columns: Mapping[str, Sequence[object]], uris: Sequence[str]
 ) -> int:
     """Writes `tensors.tsv`, `metadata.tsv`, `sprite.png` and `projector_config.pbtxt`.
 

@@ -210,11 +210,7 @@ def append_parts(
 
 
 def _others(
-    parts: Sequence[Part],
-    known: Section,
-    place: Place,
-    row_kind: RowKind,
-    roots: Sequence[str],
+    parts: Sequence[Part], known: Section, place: Place, row_kind: RowKind, roots: Sequence[str]
 ) -> Iterator[Part]:
     """Yields the known parts, rows and rejects, without files of `roots` and of the new parts."""
     with closing(Ledger()) as ledger:

@@ -30,15 +30,7 @@ from beam_flowers.store.commits import (
     encode_manifest,
     publish,
 )
-from beam_flowers.store.names import (
-    BEAT,
-    CLOCK,
-    LEASES,
-    WORK,
-    adopted_name,
-    is_part,
-    is_run,
-)
+from beam_flowers.store.names import BEAT, CLOCK, LEASES, WORK, adopted_name, is_part, is_run
 from beam_flowers.store.parts import Place, work_parts
 from beam_flowers.store.rebase import LateError, commit_on_newest
 

@@ -162,12 +162,7 @@ class Ledger:
         self._db.executescript(sql.LEAVE_OUT)
 
     def add_part(
-        self,
-        name: str,
-        rows: Iterable[StoredRow],
-        rejects: bool,
-        committed: bool,
-        place: int = 0,
+        self, name: str, rows: Iterable[StoredRow], rejects: bool, committed: bool, place: int = 0
     ) -> None:
         """Adds the rows of one stored part.
 

@@ -22,15 +22,7 @@ from beam_flowers.files.parquet import unpacked_too_far
 from beam_flowers.files.ranges import RangedFile
 from beam_flowers.files.typed import Count
 from beam_flowers.records import NOT_AN_IMAGE, Embedding, Reject
-from beam_flowers.store.names import (
-    DAMAGED,
-    REJECTS,
-    RETIRED,
-    WORK,
-    is_digest,
-    is_part,
-    writer_of,
-)
+from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_digest, is_part, writer_of
 from beam_flowers.store.schema import (
     encoding_of,
     etags_of,

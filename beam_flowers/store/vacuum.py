@@ -50,10 +50,7 @@ class Vacuumed:
 
 
 def vacuum(
-    root: str,
-    older_than: float = DAY,
-    dry_run: bool = False,
-    retention: float = RETENTION,
+    root: str, older_than: float = DAY, dry_run: bool = False, retention: float = RETENTION
 ) -> Vacuumed:
     """Deletes the files that no version of a table needs, also in the tables inside of it.
 

@@ -30,12 +30,7 @@ from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.store.parts import Place
 from beam_flowers.transforms.dofns import PROBLEMS
 from beam_flowers.transforms.plan import SpreadUnits
-from beam_flowers.transforms.preflight import (
-    Setup,
-    expected_setup,
-    sees_store,
-    versions,
-)
+from beam_flowers.transforms.preflight import Setup, expected_setup, sees_store, versions
 
 FINDINGS = "findings.json"
 """The `run_file` with what all workers found."""

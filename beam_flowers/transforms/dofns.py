@@ -155,10 +155,7 @@ def read_images(unit: Unit | bytes) -> list[Image]:
 
 
 def write_results(
-    place: Place,
-    row_kind: RowKind,
-    results: Iterable[Result],
-    spent: Seconds | None = None,
+    place: Place, row_kind: RowKind, results: Iterable[Result], spent: Seconds | None = None
 ) -> Outcome:
     """Writes the rows and the rejects of some files, which took `spent` to compute.
 
