@@ -36,7 +36,7 @@ from beam_flowers.store.parts import (
     write_part,
 )
 from beam_flowers.store.plan import derive_parts, stored_rows, stored_table
-from beam_flowers.store.rebase import LateError, commit_on_newest
+from beam_flowers.store.rebase import Intent, LateError, commit_on_newest
 from beam_flowers.store.schema import StoreRows, images_of
 from beam_flowers.store.table import until_committed
 
@@ -200,8 +200,8 @@ def append_parts(
             known.lost,
         )
         with suppress(LateError):
-            counts = {"rows": _count(parts)}
-            return commit_on_newest(place, base.version, section, counts) is not None or None
+            intent = Intent(base.version, section, {"rows": _count(parts)})
+            return commit_on_newest(place, intent) is not None or None
         return None
 
     until_committed(place.root, attempt)

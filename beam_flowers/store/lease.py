@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -24,7 +24,6 @@ from beam_flowers.errors import BeamFlowersError, StoreError, StoreFieldError
 from beam_flowers.files.typed import Count, Form
 from beam_flowers.store.commits import (
     Manifest,
-    Section,
     committed,
     decode_manifest,
     encode_manifest,
@@ -32,7 +31,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.names import BEAT, CLOCK, LEASES, WORK, adopted_name, is_part, is_run
 from beam_flowers.store.parts import Place, work_parts
-from beam_flowers.store.rebase import LateError, commit_on_newest
+from beam_flowers.store.rebase import Intent, LateError, commit_on_newest
 
 PULSE = 60.0
 """Seconds between two beats of a run."""
@@ -40,25 +39,6 @@ STALE = 10 * PULSE
 """Seconds without a beat after which another run may take up the work."""
 _PROCESS = secrets.token_hex(8)
 """Id of this process; its number alone may be that of an earlier one, mostly in containers."""
-
-
-@dataclass(frozen=True)
-class Intent:
-    """Holds all that the commit of a run needs, so that any program can finish it.
-
-    Attributes:
-        base: the version that the section was planned on.
-        section: the section to commit, if nobody committed since.
-        counts: counts of the manifest.
-        made: `Manifest.made` of the manifest.
-        exact: see `commit_on_newest`.
-    """
-
-    base: int
-    section: Section
-    counts: dict[str, Any]
-    made: dict[str, Any]
-    exact: bool
 
 
 class Withdrawn(msgspec.Struct, tag_field="state", tag="withdrawn", frozen=True):
@@ -126,7 +106,7 @@ def commit_under_lease(place: Place, intent: Intent) -> Manifest | None:
     # Not what this call has put, but what is there: another may have been first.
     lease = read_lease(place.root, place.run)
     try:
-        return _commit(place, lease) if isinstance(lease, tuple) else None
+        return commit_on_newest(place, lease[1]) if isinstance(lease, tuple) else None
     except LateError:
         return None
 
@@ -151,7 +131,7 @@ def withdraw(root: str, run: str, by: str) -> Manifest | None:
     if not isinstance(lease, tuple):
         return None
     # Begun: its commit step may be dead or slow. Two that finish it find each other's manifest.
-    manifest = _commit(replace(lease[0], root=root), lease)
+    manifest = commit_on_newest(replace(lease[0], root=root), lease[1])
     if manifest:
         publish(root)
     return manifest
@@ -173,13 +153,6 @@ def finish_begun(root: str, by: str) -> None:
         # A run that ended well has deleted its folder.
         if run != entry.name and is_run(run) and files.exists(lease_uri(root, run)):
             withdraw(root, run, by)
-
-
-def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
-    intent = lease[1]
-    return commit_on_newest(
-        place, intent.base, intent.section, intent.counts, exact=intent.exact, made=intent.made
-    )
 
 
 def is_withdrawn_by_another(place: Place) -> bool:

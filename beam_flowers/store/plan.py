@@ -20,7 +20,7 @@ from beam_flowers.images.formats import FORMATS
 from beam_flowers.images.rules import BY_INSTALLATION, changed_rules, is_outdated
 from beam_flowers.records import NOT_AN_IMAGE, READ, added
 from beam_flowers.store.commits import Manifest, Section, committed, encoding_in, publish
-from beam_flowers.store.lease import Intent, commit_under_lease
+from beam_flowers.store.lease import commit_under_lease
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.outcomes import Outcome, one_each
 from beam_flowers.store.parts import (
@@ -40,7 +40,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.rebase import HELD, held_rows
+from beam_flowers.store.rebase import HELD, Intent, held_rows
 from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table, rules_of
 from beam_flowers.store.work_units import (
     Unit,

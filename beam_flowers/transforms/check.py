@@ -88,6 +88,7 @@ class CheckWorkers(beam.PTransform):
             pbegin
             | "SpreadImages" >> SpreadUnits(self.images)
             | "Probe" >> beam.ParDo(_Probe(setup))
+            # One file with all findings: not every runner gives a collection back to its driver.
             | "Gather" >> beam.GroupByKey()
             | "Report" >> beam.ParDo(_Report(setup))
         )
@@ -123,6 +124,7 @@ def probe(setup: Setup, image: Image | None) -> Finding:
     vector, problem = "", setup.problem()
     if not problem:
         try:
+            # Apart from the image, as only the first one of a process waits for it.
             begun = time.monotonic()
             load(backbone)
             loading = time.monotonic() - begun

@@ -25,6 +25,7 @@ def how_to_cancel(result: PipelineResult, options: Sequence[str], state: str = "
         options: Beam's, as flags.
         state: of its run; one that was `withdrawn` commits nothing, one that has `committed` ends.
     """
+    # Beam has no public name for it, and the results of some runners lack it.
     job = getattr(result, "_job_id", None)
     if not job:
         return ""

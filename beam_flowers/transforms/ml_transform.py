@@ -111,6 +111,7 @@ class _Embed(beam.DoFn):
         self._engine = load(self._backbone)
 
     def start_bundle(self) -> None:
+        # Several for each core, so that one slow image does not leave the other threads idle.
         self._work: StartAhead[tuple[WindowedValue, Future[Any]], WindowedValue] = StartAhead(
             _collect, ahead=4 * cores()
         )

@@ -103,7 +103,7 @@ def expected_setup(
         PROCESS,
         processes_on_a_host(options),
         os.environ.get(hardware.THREADS, ""),
-        patience() / 10,
+        patience() / 10,  # So that some signs of life may be lost.
     )
 
 
@@ -141,6 +141,7 @@ def _own_version() -> str:
 
 @lru_cache(maxsize=8)
 def _problem(setup: Setup) -> str:
+    # A pipeline in the driver's own process has all cores, as the user has set them.
     if setup.driver != PROCESS:
         hardware.share_cores(setup.processes, setup.threads)
     found = [*_other_versions(setup), *_unseen_store(setup)]
@@ -196,7 +197,9 @@ def _beat(setup: Setup) -> None:
 def _go_on_beating(setup: Setup) -> None:
     while True:
         time.sleep(setup.pulse)
+        # A moment's fault of the storage must not end the beats.
         with contextlib.suppress(OSError):
+            # At its end a run deletes its folder, and a beat would make it again.
             if not files.exists(setup.place.run_file(_NONCE)):
                 return
             _beat(setup)

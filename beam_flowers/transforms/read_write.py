@@ -186,6 +186,7 @@ class _WriteTable(beam.PTransform):
             | "Settle" >> beam.GroupByKey()
             | "Target" >> beam.FlatMap(values)
         )
+        # A window may hold two listings of one file; in one listing two rows are a fault.
         newest = not elements.is_bounded or not elements.windowing.is_default()
         return (
             elements
@@ -233,6 +234,7 @@ class _WriteParts(beam.DoFn):
             own = _encoded(self._row_kind, self._target)
             rows = own.scored(elements) if isinstance(own, ScoreRows) else own.table(elements)
             part = write_part(place, own, rows)
+        # A part has no time of its own: it gets the end of its window, as grouped elements do.
         return WindowedValue(part, window.max_timestamp(), [window])
 
 
@@ -285,6 +287,7 @@ def _append(
     about: dict[str, Any],
     newest: bool,
 ) -> int:
+    # Sorted, as a window's commit is found again by the names of its parts.
     parts = sorted(keyed[1], key=lambda part: part.name)
     return append_window(target.place, _encoded(row_kind, target), about, parts, newest)
 
