@@ -43,8 +43,7 @@ class Scored:
     @property
     def confidence(self) -> Doubles:
         """The best score, float64 [n], 0..1."""
-        best: Doubles = np.exp(self.log_scores.max(axis=1))
-        return best
+        return np.exp(self.log_scores.max(axis=1))
 
 
 class Share(NamedTuple):

@@ -9,14 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.evaluation.measures import (
-    LOWEST_MARGINS,
-    TOP_K,
-    Share,
-    calibration,
-    ratio,
-    share,
-)
+from beam_flowers.evaluation.measures import LOWEST_MARGINS, TOP_K, Share, calibration, ratio, share
 from beam_flowers.evaluation.suspects import suspected_labels
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.softmax import Doubles, Head, Sample, sigmoid
@@ -45,14 +38,12 @@ class Decided:
     @property
     def given(self) -> Bools:
         """The labels given, bool [n, C]."""
-        given: Bools = self.scores >= self.thresholds
-        return given
+        return self.scores >= self.thresholds
 
     @property
     def wrong(self) -> Bools:
         """The wrong decisions, bool [n, C]."""
-        wrong: Bools = self.given != self.truth
-        return wrong
+        return self.given != self.truth
 
 
 class LabelMetrics(NamedTuple):

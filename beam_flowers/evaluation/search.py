@@ -166,5 +166,4 @@ def nearest(vectors: Vectors, row: int, count: int = NEIGHBOURS) -> tuple[Indice
 def _unit(vectors: Floats) -> Doubles:
     doubles = vectors.astype(np.float64)
     lengths = np.linalg.norm(doubles, axis=1, keepdims=True)
-    unit: Doubles = doubles / np.where(lengths > 0, lengths, 1)
-    return unit
+    return doubles / np.where(lengths > 0, lengths, 1)

@@ -1,4 +1,14 @@
-"""Joins backbone and head in TensorFlow functions, and writes them as a SavedModel."""
+"""Joins backbone and head in TensorFlow functions, and writes them as a SavedModel.
+
+A SavedModel decodes JPEG and PNG files in TensorFlow operations alone. The rules are those of
+`beam_flowers.images.decode`, with these differences:
+
+- Pillow rounds and clips between its two passes, and composites at the end: ±1 level, and ±5
+  at hard edges where bicubic or lanczos overshoot.
+- Big JPEGs are decoded in full; Pillow decodes them at 1/2, 1/4 or 1/8 by DCT scaling.
+- The orientation is read from a JPEG's EXIF only, not from XMP or a PNG.
+- PNGs of 16 bits lose their low byte, grey ones their transparent colour.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +20,6 @@ import numpy as np
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.backbones.tf_runtime import tensorflow
-from beam_flowers.export.decoding import pixels_of
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Floats, Head
 from beam_flowers.images.recipe import PixelRecipe
@@ -95,3 +104,90 @@ def write_saved_model(
     module.vectors = function(vectors, [None, *size], tf.uint8, "pixels")
     signatures = {"serving_default": module.serve, "vectors": module.vectors}
     tf.saved_model.save(module, folder, signatures=signatures)
+
+
+# ScaleAndTranslate's names of Pillow's filters; bicubic is Keys' with a = -0.5 in both.
+_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic", "lanczos": "lanczos3"}
+
+_EXIF_BYTES = 65_535
+"""Largest JPEG segment (ITU T.81, B.1.1.4); EXIF is in the first or second one."""
+
+
+def pixels_of(content: Any, recipe: PixelRecipe) -> Any:
+    """Decodes a string scalar, a JPEG or PNG file, to uint8 [height, width, 3]."""
+    tf = tensorflow()
+    is_jpeg = tf.io.is_jpeg(content)
+
+    def decode_jpeg() -> Any:
+        # The accurate transform is Pillow's; TensorFlow's default is off by up to 16 levels.
+        pixels = tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE")
+        return tf.cast(pixels, tf.float32)
+
+    image = tf.cond(is_jpeg, decode_jpeg, lambda: _decode_png(content))
+    turn = tf.cond(is_jpeg, lambda: _orientation(content), lambda: tf.constant(1))
+    target = tf.constant([recipe.height, recipe.width])
+    size = tf.where(turn >= 5, target[::-1], target)
+    upright = _upright(_resize(image, size, recipe), turn)
+    whole = tf.cast(tf.clip_by_value(tf.round(upright), 0, 255), tf.uint8)
+    return tf.ensure_shape(whole, [recipe.height, recipe.width, 3])
+
+
+def _decode_png(content: Any) -> Any:
+    """Decodes a PNG to float32 [h, w, 3], on white."""
+    tf = tensorflow()
+    # With four channels, TensorFlow 2.21 gives palettes of 16 colours a wrong alpha.
+    pixels = tf.cast(tf.io.decode_png(content, channels=0), tf.float32)
+    channels = tf.shape(pixels)[2]
+    alpha = tf.where(channels % 2 == 0, pixels[..., -1:] / 255, 1.0)
+    colours = tf.gather(pixels, tf.where(channels < 3, [0, 0, 0], [0, 1, 2]), axis=2)
+    return colours * alpha + 255 * (1 - alpha)
+
+
+def _resize(image: Any, size: Any, recipe: PixelRecipe) -> Any:
+    """Scales float32 [h, w, 3] to float32 [*size, 3], by Pillow's antialiased filter.
+
+    `tf.image.resize` does not serve: it cannot crop at fractions of a pixel.
+    """
+    tf = tensorflow()
+    extent = tf.cast(tf.shape(image)[:2], tf.float32)
+    out = tf.cast(size, tf.float32)
+    box = extent
+    if recipe.crop is not None:
+        wanted = out * recipe.crop * tf.reduce_min(extent / out)
+        box = tf.minimum(extent, tf.maximum(1.0, wanted))
+    scale = out / box
+    return tf.raw_ops.ScaleAndTranslate(
+        images=image[tf.newaxis],
+        size=size,
+        scale=scale,
+        translation=-scale * (extent - box) / 2,
+        kernel_type=_KERNELS[recipe.resample],
+        antialias=True,
+    )[0]
+
+
+def _orientation(content: Any) -> Any:
+    """Reads the first orientation tag after a JPEG's EXIF marker: int32 scalar, 1..8; else 1.
+
+    An entry is 12 bytes (EXIF 2.32, tag 0x0112, type 3, count 1), in either byte order. It is
+    searched for and not parsed: its eight fixed bytes hardly occur by chance.
+    """
+    tf = tensorflow()
+    head = tf.strings.substr(content, 0, 2 * _EXIF_BYTES)
+    behind = tf.strings.split(head, b"Exif\0\0", maxsplit=1)[1:2]
+    orientation = tf.constant(1)
+    for entry in (b"\x12\x01\x03\x00\x01\x00\x00\x00", b"\x01\x12\x00\x03\x00\x00\x00\x01"):
+        value = tf.strings.split(behind, entry, maxsplit=1).flat_values[1:2]
+        two = tf.strings.substr(tf.strings.join([value, b"\0\0"]), 0, 2)
+        number = tf.reduce_sum(tf.cast(tf.io.decode_raw(two, tf.uint8), tf.int32))
+        orientation = tf.where((number >= 1) & (number <= 8), number, orientation)
+    return orientation
+
+
+def _upright(image: Any, turn: Any) -> Any:
+    """Turns and mirrors [h, w, 3] by an EXIF orientation."""
+    tf = tensorflow()
+    image = tf.cond(turn >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
+    mirrored = tf.reduce_any(turn == tf.constant([2, 3, 6, 7]))
+    image = tf.where(mirrored, image[:, ::-1], image)
+    return tf.where(tf.reduce_any(turn == tf.constant([3, 4, 7, 8])), image[::-1], image)

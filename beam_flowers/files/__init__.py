@@ -91,14 +91,12 @@ def printable(name: str) -> str:
 
 def open_read(uri: str) -> BinaryIO:
     """Opens a file for its bytes as stored: `.gz` is not unpacked."""
-    file: BinaryIO = _module(uri).open_read(uri)
-    return file
+    return _module(uri).open_read(uri)
 
 
 def read_bytes(uri: str, limit: int | None = None) -> bytes:
     """Reads a file, or its first `limit` bytes."""
-    data: bytes = _module(uri).read_bytes(uri, limit)
-    return data
+    return _module(uri).read_bytes(uri, limit)
 
 
 def read_document(uri: str, form: Form[Any]) -> bytes:
@@ -121,8 +119,7 @@ def read_document(uri: str, form: Form[Any]) -> bytes:
 
 def exists(uri: str) -> bool:
     """Tells if a file or folder exists; False for a dangling link."""
-    is_there: bool = _module(uri).exists(uri)
-    return is_there
+    return _module(uri).exists(uri)
 
 
 def is_gone(uri: str) -> bool:
@@ -150,8 +147,7 @@ def is_certainly_gone(uri: str) -> bool:
 
 def is_folder(uri: str) -> bool:
     """Tells if `uri` is a folder, or in an object store a prefix of names that precedes a `/`."""
-    has_folder: bool = _module(uri).is_folder(uri)
-    return has_folder
+    return _module(uri).is_folder(uri)
 
 
 def stat(uri: str) -> FileStat:
@@ -160,14 +156,12 @@ def stat(uri: str) -> FileStat:
     Raises:
         FileNotFoundError: nothing is there.
     """
-    status: FileStat = _module(uri).stat(uri)
-    return status
+    return _module(uri).stat(uri)
 
 
 def list_folder(uri: str) -> Iterator[Entry]:
     """Lists the direct content of a folder; sorted by name if local, in pages in object stores."""
-    entries: Iterator[Entry] = _module(uri).list_folder(uri)
-    return entries
+    return _module(uri).list_folder(uri)
 
 
 def walk(root: str, enter: Callable[[str], bool] | None = None) -> Iterator[Entry]:
@@ -226,8 +220,7 @@ def put_if_absent(uri: str, data: bytes) -> bool:
     Raises:
         StoreError: the scheme has no known atomic step.
     """
-    is_new: bool = _module(uri).put_if_absent(uri, data)
-    return is_new
+    return _module(uri).put_if_absent(uri, data)
 
 
 def move(source: str, target: str) -> None:

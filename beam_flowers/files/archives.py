@@ -158,8 +158,7 @@ def _status(container: str) -> FileStat:
 
 
 def _stat(container: str) -> FileStat:
-    status: FileStat = backend(container).stat(container)
-    return status
+    return backend(container).stat(container)
 
 
 @lru_cache(maxsize=1024)

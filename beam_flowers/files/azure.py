@@ -7,6 +7,7 @@ before the copy is complete. Beam's delete fails for a missing blob.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from apache_beam.io.azure.blobstorageio import BlobStorageIO, parse_azfs_path
@@ -38,10 +39,8 @@ def copy(source: str, target: str) -> None:
 
 def delete(uri: str) -> None:
     """Deletes a blob, if it exists."""
-    try:
+    with suppress(ResourceNotFoundError):
         _blob(uri).delete_blob()
-    except ResourceNotFoundError:
-        return
 
 
 def _blob(uri: str) -> Any:

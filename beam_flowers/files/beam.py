@@ -63,8 +63,7 @@ def has_folders(uri: str) -> bool:
 def open_read(uri: str) -> BinaryIO:
     """Opens a file for its bytes as stored: `.gz` is not unpacked."""
     filesystem = _filesystem(uri)
-    file: BinaryIO = filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
-    return file
+    return filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 @_asked

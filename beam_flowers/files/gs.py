@@ -5,6 +5,7 @@ Beam makes and authorizes the client, so that Beam's options apply.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from apache_beam.io.gcp.gcsio import GcsIO, parse_gcs_path
@@ -30,10 +31,8 @@ def copy(source: str, target: str) -> None:
 
 def delete(uri: str) -> None:
     """Deletes an object, if it exists."""
-    try:
+    with suppress(NotFound):
         _blob(uri).delete()
-    except NotFound:
-        return
 
 
 def _blob(uri: str) -> Any:

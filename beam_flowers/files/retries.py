@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -59,7 +58,8 @@ class Retries:
             OSError: it answers, but not this request.
         """
         began: float | None = None
-        for pause in _pauses():
+        attempt = 0
+        while True:
             # One thread has waited in vain; the others need not wait as long.
             if self._gone_at is not None and time.monotonic() < self._gone_at + _REST:
                 raise UnreachableError(self._gone())
@@ -70,11 +70,13 @@ class Retries:
                     self._note_answer()
                     raise
                 began = began or time.monotonic()
+                # Random, so that threads do not ask all at once.
+                pause = min(_LONGEST_PAUSE, 0.25 * 2**attempt) * random.uniform(0.5, 1)
                 self._wait_or_give_up(uri, error, began, pause)
+                attempt = min(attempt + 1, 10)
             else:
                 self._note_answer()
                 return answer
-        raise AssertionError("the pauses never end")
 
     def _note_answer(self) -> None:
         self._answered, self._silent_since, self._gone_at = True, None, None
@@ -105,9 +107,3 @@ class Retries:
             f"{self.server} has not answered for {waited:.0f} seconds; check its address and the "
             "network, then run this again: it goes on from what is finished"
         )
-
-
-def _pauses() -> Iterator[float]:
-    """Yields growing seconds between tries, random so that threads do not ask all at once."""
-    for attempt in itertools.count():
-        yield min(_LONGEST_PAUSE, 0.25 * 2 ** min(attempt, 10)) * random.uniform(0.5, 1)

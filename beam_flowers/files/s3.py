@@ -12,11 +12,11 @@ import io
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
-from functools import partial
 from typing import Any, BinaryIO, cast
 
 from beam_flowers.errors import StoreError
 from beam_flowers.files.paths import Entry, FileStat, join
+from beam_flowers.files.ranges import RangedFile
 from beam_flowers.files.s3_server import EmptyError, IncompleteReadError, ask
 
 _TAIL = 1 << 16
@@ -31,12 +31,7 @@ def open_read(uri: str) -> BinaryIO:
 
 def read_bytes(uri: str, limit: int | None) -> bytes:
     """Reads an object, or its first `limit` bytes, in one request."""
-
-    def get(client: Any) -> bytes:
-        answer = client.get_object(**_key(uri))
-        return _body(answer, limit)
-
-    return ask(uri, get)
+    return ask(uri, lambda client: _body(client.get_object(**_key(uri)), limit))
 
 
 def exists(uri: str) -> bool:
@@ -118,15 +113,16 @@ def delete(uri: str) -> None:
     ask(uri, lambda client: client.delete_object(**_key(uri)))
 
 
-class _Ranges(io.RawIOBase):
+class _Ranges(RangedFile):
     """Reads an object by ranges; the last range when it is opened."""
 
     def __init__(self, uri: str) -> None:
-        self._uri, self._position, self._etag = uri, 0, ""
+        self._uri, self._etag = uri, ""
         try:
-            self._tail, self._size = self._get(f"-{_TAIL}")
+            self._tail, size = self._get(f"-{_TAIL}")
         except EmptyError:
-            self._tail, self._size = b"", 0
+            self._tail, size = b"", 0
+        super().__init__(size)
 
     def _get(self, span: str) -> tuple[bytes, int]:
         """Returns (the bytes of a range, the size of the object)."""
@@ -143,32 +139,11 @@ class _Ranges(io.RawIOBase):
             raise OSError(errno.EIO, "it was replaced while it was read", self._uri)
         return data, int(answer.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        start, end = self._position, min(self._position + len(buffer), self._size)
-        if start >= end:
-            return 0
+    def read_range(self, start: int, end: int) -> bytes:
         before_tail = self._size - len(self._tail)
         if start >= before_tail:
-            data = self._tail[start - before_tail : end - before_tail]
-        else:
-            data = self._get(f"{start}-{end - 1}")[0]
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+            return self._tail[start - before_tail : end - before_tail]
+        return self._get(f"{start}-{end - 1}")[0]
 
 
 def _body(answer: dict[str, Any], limit: int | None = None) -> bytes:
@@ -190,18 +165,13 @@ def _put_new(uri: str, data: bytes) -> bool:
 
 def _pages(uri: str, **options: str) -> Iterator[dict[str, Any]]:
     bucket, prefix = _folder(uri)
+    options |= {"Bucket": bucket, "Prefix": prefix}
     while True:
-        given = {"Bucket": bucket, "Prefix": prefix, **options}
-        page: dict[str, Any] = ask(uri, partial(_list, **given))
+        page = ask(uri, lambda client: client.list_objects_v2(**options))
         yield page
         if not page.get("IsTruncated"):
             return
         options["ContinuationToken"] = page["NextContinuationToken"]
-
-
-def _list(client: Any, **options: str) -> dict[str, Any]:
-    page: dict[str, Any] = client.list_objects_v2(**options)
-    return page
 
 
 def _objects(uri: str, page: dict[str, Any]) -> Iterator[Entry]:

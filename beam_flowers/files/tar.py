@@ -66,8 +66,7 @@ class _Header(tarfile.TarInfo):
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.size < 0 or (self.type in _EXTENDED and self.size > _LARGEST_HEADER):
             raise Damaged(f"it is damaged: {self.name!r} says that it has {self.size} bytes")
-        header: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return header
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def is_one(data: bytes) -> bool:

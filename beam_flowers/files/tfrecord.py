@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 import google_crc32c
@@ -42,11 +43,9 @@ class Example(NamedTuple):
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yields number and span of each record up to the first damage."""
-    try:
+    with suppress(Damaged):
         for number, span in enumerate(records(file, size)):
             yield str(number), span
-    except Damaged:
-        return
 
 
 def records(file: BinaryIO, size: int) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,7 @@ import struct
 import zlib
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from typing import BinaryIO, NamedTuple
 
@@ -131,11 +132,9 @@ def members(file: BinaryIO, size: int) -> tuple[dict[str, Member], str | None]:
 
 def places(file: BinaryIO, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Yields name and span of each member, including those that `read` refuses."""
-    try:
+    with suppress(Damaged):
         for member in scan(file, size):
             yield member.name, member.span
-    except Damaged:
-        return
 
 
 def scan(file: BinaryIO, size: int) -> Iterator[Member]:

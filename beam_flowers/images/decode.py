@@ -40,7 +40,7 @@ import io
 import re
 import struct
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -68,7 +68,6 @@ from beam_flowers.images.jpeg import (
 from beam_flowers.images.jpeg2000 import open_jpeg2000, stream_ends_early, stretched
 from beam_flowers.images.memory import declared, needed_by, needed_to_compare, needed_to_resize
 from beam_flowers.images.memory_gate import gate
-from beam_flowers.images.modes import over_white, plain
 from beam_flowers.images.png import without_damaged_texts
 from beam_flowers.images.recipe import DEFAULT_LIMITS, LARGEST_SIDE, Limits, PixelRecipe
 from beam_flowers.images.tiff import Tiff
@@ -394,3 +393,48 @@ def _clean(error: Exception) -> str:
     text = re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "file", str(error))
     text = re.sub(r"(?is)((?:token|literal|could not convert)[^:]*): .*", r"\1", text)
     return f"{type(error).__name__}: {' '.join(text.split())[:200]}".rstrip(": ")
+
+
+def plain(im: Image.Image) -> Image.Image:
+    """Converts an image to a mode that can be resized: L, LA, RGB or RGBA."""
+    if im.mode == "F" or im.mode.startswith("I"):
+        return _eight_bit(im)
+    if im.mode in ("LA", "RGBA"):
+        return im
+    if im.has_transparency_data:
+        return im.convert("RGBA")
+    if im.mode in ("1", "L"):
+        return im.convert("L")
+    return im if im.mode == "RGB" else im.convert("RGB")
+
+
+def _eight_bit(im: Image.Image) -> Image.Image:
+    """Scales greys of more than 8 bits; Pillow's own conversion would clip them at 255."""
+    values: Any = np.array(im, np.float32)
+    np.nan_to_num(values, copy=False)
+    if im.mode == "F":
+        white = 1 if values.max() <= 1 else 255
+    else:
+        white = 4095 if _bits(im) == 12 else 65535
+    np.clip(values, 0, white, out=values)
+    values *= 255 / white
+    np.rint(values, out=values)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def _bits(im: Image.Image) -> int:
+    tags = im.tag_v2 if isinstance(im, TiffImageFile) else {}
+    return int(tags.get(ExifTags.Base.BitsPerSample, (16,))[0])
+
+
+def over_white(im: Image.Image) -> Image.Image:
+    """Composites an image from `plain` over white, as RGB.
+
+    The resize comes first and weighs colours by their alpha: the result equals compositing first,
+    at a fraction of the memory.
+    """
+    if im.mode not in ("LA", "RGBA"):
+        return im.convert("RGB")
+    paper = Image.new("RGB", im.size, "white")
+    paper.paste(im.convert("RGB"), mask=im.getchannel("A"))
+    return paper

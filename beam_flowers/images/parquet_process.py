@@ -7,7 +7,6 @@ text, and a schema of 20,000 levels crashes its reader. Here both end only this 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import resource
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_flowers.errors import InputError
+from beam_flowers.files.ranges import RangedFile
 from beam_flowers.images.child_process import open_answers
 from beam_flowers.images.manifest_limits import MOST_CHARACTERS, require_plausible, too_long
 from beam_flowers.images.parquet_rows import ASK, COUNT, END, FAILED, HEADER, ROWS
@@ -68,39 +68,20 @@ def _send(answers: BinaryIO, message: bytes, content: Any) -> None:
     answers.flush()
 
 
-class _Asked(io.RawIOBase):
+class _Asked(RangedFile):
     """Reads a file by asking the parent process for its bytes."""
 
     def __init__(self, answers: BinaryIO, size: int) -> None:
-        self._answers, self._size, self._position = answers, size, 0
+        super().__init__(size)
+        self._answers = answers
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, start + offset)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        wanted = max(0, min(len(buffer), self._size - self._position))
-        if not wanted:
-            return 0
-        self._answers.write(HEADER.pack(ASK, self._position, wanted))
+    def read_range(self, start: int, end: int) -> bytes:
+        self._answers.write(HEADER.pack(ASK, start, end - start))
         self._answers.flush()
         head = sys.stdin.buffer.read(COUNT.size)
         if len(head) < COUNT.size:  # The parent process has ended.
             sys.exit()
-        data = sys.stdin.buffer.read(COUNT.unpack(head)[0])
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        return sys.stdin.buffer.read(COUNT.unpack(head)[0])
 
 
 def _batches(

@@ -11,14 +11,7 @@ from beam_flowers.images.formats import FORMATS, NOT_HERE
 from beam_flowers.records import NOT_AN_IMAGE
 
 _OF_NO_FORMAT = (NOT_AN_IMAGE, "UnsupportedFormat", "EmptyFile")
-_OF_A_FORMAT = (
-    "TooLarge",
-    "TooManyPixels",
-    "TooMuchMemory",
-    "Timeout",
-    "Truncated",
-    "Undecodable",
-)
+_OF_A_FORMAT = ("TooLarge", "TooManyPixels", "TooMuchMemory", "Timeout", "Truncated", "Undecodable")
 
 CRASHED = "Crashed"
 """Class of rejects that crash their decoder process. It has no version: the message names the

@@ -128,10 +128,7 @@ def render(page: Page, most: int) -> Rendered:
         style=asset("base.css") + asset("report.css"),
         script=script,
         script_hash=script_hash(script),
-        data={
-            "images": images,
-            "sections": {s.id: _data(s, number) for s in page.sections},
-        },
+        data={"images": images, "sections": {s.id: _data(s, number) for s in page.sections}},
         thumbnails=made,
         map_side=_MAP_SIDE,
         side=_SIDE,

@@ -35,8 +35,8 @@ from beam_flowers.store.parts import (
     read_part,
     write_part,
 )
-from beam_flowers.store.plan import derive_part, stored_rows, stored_table
-from beam_flowers.store.rebase import LateError, commit_on_newest
+from beam_flowers.store.plan import derive_parts, stored_rows, stored_table
+from beam_flowers.store.rebase import Intent, LateError, commit_on_newest
 from beam_flowers.store.schema import StoreRows, images_of
 from beam_flowers.store.table import until_committed
 
@@ -179,53 +179,38 @@ def append_parts(
         # An earlier try may have committed them, and others may have replaced them since.
         if not all(files.exists(place.work(part.name)) for part in parts) and _commit_of(place):
             return True
-        return _try(base, place, row_kind, about, parts, roots) or None
+        held = base.sections.get(place.section)
+        if held and held.fingerprint != place.fingerprint:
+            raise StoreError(
+                f"{place.root}: another writer put rows of another kind there meanwhile, such as "
+                "scores by other models; write into a folder of your own"
+            )
+        known, described = committed(base, place), dict(about)
+        if isinstance(row_kind, StoreRows):
+            # Another run may have changed the encoding since this one looked.
+            encoding = encoding_in(known) if known.parts else row_kind.encoding
+            described = {"name": row_kind.backbone, **about, "encoding": encoding}
+        names = {p.name: p for p in (*_others(parts, known, place, row_kind, roots), *parts)}
+        found = {image.root for part in parts for image in _images(place, part.name)}
+        section = Section(
+            place.fingerprint,
+            described,
+            tuple(names[n] for n in sorted(names)),
+            tuple(sorted({*known.roots, *filter(None, found)})),
+            known.lost,
+        )
+        with suppress(LateError):
+            intent = Intent(base.version, section, {"rows": _count(parts)})
+            return commit_on_newest(place, intent) is not None or None
+        return None
 
     until_committed(place.root, attempt)
     publish(place.root)
     return _count(parts)
 
 
-def _try(
-    base: Manifest,
-    place: Place,
-    row_kind: RowKind,
-    about: dict[str, Any],
-    parts: Sequence[Part],
-    roots: Sequence[str],
-) -> bool:
-    held = base.sections.get(place.section)
-    if held and held.fingerprint != place.fingerprint:
-        raise StoreError(
-            f"{place.root}: another writer put rows of another kind there meanwhile, such as "
-            "scores by other models; write into a folder of your own"
-        )
-    known = committed(base, place)
-    others = list(_others(parts, known, place, row_kind, roots))
-    names = {p.name: p for p in (*others, *parts)}
-    if isinstance(row_kind, StoreRows):
-        # Another run may have changed the encoding since this one looked.
-        encoding = encoding_in(known) if known.parts else row_kind.encoding
-        about = {"name": row_kind.backbone, **about, "encoding": encoding}
-    section = Section(
-        place.fingerprint,
-        about,
-        tuple(names[n] for n in sorted(names)),
-        tuple(sorted({*known.roots, *_roots(place, parts)})),
-        known.lost,
-    )
-    counts = {"rows": _count(parts)}
-    with suppress(LateError):
-        return commit_on_newest(place, base.version, section, counts) is not None
-    return False
-
-
 def _others(
-    parts: Sequence[Part],
-    known: Section,
-    place: Place,
-    row_kind: RowKind,
-    roots: Sequence[str],
+    parts: Sequence[Part], known: Section, place: Place, row_kind: RowKind, roots: Sequence[str]
 ) -> Iterator[Part]:
     """Yields the known parts, rows and rejects, without files of `roots` and of the new parts."""
     with closing(Ledger()) as ledger:
@@ -238,20 +223,13 @@ def _others(
         each = [1 if part.is_rejects else row_kind.rows_each for part in parts]
         if ledger.listed() != sum(p.rows / n for p, n in zip(parts, each, strict=True)):
             raise TwoRowsError(f"{place.root}: two of the new rows have one uri; keep one of them")
-        names, partly = ledger.part_names()
-        whole = set(names)
-        yield from (p for p in known.parts if p.name in whole)
         described = {part.name: part for part in known.parts}
+        whole, partly = ledger.part_names()
+        yield from (described[name] for name in whole)
         for name in partly:
             images = stored_table(ledger.remaining(name))
-            rows = RejectRows() if holds_rejects(name) else row_kind
-            yield derive_part(place, rows, name, images, "uri", described[name])
-
-
-def _roots(place: Place, parts: Sequence[Part]) -> set[str]:
-    """Returns the roots that new rows and rejects were found under."""
-    found = (image.root for part in parts for image in _images(place, part.name))
-    return {root for root in found if root}
+            own = RejectRows() if holds_rejects(name) else row_kind
+            yield from derive_parts(place, own, name, images, "uri", described=described[name])
 
 
 def _images(place: Place, name: str) -> Iterator[Image]:

@@ -64,11 +64,8 @@ def _in_section(
     new_uris, new_rows = _numbers(Place(root, key, after.fingerprint), came)
     # An image has several rows in a table of several models' scores.
     stayed = _in_common(old_uris, new_uris)
-    return (
-        len(new_uris) - stayed,
-        len(old_uris) - stayed,
-        stayed - _in_common(old_rows, new_rows),
-    )
+    changed = stayed - _in_common(old_rows, new_rows)
+    return len(new_uris) - stayed, len(old_uris) - stayed, changed
 
 
 def _numbers(place: Place, parts: list[Part]) -> tuple[Numbers, Numbers]:

@@ -119,18 +119,18 @@ class Manifest:
         """Seconds since the epoch at which it was committed; 0 before layout 3."""
         return float(self.made.get("time", 0.0))
 
+    def places(self, root: str, run: str = "") -> Iterator[tuple[Place, Section]]:
+        """Yields the sections of the table in folder `root` with their places, for one run."""
+        for key, section in self.sections.items():
+            yield Place(root, key, section.fingerprint, run), section
+
     def part_names(self, root: str) -> dict[Place, set[str]]:
         """Returns the names of all parts of the table in folder `root`, by place."""
-        return {
-            Place(root, key, s.fingerprint): {part.name for part in s.parts}
-            for key, s in self.sections.items()
-        }
+        return {place: {part.name for part in s.parts} for place, s in self.places(root)}
 
     def lost_parts(self, root: str) -> dict[Place, tuple[Part, ...]]:
         """Returns the lost parts of the table in folder `root`, by place."""
-        return {
-            Place(root, key, s.fingerprint): s.lost for key, s in self.sections.items() if s.lost
-        }
+        return {place: s.lost for place, s in self.places(root) if s.lost}
 
     def with_section(self, key: str, section: Section) -> Manifest:
         return replace(self, sections={**self.sections, key: section}, made={})
@@ -398,6 +398,7 @@ def commit(root: str, manifest: Manifest) -> bool:
     files.make_folder(files.parent(uri))
     if files.put_if_absent(uri, encode_manifest(manifest)):
         return True
+    # The answer of an object store may be lost after the write, and the request repeated.
     return read_manifest(root, manifest.version).run == manifest.run
 
 
@@ -431,10 +432,14 @@ def publish(root: str) -> None:
             place: names - named.get(place, set()) - {part.name for part in lost.get(place, ())}
             for place, names in every.items()
         }
+        # First the copies: a reader of an older version looks there last, see `Place.addresses`.
         for place, names in leaving.items():
             _retire_parts(place, names)
+        # New parts come before old ones go: a plain reader may see a row twice, but never misses
+        # one.
         for place, names in named.items():
             _move_parts(place, names)
+        # The file of a lost part may have come back, and its images have rows in new parts by now.
         for place, parts in lost.items():
             for part in parts:
                 _set_aside(place, part)
@@ -443,6 +448,7 @@ def publish(root: str) -> None:
             continue
         for place, names in leaving.items():
             _delete_parts(place, names)
+        # A version that came meanwhile is published as well.
         if versions(root)[-1:] in ([], [manifest.version]):
             break
     if manifest.version:
@@ -503,6 +509,7 @@ def expired(
         fewest: number of versions that stay at any age.
     """
     known = versions(root)
+    # Each manifest is read once: that which replaces a version is the next one to look at.
     following = None
     while len(known) > fewest:
         with contextlib.suppress(FileNotFoundError):

@@ -137,8 +137,10 @@ def _read(
         raise StoreError(f"{root} holds no vectors; every file was rejected: see {root}/__rejects")
     columns = ["uri", "sha256", "label", "split"]
     rows = pa.concat_tables([read_part(place, p, columns) for p in section.rows])
+    # By uri, so that examples do not depend on how parts divide the rows.
     order = pc.array_sort_indices(rows["uri"]).to_numpy()
     rows = rows.take(order)
+    # In a file by content, which is the order of training.
     by_content = pc.array_sort_indices(rows["sha256"]).to_numpy().astype(np.intp)
     uris, sha256 = (rows[name].to_pylist() for name in columns[:2])
     labels, splits = (_repeated(rows[name]) for name in columns[2:])

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
 from types import MappingProxyType
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_flowers import files
-from beam_flowers.errors import InputError, PartLostError, StoreError
+from beam_flowers.errors import BeamFlowersError, InputError, PartLostError, StoreError
+from beam_flowers.files.tar import Damaged
 from beam_flowers.store.changes import count_changes
 from beam_flowers.store.commits import (
     Manifest,
@@ -25,13 +28,14 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.features import open_store
 from beam_flowers.store.lease import finish_begun
-from beam_flowers.store.missing import Missing
 from beam_flowers.store.names import SCORED
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
 from beam_flowers.store.schema import StoreRows
 from beam_flowers.store.table import until_committed
 
 _NAMED_ROOTS = 10
+_REMEMBERED = 256
+"""Listings of folders in object stores that are kept, of up to thousands of names each."""
 IMAGES_ONLY_SCORED: Mapping[str, type[StoreRows]] = MappingProxyType({SCORED: StoreRows})
 """Tables inside of a store that the core writes, and the kinds of their rows."""
 
@@ -52,16 +56,6 @@ class Forgotten:
     rejects: int = 0
     inner: Mapping[str, int] = field(default_factory=dict)
     lost: tuple[str, ...] = ()
-
-
-class Leaving(Protocol):
-    """Selection of the images that leave a store."""
-
-    def rows(self, names: pa.Table) -> pa.ChunkedArray:
-        """Returns a mask of the rows that leave, of a table with columns `uri` and `root`."""
-
-    def is_left(self, root: str) -> bool:
-        """Tells if a root leaves a section's list of roots."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +90,45 @@ class Below:
         return root == self.root or root.startswith(files.join(self.root, ""))
 
 
+class Missing:
+    """Selects the rows whose files are gone; a file that cannot be looked for is an error."""
+
+    def __init__(self) -> None:
+        self._require_reachable = lru_cache(maxsize=None)(_require_reachable)
+        self._names = lru_cache(maxsize=_REMEMBERED)(_names)
+
+    def rows(self, names: pa.Table) -> pa.ChunkedArray:
+        """Returns a mask of the rows that leave.
+
+        Args:
+            names: with columns `uri` and `root`.
+
+        Raises:
+            InputError: a root is empty or a file cannot be looked for; it is named.
+        """
+        for root in names["root"].unique().to_pylist():
+            if root is not None:
+                self._require_reachable(root)
+        gone = [self._is_gone(uri) for uri in names["uri"].to_pylist()]
+        return pa.chunked_array([pa.array(gone, pa.bool_())])
+
+    def is_left(self, root: str) -> bool:
+        """Tells if a root leaves a section's list of roots."""
+        return self._is_gone(root)
+
+    def _is_gone(self, uri: str) -> bool:
+        try:
+            if files.is_local(uri) or files.is_member(uri):
+                return files.is_gone(uri)
+            # Listing a folder takes fewer requests than looking for its files one by one.
+            return uri not in self._names(files.parent(uri))
+        except (OSError, BeamFlowersError, Damaged) as error:
+            raise _unreachable(uri, str(error)) from error
+
+
+Selection = Backbone | Below | Missing
+
+
 def forget(
     store: str,
     root: str | None,
@@ -124,14 +157,14 @@ def forget(
     """
     open_store(store)
     folders = {name: files.join(store, name) for name in inner}
+    every = (store, *folders.values())
     if not dry_run:
         # Otherwise the next run would finish them, and bring forgotten rows back.
-        for table in (store, *folders.values()):
+        for table in every:
             finish_begun(table, by="forget")
-    leaving: Leaving | Backbone = Missing()
+    leaving: Selection = Missing()
     if root is not None:
-        named = _named_backbone(root, (store, *folders.values()))
-        leaving = named or Below(files.absolute(root))
+        leaving = _named_backbone(root, every) or Below(files.absolute(root))
     found = _forget(store, leaving, StoreRows, dry_run=dry_run)
     tables = {
         name: _forget(folders[name], leaving, rows, dry_run=dry_run) for name, rows in inner.items()
@@ -148,7 +181,7 @@ def forget(
             f"{listed or 'none'}"
         )
     if now and not dry_run:
-        for table in (store, *folders.values()):
+        for table in every:
             purge(table)
     return found
 
@@ -174,9 +207,7 @@ def _named_backbone(name: str, folders: Iterable[str]) -> Backbone | None:
     return Backbone(frozenset(found)) if found else None
 
 
-def _forget(
-    table: str, leaving: Leaving | Backbone, rows: type[StoreRows], *, dry_run: bool
-) -> Forgotten:
+def _forget(table: str, leaving: Selection, rows: type[StoreRows], *, dry_run: bool) -> Forgotten:
     """Removes rows and rejects from one table; returns their numbers."""
     if "" in latest(table).sections:
         raise StoreError(f"{table} is a table of scores, which no store has there; move it away")
@@ -193,10 +224,10 @@ def _forget(
         counts = {"forgotten": gone.rows, "forgotten_rejects": gone.rejects}
         counts |= count_changes(table, base.sections, now.sections)
         made = {"command": "forget"}
-        next_one = replace(now, version=base.version + 1, run=run, counts=counts, made=made)
-        return gone if commit(table, next_one) else None
+        forgotten = Manifest(base.version + 1, run, now.sections, counts, made)
+        return gone if commit(table, forgotten) else None
 
-    before = latest(table)
+    before = latest(table)  # The new version clears its lost parts.
     gone = until_committed(table, attempt)
     publish(table)
     for place, parts in before.lost_parts(table).items():
@@ -218,7 +249,7 @@ def _gone(base: Manifest, now: Manifest, lost: tuple[str, ...]) -> Forgotten:
 def _without(
     base: Manifest,
     table: str,
-    leaving: Leaving | Backbone,
+    leaving: Selection,
     rows: type[StoreRows],
     *,
     run: str,
@@ -229,8 +260,7 @@ def _without(
         others = {k: s for k, s in base.sections.items() if not leaving.is_of(s)}
         return replace(base, sections=others, made={}), ()
     sections, lost = {}, []
-    for key, section in base.sections.items():
-        place = Place(table, key, section.fingerprint, run)
+    for place, section in base.places(table, run):
         lost += [place.published(part.name) for part in section.lost]
         kept: list[Part | None] = []
         for part in section.parts:
@@ -245,7 +275,7 @@ def _without(
         roots = tuple(known for known in section.roots if not leaving.is_left(known))
         # A section without parts is dropped: it would be a backbone without images.
         if parts or not section.parts:
-            sections[key] = replace(section, parts=parts, roots=roots, lost=())
+            sections[place.section] = replace(section, parts=parts, roots=roots, lost=())
     return replace(base, sections=sections, made={}), tuple(lost)
 
 
@@ -253,7 +283,7 @@ def _remaining(
     place: Place,
     part: Part,
     section: Section,
-    leaving: Leaving,
+    leaving: Below | Missing,
     rows: type[StoreRows],
     dry_run: bool,
 ) -> Part | None:
@@ -282,3 +312,52 @@ def _below(paths: pa.ChunkedArray, root: str) -> pa.ChunkedArray:
 def _count(manifest: Manifest, *, rejects: bool) -> int:
     parts: Iterable[Part] = (p for s in manifest.sections.values() for p in s.parts)
     return sum(part.rows for part in parts if part.is_rejects == rejects)
+
+
+def _names(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(entry.uri for entry in files.list_folder(folder))
+    except FileNotFoundError:
+        return frozenset()
+
+
+def _require_reachable(root: str) -> None:
+    """Refuses a root unless it certainly exists and is not empty, or is certainly gone.
+
+    An empty folder may be the place of a disk that is not mounted.
+
+    Raises:
+        InputError: it may be either; the reason is named.
+    """
+    if files.is_member(root):
+        return
+    try:
+        if not files.is_gone(root):
+            if not files.exists(root):
+                raise _unreachable(root, "it is a link that leads nowhere")
+            if files.is_folder(root) and _is_empty(root):
+                raise _unreachable(root, "it is empty, as where a disk is not mounted")
+        elif files.is_local(root):
+            above = files.parent(root)
+            while files.is_gone(above):
+                above = files.parent(above)
+            if _is_empty(above):
+                reason = f"it is not there, and {above} is empty, as where a disk is not mounted"
+                raise _unreachable(root, reason)
+    except InputError:
+        raise
+    except (OSError, BeamFlowersError) as error:
+        raise _unreachable(root, str(error)) from error
+
+
+def _is_empty(folder: str) -> bool:
+    if files.is_local(folder) and not os.path.isdir(folder):
+        return False
+    return not list(islice(files.list_folder(folder), 1))
+
+
+def _unreachable(uri: str, reason: str) -> InputError:
+    return InputError(
+        f"nobody can say whether {uri} is gone: {reason}. Nothing was taken out. Make it readable "
+        "and run this again; `beam-flowers forget STORE ROOT` takes a folder out in any case"
+    )

@@ -19,16 +19,15 @@ from beam_flowers.store.commits import (
     commit,
     encoding_in,
     latest,
-    open_table,
     publish,
     read_those_there,
     versions,
 )
-from beam_flowers.store.names import COMMITS, INNER, LEASES, WORK, is_reserved_file
+from beam_flowers.store.names import COMMITS, LEASES, WORK, is_reserved_file
 from beam_flowers.store.parts import Part, Place, RejectRows, read_checked, read_part, write_part
 from beam_flowers.store.schema import StoreRows, digest_rows
 from beam_flowers.store.table import until_committed
-from beam_flowers.store.vacuum import own_entries
+from beam_flowers.store.vacuum import own_entries, tables
 
 State = Literal["sound", "damaged", "missing"]
 
@@ -75,10 +74,8 @@ def fsck(root: str, repair: bool = False) -> Checked:
     Raises:
         StoreError: there is no table, or one of its manifests is refused.
     """
-    open_table(root)
-    inner = (files.join(root, name) for name in INNER)
     found = Checked()
-    for table in (root, *(folder for folder in inner if files.is_folder(folder))):
+    for table in tables(root):
         if repair:
             publish(table)
         states = _check(table, found)
@@ -92,8 +89,7 @@ def _check(root: str, found: Checked) -> dict[str, State]:
     """Adds the findings of one table to `found`; returns the states of the parts by name."""
     states: dict[str, State] = {}
     manifest, named = latest(root), set()
-    for key, section in manifest.sections.items():
-        place = Place(root, key, section.fingerprint)
+    for place, section in manifest.places(root):
         for part in (*section.parts, *section.lost):
             named |= {place.published(part.name), place.work(part.name)}
         for part in section.parts:
@@ -152,8 +148,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
         The number of rows that came back; None if another writer was first.
     """
     run, sections, back = secrets.token_hex(8), {}, 0
-    for key, section in base.sections.items():
-        place = Place(root, key, section.fingerprint, run)
+    for place, section in base.places(root, run):
         sound = []
         for part in section.parts:
             if part.name not in states:  # Another writer committed it meanwhile.
@@ -166,7 +161,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
                 files.move(place.locate(part.name), target)
         returned = _returned(place, section, sound) if section.lost else []
         back += sum(part.rows for part in returned)
-        sections[key] = replace(section, parts=(*sound, *returned), lost=())
+        sections[place.section] = replace(section, parts=(*sound, *returned), lost=())
     if sections == base.sections:
         return 0
     counts = {"returned": back, **count_changes(root, base.sections, sections)}
@@ -196,5 +191,4 @@ def _returned(place: Place, section: Section, sound: list[Part]) -> list[Part]:
 
 
 def _uris(place: Place, part: Part) -> list[str]:
-    uris: list[str] = pc.unique(read_part(place, part, ["uri"])["uri"]).to_pylist()
-    return uris
+    return pc.unique(read_part(place, part, ["uri"])["uri"]).to_pylist()

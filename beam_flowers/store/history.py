@@ -13,7 +13,6 @@ from beam_flowers.errors import PartLostError, StoreError
 from beam_flowers.store.changes import ADDED, CHANGED, REMOVED, count_changes
 from beam_flowers.store.commits import (
     Manifest,
-    Section,
     commit,
     open_table,
     publish,
@@ -89,18 +88,17 @@ def history(root: str) -> Iterator[Version]:
             _count(manifest, REMOVED),
             _count(manifest, CHANGED),
             sum(part.rows for section in sections for part in section.lost),
-            all(_is_there(root, key, s, there) for key, s in manifest.sections.items()),
+            all(
+                not there.isdisjoint(place.addresses(name))
+                for place, names in manifest.part_names(root).items()
+                for name in names
+            ),
         )
 
 
 def _count(manifest: Manifest, name: str) -> int | None:
     found = manifest.counts.get(name)
     return found if type(found) is int else None
-
-
-def _is_there(root: str, key: str, section: Section, there: set[str]) -> bool:
-    place = Place(root, key, section.fingerprint)
-    return all(not there.isdisjoint(place.addresses(part.name)) for part in section.parts)
 
 
 def read_version(root: str, number: int | None = None) -> Manifest:
@@ -145,14 +143,12 @@ def restore(root: str, number: int) -> int:
         run = secrets.token_hex(8)
         held = base.part_names(root)
         sections = {}
-        for key, section in wanted.sections.items():
-            place = Place(root, key, section.fingerprint, run)
+        for place, section in wanted.places(root, run):
             kept = held.get(replace(place, run=""), set())
             parts = [p if p.name in kept else copy_part(place, p) for p in section.parts]
-            sections[key] = replace(section, parts=tuple(parts))
+            sections[place.section] = replace(section, parts=tuple(parts))
         made = {"command": "restore", "options": {"version": number}}
-        counts = {"restored": number}
-        counts |= count_changes(root, base.sections, sections)
+        counts = {"restored": number, **count_changes(root, base.sections, sections)}
         again = Manifest(base.version + 1, run, sections, counts, made)
         return again.version if commit(root, again) else None
 
@@ -184,10 +180,8 @@ def open_dataset(root: str, version: int | None = None, backbone: str | None = N
     if section is None:
         key, section = choose_section(root, manifest, backbone)
     place = Place(root, key, section.fingerprint)
-    paths = []
-    for part in section.rows:
-        path = place.locate(part.name)
+    paths = [place.locate(part.name) for part in section.rows]
+    for path in paths:
         if not files.exists(path):
             raise PartLostError(f"{path} is gone: version {manifest.version} cannot be read")
-        paths.append(path)
     return ds.dataset(paths, format="parquet")

@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -24,23 +24,14 @@ from beam_flowers.errors import BeamFlowersError, StoreError, StoreFieldError
 from beam_flowers.files.typed import Count, Form
 from beam_flowers.store.commits import (
     Manifest,
-    Section,
     committed,
     decode_manifest,
     encode_manifest,
     publish,
 )
-from beam_flowers.store.names import (
-    BEAT,
-    CLOCK,
-    LEASES,
-    WORK,
-    adopted_name,
-    is_part,
-    is_run,
-)
+from beam_flowers.store.names import BEAT, CLOCK, LEASES, WORK, adopted_name, is_part, is_run
 from beam_flowers.store.parts import Place, work_parts
-from beam_flowers.store.rebase import LateError, commit_on_newest
+from beam_flowers.store.rebase import Intent, LateError, commit_on_newest
 
 PULSE = 60.0
 """Seconds between two beats of a run."""
@@ -50,28 +41,8 @@ _PROCESS = secrets.token_hex(8)
 """Id of this process; its number alone may be that of an earlier one, mostly in containers."""
 
 
-@dataclass(frozen=True)
-class Intent:
-    """Holds all that the commit of a run needs, so that any program can finish it.
-
-    Attributes:
-        base: the version that the section was planned on.
-        section: the section to commit, if nobody committed since.
-        counts: counts of the manifest.
-        made: `Manifest.made` of the manifest.
-        exact: see `commit_on_newest`.
-    """
-
-    base: int
-    section: Section
-    counts: dict[str, Any]
-    made: dict[str, Any]
-    exact: bool
-
-
-@dataclass(frozen=True)
-class Withdrawn:
-    """Says that a run never commits.
+class Withdrawn(msgspec.Struct, tag_field="state", tag="withdrawn", frozen=True):
+    """Says that a run never commits; it is the content of the lease's file.
 
     Attributes:
         by: id of the run that withdrew it, possibly itself, or the name of a command.
@@ -88,10 +59,6 @@ class _Committing(msgspec.Struct, tag_field="state", tag="committing"):
     manifest: msgspec.Raw
 
 
-class _Withdrawn(msgspec.Struct, tag_field="state", tag="withdrawn"):
-    by: str
-
-
 class _Beat(msgspec.Struct):
     """Types of the fields of the file by which a run shows that it is alive."""
 
@@ -101,8 +68,8 @@ class _Beat(msgspec.Struct):
 
 
 _AGAIN = "delete it and run this again"
-_EITHER: Any = _Committing | _Withdrawn
-_FORM: Form[_Committing | _Withdrawn] = Form(_EITHER, StoreFieldError, _AGAIN)
+_EITHER: Any = _Committing | Withdrawn
+_FORM: Form[_Committing | Withdrawn] = Form(_EITHER, StoreFieldError, _AGAIN)
 _BEAT = Form(_Beat, StoreFieldError, _AGAIN, most=1 << 16)
 
 
@@ -136,9 +103,10 @@ def commit_under_lease(place: Place, intent: Intent) -> Manifest | None:
         "manifest": json.loads(encode_manifest(manifest)),
     }
     files.put_if_absent(lease_uri(place.root, place.run), json.dumps(document).encode())
+    # Not what this call has put, but what is there: another may have been first.
     lease = read_lease(place.root, place.run)
     try:
-        return _commit(place, lease) if isinstance(lease, tuple) else None
+        return commit_on_newest(place, lease[1]) if isinstance(lease, tuple) else None
     except LateError:
         return None
 
@@ -162,7 +130,8 @@ def withdraw(root: str, run: str, by: str) -> Manifest | None:
     lease = read_lease(root, run)
     if not isinstance(lease, tuple):
         return None
-    manifest = _commit(replace(lease[0], root=root), lease)
+    # Begun: its commit step may be dead or slow. Two that finish it find each other's manifest.
+    manifest = commit_on_newest(replace(lease[0], root=root), lease[1])
     if manifest:
         publish(root)
     return manifest
@@ -186,18 +155,6 @@ def finish_begun(root: str, by: str) -> None:
             withdraw(root, run, by)
 
 
-def _commit(place: Place, lease: tuple[Place, Intent]) -> Manifest | None:
-    intent = lease[1]
-    return commit_on_newest(
-        place,
-        intent.base,
-        intent.section,
-        intent.counts,
-        exact=intent.exact,
-        made=intent.made,
-    )
-
-
 def is_withdrawn_by_another(place: Place) -> bool:
     """Tells if another run or a command has withdrawn the run of `place`."""
     lease = read_lease(place.root, place.run)
@@ -215,8 +172,8 @@ def read_lease(root: str, run: str) -> Withdrawn | tuple[Place, Intent] | None:
         found = _FORM.read(files.read_document(uri, _FORM), uri)
     except FileNotFoundError:
         return None
-    if isinstance(found, _Withdrawn):
-        return Withdrawn(found.by)
+    if isinstance(found, Withdrawn):
+        return found
     manifest = decode_manifest(found.manifest, uri, "manifest")
     if len(manifest.sections) != 1:
         raise _FORM.wrong(uri, "manifest.sections", "expected one section")
@@ -276,6 +233,7 @@ def _let_go(place: Place, *, has_failed: bool) -> None:
     folder = place.run_file()
     entries = list(files.list_folder(folder)) if files.is_folder(folder) else []
     names = {entry.name for entry in entries} - {BEAT}
+    # Without parts there is nothing for others to take up, so that no lease has to stay.
     if work_parts(place) or (has_failed and names):
         withdraw(place.root, place.run, by=place.run)
     for entry in entries:
@@ -376,7 +334,7 @@ def _is_running(pid: int, process: str) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except (OSError, OverflowError):
+    except (OSError, OverflowError):  # Of another user, or no number of a process.
         return True
     return True
 

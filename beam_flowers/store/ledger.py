@@ -108,6 +108,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
+        # An empty name is a temporary file of SQLite's own, deleted when it is closed.
         self._db = sqlite3.connect("")
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         self._db.create_function("behind_link", 2, files.is_behind_link)
@@ -146,8 +147,7 @@ class Ledger:
 
     def gap(self) -> tuple[str, str] | None:
         """Returns a folder or archive that was not listed to its end, and the reason, if any."""
-        row: tuple[str, str] | None = self._db.execute(sql.GAP).fetchone()
-        return row
+        return self._db.execute(sql.GAP).fetchone()
 
     def leave_out(self, rows: Iterable[StoredRow]) -> None:
         """Removes listed files that another table has with the same size and time.
@@ -162,12 +162,7 @@ class Ledger:
         self._db.executescript(sql.LEAVE_OUT)
 
     def add_part(
-        self,
-        name: str,
-        rows: Iterable[StoredRow],
-        rejects: bool,
-        committed: bool,
-        place: int = 0,
+        self, name: str, rows: Iterable[StoredRow], rejects: bool, committed: bool, place: int = 0
     ) -> None:
         """Adds the rows of one stored part.
 
@@ -308,11 +303,7 @@ class Ledger:
         while block := cursor.fetchmany(unit_rows):
             yield [Image(*row) for row in block]
 
-    def add_source(
-        self,
-        section: int,
-        parts: Iterable[tuple[str, Iterable[StoredRow]]],
-    ) -> None:
+    def add_source(self, section: int, parts: Iterable[tuple[str, Iterable[StoredRow]]]) -> None:
         """Adds a section of another table, from which rows are made without reading files.
 
         Args:
@@ -364,9 +355,8 @@ class Ledger:
             "FROM parts p JOIN states t ON t.part = p.id GROUP BY p.id ORDER BY p.id"
         )
         rows = cursor.fetchall()
-        return [n for n, whole, _ in rows if whole], [
-            n for n, whole, some in rows if some and not whole
-        ]
+        partly = [name for name, whole, some in rows if some and not whole]
+        return [name for name, whole, _ in rows if whole], partly
 
     def remaining(self, name: str) -> list[StoredRow]:
         """Returns the rows of a part that stay, with their new identities, in the part's order."""
@@ -405,12 +395,8 @@ class Ledger:
 
     def label_names(self) -> list[str]:
         """Returns the labels of the listed files, sorted."""
-        return [
-            v
-            for (v,) in self._db.execute(
-                "SELECT DISTINCT label FROM listed WHERE label IS NOT NULL ORDER BY label"
-            )
-        ]
+        query = "SELECT DISTINCT label FROM listed WHERE label IS NOT NULL ORDER BY label"
+        return [label for (label,) in self._db.execute(query)]
 
     def rest(self) -> None:
         """Frees SQLite's page cache; the next query fills it again."""

@@ -22,13 +22,20 @@ FROM listing GROUP BY uri;
 CREATE UNIQUE INDEX listed_uri ON listed(uri);
 """
 
-# The state of every stored row after the join. Rows left by a killed run stay for listed files
-# only, since the others may not be wanted any more. A folder that was listed completely covers
-# every address below it, whatever the roots of the rows; a manifest or an archive covers the rows
-# found in it. A stored label stays if the file is listed without one under another root: naming one
-# folder of a labelled tree must not wipe its label. A missing ETag is unknown: with NULL, `<>` is
-# not true. If rows are made from another table's, the contents are known. So an edit is seen that
-# left size and time unchanged.
+# The state of every stored row after the join, by the first rule that fits:
+# - Not listed: gone if the listing covers it, else kept, since other runs may list other folders. A
+#   folder that was listed completely covers every address below it, whatever the roots of the rows;
+#   a manifest or an archive covers the rows found in it. Hidden files, and files behind links, are
+#   below a folder and not listed, so that their rows stay. Rows left by a killed run stay for
+#   listed files only, since the others may not be wanted any more.
+# - Listed as a reject: kept if the row is the same reject, so that its part is not written again.
+# - To be read again: stale. A missing ETag is unknown: with NULL, `<>` is not true. If rows are
+#   made from another table's, the contents are known. So an edit is seen that left size and time
+#   unchanged.
+# - Another label, split or place: changed, which writes the row again with its vector. A stored
+#   label stays if the file is listed without one under another root: naming one folder of a
+#   labelled tree must not wipe its label.
+# Of several rows of one file one counts: one that stays, then a committed one, then the first.
 STATES = """
 CREATE TABLE states AS
 WITH judged AS (
@@ -109,6 +116,7 @@ WITH covered AS (
 SELECT coalesce(sum(going), 0), count(*),
   coalesce(sum(going AND {_MAY_BE_LISTED}), 0) FROM covered s
 """
+# Rows of killed runs are left out: nothing that a reader sees is lost with them.
 HOLD = """
 UPDATE states SET state = 'kept'
 WHERE state = 'gone' AND part IN (SELECT id FROM parts WHERE committed);
@@ -148,6 +156,7 @@ SELECT s.sha256, min(p.place || '/' || p.name) FROM stored s JOIN parts p ON p.i
 WHERE NOT p.rejects AND NOT s.outdated AND s.bytes IN (SELECT bytes FROM doubtful)
 GROUP BY s.sha256 ORDER BY s.sha256
 """
+# In the order of the part, as `derive` keeps the order of what it is given.
 REMAINING = """
 SELECT t.uri, CASE t.state WHEN 'changed' THEN l.root ELSE s.root END,
   CASE t.state WHEN 'changed' THEN l.relative_path ELSE s.relative_path END,

@@ -104,13 +104,12 @@ def unit_key(unit: Unit | bytes | str) -> str:
 
 def settle(place: Place, outcome: Outcome, more: Hashes = None) -> Settled:
     """Puts the result of a unit unless another attempt has; returns the one that was put."""
-    seconds = outcome.seconds._asdict()
     document = {
         "parts": [part.as_dict() for part in outcome.parts],
         "computed": outcome.computed,
         "reused": outcome.reused,
         "reasons": outcome.reasons,
-        "seconds": seconds,
+        "seconds": outcome.seconds._asdict(),
         "unread": outcome.unread,
         "more": more,
     }
@@ -133,7 +132,6 @@ def find_settled(place: Place, unit: str) -> Settled | None:
         found = _FORM.read(files.read_document(uri, _FORM), uri)
     except FileNotFoundError:
         return None
-    seconds = Seconds(found.seconds.read, found.seconds.network, found.seconds.write)
     for index, hashed in enumerate(found.more or ()):
         if hashed and not is_digest(hashed[1]):
             raise foreign(uri, f"more[{index}][1]", hashed[1])
@@ -142,7 +140,7 @@ def find_settled(place: Place, unit: str) -> Settled | None:
         found.computed,
         found.reused,
         found.reasons,
-        seconds,
+        Seconds(*msgspec.structs.astuple(found.seconds)),
         unit=unit,
         unread=found.unread,
     )
@@ -154,6 +152,7 @@ def one_each(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
     Attempts usually find the same outcome. If not, the first by the names of its parts stays.
     """
+    # Sorted, so that a repeated commit step chooses the same ones.
     by_name = sorted(outcomes, key=lambda outcome: [part.name for part in outcome.parts])
     kept: dict[Any, Outcome] = {}
     for outcome in by_name:

@@ -19,21 +19,15 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import PartDamagedError, PartLostError, StoreError, StoreFieldError
 from beam_flowers.files.parquet import unpacked_too_far
+from beam_flowers.files.ranges import RangedFile
 from beam_flowers.files.typed import Count
 from beam_flowers.records import NOT_AN_IMAGE, Embedding, Reject
-from beam_flowers.store.names import (
-    DAMAGED,
-    REJECTS,
-    RETIRED,
-    WORK,
-    is_digest,
-    is_part,
-    writer_of,
-)
-from beam_flowers.store.part_check import odd_schema, odd_values
+from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_digest, is_part, writer_of
 from beam_flowers.store.schema import (
     encoding_of,
     etags_of,
+    odd_schema,
+    odd_values,
     rejects_digest,
     rejects_table,
     with_etags,
@@ -50,8 +44,8 @@ def holds_rejects(name: str) -> bool:
     return name.startswith(_REJECTS_PREFIX)
 
 
-class RowKind(Protocol):
-    """Kind of a table's rows: those of a store or of a score table."""
+class PartKind(Protocol):
+    """Kind of the rows in a part: embeddings, scores or rejects."""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -61,17 +55,16 @@ class RowKind(Protocol):
     def rows_each(self) -> int:
         """Number of rows for each file; they are adjacent."""
 
-    def table(self, embeddings: Sequence[Embedding]) -> pa.Table: ...
     def derived(self, rows: pa.Table) -> pa.Table: ...
     def digest(self, rows: pa.Table) -> int: ...
     def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
         """Yields (folder, rows) for each partition; the folder is below the section's."""
 
 
-class Digests(Protocol):
-    """Kind of rows that have a digest, to compare them with a manifest's."""
+class RowKind(PartKind, Protocol):
+    """Kind of a table's rows, without its rejects: those of a store or of a score table."""
 
-    def digest(self, rows: pa.Table) -> int: ...
+    def table(self, embeddings: Sequence[Embedding]) -> pa.Table: ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +82,9 @@ class RejectRows:
 
     def digest(self, rows: pa.Table) -> int:
         return rejects_digest(rows)
+
+    def partitions(self, rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
+        yield "", rows
 
 
 @dataclass(frozen=True)
@@ -235,7 +231,7 @@ def located(source: str, places: Sequence[Place]) -> tuple[Place, str]:
     return places[int(index)], name
 
 
-def write_parts(place: Place, row_kind: RowKind, rows: pa.Table) -> tuple[Part, ...]:
+def write_parts(place: Place, row_kind: PartKind, rows: pa.Table) -> tuple[Part, ...]:
     """Writes `rows` below `__work`, one part for each of the partitions of `row_kind`."""
     return tuple(
         write_part(place, row_kind, some, folder)
@@ -244,27 +240,23 @@ def write_parts(place: Place, row_kind: RowKind, rows: pa.Table) -> tuple[Part, 
     )
 
 
-def write_part(
-    place: Place, row_kind: RowKind | RejectRows, rows: pa.Table, folder: str = ""
-) -> Part:
+def write_part(place: Place, row_kind: PartKind, rows: pa.Table, folder: str = "") -> Part:
     """Writes `rows` below `__work`, in its subfolder `folder`, whole or not at all.
 
     The same rows give the same file within a run, so a retried bundle is harmless.
     """
     data = encode(rows)
-    content = hashlib.sha256(data)
-    is_rejects = isinstance(row_kind, RejectRows)
-    failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() if is_rejects else 0
-    part = Part(
-        _name(place, content, is_rejects, folder),
-        len(rows),
-        f"{row_kind.digest(rows):064x}",
-        failures or 0,
-        len(data),
-        content.hexdigest(),
-    )
-    files.write_atomic(place.work(part.name), data)
-    return part
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = _name(place, sha256, isinstance(row_kind, RejectRows), folder)
+    files.write_atomic(place.work(name), data)
+    return _described(name, rows, row_kind, len(data), sha256)
+
+
+def _described(name: str, rows: pa.Table, row_kind: PartKind, size: int, sha256: str) -> Part:
+    failures = 0
+    if holds_rejects(name):
+        failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() or 0
+    return Part(name, len(rows), f"{row_kind.digest(rows):064x}", failures, size, sha256)
 
 
 def copy_part(place: Place, part: Part) -> Part:
@@ -276,15 +268,15 @@ def copy_part(place: Place, part: Part) -> Part:
     """
     data = _read_bytes(place, part)
     folder = files.parent(part.name) if "/" in part.name else ""
-    name = _name(place, hashlib.sha256(data), part.is_rejects, folder)
+    name = _name(place, hashlib.sha256(data).hexdigest(), part.is_rejects, folder)
     files.write_atomic(place.work(name), data)
     return replace(part, name=name)
 
 
-def _name(place: Place, content: hashlib._Hash, is_rejects: bool, folder: str) -> str:
+def _name(place: Place, sha256: str, is_rejects: bool, folder: str) -> str:
     """Returns the name of a part that this run writes, by the sha256 of its bytes."""
     prefix = _REJECTS_PREFIX if is_rejects else "part-"
-    name = f"{prefix}{place.run}-{content.hexdigest()[:16]}.parquet"
+    name = f"{prefix}{place.run}-{sha256[:16]}.parquet"
     return files.join(folder, name) if folder else name
 
 
@@ -325,8 +317,7 @@ def open_part(
         PartLostError: the part is gone.
         PartDamagedError: it cannot be read as it was written; also while the block reads from it.
     """
-    name = part if isinstance(part, str) else part.name
-    with _open(place, name) as file, _damage_named(place, name):
+    with _open(place, _name_of(part)) as file, _damage_named(place, part):
         yield _checked(place, part, file, wanted)
 
 
@@ -338,33 +329,36 @@ def _checked(
     Raises:
         PartDamagedError: its columns are not ours, or its rows not as many as in the manifest.
     """
-    name = part if isinstance(part, str) else part.name
     opened = pq.ParquetFile(
         file, pre_buffer=not files.is_local(place.root), page_checksum_verification=True
     )
     rows = opened.metadata.num_rows
-    reason = odd_schema(opened.schema_arrow, place.section, holds_rejects(name), wanted)
+    reason = odd_schema(opened.schema_arrow, place.section, holds_rejects(_name_of(part)), wanted)
     reason = reason or unpacked_too_far(file)
     if isinstance(part, Part) and rows != part.rows:
         reason = reason or f"it has {rows} rows, its manifest says {part.rows}"
     if reason:
-        raise damage(place, name, reason)
+        raise damage(place, part, reason)
     return opened
 
 
-def _sound(place: Place, name: str, rows: pa.Table) -> pa.Table:
+def _name_of(part: Part | str) -> str:
+    return part if isinstance(part, str) else part.name
+
+
+def _sound(place: Place, part: Part | str, rows: pa.Table) -> pa.Table:
     """Returns rows after a check of their values.
 
     Raises:
         PartDamagedError: this program cannot have written them.
     """
     if reason := odd_values(rows):
-        raise damage(place, name, reason)
+        raise damage(place, part, reason)
     return rows
 
 
 @contextmanager
-def _damage_named(place: Place, name: str) -> Iterator[None]:
+def _damage_named(place: Place, part: Part | str) -> Iterator[None]:
     """Turns Arrow's errors about the bytes of a part into errors that name the part."""
     try:
         yield
@@ -372,11 +366,12 @@ def _damage_named(place: Place, name: str) -> Iterator[None]:
         # Errors of a disk or a server have an errno, Arrow's own do not.
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise damage(place, name, " ".join(str(error).split())) from error
+        raise damage(place, part, " ".join(str(error).split())) from error
 
 
-def damage(place: Place, name: str, reason: str) -> PartDamagedError:
+def damage(place: Place, part: Part | str, reason: str) -> PartDamagedError:
     """Returns the error about a part that is not as it was written."""
+    name = _name_of(part)
     return PartDamagedError(
         f"{place.locate(name)} is damaged ({reason}): embed its images again, which computes its "
         f"rows anew; `beam-flowers fsck {place.root}` looks for other damage",
@@ -385,7 +380,7 @@ def damage(place: Place, name: str, reason: str) -> PartDamagedError:
     )
 
 
-def read_checked(place: Place, part: Part, row_kind: Digests | None) -> pa.Table:
+def read_checked(place: Place, part: Part, row_kind: PartKind | None) -> pa.Table:
     """Reads a part to copy its rows, and checks that its bytes are as they were written.
 
     Checksums of pages do not cover the footer, so the whole file is compared with the manifest: by
@@ -402,7 +397,7 @@ def read_checked(place: Place, part: Part, row_kind: Digests | None) -> pa.Table
     """
     rows = _rows_in(place, part, _read_bytes(place, part))
     if part.sha256 is None and row_kind and f"{row_kind.digest(rows):064x}" != part.digest:
-        raise damage(place, part.name, "its rows are not those of the manifest")
+        raise damage(place, part, "its rows are not those of the manifest")
     return rows
 
 
@@ -410,7 +405,7 @@ def _read_bytes(place: Place, part: Part) -> bytes:
     with _open(place, part.name) as file:
         data = file.read()
     if part.sha256 is not None and hashlib.sha256(data).hexdigest() != part.sha256:
-        raise damage(place, part.name, "its sha256 is not that of the manifest")
+        raise damage(place, part, "its sha256 is not that of the manifest")
     return data
 
 
@@ -442,43 +437,27 @@ def _open_now(place: Place, name: str) -> BinaryIO:
     )
 
 
-class _Steady(io.RawIOBase):
+class _Steady(RangedFile):
     """File of a part in an object store; reads on in the retired copy if the part is retired."""
 
     def __init__(self, place: Place, name: str, file: BinaryIO) -> None:
-        self._place = place
-        self._name = name
-        self._file = file
+        super().__init__(file.seek(0, io.SEEK_END))
+        self._place, self._name, self._file = place, name, file
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        position = self._file.tell()
+    def read_range(self, start: int, end: int) -> bytes:
+        self._file.seek(start)
         try:
-            data = self._file.read(len(buffer))
+            return self._file.read(end - start)
         except FileNotFoundError:
             self._file = _open_now(self._place, self._name)
-            self._file.seek(position)
-            data = self._file.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+            self._file.seek(start)
+            return self._file.read(end - start)
 
 
 def read_part(place: Place, part: Part | str, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads the rows of a part at its present address; by default all columns."""
-    name = part if isinstance(part, str) else part.name
     with open_part(place, part, columns or ()) as opened:
-        return _sound(place, name, opened.read(list(columns) if columns else None))
+        return _sound(place, part, opened.read(list(columns) if columns else None))
 
 
 def encoded_otherwise(place: Place, names: Iterable[str], encoding: str) -> Iterator[str]:
@@ -493,11 +472,10 @@ def iterate_part(
     place: Place, part: Part | str, columns: Sequence[str], rows: int = 65_536
 ) -> Iterator[pa.Table]:
     """Yields the part's rows, at most `rows` at a time, without columns that the part lacks."""
-    name = part if isinstance(part, str) else part.name
     with open_part(place, part) as opened:
         present = [c for c in columns if c in opened.schema_arrow.names]
         for batch in opened.iter_batches(rows, columns=present):
-            yield _sound(place, name, pa.Table.from_batches([batch]))
+            yield _sound(place, part, pa.Table.from_batches([batch]))
 
 
 def work_parts(place: Place) -> list[str]:
@@ -510,13 +488,12 @@ def work_parts(place: Place) -> list[str]:
 
 
 def _rows_in(place: Place, part: Part | str, data: bytes) -> pa.Table:
-    name = part if isinstance(part, str) else part.name
-    with _damage_named(place, name):
+    with _damage_named(place, part):
         file = _checked(place, part, pa.BufferReader(data))
         # Without threads: a process that ends right after Arrow's threads have read is sometimes
         # aborted on a busy machine ("terminate called without an active exception", 8 of 1,000
         # runs, pyarrow 25).
-        return _sound(place, name, file.read(use_threads=False))
+        return _sound(place, part, file.read(use_threads=False))
 
 
 def describe_part(place: Place, name: str, row_kind: RowKind) -> Part:
@@ -524,16 +501,11 @@ def describe_part(place: Place, name: str, row_kind: RowKind) -> Part:
     with _open(place, name) as file:
         data = file.read()
     rows = _rows_in(place, name, data)
-    written = (len(data), hashlib.sha256(data).hexdigest())
-    if holds_rejects(name):
-        failures = sum(c != NOT_AN_IMAGE for c in rows["error_class"].to_pylist())
-        return Part(name, len(rows), f"{rejects_digest(rows):064x}", failures, *written)
-    return Part(name, len(rows), f"{row_kind.digest(rows):064x}", 0, *written)
+    own = RejectRows() if holds_rejects(name) else row_kind
+    return _described(name, rows, own, len(data), hashlib.sha256(data).hexdigest())
 
 
-def derive(
-    source: pa.Table, images: pa.Table, key: str, row_kind: RowKind | RejectRows
-) -> pa.Table:
+def derive(source: pa.Table, images: pa.Table, key: str, row_kind: PartKind) -> pa.Table:
     """Returns rows of `source` under other identities, of kept, relabelled, moved or copied files.
 
     Args:
@@ -550,7 +522,7 @@ def derive(
     return identified(source.take(places), images, row_kind)
 
 
-def identified(rows: pa.Table, images: pa.Table, row_kind: RowKind | RejectRows) -> pa.Table:
+def identified(rows: pa.Table, images: pa.Table, row_kind: PartKind) -> pa.Table:
     """Returns `rows` with the identities in `images`, which has as many rows."""
     for name in row_kind.identity:
         index = rows.schema.get_field_index(name)

@@ -19,18 +19,13 @@ from beam_flowers.errors import PartDamagedError, PartLostError
 from beam_flowers.images.formats import FORMATS
 from beam_flowers.images.rules import BY_INSTALLATION, changed_rules, is_outdated
 from beam_flowers.records import NOT_AN_IMAGE, READ, added
-from beam_flowers.store.commits import (
-    Manifest,
-    Section,
-    committed,
-    encoding_in,
-    publish,
-)
-from beam_flowers.store.lease import Intent, commit_under_lease
+from beam_flowers.store.commits import Manifest, Section, committed, encoding_in, publish
+from beam_flowers.store.lease import commit_under_lease
 from beam_flowers.store.ledger import Ledger, Rules, StoredRow
 from beam_flowers.store.outcomes import Outcome, one_each
 from beam_flowers.store.parts import (
     Part,
+    PartKind,
     Place,
     RejectRows,
     RowKind,
@@ -45,14 +40,8 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.rebase import HELD, held_rows
-from beam_flowers.store.schema import (
-    IMAGE_SCHEMA,
-    images_of,
-    images_table,
-    rejects_table,
-    rules_of,
-)
+from beam_flowers.store.rebase import HELD, Intent, held_rows
+from beam_flowers.store.schema import IMAGE_SCHEMA, images_of, images_table, rejects_table, rules_of
 from beam_flowers.store.work_units import (
     Unit,
     UnitWriter,
@@ -124,10 +113,7 @@ class Plan:
 
 
 def fill_ledger(
-    ledger: Ledger,
-    place: Place,
-    manifest: Manifest,
-    damaged: set[tuple[str, str]] | None = None,
+    ledger: Ledger, place: Place, manifest: Manifest, damaged: set[tuple[str, str]] | None = None
 ) -> list[Part]:
     """Adds the stored rows to a ledger; returns the parts that are lost.
 
@@ -150,6 +136,7 @@ def fill_ledger(
             lost.append(part)
             if isinstance(error, PartDamagedError):
                 damaged.add((place.root, part.name))
+    # Parts that killed runs or earlier attempts left; `adopt_work` has moved them to this run.
     names = [part.name for part in known]
     for name in sorted(set(work_parts(place)).difference(names)):
         # `vacuum` may have withdrawn this run and deleted it by now.
@@ -263,26 +250,47 @@ def make_plan(
         _add_others(ledger, others)
     described = {p.name: p for p in known.parts}
     parts, partly = _standing_parts(ledger, place, known, row_kind, section, described)
-    roots = {*known.roots, *ledger.complete_roots()}
-    plan = Plan(
+    writer = UnitWriter(place.run_file("units.parquet"))
+    rewrite = [writer.add(stored_table(ledger.remaining(n)), n, described.get(n)) for n in partly]
+    compute: list[Unit] = []
+    doubtful: list[Unit] = []
+    derive: list[Unit] = []
+    partitions = 0
+    if ledger.sections:
+        derive = [writer.add(stored_table(unit), part) for part, unit in ledger.source_units()]
+    else:
+        ledger.doubt(max(rows, _MOST_ALIKE))
+        compute = [writer.add(images_table(unit)) for unit in ledger.fresh_units(rows)]
+        doubtful = [writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows)]
+        partitions = partitions_for(len(doubtful), rows)
+        tables = (known, *(other for _, other in others))
+        sources = {
+            f"{n}/{part.name}": part for n, table in enumerate(tables) for part in table.rows
+        }
+        write_sources(ledger, place, partitions, sources)
+    writer.close()
+    write_unchanged(place, ledger.unchanged(), described)
+    return Plan(
         place,
         manifest.version,
         replace(
             section,
             about=section.about | _remembered(ledger, known, held),
             parts=tuple(parts),
-            roots=tuple(sorted(roots)),
+            roots=tuple(sorted({*known.roots, *ledger.complete_roots()})),
             lost=(*known.lost, *lost),
         ),
+        compute=tuple(compute),
+        doubtful=tuple(doubtful),
+        rewrite=tuple(rewrite),
+        derive=tuple(derive),
+        sources=partitions,
         others=tuple(other for other, _ in others),
+        unit_rows=rows,
         exact=rules.exact,
         counts=_counts(ledger) | held,
         undecided=undecided,
     )
-    tables = (known, *(other for _, other in others))
-    sources = {f"{n}/{part.name}": part for n, table in enumerate(tables) for part in table.rows}
-    partly = list(filterfalse(holds_rejects, partly))
-    return _write_units(ledger, plan, rows, partly, described, sources)
 
 
 def _standing_parts(
@@ -293,13 +301,19 @@ def _standing_parts(
     section: Section,
     described: Mapping[str, Part],
 ) -> tuple[list[Part], list[str]]:
-    """Returns the parts that stay, with all known rejects, and the names of parts to rewrite."""
+    """Returns the parts that stay, with all known rejects, and the names of those to rewrite."""
     whole, partly = ledger.part_names()
     stale = set(_stale(place, whole, known, section))
     whole, partly = [n for n in whole if n not in stale], [*partly, *sorted(stale)]
     parts = [described.get(n) or describe_part(place, n, row_kind) for n in whole]
-    parts += _rewrite_rejects(ledger, place, filter(holds_rejects, partly), described)
-    return parts + _found_rejects(ledger, place), partly
+    for name in filter(holds_rejects, partly):
+        images = stored_table(ledger.remaining(name))
+        parts += derive_parts(
+            place, RejectRows(), name, images, "uri", described=described.get(name)
+        )
+    if rejects := list(ledger.found_rejects()):
+        parts.append(write_part(place, RejectRows(), rejects_table(rejects)))
+    return parts, list(filterfalse(holds_rejects, partly))
 
 
 def _settle_members(ledger: Ledger, known: Section, fraction: float) -> tuple[dict[str, int], bool]:
@@ -358,71 +372,33 @@ def _counts(ledger: Ledger) -> dict[str, Any]:
     }
 
 
-def _rewrite_rejects(
-    ledger: Ledger, place: Place, names: Iterable[str], described: Mapping[str, Part]
-) -> list[Part]:
-    return [
-        derive_part(
-            place,
-            RejectRows(),
-            name,
-            stored_table(ledger.remaining(name)),
-            "uri",
-            described.get(name),
-        )
-        for name in names
-    ]
-
-
-def _found_rejects(ledger: Ledger, place: Place) -> list[Part]:
-    rejects = list(ledger.found_rejects())
-    return [write_part(place, RejectRows(), rejects_table(rejects))] if rejects else []
-
-
-def derive_part(
-    place: Place,
-    row_kind: RowKind | RejectRows,
-    source: str,
-    images: pa.Table,
-    key: str,
-    described: Part | None = None,
-) -> Part:
-    """Writes rows of part `source` under the identities in `images`; see `derive`.
-
-    Args:
-        place: of the section.
-        row_kind: of the rows.
-        source: name of the part.
-        images: see `derive`.
-        key: see `derive`.
-        described: the part as the manifest describes it, to check its bytes; None if no manifest
-            does.
-
-    Raises:
-        PartDamagedError: the part is not as it was written.
-    """
-    rows = _source(place, source, row_kind, described)
-    return write_part(place, row_kind, derive(rows, images, key, row_kind))
-
-
-def _source(
-    place: Place, name: str, row_kind: RowKind | RejectRows, described: Part | None
-) -> pa.Table:
-    # No manifest names a part that a killed run left; its pages have checksums.
-    return read_checked(place, described, row_kind) if described else read_part(place, name)
-
-
 def derive_parts(
     place: Place,
-    row_kind: RowKind,
+    row_kind: PartKind,
     source: str,
     images: pa.Table,
     key: str,
     source_place: Place | None = None,
     described: Part | None = None,
 ) -> tuple[Part, ...]:
-    """Writes derived rows as `derive_part`, by partition; `source` may be of another table."""
-    rows = _source(source_place or place, source, row_kind, described)
+    """Writes rows of part `source` under the identities in `images`, by partition; see `derive`.
+
+    Args:
+        place: of the section to write.
+        row_kind: of the rows.
+        source: name of the part.
+        images: see `derive`.
+        key: see `derive`.
+        source_place: of the part's section, if it is another.
+        described: the part as the manifest describes it, to check its bytes; None if no manifest
+            does.
+
+    Raises:
+        PartDamagedError: the part is not as it was written.
+    """
+    whence = source_place or place
+    # No manifest describes a part that a killed run left; its pages have checksums.
+    rows = read_checked(whence, described, row_kind) if described else read_part(whence, source)
     return write_parts(place, row_kind, derive(rows, images, key, row_kind))
 
 
@@ -431,54 +407,11 @@ def stored_table(rows: list[StoredRow]) -> pa.Table:
     return images_table([r.image for r in rows], [r.sha256 for r in rows])
 
 
-def _write_units(
-    ledger: Ledger,
-    plan: Plan,
-    rows: int,
-    partly: Iterable[str],
-    described: Mapping[str, Part],
-    sources: Mapping[str, Part],
-) -> Plan:
-    """Writes the units, and the digests that doubtful files may have.
-
-    Args:
-        ledger: joined.
-        plan: has no units yet.
-        rows: number of files of a unit.
-        partly: names of the parts to rewrite.
-        described: parts of the section, as the manifest describes them, by name.
-        sources: parts of this and other tables that files may take vectors from, by
-            `<place>/<name>`.
-    """
-    writer = UnitWriter(plan.place.run_file("units.parquet"))
-    rewrite = tuple(
-        writer.add(stored_table(ledger.remaining(name)), name, described.get(name))
-        for name in partly
-    )
-    plan = replace(plan, rewrite=rewrite, unit_rows=rows)
-    if ledger.sections:
-        derive = (writer.add(stored_table(unit), parts) for parts, unit in ledger.source_units())
-        plan = replace(plan, derive=tuple(derive))
-    else:
-        ledger.doubt(max(rows, _MOST_ALIKE))
-        compute = tuple(writer.add(images_table(unit)) for unit in ledger.fresh_units(rows))
-        doubtful = tuple(writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows))
-        partitions = partitions_for(len(doubtful), rows)
-        write_sources(ledger, plan.place, partitions, sources)
-        plan = replace(plan, compute=compute, doubtful=doubtful, sources=partitions)
-    writer.close()
-    write_unchanged(plan.place, ledger.unchanged(), described)
-    return plan
-
-
 def is_done(plan: Plan, manifest: Manifest) -> bool:
     """Tells if the plan changes nothing."""
-    before = committed(manifest, plan.place)
-    same = (set(before.parts), before.roots, before.lost) == (
-        set(plan.section.parts),
-        plan.section.roots,
-        plan.section.lost,
-    )
+    before, after = committed(manifest, plan.place), plan.section
+    same = (before.roots, before.lost) == (after.roots, after.lost)
+    same = same and set(before.parts) == set(after.parts)
     return same and not plan.units and plan.place.section in manifest.sections
 
 

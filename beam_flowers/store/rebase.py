@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,26 +23,33 @@ _ENGINE = "engine"
 """Key of a section's `about`: engine that computed the vectors, which are alike for all engines."""
 
 
-def commit_on_newest(
-    place: Place,
-    base: int,
-    section: Section,
-    counts: dict[str, Any],
-    *,
-    exact: bool = False,
-    made: dict[str, Any] | None = None,
-) -> Manifest | None:
-    """Commits a section that was planned on version `base`, on top of the newest version.
+@dataclass(frozen=True)
+class Intent:
+    """Holds all that the commit of a run needs, so that any program can finish it.
+
+    Attributes:
+        base: the version that the section was planned on.
+        section: the section to commit, if nobody committed since.
+        counts: counts of the manifest; those of changed rows are added.
+        made: `Manifest.made` of the manifest.
+        exact: the section may hold only rows that this run listed, and so none of others.
+    """
+
+    base: int
+    section: Section
+    counts: dict[str, Any]
+    made: dict[str, Any] = field(default_factory=dict)
+    exact: bool = False
+
+
+def commit_on_newest(place: Place, intent: Intent) -> Manifest | None:
+    """Commits a section that was planned on an older version, on top of the newest one.
 
     A repeated call finds the version of the first one, also below newer versions of others.
 
     Args:
         place: of the section; its `run` is the manifest's.
-        base: the version that the section was planned on.
-        section: the section to commit if nobody committed since.
-        counts: counts of the manifest; those of changed rows are added.
-        exact: the section may hold only rows that this run listed, and so none of others.
-        made: `Manifest.made` of the manifest.
+        intent: all that the commit needs.
 
     Returns:
         The version that this run committed. None if the section has to be planned again: the
@@ -53,20 +60,23 @@ def commit_on_newest(
         LateError: others were first each time.
     """
     root, newest = place.root, latest(place.root)
+    base, section = intent.base, intent.section
     try:
         first = newest if newest.version == base else _version(root, base)
     except FileNotFoundError:
         return None
-    change = _Change(place, first.sections.get(place.section), section, exact=exact)
+    change = _Change(place, first.sections.get(place.section), section, exact=intent.exact)
     seen = base
     counted: dict[str, Any] | None = None
     for _ in range(TRIES):
+        # Manifests were deleted by hand, and with them the history that this run builds on.
         if newest.version < seen:
             return None
         for version in range(seen + 1, newest.version + 1):
+            # Each version in turn: rows that were removed and came back would not show otherwise.
             try:
                 other = newest if version == newest.version else read_manifest(root, version)
-            except FileNotFoundError:
+            except FileNotFoundError:  # Expired: its changes are not known any more.
                 return None
             if other.run == place.run:
                 return other
@@ -80,11 +90,11 @@ def commit_on_newest(
         if counted is None:
             # Counted once: disjoint changes have the same counts on any version.
             after = {**first.sections, place.section: section}
-            counted = counts | count_changes(root, first.sections, after)
+            counted = intent.counts | count_changes(root, first.sections, after)
         if not change.has_its_work():
             return None
-        own = replace(newest.with_section(place.section, merged), version=seen + 1)
-        own = replace(own, run=place.run, counts=counted, made=made or {})
+        sections = {**newest.sections, place.section: merged}
+        own = Manifest(seen + 1, place.run, sections, counted, intent.made)
         if commit(root, own):
             return own
         newest = latest(root)
@@ -115,7 +125,7 @@ class _Change:
         place: of the section.
         base: the section that the run planned on; None if the table had none.
         own: the section that the run made.
-        exact: see `commit_on_newest`.
+        exact: see `Intent`.
     """
 
     def __init__(self, place: Place, base: Section | None, own: Section, *, exact: bool) -> None:
@@ -140,6 +150,7 @@ class _Change:
         """Returns the section with both sides' changes, or None if they are not disjoint."""
         if newest == self._base:
             return self._own
+        # An exact section, such as a score table, may hold no rows of others.
         if newest is None or self._exact or not self._is_alike(newest):
             return None
         theirs = _by_name(newest.parts)
@@ -149,6 +160,7 @@ class _Change:
             return None
         before = _by_name(self._before.parts)
         new = {name: p for name, p in theirs.items() if name not in before}
+        # Two rows of one file: only a new plan can decide between them.
         if self._share_uris(part for name, part in new.items() if name not in self._checked):
             return None
         self._checked |= new.keys()
@@ -172,7 +184,7 @@ class _Change:
         without a lease wrote them.
         """
         folders = {files.parent(self._place.work(name)) for name in self._added}
-        there = {e.uri for folder in folders for e in _entries(folder)}
+        there = {e.uri for f in folders if files.is_folder(f) for e in files.list_folder(f)}
         return {self._place.work(name) for name in self._added} <= there
 
     def _is_alike(self, newest: Section) -> bool:
@@ -201,10 +213,6 @@ class _Change:
             return bool(np.isin(_uris(self._place, theirs), self._own_uris).any())
         except PartLostError:
             return True
-
-
-def _entries(folder: str) -> Iterable[files.Entry]:
-    return files.list_folder(folder) if files.is_folder(folder) else ()
 
 
 def _about(section: Section) -> Any:

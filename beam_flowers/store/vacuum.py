@@ -11,6 +11,7 @@ from beam_flowers import files
 from beam_flowers.store.commits import (
     FEWEST_VERSIONS,
     RETENTION,
+    Manifest,
     commit_uri,
     expired,
     open_table,
@@ -49,10 +50,7 @@ class Vacuumed:
 
 
 def vacuum(
-    root: str,
-    older_than: float = DAY,
-    dry_run: bool = False,
-    retention: float = RETENTION,
+    root: str, older_than: float = DAY, dry_run: bool = False, retention: float = RETENTION
 ) -> Vacuumed:
     """Deletes the files that no version of a table needs, also in the tables inside of it.
 
@@ -72,18 +70,22 @@ def vacuum(
     Raises:
         StoreError: there is no table, or one of its manifests is refused.
     """
-    open_table(root)
-    inner = (files.join(root, name) for name in INNER)
-    tables = [root, *(table for table in inner if files.is_folder(table))]
     found = [
         _vacuum(table, older_than=older_than, dry_run=dry_run, retention=retention)
-        for table in tables
+        for table in tables(root)
     ]
     return Vacuumed(
         tuple(uri for each in found for uri in each.deleted),
         sum(each.young for each in found),
         tuple(uri for each in found for uri in each.foreign),
     )
+
+
+def tables(root: str) -> list[str]:
+    """Lists the folders of a table, which has to exist, and of the tables inside of it."""
+    open_table(root)
+    inner = (files.join(root, name) for name in INNER)
+    return [root, *filter(files.is_folder, inner)]
 
 
 def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) -> Vacuumed:
@@ -101,32 +103,13 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
         _withdraw_old(root, before)
         entries = list(own_entries(root))
     numbers = [v for v in versions(root) if commit_uri(root, v) not in over]
-    manifests = list(read_those_there(root, numbers))
-    newest, older = manifests[-FEWEST_VERSIONS:], manifests[:-1]
-    kept = {commit_uri(root, manifest.version) for manifest in manifests}
-    for manifest in older:
-        for place, names in manifest.part_names(root).items():
-            kept.update(place.retired(name) for name in names)
-    kept.update(files.join(root, COMMITS, published_name(m.version)) for m in newest)
-    kept.add(files.join(root, COMMITS, ".lock"))  # By `files.put_if_absent`, where links fail.
-    for manifest in newest:
-        for place, names in manifest.part_names(root).items():
-            kept.update(uri for name in names for uri in (place.published(name), place.work(name)))
-        for place, lost in manifest.lost_parts(root).items():
-            # A lost part that came back stays in `__work` until `fsck` finds it.
-            kept.update(place.work(part.name) for part in lost)
-    replaced = {
-        place.published(name)
-        for manifest in older
-        for place, names in manifest.part_names(root).items()
-        for name in names
-    }
+    needed, replaced = _needed(root, list(read_those_there(root, numbers)))
     groups: dict[str, list[files.Entry]] = defaultdict(list)
     foreign = []
     for entry in entries:
-        group = _group(files.relative(entry.uri, root)) if entry.kind == "file" else None
-        if entry.uri in kept or entry.uri in over:
+        if entry.uri in needed or entry.uri in over:
             continue
+        group = _group(files.relative(entry.uri, root)) if entry.kind == "file" else None
         if group is None and entry.uri not in replaced:
             foreign.append(entry.uri)
         else:
@@ -138,17 +121,47 @@ def _vacuum(root: str, *, older_than: float, dry_run: bool, retention: float) ->
         for name, group in groups.items()
         if newest_change(group) <= ends[name.startswith(LEASES)]
     }
-    deleted = [*over, *(entry.uri for group in old.values() for entry in group)]
+    gone = [entry.uri for group in old.values() for entry in group]
     if not dry_run:
-        for uri in deleted[len(over) :]:
+        for uri in gone:
             files.delete(uri)
         # The id of a run never comes back, so its folder is deleted. The folder of a fingerprint
         # stays, since a run may be about to write there.
         for name in old:
             if name.startswith("run-"):
                 files.remove_empty_folders(files.join(root, WORK, name))
-    young = sum(map(len, groups.values())) - (len(deleted) - len(over))
-    return Vacuumed(tuple(deleted), young, tuple(foreign))
+    young = sum(map(len, groups.values())) - len(gone)
+    return Vacuumed((*over, *gone), young, tuple(foreign))
+
+
+def _needed(root: str, manifests: list[Manifest]) -> tuple[set[str], set[str]]:
+    """Finds the files that the versions of a table need.
+
+    Args:
+        root: folder of the table.
+        manifests: the versions that stay, ascending.
+
+    Returns:
+        The addresses of these files; the published addresses of parts that older versions name,
+        of which a publisher that was killed may have left files.
+    """
+    newest, older = manifests[-FEWEST_VERSIONS:], manifests[:-1]
+    needed = {commit_uri(root, manifest.version) for manifest in manifests}
+    needed.update(files.join(root, COMMITS, published_name(m.version)) for m in newest)
+    needed.add(files.join(root, COMMITS, ".lock"))  # By `files.put_if_absent`, where links fail.
+    replaced: set[str] = set()
+    for manifest in older:
+        for place, names in manifest.part_names(root).items():
+            needed.update(map(place.retired, names))
+            replaced.update(map(place.published, names))
+    for manifest in newest:
+        # Their parts may be at either address: a run may be publishing them just now.
+        for place, names in manifest.part_names(root).items():
+            needed.update(map(place.published, names), map(place.work, names))
+        for place, lost in manifest.lost_parts(root).items():
+            # A lost part that came back stays in `__work` until `fsck` finds it.
+            needed.update(place.work(part.name) for part in lost)
+    return needed, replaced
 
 
 def own_entries(root: str) -> Iterator[files.Entry]:

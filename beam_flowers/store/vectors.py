@@ -63,6 +63,7 @@ class VectorFile:
         _require_room(len(order) * self._width)
         self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - it lives as this does.
         weakref.finalize(self, self._file.close)
+        # Seeking and reading are two steps, and several threads may read.
         self._using = threading.Lock()
 
     def __len__(self) -> int:
@@ -95,6 +96,7 @@ class VectorFile:
         view, done = found.data.cast("B"), 0
         with self._using:
             self._file.seek(first * self._width)
+            # Unbuffered reads may return less: Linux gives 2 GiB at most.
             while done < len(view):
                 done += self._file.readinto(view[done:]) or _ended()
         return found

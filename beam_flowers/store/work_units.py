@@ -176,6 +176,7 @@ def write_sources(
     with pq.ParquetWriter(buffer, _SOURCE_SCHEMA, compression="zstd") as writer:
         by_partition = groupby(ledger.sources(), key=lambda row: partition(row[0], partitions))
         following = next(by_partition, None)
+        # A row group for every partition, empty ones included: readers go by their numbers.
         for index in range(partitions):
             rows: list[tuple[str, str]] = []
             if following and following[0] == index:

@@ -66,6 +66,7 @@ class FindImages(beam.PTransform):
     error_handling: ErrorHandling = None
     manifest_schemes: Sequence[str] = ()
 
+    # Beam YAML refuses a step without an input unless the step says this.
     _yaml_requires_inputs = False
 
     def expand(self, pbegin: PBegin) -> "WithErrors[ImageRow]":

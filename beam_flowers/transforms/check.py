@@ -30,12 +30,7 @@ from beam_flowers.records import Embedding, Image, Reject
 from beam_flowers.store.parts import Place
 from beam_flowers.transforms.dofns import PROBLEMS
 from beam_flowers.transforms.plan import SpreadUnits
-from beam_flowers.transforms.preflight import (
-    Setup,
-    expected_setup,
-    sees_store,
-    versions,
-)
+from beam_flowers.transforms.preflight import Setup, expected_setup, sees_store, versions
 
 FINDINGS = "findings.json"
 """The `run_file` with what all workers found."""
@@ -93,6 +88,7 @@ class CheckWorkers(beam.PTransform):
             pbegin
             | "SpreadImages" >> SpreadUnits(self.images)
             | "Probe" >> beam.ParDo(_Probe(setup))
+            # One file with all findings: not every runner gives a collection back to its driver.
             | "Gather" >> beam.GroupByKey()
             | "Report" >> beam.ParDo(_Report(setup))
         )
@@ -128,6 +124,7 @@ def probe(setup: Setup, image: Image | None) -> Finding:
     vector, problem = "", setup.problem()
     if not problem:
         try:
+            # Apart from the image, as only the first one of a process waits for it.
             begun = time.monotonic()
             load(backbone)
             loading = time.monotonic() - begun

@@ -83,6 +83,7 @@ class _Compute(beam.DoFn):
         timestamp: Any = beam.DoFn.TimestampParam,
         window: Any = beam.DoFn.WindowParam,
     ) -> Iterator[Any]:
+        # Results come elements later, when Beam has another element's time and window at hand.
         held = WindowedValue(image, timestamp, [window])
         if not files.is_text(image.uri):
             yield _given(held, _unnamed(image))

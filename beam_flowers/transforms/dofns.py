@@ -48,7 +48,7 @@ from beam_flowers.store.parts import (
     write_part,
     write_parts,
 )
-from beam_flowers.store.plan import derive_part, derive_parts
+from beam_flowers.store.plan import derive_parts
 from beam_flowers.store.schema import images_of, images_table, rejects_table, vectors_of
 from beam_flowers.store.work_units import (
     Source,
@@ -73,6 +73,7 @@ class VectorKind(RowKind, Protocol):
     def stored(self, images: pa.Table, vectors: npt.NDArray[np.float32]) -> pa.Table: ...
 
 
+# More units at a time would take memory and not be read faster, see `ScoreUnits`.
 _MOST_AHEAD = 4
 
 _SCORED_ROWS = 1024
@@ -113,6 +114,7 @@ class Step(beam.DoFn):
         self._arguments = arguments
 
     def process(self, element: Any) -> Iterator[Any]:
+        # What an earlier step found wrong goes through all others to the commit.
         if isinstance(element, Outcome):
             yield element
             return
@@ -139,6 +141,7 @@ def attempted(
         # Likewise: another run may have replaced the part, and this one plans on the newest.
         yield Outcome((), lost=str(error))
     if problem:
+        # Also as the name of a counter: a worker that does not see the store cannot write there.
         Metrics.counter(PROBLEMS, problem).inc()
         yield Outcome((), problem=problem)
 
@@ -155,10 +158,7 @@ def read_images(unit: Unit | bytes) -> list[Image]:
 
 
 def write_results(
-    place: Place,
-    row_kind: RowKind,
-    results: Iterable[Result],
-    spent: Seconds | None = None,
+    place: Place, row_kind: RowKind, results: Iterable[Result], spent: Seconds | None = None
 ) -> Outcome:
     """Writes the rows and the rejects of some files, which took `spent` to compute.
 
@@ -173,6 +173,7 @@ def write_results(
     rejects = [r for r in rejects if r.image.uri not in are_kept]
     rows = row_kind.table(embeddings) if embeddings else None
     parts = (*write_rows(place, row_kind, rows, rejects), *kept_parts)
+    # Files of one content share one vector, so that only the first of them was computed.
     computed = len({b.sha256 for b in embeddings})
     seconds = (spent or Seconds())._replace(write=time.perf_counter() - begun)
     return Outcome(
@@ -203,11 +204,10 @@ def keep_rows(
     reasons: Counter[str] = Counter()
     for (name, described), images in read_unchanged(place, uris).items():
         kept += images["uri"].to_pylist()
+        own = RejectRows() if holds_rejects(name) else row_kind
+        parts += derive_parts(place, own, name, images, "uri", described=described)
         if holds_rejects(name):
-            parts.append(derive_part(place, RejectRows(), name, images, "uri", described))
-            reasons.update(read_part(place, parts[-1].name, ["error_class"])[0].to_pylist())
-        else:
-            parts += derive_parts(place, row_kind, name, images, "uri", described=described)
+            reasons.update(read_part(place, parts[-1], ["error_class"])[0].to_pylist())
     return kept, parts, reasons
 
 
@@ -245,6 +245,7 @@ class Overlapping(beam.DoFn):
 
     def _next(self, unit: Any) -> Iterator[Outcome]:
         key = unit_key(unit)
+        # A runner repeats a bundle whose results were lost; its finished units need no second time.
         if settled := find_settled(self.expected.place, key):
             yield settled.outcome
             return
@@ -257,6 +258,7 @@ class Overlapping(beam.DoFn):
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for outcome in attempted(self.expected, self._work.rest):
+            # At the end of a bundle there is no element that could give time and window.
             yield WindowedValue(outcome, MIN_TIMESTAMP, [GlobalWindow()])
 
     def start(self, unit: Any) -> Any:
@@ -278,6 +280,7 @@ class EmbedUnits(Overlapping):
 
     def start(self, unit: Unit | bytes) -> Started:
         images, backbones = read_images(unit), self.expected.backbones
+        # In the driver's own process some units were started while Beam was imported.
         early = PREFETCHED.take(images, backbones, self.limits)
         return early or start_each(images, backbones, self.limits)
 
@@ -319,7 +322,8 @@ def settle_partition(
     """
     index, blocks = keyed
     sources = read_sources(place, index)
-    # A repeated bundle may deliver a block twice.
+    # A set, as a repeated bundle may deliver a block twice. Sorted, so that an attempt that is
+    # repeated makes the same units: an outcome goes by the files of its unit.
     hashed = sorted(
         {h for block in blocks for h in unpack(block)}, key=lambda h: (h.sha256, h.image.uri)
     )

@@ -82,6 +82,8 @@ class FindImages(beam.PTransform):
             return start | "Spread" >> Spread(str) | "List" >> listed
         named = self.sources
         sources = [fspath(s) for s in ([named] if isinstance(named, str | PathLike) else named)]
+        # One element, as `find_images` checks all sources before it lists the first. A reshuffle of
+        # it would only add a stage.
         return (
             start
             | "Sources" >> beam.Create([sources], reshuffle=False)
@@ -138,7 +140,7 @@ def as_image(source: Source) -> Image:
     root = files.parent(uri)
     image = Image(uri, root, files.relative(uri, root))
     if files.is_local(uri):
-        # Elsewhere this would be a request for each image.
+        # Elsewhere this would be a request for each image. One that is not there is a reject later.
         with contextlib.suppress(OSError, ValueError):
             status = files.stat(uri)
             return image._replace(bytes=status.bytes, modified=status.modified)

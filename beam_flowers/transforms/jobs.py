@@ -25,6 +25,7 @@ def how_to_cancel(result: PipelineResult, options: Sequence[str], state: str = "
         options: Beam's, as flags.
         state: of its run; one that was `withdrawn` commits nothing, one that has `committed` ends.
     """
+    # Beam has no public name for it, and the results of some runners lack it.
     job = getattr(result, "_job_id", None)
     if not job:
         return ""
@@ -61,8 +62,7 @@ def cancel(endpoint: str, job: str) -> str:
         service = services.JobServiceStub(channel)
         service.Cancel(api.CancelJobRequest(job_id=job), timeout=_SECONDS)
         state = service.GetState(api.GetJobStateRequest(job_id=job), timeout=_SECONDS).state
-    name: str = api.JobState.Enum.Name(state)
-    return name
+    return api.JobState.Enum.Name(state)
 
 
 def _flink_job(master: str, job: str) -> str:

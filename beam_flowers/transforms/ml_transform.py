@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -66,32 +67,29 @@ class ImageEmbeddings(EmbeddingsManager):
         return _EmbedColumns(list(self.columns), self._backbone, self._limits)
 
 
+@dataclass
 class _EmbedColumns(beam.PTransform):
     """Embeds the images in columns of dicts or rows."""
 
-    def __init__(self, columns: list[str], backbone: ResolvedBackbone, limits: Limits) -> None:
-        super().__init__()
-        self._columns = columns
-        self._backbone = backbone
-        self._limits = limits
-        self._handling: dict[str, Any] | None = None
+    columns: list[str]
+    backbone: ResolvedBackbone
+    limits: Limits
+    handling: dict[str, Any] | None = None
 
     def with_exception_handling(self, **options: Any) -> _EmbedColumns:
         """Gives a second output, of elements that failed, as `beam.ParDo` has it."""
-        self._handling = options
-        return self
+        return replace(self, handling=options)
 
     def expand(
         self, rows: PCollection[Row]
     ) -> PCollection[Row] | tuple[PCollection[Row], PCollection[Any]]:
-        embed = beam.ParDo(_Embed(self._columns, self._backbone, self._limits))
-        embedded = rows | "Embed" >> embed
+        embedded = rows | "Embed" >> beam.ParDo(_Embed(self.columns, self.backbone, self.limits))
         # Errors are raised by a step of its own: the one before works on several elements at a
         # time, while Beam's handling takes for failed what the step has in hand.
         unwrapped = beam.Map(_result)
-        if self._handling is None:
+        if self.handling is None:
             return embedded | "Result" >> unwrapped
-        good, failed = embedded | "Result" >> unwrapped.with_exception_handling(**self._handling)
+        good, failed = embedded | "Result" >> unwrapped.with_exception_handling(**self.handling)
         return good, failed | "Element" >> beam.MapTuple(lambda pair, error: (pair[0], error))
 
 
@@ -113,6 +111,7 @@ class _Embed(beam.DoFn):
         self._engine = load(self._backbone)
 
     def start_bundle(self) -> None:
+        # Several for each core, so that one slow image does not leave the other threads idle.
         self._work: StartAhead[tuple[WindowedValue, Future[Any]], WindowedValue] = StartAhead(
             _collect, ahead=4 * cores()
         )

@@ -218,6 +218,8 @@ class _Listed(beam.DoFn):
         yield from self._elements
 
 
+# These are functions for FlatMap and not for Map, which wraps them into a lambda. Beam pickles that
+# as bytecode, which workers with another version of Python cannot read, not even to say so.
 def _second(keyed: tuple[int, Iterable[Unit]]) -> Iterator[Unit]:
     yield from keyed[1]
 

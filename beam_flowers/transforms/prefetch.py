@@ -70,10 +70,7 @@ it to them."""
 
 @contextlib.contextmanager
 def head_start(
-    plan: Plan,
-    backbones: Sequence[ResolvedBackbone],
-    options: Sequence[str],
-    limits: Limits,
+    plan: Plan, backbones: Sequence[ResolvedBackbone], options: Sequence[str], limits: Limits
 ) -> Iterator[None]:
     """Starts a plan's first units, where they will be computed in this process.
 

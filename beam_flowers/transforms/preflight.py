@@ -103,7 +103,7 @@ def expected_setup(
         PROCESS,
         processes_on_a_host(options),
         os.environ.get(hardware.THREADS, ""),
-        patience() / 10,
+        patience() / 10,  # So that some signs of life may be lost.
     )
 
 
@@ -141,9 +141,11 @@ def _own_version() -> str:
 
 @lru_cache(maxsize=8)
 def _problem(setup: Setup) -> str:
+    # A pipeline in the driver's own process has all cores, as the user has set them.
     if setup.driver != PROCESS:
         hardware.share_cores(setup.processes, setup.threads)
-    found = [*_other_versions(setup), *_unseen_store(setup), *_unread(setup)]
+    found = [*_other_versions(setup), *_unseen_store(setup)]
+    found += [f"{uri} is not there" for uri in setup.readable if not files.exists(uri)]
     found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
     return f"{socket.gethostname()}: {'; '.join(found)}" if found else ""
 
@@ -195,7 +197,9 @@ def _beat(setup: Setup) -> None:
 def _go_on_beating(setup: Setup) -> None:
     while True:
         time.sleep(setup.pulse)
+        # A moment's fault of the storage must not end the beats.
         with contextlib.suppress(OSError):
+            # At its end a run deletes its folder, and a beat would make it again.
             if not files.exists(setup.place.run_file(_NONCE)):
                 return
             _beat(setup)
@@ -207,12 +211,6 @@ def signs_of_life(place: Place) -> frozenset[tuple[str, Any]]:
     folder = place.run_file(_ANSWERS)
     answers = files.list_folder(folder) if files.is_folder(folder) else ()
     return frozenset({(entry.name, entry.modified) for entry in answers} | here)
-
-
-def _unread(setup: Setup) -> Iterator[str]:
-    for uri in setup.readable:
-        if not files.exists(uri):
-            yield f"{uri} is not there"
 
 
 def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:

@@ -165,21 +165,14 @@ class _Target(NamedTuple):
     encoding: str
 
 
+@dataclass
 class _WriteTable(beam.PTransform):
     """Writes rows and rejects as parts, then commits those of each window."""
 
-    def __init__(
-        self,
-        opened: Callable[..., _Target],
-        settings: Mapping[str, Any],
-        row_kind: Rows,
-        about: dict[str, Any],
-    ) -> None:
-        super().__init__()
-        self._opened = opened
-        self._settings = settings
-        self._row_kind = row_kind
-        self._about = about
+    opened: Callable[..., _Target]
+    settings: Mapping[str, Any]
+    row_kind: Rows
+    about: dict[str, Any]
 
     def expand(self, elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollection[int]:
         elements = _flat(elements)
@@ -188,18 +181,19 @@ class _WriteTable(beam.PTransform):
         target = AsSingleton(
             elements.pipeline
             | "Once" >> beam.Impulse()
-            | "Open" >> beam.Map(self._opened, **self._settings)
+            | "Open" >> beam.Map(self.opened, **self.settings)
             | "Key" >> beam.Map(_one_key)
             | "Settle" >> beam.GroupByKey()
             | "Target" >> beam.FlatMap(values)
         )
+        # A window may hold two listings of one file; in one listing two rows are a fault.
         newest = not elements.is_bounded or not elements.windowing.is_default()
         return (
             elements
-            | "WriteParts" >> beam.ParDo(_WriteParts(self._row_kind), target)
+            | "WriteParts" >> beam.ParDo(_WriteParts(self.row_kind), target)
             | "OneKey" >> beam.Map(_one_key)
             | "Gather" >> beam.GroupByKey()
-            | "Commit" >> beam.Map(_append, target, self._row_kind, self._about, newest)
+            | "Commit" >> beam.Map(_append, target, self.row_kind, self.about, newest)
         )
 
 
@@ -237,13 +231,10 @@ class _WriteParts(beam.DoFn):
         if is_reject:
             part = write_part(place, RejectRows(), rejects_table(elements))
         else:
-            row_kind = _encoded(self._row_kind, self._target)
-            rows = (
-                row_kind.scored(elements)
-                if isinstance(row_kind, ScoreRows)
-                else row_kind.table(elements)
-            )
-            part = write_part(place, row_kind, rows)
+            own = _encoded(self._row_kind, self._target)
+            rows = own.scored(elements) if isinstance(own, ScoreRows) else own.table(elements)
+            part = write_part(place, own, rows)
+        # A part has no time of its own: it gets the end of its window, as grouped elements do.
         return WindowedValue(part, window.max_timestamp(), [window])
 
 
@@ -265,15 +256,14 @@ def _flat(elements: PCollection[Any] | tuple[PCollection[Any], ...]) -> PCollect
 
 
 def _encoded(row_kind: Rows, target: _Target) -> Rows:
-    return (
-        replace(row_kind, encoding=target.encoding) if isinstance(row_kind, StoreRows) else row_kind
-    )
+    if isinstance(row_kind, StoreRows):
+        return replace(row_kind, encoding=target.encoding)
+    return row_kind
 
 
 def _open_store(once: bytes, store: str, backbone: ResolvedBackbone) -> _Target:
-    place, row_kind = store_place(
-        store, backbone.row.name, backbone.fingerprint, vectors=backbone.vectors
-    )
+    name = backbone.row.name
+    place, row_kind = store_place(store, name, backbone.fingerprint, backbone.vectors)
     return _Target(place, row_kind.encoding)
 
 
@@ -287,8 +277,7 @@ def _open_table(once: bytes, output: str, fingerprint: str) -> _Target:
             f"{output!r} has scores by other models, another rule, top_k or layout: name a new "
             "folder, or give those that it was written with"
         )
-    place = Place(root, "", fingerprint, secrets.token_hex(8))
-    return _Target(place, "")
+    return _Target(Place(root, "", fingerprint, secrets.token_hex(8)), "")
 
 
 def _append(
@@ -298,6 +287,7 @@ def _append(
     about: dict[str, Any],
     newest: bool,
 ) -> int:
+    # Sorted, as a window's commit is found again by the names of its parts.
     parts = sorted(keyed[1], key=lambda part: part.name)
     return append_window(target.place, _encoded(row_kind, target), about, parts, newest)
 

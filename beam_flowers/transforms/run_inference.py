@@ -178,6 +178,7 @@ class NewestLabeller:
 
     def _look(self) -> None:
         models = newest_first(self._folder)
+        # Only those that are newer than the present one; all of them if that was deleted.
         if self._model in models:
             models = models[: models.index(self._model)]
         if models:

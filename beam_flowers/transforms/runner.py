@@ -52,6 +52,7 @@ def pipeline_options(options: Sequence[str]) -> PipelineOptions:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
+            # Asked now, as Beam would refuse values, or the runner's name, when the pipeline runs.
             parsed = PipelineOptions([*default, *options])
             parsed.get_all_options()
             create_runner(parsed.view_as(StandardOptions).runner)
@@ -135,12 +136,14 @@ def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> bool:
     Returns:
         False if the workers fell silent in the middle of the commit, which then was finished here.
     """
+    # On a thread, so that this one can look for signs of life.
     raised: list[BaseException] = []
     waiting = threading.Thread(target=_to_the_end, args=(result, raised), daemon=True)
     waiting.start()
     try:
         _watch(waiting, place)
     except KeyboardInterrupt as interrupt:
+        # Before the user is told of the job: from here on it commits nothing, or has committed.
         try:
             state = "committed" if _withdraw(place) else "withdrawn"
         except (OSError, BeamFlowersError):

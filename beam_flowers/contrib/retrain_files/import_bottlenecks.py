@@ -1,24 +1,27 @@
-"""Imports retrain.py's text files and their images as rows of a store (`import-bottlenecks`)."""
+"""Imports retrain.py's text files and their images as rows of a store (`import-bottlenecks`).
+
+The names of the files are `<label>/<image>_<module>.txt`, with `~` for `://`, `/`, `:` and `\\` in
+the module's address; the first version wrote `<label>/<image>.txt`. They hold decimal numbers with
+commas between them.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from beam_flowers import files
+from beam_flowers.backbones.catalogue import IMPORTED
 from beam_flowers.backbones.compute import pool, read_content
 from beam_flowers.backbones.decoders import decode_apart
-from beam_flowers.contrib.retrain_files.text_vectors import (
-    TextName,
-    backbone_of,
-    fingerprint_of,
-    parse_name,
-    parse_vector,
-)
 from beam_flowers.errors import ImageError, InputError
 from beam_flowers.images.find import has_splits
 from beam_flowers.images.labels import is_hidden, label_and_split
@@ -174,8 +177,7 @@ def _stored_length(place: Place, images: str) -> int | None:
     for stored in committed(latest(place.root), place).rows:
         if any(row.image.root != images for row in stored_rows(place, stored.name)):
             with open_part(place, stored.name) as part:
-                length: int = part.schema_arrow.field("vector").type.list_size
-                return length
+                return part.schema_arrow.field("vector").type.list_size
     return None
 
 
@@ -259,3 +261,70 @@ class _Reading:
             return error.stage, error.error_class, f"{image.uri}: {error.message}"
         size = (decoded.width, decoded.height, decoded.format)
         return Embedding(image, content[2], *size, vector)
+
+
+# The last such ending counts: an image may be called `a.jpg_copy.jpg`.
+_NAME = re.compile(r"(.+\.(?:jpe?g|png|bmp|gif|webp|tiff?))(?:_(.+))?\.txt", re.IGNORECASE)
+_SHOWN = 20
+
+
+class TextName(NamedTuple):
+    """Parts of the name of a text file.
+
+    Attributes:
+        image: path of the image below the folder of images.
+        module: name of the network; empty in the first version's names.
+    """
+
+    image: str
+    module: str
+
+
+def parse_name(relative_path: str) -> TextName | None:
+    """Parses the path of a text file; returns None for any other file."""
+    folder, slash, name = relative_path.rpartition("/")
+    match = _NAME.fullmatch(name)
+    return TextName(folder + slash + match[1], match[2] or "") if match else None
+
+
+def backbone_of(module: str) -> str:
+    """Returns the store's name for the vectors of a network."""
+    slug = re.sub(r"[^A-Za-z0-9._~-]+", "-", module)
+    return f"{IMPORTED}-{slug}" if module else IMPORTED
+
+
+def fingerprint_of(module: str) -> str:
+    """Makes a fingerprint that no backbone has: the files do not name weights and pixels."""
+    return hashlib.sha256(f"{IMPORTED}\0{module}".encode()).hexdigest()
+
+
+def parse_vector(data: bytes) -> npt.NDArray[np.float32]:
+    """Reads the numbers of a text file, as doubles rounded to float32 [D], as retrain.py did.
+
+    Raises:
+        ImageError: `EmptyFile`, `NotNumbers` or `NotFinite`.
+    """
+    words = data.decode("ascii", "replace").strip().split(",")
+    if words == [""]:
+        raise ImageError("EmptyFile", "the text file holds no number")
+    try:
+        numbers = np.array(words, np.float64)
+    except ValueError:
+        place, word = next((p, w) for p, w in enumerate(words, 1) if not _is_number(w))
+        raise ImageError(
+            "NotNumbers", f"number {place} of {len(words)} is {word[:_SHOWN]!r}"
+        ) from None
+    with np.errstate(over="ignore"):
+        vector = numbers.astype(np.float32)
+    if bad := np.flatnonzero(~np.isfinite(vector)).tolist():
+        word = words[bad[0]][:_SHOWN]
+        raise ImageError("NotFinite", f"number {bad[0] + 1} of {len(words)} is {word!r}")
+    return vector
+
+
+def _is_number(word: str) -> bool:
+    try:
+        np.array([word], np.float64)
+    except ValueError:
+        return False
+    return True

@@ -15,8 +15,7 @@ from stores import cli, rows
 from vectors import add, embeddings, train_run
 
 from beam_flowers.contrib import export_store as runs
-from beam_flowers.contrib.export_store import export_store
-from beam_flowers.contrib.projector import tile_side
+from beam_flowers.contrib.export_store import export_store, tile_side
 from beam_flowers.errors import InputError
 from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.workflows.score import score_images

@@ -18,7 +18,7 @@ from beam_flowers.cli.export import run as export
 from beam_flowers.errors import InputError, ModelError
 from beam_flowers.export import agreement
 from beam_flowers.export.agreement import Agreement, Example, Tolerance
-from beam_flowers.export.decoding import pixels_of
+from beam_flowers.export.graph import pixels_of
 from beam_flowers.head.bundle import Bundle, write_bundle
 from beam_flowers.head.softmax import Head
 from beam_flowers.images.decode import decode

@@ -421,10 +421,10 @@ class TestRepeated:
         part = own.rows(B)
         tries = []
 
-        def late(place, base, *arguments, **named):
+        def late(place, intent):
             monkeypatch.undo()
             table.append(image("late", "/l"))
-            tries.append(commit_on_newest(place, base, *arguments, **named))
+            tries.append(commit_on_newest(place, intent))
             return tries[-1]
 
         monkeypatch.setattr("beam_flowers.store.append.commit_on_newest", late)

@@ -9,10 +9,11 @@ from make_images import jpeg
 from stores import cli, photos, rows
 
 from beam_flowers.contrib.retrain_files import import_bottlenecks as module_under_test
-from beam_flowers.contrib.retrain_files.import_bottlenecks import ImportJob, import_bottlenecks
-from beam_flowers.contrib.retrain_files.text_vectors import (
+from beam_flowers.contrib.retrain_files.import_bottlenecks import (
+    ImportJob,
     backbone_of,
     fingerprint_of,
+    import_bottlenecks,
     parse_name,
     parse_vector,
 )
