@@ -41,6 +41,8 @@ FINGERPRINTS = {
     "inception-v3 float16": "f62d253288e7fa90d8bdc35b321e2d41dde1622bcf99803c5c615cfe56b45b4b",
     "inception-v3 0..1": "783edc4982a45f92faade434211e88b1792c5088cde0f2d9825b1ada4907932d",
     "own": "568364badf54e23e2b904230d9636d11a5ac68ba93419d1eb59eb626b9548b96",
+    "own torch": "29cb29510a2bd8b57458466dd604a40d025eedd18b9d15e29e4872a3fba01235",
+    "own caffe": "bcab99d5c8d0d1a931ce977155bc27bc9c562dd6138dc57e18a07190ca79d983",
 }
 
 
@@ -56,6 +58,13 @@ def made_up(name):
             return replace(backbone, vectors="float16")
         case ["0..1"]:
             return replace(backbone, row=replace(row, pixel_range=(0.0, 1.0)))
+        case ["torch"]:
+            torch = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "resize": 256}
+            row = replace(row, pixel_range=(0.0, 1.0), crop=None, **torch)
+            return replace(backbone, row=row)
+        case ["caffe"]:
+            caffe = {"mean": (103.939, 116.779, 123.68), "channels": "bgr"}
+            return replace(backbone, row=replace(row, pixel_range=(0.0, 255.0), **caffe))
     return backbone
 
 

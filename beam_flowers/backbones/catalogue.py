@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from beam_flowers.errors import BackboneError
 from beam_flowers.images.recipe import PixelRecipe, Resample
@@ -15,6 +15,8 @@ VECTORS = ("float32", "float16")
 
 IMPORTED = "imported"
 """First part of the backbone name of imported embeddings, which no backbone here can compute."""
+
+Channels = Literal["rgb", "bgr"]
 
 Loader = Literal["efficientnet-lite", "keras-application", "any"]
 
@@ -27,9 +29,15 @@ class Backbone:
         name: name on the command line, and of a folder of the store.
         input_size: side of the square image in pixels; None if the model decides.
         vector_length: numbers in an embedding; None if the model decides.
-        pixel_range: values of black (0) and white (255) in the input.
+        pixel_range: values of black (0) and white (255) in the input, before `mean` and `std`;
+            (0, 255) for a network that scales its input itself.
         crop: crop of the images, see `PixelRecipe.crop`.
         resample: filter of the images, see `PixelRecipe.resample`.
+        resize: size before a later crop, see `PixelRecipe.resize`.
+        mean: subtracted from the values of each channel, in the order of `channels`; empty for
+            nothing.
+        std: divides them after that; empty for nothing.
+        channels: order of the channels in the input.
         licence: SPDX name of the weights' licence.
         source: origin of the weights, for users.
         loader: code that builds the network. `efficientnet-lite`: ours, from weights in the
@@ -48,6 +56,10 @@ class Backbone:
     pixel_range: tuple[float, float] = (-1.0, 1.0)
     crop: float | None = None
     resample: Resample = "bilinear"
+    resize: int | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    channels: Channels = "rgb"
     licence: str = "unknown"
     source: str = ""
     loader: Loader = "any"
@@ -63,10 +75,40 @@ class Backbone:
                 f"pixel range {self.pixel_range!r} is not possible: give two numbers, what the "
                 "network takes black and white as, such as (-1, 1) or (0, 1)"
             )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            known = len(values) in (0, 3) and all(map(math.isfinite, values))
+            if not known or (name == "std" and not all(value > 0 for value in values)):
+                raise BackboneError(
+                    f"{name} {values!r} is not possible: give three numbers, one a channel, that "
+                    f"are finite{' and above 0' if name == 'std' else ''}"
+                )
+        if self.channels not in get_args(Channels):
+            raise BackboneError(f"channels {self.channels!r} are not known: rgb or bgr")
 
     def recipe(self, height: int, width: int) -> PixelRecipe:
         """Returns the crop, size and filter of images for an input of that size."""
-        return PixelRecipe(height, width, self.crop, self.resample)
+        return PixelRecipe(height, width, self.crop, self.resample, self.resize)
+
+    def about_pixels(self) -> dict[str, Any]:
+        """Returns all that decides the network's input as JSON values.
+
+        Fields that came later are absent unless they are used, so that older stores keep their
+        fingerprint.
+        """
+        low, high = self.pixel_range
+        size = self.input_size
+        # If only the model knows its size, the digest of its weights pins that.
+        side = size or self.resize or 1
+        later = {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "channels": self.channels if self.channels != "rgb" else "",
+        }
+        return {
+            **self.recipe(side, side).as_dict(),
+            **{"height": size, "width": size, "low": low, "high": high},
+            **{key: value for key, value in later.items() if value},
+        }
 
 
 CATALOGUE = (

@@ -7,6 +7,7 @@ from typing import Any
 
 from beam_flowers.backbones import cache, efficientnet_lite, keras_models, saved_model, weights
 from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.network_input import network_input
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.backbones.tf_runtime import Network, Size, tensorflow, vector_of
 from beam_flowers.errors import BackboneError
@@ -73,7 +74,7 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int 
             network = _read(local, backbone)
             size = _input_size(network, backbone.row, path)
             pixels = tensorflow().TensorSpec([count, *size, 3], dtype)
-            function = _freeze(network, pixels, backbone.row.pixel_range, path)
+            function = _freeze(network, pixels, backbone.row, path)
     except BackboneError:
         raise
     except Exception as error:  # Errors of Keras, TensorFlow and h5py have no common base.
@@ -125,17 +126,16 @@ def _input_size(network: Network, row: Backbone, path: str) -> Size:
     return size
 
 
-def _freeze(network: Network, pixels: Any, pixel_range: tuple[float, float], path: str) -> Any:
+def _freeze(network: Network, pixels: Any, row: Backbone, path: str) -> Any:
     """Returns a function of pixels to float32 [N, D], without variables.
 
     TensorFlow folds batch norms into kernels only if both are constants.
     """
     tf = tensorflow()
-    low, high = pixel_range
 
     def vectors(values: Any) -> Any:
-        scaled = tf.cast(values, tf.float32) / (255 / (high - low)) + low
-        return vector_of(network.call(scaled), repr(path), pixels.shape[0] or -1)
+        wanted = network_input(tf.cast(values, tf.float32), row)
+        return vector_of(network.call(wanted), repr(path), pixels.shape[0] or -1)
 
     function = tf.function(vectors, autograph=False).get_concrete_function(pixels)
     if not function.captured_inputs:

@@ -58,16 +58,12 @@ class ResolvedBackbone:
 
     def about(self) -> dict[str, Any]:
         """Returns all that decides embeddings as JSON values: equal dicts, equal embeddings."""
-        size = self.row.input_size
-        # If only the model knows its size, the digest of its weights pins that.
-        pixels = self.row.recipe(size or 1, size or 1).as_dict()
-        low, high = self.row.pixel_range
         # Absent without rounding, so that older stores keep their fingerprint.
         rounded = {} if self.vectors == VECTORS[0] else {"vectors": self.vectors}
         return {
             "name": self.row.name,
             "weights_sha256": self.weights_sha256,
-            "pixels": pixels | {"height": size, "width": size, "low": low, "high": high},
+            "pixels": self.row.about_pixels(),
             "precision": self.precision,
             **rounded,
         }

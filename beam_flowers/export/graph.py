@@ -127,7 +127,7 @@ def pixels_of(content: Any, recipe: PixelRecipe) -> Any:
     turn = tf.cond(is_jpeg, lambda: _orientation(content), lambda: tf.constant(1))
     target = tf.constant([recipe.height, recipe.width])
     size = tf.where(turn >= 5, target[::-1], target)
-    upright = _upright(_resize(image, size, recipe), turn)
+    upright = _upright(_resize(image, size, recipe, turn), turn)
     whole = tf.cast(tf.clip_by_value(tf.round(upright), 0, 255), tf.uint8)
     return tf.ensure_shape(whole, [recipe.height, recipe.width, 3])
 
@@ -143,24 +143,33 @@ def _decode_png(content: Any) -> Any:
     return colours * alpha + 255 * (1 - alpha)
 
 
-def _resize(image: Any, size: Any, recipe: PixelRecipe) -> Any:
+def _resize(image: Any, size: Any, recipe: PixelRecipe, turn: Any) -> Any:
     """Scales float32 [h, w, 3] to float32 [*size, 3], by Pillow's antialiased filter.
 
     `tf.image.resize` does not serve: it cannot crop at fractions of a pixel.
     """
     tf = tensorflow()
-    extent = tf.cast(tf.shape(image)[:2], tf.float32)
+    pixels = tf.shape(image)[:2]
+    extent = tf.cast(pixels, tf.float32)
     out = tf.cast(size, tf.float32)
     box = extent
     if recipe.crop is not None:
         wanted = out * recipe.crop * tf.reduce_min(extent / out)
         box = tf.minimum(extent, tf.maximum(1.0, wanted))
     scale = out / box
+    translation = -scale * (extent - box) / 2
+    if recipe.resize is not None:
+        whole = recipe.resize * pixels // tf.reduce_min(pixels)
+        scale = tf.cast(whole, tf.float32) / extent
+        # Half a pixel is rounded in the upright image, of which this may be a mirror image.
+        mirrored = tf.where(turn >= 5, _mirrored(turn)[::-1], _mirrored(turn))
+        before = (whole - size + tf.cast(mirrored, tf.int32)) // 2
+        translation = -tf.cast(before, tf.float32)
     return tf.raw_ops.ScaleAndTranslate(
         images=image[tf.newaxis],
         size=size,
         scale=scale,
-        translation=-scale * (extent - box) / 2,
+        translation=translation,
         kernel_type=_KERNELS[recipe.resample],
         antialias=True,
     )[0]
@@ -188,6 +197,12 @@ def _upright(image: Any, turn: Any) -> Any:
     """Turns and mirrors [h, w, 3] by an EXIF orientation."""
     tf = tensorflow()
     image = tf.cond(turn >= 5, lambda: tf.transpose(image, [1, 0, 2]), lambda: image)
-    mirrored = tf.reduce_any(turn == tf.constant([2, 3, 6, 7]))
-    image = tf.where(mirrored, image[:, ::-1], image)
-    return tf.where(tf.reduce_any(turn == tf.constant([3, 4, 7, 8])), image[::-1], image)
+    rows, columns = tf.unstack(_mirrored(turn))
+    image = tf.where(columns, image[:, ::-1], image)
+    return tf.where(rows, image[::-1], image)
+
+
+def _mirrored(turn: Any) -> Any:
+    """Tells if an orientation mirrors rows, and columns, after it has swapped them: bool [2]."""
+    tf = tensorflow()
+    return tf.reduce_any(turn == tf.constant([[3, 4, 7, 8], [2, 3, 6, 7]]), axis=1)

@@ -7,6 +7,7 @@ from typing import Any
 from beam_flowers.backbones import efficientnet_lite, keras_models, weights
 from beam_flowers.backbones.efficientnet_lite import Arrays
 from beam_flowers.backbones.keras_models import keras_library
+from beam_flowers.backbones.network_input import network_input
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import ModelError
 from beam_flowers.export.graph import layers
@@ -38,10 +39,9 @@ def vectors_model(backbone: ResolvedBackbone, recipe: PixelRecipe) -> Any:
         ModelError: if the backbone is a SavedModel, which has no layers.
     """
     keras = keras_library()
-    low, high = backbone.row.pixel_range
     pixels = keras.Input((recipe.height, recipe.width, 3), name="pixels")
-    scaled = keras.layers.Rescaling((high - low) / 255, low, name="pixel_range")(pixels)
-    vectors = keras.layers.Flatten(name="vectors")(_backbone(scaled, backbone))
+    wanted = network_input(pixels, backbone.row)
+    vectors = keras.layers.Flatten(name="vectors")(_backbone(wanted, backbone))
     return keras.Model(pixels, vectors, name=backbone.row.name.replace("/", "_"))
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.engine import load
+from beam_flowers.backbones.network_input import network_input
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.backbones.tf_runtime import tensorflow, vector_of
 from beam_flowers.errors import BackboneError
@@ -146,13 +147,12 @@ class Tuner:
 
 def _backbone(backbone: ResolvedBackbone) -> _Call:
     """Returns the backbone as a call: float32 [N, height, width, 3], -1..1, → [N, D]."""
-    low, high = backbone.row.pixel_range
     with weights.local_copy(backbone.place, backbone.kind) as local:
         call = _read(local, backbone)
 
     def vectors(pixels: Any) -> Any:
-        scaled = (pixels + 1) * ((high - low) / 2) + low
-        return vector_of(call(scaled), repr(backbone.place), -1)
+        wanted = network_input((pixels + 1) * 127.5, backbone.row)
+        return vector_of(call(wanted), repr(backbone.place), -1)
 
     return vectors
 

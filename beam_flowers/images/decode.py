@@ -263,12 +263,15 @@ def _decode(
         orientation = _orientation(im)
         turned = orientation >= 5
         out = (recipe.height, recipe.width) if turned else (recipe.width, recipe.height)
-        box = crop_box(extent, out, recipe.crop)
+        box = crop_box(extent, out, recipe)
         if whole:
             out, box = _around(box, out, extent), (0, 0, *extent)
+        elif all_of_it := resized((width, height), recipe):
+            out, box = all_of_it, (0, 0, *extent)
         levelled = stretched(im, data) if format_ == "JPEG2000" else im
         small = plain(levelled).resize(out, Image.Resampling[recipe.resample.upper()], box)
-        pixels = np.array(over_white(_upright(small, orientation)))
+        upright = over_white(_upright(small, orientation))
+        pixels = np.array(upright if whole else _middle(upright, recipe))
     return DecodedImage(pixels, *((height, width) if turned else (width, height)), format_)
 
 
@@ -321,7 +324,7 @@ def _draft(
     out = (recipe.width, recipe.height)
     if _orientation(im) >= 5:
         out = out[::-1]
-    left, top, right, bottom = crop_box(im.size, out, recipe.crop)
+    left, top, right, bottom = crop_box(im.size, out, recipe)
     most = min((right - left) / (spare * out[0]), (bottom - top) / (spare * out[1]))
     scale = next((s for s in (8, 4, 2) if s <= most), 1)
     im.draft("RGB", (width // scale, height // scale))
@@ -337,17 +340,49 @@ def _around(
 
 
 def crop_box(
-    extent: tuple[float, float], out: tuple[int, int], crop: float | None
+    extent: tuple[float, float], out: tuple[int, int], recipe: PixelRecipe
 ) -> tuple[float, float, float, float]:
-    """Returns left, top, right, bottom of the crop, at least one pixel wide and high."""
+    """Returns left, top, right, bottom of the crop, at least one pixel wide and high.
+
+    Args:
+        extent: width and height of the image.
+        out: width and height of the target: those of `recipe`, in the image's orientation.
+        recipe: crop, or the size to which the shorter side is scaled.
+    """
     width, height = extent
-    if crop is None:
+    if recipe.resize is not None:
+        scale = min(width, height) / recipe.resize
+    elif recipe.crop is not None:
+        scale = recipe.crop * min(width / out[0], height / out[1])
+    else:
         return 0, 0, width, height
-    scale = crop * min(width / out[0], height / out[1])
     across = min(width, max(1.0, scale * out[0]))
     down = min(height, max(1.0, scale * out[1]))
     left, top = (width - across) / 2, (height - down) / 2
     return left, top, min(width, left + across), min(height, top + down)
+
+
+def resized(size: tuple[int, int], recipe: PixelRecipe) -> tuple[int, int] | None:
+    """Returns width and height of a whole image that is scaled by `recipe.resize`.
+
+    The longer side is rounded down, as by torchvision and Hugging Face. Returns None without that
+    step, and for an image so narrow that all of it would cost much memory: of that the same box
+    is scaled alone, whose edges lie between pixels.
+    """
+    short, long = min(size), max(size)
+    if recipe.resize is None or long > _NARROW * short:
+        return None
+    scaled = recipe.resize * long // short
+    return (recipe.resize, scaled) if size[0] <= size[1] else (scaled, recipe.resize)
+
+
+_NARROW = 8
+
+
+def _middle(image: Image.Image, recipe: PixelRecipe) -> Image.Image:
+    """Cuts height x width out of the middle, rounded as Hugging Face's `center_crop`."""
+    left, top = (image.width - recipe.width) // 2, (image.height - recipe.height) // 2
+    return image.crop((left, top, left + recipe.width, top + recipe.height))
 
 
 def _orientation(im: ImageFile) -> int:

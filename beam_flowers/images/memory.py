@@ -113,7 +113,10 @@ def needed_to_resize(recipe: PixelRecipe, width: int, height: int) -> int:
     Pillow resizes one direction after the other. A constant covers memory that does not grow with
     pixels.
     """
-    return 8 * max(recipe.width, recipe.height) * max(width, height) + 2**20
+    if recipe.resize is None:
+        return 8 * max(recipe.width, recipe.height) * max(width, height) + 2**20
+    # The whole image is scaled, whose longer side is at most eight times its shorter one.
+    return 8 * recipe.resize * (max(width, height) + 8 * recipe.resize) + 2**20
 
 
 def needed_by(im: ImageFile, data: bytes, size: tuple[int, int]) -> int:

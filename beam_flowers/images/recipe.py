@@ -32,12 +32,16 @@ class PixelRecipe:
             aspect, this fraction of the largest that fits. For a square backbone that is a
             square of `crop` times the image's shorter side.
         resample: Pillow's antialiasing filter.
+        resize: pixels to which the shorter side is scaled before height x width are cut out of
+            the middle: the order of torchvision and of Hugging Face's processors. None without
+            such a step. `decode.resized` has its rounding.
     """
 
     height: int
     width: int
     crop: float | None = None
     resample: Resample = "bicubic"
+    resize: int | None = None
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -54,16 +58,32 @@ class PixelRecipe:
             raise InputError(
                 f"resample {self.resample!r} is unknown: use one of {', '.join(get_args(Resample))}"
             )
+        if self.resize is None:
+            return
+        if self.crop is not None:
+            raise InputError(
+                f"crop {self.crop!r} and resize {self.resize!r} exclude each other: the box is cut "
+                "either before or after the image is scaled"
+            )
+        if self.resize < max(self.height, self.width):
+            raise InputError(
+                f"resize {self.resize!r} is not possible: no {self.height} x {self.width} pixels "
+                "can be cut out of an image whose shorter side has fewer"
+            )
 
     def as_dict(self) -> dict[str, int | float | str | None]:
         """Returns plain values with the version of the rules, for a fingerprint."""
+        fit = "squash" if self.crop is None else "center-crop"
+        # Absent without it, so that older stores keep their fingerprint.
+        later = {} if self.resize is None else {"resize": self.resize}
         return {
             "decode": DECODE_VERSION,
             "height": self.height,
             "width": self.width,
-            "fit": "squash" if self.crop is None else "center-crop",
+            "fit": "resize-then-crop" if self.resize else fit,
             "crop": self.crop,
             "resample": self.resample,
+            **later,
         }
 
 

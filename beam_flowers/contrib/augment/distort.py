@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,12 @@ def in_words(distortions: Mapping[str, Any]) -> str:
 def canvas_recipe(recipe: PixelRecipe, distortions: Distortions) -> PixelRecipe:
     """Returns the recipe by which `decode_whole` decodes an image for its copies."""
     fine = max(_FINER, math.ceil(distortions.enlargement))
-    return PixelRecipe(recipe.height * fine, recipe.width * fine, recipe.crop, recipe.resample)
+    return replace(
+        recipe,
+        height=recipe.height * fine,
+        width=recipe.width * fine,
+        resize=recipe.resize and recipe.resize * fine,
+    )
 
 
 def distort(
@@ -242,7 +247,7 @@ def _matrix(
 def _to_canvas(canvas: DecodedImage, recipe: PixelRecipe) -> Matrix:
     """Maps the network's pixels, counted from the centre, to those of the canvas."""
     out = (recipe.width, recipe.height)
-    left, top, right, bottom = crop_box((canvas.width, canvas.height), out, recipe.crop)
+    left, top, right, bottom = crop_box((canvas.width, canvas.height), out, recipe)
     down, across = canvas.pixels.shape[0] / canvas.height, canvas.pixels.shape[1] / canvas.width
     return _matrix(
         down * (bottom - top) / recipe.height,

@@ -177,6 +177,10 @@ OTHERS = {
     "pixel_range": (0.0, 1.0),
     "crop": 0.5,
     "resample": "lanczos",
+    "resize": 256,
+    "mean": (0.1, 0.2, 0.3),
+    "std": (0.1, 0.2, 0.3),
+    "channels": "bgr",
     "loader": "any",
     "architecture": "efficientnet_lite1",
     "weights_file": "other.npz",
@@ -188,9 +192,11 @@ OTHERS = {
 @pytest.mark.parametrize("field", [field.name for field in fields(Backbone)])
 def test_a_change_of_the_recipe_makes_another_key(field):
     for_people = field in ("licence", "source")
-    row = replace(LITE.row, **{field: "other" if for_people else OTHERS[field]})
-    other = cache.place(replace(LITE, row=row, path=LITE.place), "openvino", "1")
-    assert (other == cache.place(LITE, "openvino", "1")) == for_people
+    whole = replace(LITE.row, crop=None) if field == "resize" else LITE.row
+    row = replace(whole, **{field: "other" if for_people else OTHERS[field]})
+    before = replace(LITE, row=whole, path=LITE.place)
+    other = cache.place(replace(before, row=row), "openvino", "1")
+    assert (other == cache.place(before, "openvino", "1")) == for_people
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,10 @@ def test_a_resolved_backbone_travels_by_pickle():
         {"crop": 0.9},
         {"resample": "lanczos"},
         {"pixel_range": (0.0, 1.0)},
+        {"crop": None, "resize": 256},
+        {"mean": (0.0, 0.0, 0.1)},
+        {"std": (1.0, 1.0, 2.0)},
+        {"channels": "bgr"},
     ],
 )
 def test_each_ingredient_of_the_recipe_changes_the_fingerprint(change):
@@ -262,6 +266,20 @@ def test_a_path_that_is_not_there_is_named():
 def test_an_impossible_pixel_range_is_refused(pixel_range):
     with pytest.raises(BackboneError, match="pixel range"):
         resolve.resolve("efficientnet-lite0", pixel_range=pixel_range)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"mean": (0.5, 0.5)}, r"mean \(0.5, 0.5\)"),
+        ({"mean": (0.5, 0.5, float("inf"))}, "mean .* finite"),
+        ({"std": (0.5, 0.0, 0.5)}, "std .* above 0"),
+        ({"channels": "gbr"}, "'gbr' are not known"),
+    ],
+)
+def test_an_impossible_recipe_is_refused(change, named):
+    with pytest.raises(BackboneError, match=named):
+        replace(LITE, **change)
 
 
 def test_names_in_the_catalogue_are_unique_and_found():

@@ -12,7 +12,7 @@ import make_images
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
 from beam_flowers.errors import ImageError, InputError
@@ -216,6 +216,53 @@ def test_crop_is_the_fraction_of_the_shorter_side() -> None:
     np.testing.assert_array_equal(pixels, np.asarray(expected))
 
 
+def resized_then_cut(image: Image.Image, resize: int, side: int, filter_: str) -> Image.Image:
+    """The published rules: torchvision's `Resize` and Hugging Face's `center_crop`."""
+    width, height = image.size
+    short, long = min(width, height), max(width, height)
+    scaled = int(resize * long / short)
+    size = (resize, scaled) if width <= height else (scaled, resize)
+    image = image.resize(size, Image.Resampling[filter_.upper()])
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
+@pytest.mark.parametrize("size", [(160, 120), (121, 300), (400, 57), (333, 101), (31, 30)])
+@pytest.mark.parametrize("filter_", ["bilinear", "bicubic", "lanczos"])
+@pytest.mark.parametrize("orientation", [1, 2, 3, 8])
+def test_an_image_is_scaled_then_cut_by_the_published_rules(
+    size: tuple[int, int], filter_: Any, orientation: int
+) -> None:
+    recipe = PixelRecipe(56, 56, resample=filter_, resize=65)
+    stored = make_images.oriented(make_images.scene(*size), orientation, "PNG")
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(stored)))
+    expected = np.asarray(resized_then_cut(upright, 65, 56, filter_))
+    found = decode(stored, recipe).pixels.astype(int)
+    # To the bit if the image is not turned: Pillow scales one direction after the other.
+    assert np.abs(found - expected).max() <= (0 if orientation == 1 else 2)
+
+
+def test_a_narrow_image_is_scaled_in_its_middle_alone() -> None:
+    image = make_images.scene(900, 100).resize((900, 10))
+    recipe = PixelRecipe(56, 56, resample="bilinear", resize=64)
+    expected = np.asarray(resized_then_cut(image, 64, 56, "bilinear"), int)
+    found = decode(make_images.saved(image, "PNG"), recipe).pixels
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [(400, 300), (401, 307), (333, 1001), (1001, 333)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_scaled_decoding_before_a_later_cut_stays_close(
+    size: tuple[int, int], orientation: int
+) -> None:
+    data = make_images.oriented(make_images.detailed(*size), orientation)
+    full = make_images.oriented(Image.open(io.BytesIO(data)), orientation, "TIFF")
+    recipe = PixelRecipe(24, 24, resize=28)
+    difference = np.abs(decode(data, recipe).pixels.astype(int) - decode(full, recipe).pixels)
+    assert difference.mean() < 2
+    assert difference.max() < 12
+
+
 @pytest.mark.parametrize("size", [(400, 300), (401, 307), (333, 1001), (1001, 333)])
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("crop", [None, 0.875, 0.3])
@@ -311,6 +358,8 @@ def test_recipe_as_dict_tells_recipes_apart() -> None:
         PixelRecipe(224, 224, resample="bilinear"),
         PixelRecipe(224, 299),
         PixelRecipe(299, 224),
+        PixelRecipe(224, 224, resize=256),
+        PixelRecipe(224, 224, resize=248),
     ]
     assert len({str(recipe.as_dict()) for recipe in recipes}) == len(recipes)
     assert recipes[1].as_dict() == {
@@ -330,6 +379,8 @@ def test_recipe_as_dict_tells_recipes_apart() -> None:
         ({"height": 5, "width": 5, "crop": 0.0}, "crop 0.0"),
         ({"height": 5, "width": 5, "crop": 1.1}, "crop 1.1"),
         ({"height": 5, "width": 5, "resample": "nearest"}, "'nearest'"),
+        ({"height": 5, "width": 5, "resize": 4}, "resize 4 .* 5 x 5"),
+        ({"height": 5, "width": 5, "crop": 0.5, "resize": 9}, "exclude each other"),
     ],
 )
 def test_impossible_recipes_are_named(options: dict[str, object], named: str) -> None:
