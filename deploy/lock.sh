@@ -8,12 +8,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-lock() { # $1 machine, then further arguments of uv
-  local machine=$1 extra
-  shift
+lock() { # $1 machine, $2 oldest glibc in the names of wheels, then further arguments of uv
+  local machine=$1 manylinux=$2 extra
+  shift 2
   for extra in ${EXTRAS:-aws}; do set -- "$@" --extra "$extra"; done
   uv pip compile pyproject.toml "$@" --constraint "${CONSTRAINTS:-deploy/constraints.txt}" \
-    --python-version 3.11 --python-platform "$machine-manylinux_2_28" --only-binary :all: \
+    --python-version 3.11 --python-platform "$machine-manylinux_$manylinux" --only-binary :all: \
     --generate-hashes --no-annotate --quiet \
     --custom-compile-command deploy/lock.sh --output-file "deploy/requirements-$machine.txt"
 }
@@ -23,9 +23,10 @@ lock() { # $1 machine, then further arguments of uv
 cpu=$(mktemp --suffix=.txt)
 trap 'rm "$cpu"' EXIT
 echo tensorflow-cpu >"$cpu"
-lock x86_64 "$cpu" --no-emit-package tensorflow
+lock x86_64 2_28 "$cpu" --no-emit-package tensorflow
 # For other processors than Intel's there is `tensorflow` alone, and that without CUDA.
-lock aarch64
+# OpenVINO's wheels for it want glibc 2.35; python:3.11-slim has a newer one.
+lock aarch64 2_35
 
 uv pip compile pyproject.toml --extra dev --extra aws --extra plots --python-version 3.11 \
   --no-annotate --quiet --custom-compile-command deploy/lock.sh --output-file deploy/requirements-dev.txt

@@ -101,9 +101,8 @@ def require_runnable(backbone: ResolvedBackbone) -> None:
     hardware.require(backbone.precision)
     if backbone.engine == "openvino" and not openvino_engine.is_installed():
         raise BackboneError(
-            f"OpenVINO is not installed on {socket.gethostname()}: pip install "
-            "'beam-flowers[openvino]' there, or run with --engine tensorflow; every worker needs "
-            "the engine that the run began with"
+            f"OpenVINO is not installed on {socket.gethostname()}: pip install openvino there, or "
+            "run with --engine tensorflow; every worker needs the engine that the run began with"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,13 +70,27 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int 
         BackboneError: the weights are missing, have changed, or do not fit the backbone.
     """
     path = backbone.place
+    with loaded_weights(backbone) as local:
+        network = _read(local, backbone)
+        size = _input_size(network, backbone)
+        pixels = tensorflow().TensorSpec([count, *size, 3], dtype)
+        function = _freeze(network, pixels, backbone.row, path)
+    require_length(function.outputs[0].shape[-1], backbone)
+    return function
+
+
+@contextlib.contextmanager
+def loaded_weights(backbone: ResolvedBackbone) -> Iterator[str]:
+    """Yields a local path of a backbone's weights; errors of the block name the backbone.
+
+    Raises:
+        BackboneError: the weights are missing or have changed, or the block cannot load them.
+    """
+    path = backbone.place
     try:
         with weights.local_copy(path, backbone.kind) as local:
             _require_unchanged(local, path, backbone)
-            network = _read(local, backbone)
-            size = _input_size(network, backbone.row, path)
-            pixels = tensorflow().TensorSpec([count, *size, 3], dtype)
-            function = _freeze(network, pixels, backbone.row, path)
+            yield local
     except BackboneError:
         raise
     except Exception as error:  # Errors of Keras, TensorFlow and h5py have no common base.
@@ -82,13 +98,19 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int 
         raise BackboneError(
             f"{path!r} cannot be loaded as {backbone.row.name!r}: {type(error).__name__}: {reason}"
         ) from error
-    length = function.outputs[0].shape[-1]
+
+
+def require_length(length: int, backbone: ResolvedBackbone) -> None:
+    """Checks the length of a network's vectors against the row of its backbone.
+
+    Raises:
+        BackboneError: the row has another length.
+    """
     if backbone.row.vector_length not in (None, length):
         raise BackboneError(
-            f"{path!r} gives vectors of {length} numbers, {backbone.row.name!r} has "
+            f"{backbone.place!r} gives vectors of {length} numbers, {backbone.row.name!r} has "
             f"{backbone.row.vector_length}: it is another network, or one with its classifier"
         )
-    return function
 
 
 def _require_unchanged(local: str, path: str, backbone: ResolvedBackbone) -> None:
@@ -110,20 +132,31 @@ def _read(local: str, backbone: ResolvedBackbone) -> Network:
     return saved_model.load(local, backbone.trusted)
 
 
-def _input_size(network: Network, row: Backbone, path: str) -> Size:
-    wanted = (row.input_size, row.input_size) if row.input_size is not None else None
-    if network.size and wanted and network.size != wanted:
-        raise BackboneError(
-            f"{path!r} takes images of {network.size[0]} x {network.size[1]} pixels, "
-            f"{row.name!r} has {wanted[0]} x {wanted[1]}: it is another network"
-        )
-    size = wanted or network.size
+def _input_size(network: Network, backbone: ResolvedBackbone) -> Size:
+    row = backbone.row
+    if network.size:
+        require_size(network.size, backbone)
+    size = (row.input_size, row.input_size) if row.input_size is not None else network.size
     if size is None:
         raise BackboneError(
-            f"{path!r} leaves the size of its images open: export it with a fixed height and "
-            "width, such as [None, 224, 224, 3]"
+            f"{backbone.place!r} leaves the size of its images open: export it with a fixed height "
+            "and width, such as [None, 224, 224, 3]"
         )
     return size
+
+
+def require_size(size: Size, backbone: ResolvedBackbone) -> None:
+    """Checks (height, width) of a network's input against the row of its backbone.
+
+    Raises:
+        BackboneError: the row has another size.
+    """
+    side = backbone.row.input_size
+    if side is not None and size != (side, side):
+        raise BackboneError(
+            f"{backbone.place!r} takes images of {size[0]} x {size[1]} pixels, "
+            f"{backbone.row.name!r} has {side} x {side}: it is another network"
+        )
 
 
 def _freeze(network: Network, pixels: Any, row: Backbone, path: str) -> Any:

@@ -1,7 +1,7 @@
 """Runs backbones on OpenVINO: the same float32 networks, faster on CPUs than with TensorFlow.
 
-Optional: `pip install "beam-flowers[openvino]"`. TensorFlow reads the weights once; the compiled
-network is kept in the user's cache, so that later runs start without TensorFlow.
+EfficientNet-Lite is built from its arrays. TensorFlow reads the weights of other networks once;
+they are kept in OpenVINO's form in the user's cache, so that later runs start without TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones import cache
+from beam_flowers.backbones import cache, openvino_lite
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
@@ -82,21 +82,28 @@ def _library() -> Any:
     return openvino
 
 
-def is_kept(backbone: ResolvedBackbone) -> bool:
-    """Tells if the cache has the network, so that it starts without TensorFlow."""
-    return is_installed() and cache.is_whole(_kept_in(backbone))
+def starts_alone(backbone: ResolvedBackbone) -> bool:
+    """Tells if the network starts without TensorFlow: from its arrays, or as the cache has it."""
+    alone = backbone.kind == "efficientnet-lite"
+    return is_installed() and (alone or cache.is_whole(_kept_in(backbone)))
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
     """Reads and compiles a backbone for this machine's CPU."""
     core = _library().Core()
-    model = _read_kept(core, backbone) or _convert(core, backbone)
+    model = _model(core, backbone)
     if model.is_dynamic():
         several = _compile(core, model, backbone, _BATCH)
         if _is_even(several):
             return several
         model.reshape([1, several.height, several.width, 3])
     return _compile(core, model, backbone, 1)
+
+
+def _model(core: Any, backbone: ResolvedBackbone) -> Any:
+    if backbone.kind == "efficientnet-lite":
+        return openvino_lite.build(_library(), backbone)
+    return _read_kept(core, backbone) or _convert(core, backbone)
 
 
 def _compile(core: Any, model: Any, backbone: ResolvedBackbone, batch: int) -> Compiled:

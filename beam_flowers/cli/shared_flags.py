@@ -162,8 +162,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("auto", "tensorflow", "openvino"),
         default="auto",
-        help="what runs the network (default: OpenVINO if it is installed here, pip install "
-        "'beam-flowers[openvino]'; else TensorFlow)",
+        help="what runs the network (default: OpenVINO, and TensorFlow where OpenVINO has no "
+        "wheels)",
     )
     parser.add_argument(
         "--precision",

@@ -90,9 +90,9 @@ def head_start(
 
 
 def _start(units: Sequence[Unit], backbones: Sequence[ResolvedBackbone], limits: Limits) -> None:
-    from beam_flowers.backbones.openvino_engine import is_kept
+    from beam_flowers.backbones.openvino_engine import starts_alone
 
     # Whatever is wrong, the pipeline finds it again and tells.
     with contextlib.suppress(Exception):
-        if all(map(is_kept, backbones)):
+        if all(map(starts_alone, backbones)):
             PREFETCHED.start([images_of(read_unit(unit)) for unit in units], backbones, limits)

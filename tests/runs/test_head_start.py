@@ -27,7 +27,7 @@ def folder(tmp_path):
 def kept(tmp_path_factory, folder):
     """The network is in the cache, as after any first run."""
     embed_images([str(folder)], str(tmp_path_factory.mktemp("first") / "store"), NETWORK)
-    assert openvino_engine.is_kept(NETWORK)
+    assert openvino_engine.starts_alone(NETWORK)
 
 
 @needs_kept
