@@ -121,8 +121,9 @@ def _add_regularisation(parser: argparse.ArgumentParser) -> None:
         "--l2-regularizer",
         dest="l2",
         type=float,
-        help="weight of half the sum of W² (default 0.05 in lbfgs, over scaled vectors; 0 in "
-        "retrain); in image-classifier of the whole sum, as its ancestor had it (default 0.0001)",
+        help="weight of half the sum of W² (default in lbfgs, over scaled vectors: 0.25 / number "
+        "of labels, at most 0.05; 0 in retrain); in image-classifier of the whole sum, as its "
+        "ancestor had it (default 0.0001)",
     )
     parser.add_argument(
         "--dropout",
@@ -181,8 +182,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="choose l2, and where --backbone is not given the backbone, by cross-validation on "
-        "the training and validation images",
+        help="choose l2, and where --backbone is not given the backbone, by the cross entropy of a "
+        "cross-validation on the training and validation images",
     )
     parser.add_argument("--sweep-l1", action="store_true", help="--sweep over l1 as well")
     parser.add_argument("--folds", type=int, default=5, help="of the sweep (default 5)")
