@@ -204,6 +204,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     with shown(arguments.progress) as progress:
         if arguments.fine_tune:
             return run_fine_tune(arguments, _split(arguments), progress)
+        if arguments.flip is not None:
+            raise InputError("--no-flip is of --fine-tune; heads are trained on vectors")
         if not arguments.model:
             raise InputError("name a folder to write the model to with --model")
         trained = _train(arguments, progress)
