@@ -141,7 +141,15 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _next(arguments: argparse.Namespace, backbone: ResolvedBackbone) -> str:
     """Returns the commands that use the new backbone, with the same labels and split."""
-    flags = ("seed", "split", "validation_percentage", "testing_percentage", "labels")
+    flags = (
+        "seed",
+        "split",
+        "validation_percentage",
+        "testing_percentage",
+        "labels",
+        "retrain_image_dir",
+        "min_images",
+    )
     given = [(flag, getattr(arguments, flag)) for flag in flags]
     kept = [w for f, v in given if v is not None for w in (f"--{f.replace('_', '-')}", str(v))]
     store, name = arguments.store, f"{backbone.row.name}-{backbone.short}"

@@ -206,7 +206,7 @@ def fine_tune(
         tuned.fingerprint,
         tuned.about()["pixels"],
         {"name": "fine-tune", **asdict(options)},
-        asdict(split),
+        split.as_dict(),
         seed,
         stored.dataset_hash,
         {name: asdict(found) for name, found in metrics.items()},

@@ -308,7 +308,7 @@ def _bundle(stored: StoredExamples, result: TrainResult, split: SplitOptions, se
         fingerprint=stored.fingerprint,
         pixels=stored.pixels,
         recipe=describe_recipe(result.recipe),
-        split=asdict(split),
+        split=split.as_dict(),
         seed=seed,
         dataset_hash=stored.dataset_hash,
         metrics={name: asdict(metrics) for name, metrics in result.metrics.items()},
