@@ -27,10 +27,12 @@ minutes to hours, at several times the cost of embedding them in each epoch. It 
 split from STORE, begins with the backbone of STORE and a head trained on its vectors, and writes a
 new backbone, the folder --fine-tuned, and with --model the head that was trained together with it:
 `score IMAGES --model MODEL --backbone-path FOLDER` labels with the two. Of the flags it takes those
-of labels, split and seed, and --train-epochs, --batch-size, --momentum, --dropout and
---label-smoothing with image-classifier's defaults, and --learning-rate (default 0.0003:
-image-classifier's 0.005 spoils the network). One seed gives the same weights on one machine, as far
-as TensorFlow's determinism goes. A head trained anew on the new vectors can be worse than that
+of labels, split and seed, --train-epochs (default 6), --batch-size, --momentum, --dropout and
+--label-smoothing with image-classifier's defaults, and --learning-rate (default 0.0001). It trains
+by AdamW on images that are mirrored, cut and brightened by chance, each time anew, and keeps the
+epoch with the lowest validation cross entropy. --no-flip leaves the mirroring out, where left and
+right matter, as in text. One seed gives the same weights on one machine, as far as TensorFlow's
+determinism goes. A head trained anew on the new vectors can be worse than that
 of --model, as its training images are ones that the network knows by heart; give it the same
 split and seed: else such images would be among the test images."""
 
@@ -41,6 +43,7 @@ SETTINGS = (
     "momentum",
     "dropout",
     "label_smoothing",
+    "flip",
 )
 _OTHERS = (
     "how_many_training_steps",
@@ -72,6 +75,13 @@ def add_fine_tune(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--fine-tuned", metavar="FOLDER", help="folder to write the fine-tuned backbone to"
+    )
+    parser.add_argument(
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        default=None,
+        help="--fine-tune: mirror no image; for text, and where left and right matter",
     )
     add_weights(parser)
 
@@ -131,7 +141,15 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _next(arguments: argparse.Namespace, backbone: ResolvedBackbone) -> str:
     """Returns the commands that use the new backbone, with the same labels and split."""
-    flags = ("seed", "split", "validation_percentage", "testing_percentage", "labels")
+    flags = (
+        "seed",
+        "split",
+        "validation_percentage",
+        "testing_percentage",
+        "labels",
+        "retrain_image_dir",
+        "min_images",
+    )
     given = [(flag, getattr(arguments, flag)) for flag in flags]
     kept = [w for f, v in given if v is not None for w in (f"--{f.replace('_', '-')}", str(v))]
     store, name = arguments.store, f"{backbone.row.name}-{backbone.short}"

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _SPLIT = """\
 The split follows from a hash of each image's content: copies stay on one side, moving or adding
 files changes nothing, and no class is left out of a side while it has images for it. --split
-retrain divides by path, bit for bit as retrain.py did. Splits that a manifest or train/val/test
+retrain divides by path, bit for bit as retrain.py did: by absolute path, or with
+--retrain-image-dir by the path that retrain.py was given. Splits that a manifest or train/val/test
 folders fix are kept."""
 
 INTERRUPTED = "store and model are as they were; the same command begins anew"
@@ -103,6 +104,19 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="hash", choices=("hash", "retrain"), help="see below")
+    parser.add_argument(
+        "--retrain-image-dir",
+        metavar="DIR",
+        help="--split retrain: --image_dir as retrain.py was given it, such as flower_photos; "
+        "needed where that was a relative path, as it was hashed along",
+    )
+    parser.add_argument(
+        "--min-images",
+        type=int,
+        default=1,
+        metavar="N",
+        help="leave labels with fewer than N different images out (default 1)",
+    )
     for name in ("validation", "testing"):
         parser.add_argument(
             f"--{name}-percentage",
@@ -121,8 +135,9 @@ def _add_regularisation(parser: argparse.ArgumentParser) -> None:
         "--l2-regularizer",
         dest="l2",
         type=float,
-        help="weight of half the sum of W² (default 0.05 in lbfgs, over scaled vectors; 0 in "
-        "retrain); in image-classifier of the whole sum, as its ancestor had it (default 0.0001)",
+        help="weight of half the sum of W² (default in lbfgs, over scaled vectors: 0.25 / number "
+        "of labels, at most 0.05; 0 in retrain); in image-classifier of the whole sum, as its "
+        "ancestor had it (default 0.0001)",
     )
     parser.add_argument(
         "--dropout",
@@ -181,8 +196,8 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="choose l2, and where --backbone is not given the backbone, by cross-validation on "
-        "the training and validation images",
+        help="choose l2, and where --backbone is not given the backbone, by the cross entropy of a "
+        "cross-validation on the training and validation images",
     )
     parser.add_argument("--sweep-l1", action="store_true", help="--sweep over l1 as well")
     parser.add_argument("--folds", type=int, default=5, help="of the sweep (default 5)")
@@ -203,6 +218,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     with shown(arguments.progress) as progress:
         if arguments.fine_tune:
             return run_fine_tune(arguments, _split(arguments), progress)
+        if arguments.flip is not None:
+            raise InputError("--no-flip is of --fine-tune; heads are trained on vectors")
         if not arguments.model:
             raise InputError("name a folder to write the model to with --model")
         trained = _train(arguments, progress)
@@ -264,7 +281,12 @@ def _split(arguments: argparse.Namespace) -> SplitOptions:
     from beam_flowers.head.split import SplitOptions
 
     given = {f"{name}_percentage": value for name, value in _percentages(arguments).items()}
-    return SplitOptions(arguments.split, **given)
+    return SplitOptions(
+        arguments.split,
+        **given,
+        retrain_image_dir=arguments.retrain_image_dir,
+        min_images=arguments.min_images,
+    )
 
 
 def _copies_of(store: str) -> Callable[[StoredExamples], StoredExamples]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
-from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.network_input import network_input
 from beam_flowers.backbones.resolve import ResolvedBackbone
@@ -27,19 +26,31 @@ _Call = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Descent:
-    """Settings of gradient descent with momentum on the cross entropy.
+    """Settings of AdamW (Loshchilov and Hutter, 2019) on the cross entropy of distorted images.
 
     Attributes:
-        learning_rate: of each step.
-        momentum: 0..1.
+        learning_rate: of a step; see `Tuner.step`.
+        momentum: 0..1, share that the mean of the gradients keeps in a step.
+        weight_decay: share of the kernels that a step of the learning rate 1 takes away.
         dropout: share of an embedding's numbers set to 0 in training.
         label_smoothing: share of the target that is spread over all labels, 0..1.
+        flip: True to mirror every other image.
+        crop: most of an image's area that a random crop leaves out, 0..1.
+        brightness: images are multiplied by 1 - brightness to 1 + brightness.
     """
 
     learning_rate: float
     momentum: float
+    weight_decay: float
     dropout: float
     label_smoothing: float
+    flip: bool
+    crop: float
+    brightness: float
+
+
+_SQUARES_KEPT, _EPSILON = 0.999, 1e-8
+"""Adam's beta2 and epsilon, as its paper has them."""
 
 
 class Tuner:
@@ -65,7 +76,7 @@ class Tuner:
             kernel: float32 [D, C] of the layer.
             bias: float32 [C].
             descent: settings.
-            seed: of the dropout.
+            seed: of dropout and distortions.
 
         Raises:
             BackboneError: if the backbone has no weights that can be trained.
@@ -76,28 +87,43 @@ class Tuner:
             tf.config.threading.set_intra_op_parallelism_threads(0)
         tf.config.experimental.enable_op_determinism()
         size = load(backbone).input_size
-        self.recipe = Backbone("fine-tuned", None, None).recipe(*size)
+        self.recipe = backbone.row.recipe(*size)
         self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
         self._vectors = _backbone(backbone)
         self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
         trainable = _trainable(self._vectors, (*size, 3), backbone.row.name)
         self._variables = [*trainable, self._kernel, self._bias]
-        self._speeds = [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
-        self._descent, self._random = descent, np.random.default_rng(seed)
+        self._means, self._squares = (
+            [tf.Variable(tf.zeros_like(v), trainable=False) for v in self._variables]
+            for _ in range(2)
+        )
+        self._descent, self._random, self._steps = descent, np.random.default_rng(seed), 0
         pixels = tf.TensorSpec(self._spec.shape, tf.uint8)
         classes, pair = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
-        self._update = _function(self._train, pixels, classes, pair)
+        boxes, factors = tf.TensorSpec([None, 4]), tf.TensorSpec([None])
+        pace = tf.TensorSpec([3])
+        self._update = _function(self._train, pixels, classes, boxes, factors, pace, pair)
         self._embed = _function(lambda pixels: self._vectors(_scaled(pixels)), pixels)
 
-    def step(self, pixels: Pixels, classes: Classes) -> tuple[float, int]:
+    def step(self, pixels: Pixels, classes: Classes, pace: float = 1.0) -> tuple[float, int]:
         """Trains one step on images, uint8 [N, height, width, 3], of the classes intp [N].
+
+        Args:
+            pixels: the images; they are distorted by chance.
+            classes: their classes.
+            pace: factor of the learning rate.
 
         Returns:
             Mean cross entropy with the smoothed targets, and number of right answers, both
-            with dropout and before the step.
+            with distortions and dropout and before the step.
         """
+        self._steps += 1
+        boxes, factors = _distortions(self._random, len(pixels), self._descent)
         seed = self._random.integers(2**62, size=2)
-        loss, right = self._update(pixels, classes, seed)
+        # The means begin at 0; these powers take out what that does to the first steps.
+        powers = (self._descent.momentum**self._steps, _SQUARES_KEPT**self._steps)
+        rates = np.array([self._descent.learning_rate * pace, *powers], np.float32)
+        loss, right = self._update(pixels, classes, boxes, factors, rates, seed)
         return float(loss), int(right)
 
     def embed(self, pixels: Pixels) -> Floats:
@@ -110,8 +136,20 @@ class Tuner:
         """Weights, float32 [D, C], and bias, float32 [C], of the softmax layer."""
         return self._kernel.numpy(), self._bias.numpy()
 
+    def state(self) -> list[Floats]:
+        """Returns a copy of all weights that train, for `restore`."""
+        return [variable.numpy() for variable in self._variables]
+
+    def restore(self, state: Sequence[Floats]) -> None:
+        """Sets all weights that train to those of `state`."""
+        for variable, values in zip(self._variables, state, strict=True):
+            variable.assign(values)
+
     def save(self, folder: str) -> None:
-        """Writes the backbone, without the layer, as a SavedModel: [-1, 1] pixels → embeddings."""
+        """Writes the backbone, without the layer, as a SavedModel: [-1, 1] pixels → embeddings.
+
+        A note in it says how images are cut, so that the saved backbone sees what this one saw.
+        """
         tf = tensorflow()
         module = tf.Module()
         module.__call__ = _function(self._vectors, self._spec)
@@ -121,25 +159,38 @@ class Tuner:
         use = {id(handle): number for number, handle in enumerate(function.captured_inputs)}
         module.kept = sorted(function.graph.variables, key=lambda v: use[id(v.handle)])
         tf.saved_model.save(module, folder)
+        weights.write_note(folder, self.recipe.crop, self.recipe.resample)
 
-    def _train(self, pixels: Any, classes: Any, seed: Any) -> tuple[Any, Any]:
+    def _train(
+        self, pixels: Any, classes: Any, boxes: Any, factors: Any, rates: Any, seed: Any
+    ) -> tuple[Any, Any]:
         tf, descent, labels = tensorflow(), self._descent, self._bias.shape[0]
+        size, count = list(self._spec.shape[1:3]), tf.shape(pixels)[0]
+        cut = tf.image.crop_and_resize(tf.cast(pixels, tf.float32), boxes, tf.range(count), size)
+        bright = tf.clip_by_value(cut * factors[:, tf.newaxis, tf.newaxis, tf.newaxis], 0, 255)
         with tf.GradientTape() as tape:
-            vectors = self._vectors(_scaled(pixels))
+            vectors = self._vectors(_scaled(bright))
             kept = tf.nn.experimental.stateless_dropout(vectors, descent.dropout, seed)
             logits = kept @ self._kernel + self._bias
             smoothing = descent.label_smoothing
             targets = tf.one_hot(classes, labels) * (1 - smoothing) + smoothing / labels
             loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
         gradients = tape.gradient(loss, self._variables)
-        for variable, speed, gradient in zip(self._variables, self._speeds, gradients, strict=True):
-            # As Keras' SGD: speed = momentum * speed - rate * gradient; variable += speed.
-            tf.raw_ops.ResourceApplyKerasMomentum(
+        states = zip(self._variables, self._means, self._squares, gradients, strict=True)
+        for variable, mean, square, gradient in states:
+            if len(variable.shape) > 1:
+                variable.assign_sub(rates[0] * descent.weight_decay * variable)
+            tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
-                accum=speed.handle,
-                lr=descent.learning_rate,
+                m=mean.handle,
+                v=square.handle,
+                beta1_power=rates[1],
+                beta2_power=rates[2],
+                lr=rates[0],
+                beta1=descent.momentum,
+                beta2=_SQUARES_KEPT,
+                epsilon=_EPSILON,
                 grad=gradient,
-                momentum=descent.momentum,
             )
         hits = tf.cast(tf.argmax(logits, 1) == classes, tf.int32)
         return loss, tf.reduce_sum(hits)
@@ -196,8 +247,24 @@ def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
     return trainable
 
 
+def _distortions(
+    random: np.random.Generator, count: int, descent: Descent
+) -> tuple[Floats, Floats]:
+    """Draws boxes, float32 [N, 4] as y0, x0, y1, x1 of 0..1, and factors, float32 [N], of images.
+
+    The boxes are squares of 1 - `crop` to 1 of the area; those to mirror have their sides swapped.
+    """
+    sides = np.sqrt(random.uniform(1 - descent.crop, 1, count))
+    top, left = random.uniform(0, 1, (2, count)) * (1 - sides)
+    boxes = np.stack([top, left, top + sides, left + sides], axis=1)
+    mirrored = (random.random(count) < 0.5) & descent.flip
+    boxes[mirrored] = boxes[mirrored][:, [0, 3, 2, 1]]
+    factors = random.uniform(1 - descent.brightness, 1 + descent.brightness, count)
+    return boxes.astype(np.float32), factors.astype(np.float32)
+
+
 def _scaled(pixels: Any) -> Any:
-    """Scales uint8 pixels to -1..1."""
+    """Scales pixels of 0..255 to -1..1."""
     tf = tensorflow()
     return tf.cast(pixels, tf.float32) / 127.5 - 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -112,6 +113,7 @@ def prepare(
     """
     if not is_whole_number(seed, 0):
         raise TrainingError(f"seed must be a whole number >= 0, got {seed!r}")
+    examples, left_out = _without_small(examples, split.min_images)
     rows = [row for row, label in enumerate(examples.labels) if label is not None]
     rows.sort(key=lambda row: (examples.sha256[row], examples.labels[row]))
     texts = [str(examples.labels[row]) for row in rows]
@@ -136,9 +138,46 @@ def prepare(
     _check_single(labels, count(np.array([class_id for _, class_id in different], dtype=np.intp)))
     _check_training_side(labels, sides)
     missing = _missing_sides(labels, split, sides, required)
-    warnings = (*_few_images(labels, count(class_ids)), *missing)
+    warnings = (*left_out, *_few_images(labels, count(class_ids)), *missing)
     order = np.array(rows, dtype=np.intp)
     return Prepared(labels, order, class_ids, codes, groups, warnings, membership)
+
+
+def _without_small(examples: Examples, least: int) -> tuple[Examples, list[str]]:
+    """Returns the examples without labels of fewer than `least` contents, and a line about them.
+
+    A row whose labels are all left out has None.
+    """
+    if least == 1:
+        return examples, []
+    separator = examples.separator
+    parts = [
+        [] if text is None else [text] if separator is None else text.split(separator)
+        for text in examples.labels
+    ]
+    contents = {
+        (part.strip() if separator else part, sha256)
+        for row, sha256 in zip(parts, examples.sha256, strict=True)
+        for part in row
+    }
+    images = Counter(label for label, _ in contents if label)
+    small = sorted(label for label, count in images.items() if count < least)
+    if not small:
+        return examples, []
+    kept = [
+        [part for part in row if (part.strip() if separator else part) not in small]
+        for row in parts
+    ]
+    labels = [(separator or "").join(row) if row else None for row in kept]
+    gone = sum(
+        before is not None and now is None
+        for before, now in zip(examples.labels, labels, strict=True)
+    )
+    line = (
+        f"{len(small)} of {len(images)} labels have fewer than {least} images and are left out,"
+        f" such as {small[0]!r} with {images[small[0]]}, and {gone} images with them"
+    )
+    return replace(examples, labels=labels), [line]
 
 
 def _labels(texts: Sequence[str], separator: str | None) -> tuple[tuple[str, ...], Floats | None]:
@@ -185,8 +224,8 @@ def _check_single(labels: Sequence[str], different: Counts) -> None:
     if single:
         raise TrainingError(
             f"{len(single)} of {len(labels)} labels have a single image, such as {single[0]!r}:"
-            " nothing would be left to check them by; add images, or take them out with"
-            " a manifest of corrections"
+            " nothing would be left to check them by; add images, or leave such labels out by"
+            " --min-images 2"
         )
 
 
@@ -201,10 +240,13 @@ def _check_training_side(labels: Sequence[str], sides: Sequence[Counts]) -> None
 
 
 def _few_images(labels: Sequence[str], images: Counts) -> list[str]:
+    few = np.flatnonzero(images < FEW_IMAGES)
+    if not len(few):
+        return []
     return [
-        f"the label {label!r} has only {count} images, under {FEW_IMAGES}; add some"
-        for label, count in zip(labels, images, strict=True)
-        if count < FEW_IMAGES
+        f"{len(few)} of {len(labels)} labels have fewer than {FEW_IMAGES} images, such as"
+        f" {labels[few[0]]!r} with {images[few[0]]}; add some, or leave such labels out by"
+        " --min-images"
     ]
 
 

@@ -43,6 +43,13 @@ def recipe(name: str, **settings: Any) -> Recipe:
     return RECIPES[name](**chosen)
 
 
+def for_classes(options: Recipe, classes: int, *, multi_label: bool = False) -> Recipe:
+    """Returns the recipe with the settings that follow from the number of classes filled in."""
+    if isinstance(options, LbfgsOptions):
+        return options.for_classes(classes, multi_label=multi_label)
+    return options
+
+
 def describe_recipe(options: Recipe) -> dict[str, Any]:
     """Returns the recipe's name and settings as JSON, as the model bundle keeps them."""
     name = next(name for name, recipe in RECIPES.items() if isinstance(options, recipe))

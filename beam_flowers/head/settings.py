@@ -46,6 +46,10 @@ _CHECKS: dict[str, _Check] = {
     "l2": _PENALTY,
     "dropout": _SHARE,
     "momentum": _SHARE,
+    "weight_decay": _PENALTY,
+    "flip": (lambda value: isinstance(value, bool), "True or False"),
+    "crop": _SHARE,
+    "brightness": _SHARE,
     "label_smoothing": _SHARE,
     "class_weights": (lambda value: value in CLASS_WEIGHTS, f"one of {CLASS_WEIGHTS}"),
     "validation_batch_size": (

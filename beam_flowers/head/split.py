@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,16 +39,32 @@ class SplitOptions:
             retrain.py).
         validation_percentage: integer percent; the rest trains.
         testing_percentage: integer percent.
+        retrain_image_dir: `--image_dir` as it was given to retrain.py, whose split hashed it along
+            with each path; None where it was the absolute folder. For the rule `retrain`.
+        min_images: labels with fewer different images are left out.
     """
 
     rule: str = "hash"
     validation_percentage: int = 10
     testing_percentage: int = 10
+    retrain_image_dir: str | None = None
+    min_images: int = 1
 
     def __post_init__(self) -> None:
         if self.rule not in RULES:
             raise TrainingError(f"unknown split rule {self.rule!r}; choose one of {RULES}")
         _check_percentages(self.validation_percentage, self.testing_percentage)
+        if self.retrain_image_dir is not None and self.rule != "retrain":
+            raise TrainingError(
+                f"the image dir of retrain.py is for the split rule 'retrain', not {self.rule!r}"
+            )
+        if not is_whole_number(self.min_images, 1):
+            raise TrainingError(f"min images must be a whole number >= 1, got {self.min_images!r}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the options as JSON, as the model bundle keeps them, without later defaults."""
+        later = {"retrain_image_dir": None, "min_images": 1}
+        return {k: v for k, v in asdict(self).items() if k not in later or later[k] != v}
 
 
 def split_codes(
@@ -61,6 +79,9 @@ def split_codes(
     """Splits by the chosen rule; `retrain` takes the uris alone, as retrain.py did."""
     percentages = options.validation_percentage, options.testing_percentage
     if options.rule == "retrain":
+        if (folder := options.retrain_image_dir) is not None:
+            # retrain.py only ever read IMAGE_DIR/LABEL/FILE.
+            uris = [posixpath.join(folder, *uri.split("/")[-2:]) for uri in uris]
         return retrain_split(uris, *percentages)
     return hash_split(sha256, class_ids, *percentages, seed=seed, given=given)
 

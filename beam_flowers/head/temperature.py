@@ -59,3 +59,15 @@ def fit_temperature(head: Head, validation: Sample) -> Calibration | None:
     # The search ends near the minimum only, where temperature 1 may be as good.
     logarithm = min((0.0, float(fitted.x)), key=loss)
     return Calibration(math.exp(logarithm), len(validation), loss(0.0), loss(logarithm))
+
+
+def bound_warnings(calibration: Calibration) -> list[str]:
+    """Returns a warning if the temperature is at one of its bounds."""
+    bound = min(BOUNDS, key=lambda bound: abs(bound - calibration.temperature))
+    if not math.isclose(calibration.temperature, bound, rel_tol=0.01):
+        return []
+    sign, cure = ("sharper", "lower") if bound == BOUNDS[0] else ("flatter", "higher")
+    return [
+        f"the temperature is at its bound {bound:g}: the {calibration.count} images it was fitted"
+        f" on ask for {sign} scores still; try a {cure} --l2, or check these images"
+    ]

@@ -13,10 +13,10 @@ from beam_flowers.head.held_out import HeldOut, measure_held_out
 from beam_flowers.head.lbfgs import LbfgsOptions
 from beam_flowers.head.leakage import leakage_warnings
 from beam_flowers.head.metrics import Metrics, evaluate
-from beam_flowers.head.recipes import Recipe, hidden_of, train_head, warm_start
+from beam_flowers.head.recipes import Recipe, for_classes, hidden_of, train_head, warm_start
 from beam_flowers.head.softmax import Head, TrainingStep
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions
-from beam_flowers.head.temperature import Calibration, fit_temperature
+from beam_flowers.head.temperature import Calibration, bound_warnings, fit_temperature
 from beam_flowers.head.thresholds import fit_thresholds
 
 
@@ -30,6 +30,7 @@ class TrainResult:
         metrics: measures by name of the split, without empty splits.
         codes: int8 [N], each example's split as index into `SPLITS`; -1 without a label.
         warnings: lines for the user.
+        recipe: the settings that were used, none of them left open.
         calibration: the fit of the temperature, or None.
         thresholds: of a multi-label head, by label; see `fit_thresholds`.
         held_out: scores of held-out images, see `measure_held_out`.
@@ -40,6 +41,7 @@ class TrainResult:
     metrics: Mapping[str, Metrics]
     codes: Codes
     warnings: tuple[str, ...]
+    recipe: Recipe
     calibration: Calibration | None = None
     thresholds: tuple[float, ...] = ()
     held_out: HeldOut | None = None
@@ -73,6 +75,8 @@ def train(
     """
     options = options or LbfgsOptions()
     prepared = prepare(examples, split or SplitOptions(), seed=seed, required=required)
+    multi_label = prepared.membership is not None
+    options = for_classes(options, len(prepared.labels), multi_label=multi_label)
     samples = {name: prepared.sample(examples.vectors, name) for name in SPLITS}
     first = warm_start(*start, prepared.labels, hidden=hidden_of(options)) if start else None
     head = train_head(
@@ -90,9 +94,18 @@ def train(
     metrics = {name: evaluate(head, sample) for name, sample in samples.items() if len(sample)}
     codes = np.full(len(examples.uris), -1, dtype=np.int8)
     codes[prepared.rows] = prepared.codes
-    warnings = (*prepared.warnings, *leakage_warnings(examples, codes, prepared.rows))
+    warnings = [*prepared.warnings, *leakage_warnings(examples, codes, prepared.rows)]
+    warnings += bound_warnings(calibration) if calibration else []
     thresholds = fit_thresholds(head, samples["validation"]) if head.multi_label else ()
     held_out = measure_held_out(head, samples["validation"], samples["testing"])
     return TrainResult(
-        head, prepared.labels, metrics, codes, warnings, calibration, thresholds, held_out
+        head,
+        prepared.labels,
+        metrics,
+        codes,
+        tuple(warnings),
+        options,
+        calibration,
+        thresholds,
+        held_out,
     )

@@ -24,7 +24,7 @@ from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, TrainingStep
 from beam_flowers.head.split import SPLITS, SplitOptions
 from beam_flowers.head.store_examples import StoredExamples, each_backbone, read_examples
-from beam_flowers.head.sweep import SweepOptions, SweepTrial, best_trial, run_sweep
+from beam_flowers.head.sweep import SweepOptions, SweepTrial, best_trial, edge_warnings, run_sweep
 from beam_flowers.head.training import TrainResult, train
 from beam_flowers.images.outputs import Writing
 from beam_flowers.records import OnProgress
@@ -137,12 +137,13 @@ def train_model(
         progress.begin("training", steps_of(recipe))
         tell = _each(progress, report, summaries)
         result = _train(stored, recipe, split, seed, tell, options)
+        result = replace(result, warnings=(*edge_warnings(trials), *result.warnings))
         if summaries:
             summaries.add_weights(result.head)
     progress.begin("writing")
     if options.min_accuracy is not None:
         _require_accuracy(result, options.min_accuracy)
-    bundle = _bundle(stored, result, recipe, split, seed)
+    bundle = _bundle(stored, result, split, seed)
     bundle = replace(
         bundle,
         sweep=[trial.row() for trial in trials],
@@ -298,9 +299,7 @@ def _require_accuracy(result: TrainResult, least: float) -> None:
         )
 
 
-def _bundle(
-    stored: StoredExamples, result: TrainResult, recipe: Recipe, split: SplitOptions, seed: int
-) -> Bundle:
+def _bundle(stored: StoredExamples, result: TrainResult, split: SplitOptions, seed: int) -> Bundle:
     return Bundle(
         # The head takes plain vectors: what they were scaled by goes into its first layer.
         head=result.head if stored.factor is None else result.head.scaled(stored.factor),
@@ -308,8 +307,8 @@ def _bundle(
         backbone=stored.backbone,
         fingerprint=stored.fingerprint,
         pixels=stored.pixels,
-        recipe=describe_recipe(recipe),
-        split=asdict(split),
+        recipe=describe_recipe(result.recipe),
+        split=split.as_dict(),
         seed=seed,
         dataset_hash=stored.dataset_hash,
         metrics={name: asdict(metrics) for name, metrics in result.metrics.items()},

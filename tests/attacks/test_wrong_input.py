@@ -116,9 +116,10 @@ def test_every_kind_of_options_checks_its_numbers_alike(make, value):
         default = make.__dataclass_fields__[name].default
         if value is None and default is None:
             continue
-        if isinstance(default, float) and value in (True, 1.5) and name != "dropout":
+        takes_fractions = isinstance(default, float) or name == "l2"
+        if takes_fractions and value in (True, 1.5) and name != "dropout":
             continue
-        if (name, value) == ("validation_batch_size", -1):
+        if (name, value) in (("validation_batch_size", -1), ("flip", True)):
             continue
         with pytest.raises(TrainingError, match=f"{name} must be .* got"):
             make(**{name: value})

@@ -9,7 +9,7 @@ from beam_flowers.cli.beam_flags import split_flags
 from beam_flowers.cli.config import command_parser
 from beam_flowers.cli.main import _cause, main
 from beam_flowers.errors import InputError
-from beam_flowers.head.lbfgs import LbfgsOptions
+from beam_flowers.head.lbfgs import default_l2
 from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.scoring.ranking import TOP_K
@@ -80,8 +80,10 @@ def test_help_states_the_true_defaults():
         percentage = getattr(SplitOptions(), f"{name}_percentage")
         assert f"percent of the images for {name} (default {percentage})" in text
     defaults = RetrainOptions()
-    for value in (defaults.how_many_training_steps, defaults.learning_rate, LbfgsOptions().l2):
+    for value in (defaults.how_many_training_steps, defaults.learning_rate):
         assert f"(default {value}" in text
+    assert f"at most {default_l2(2)}; 0 in retrain" in text
+    assert f"{100 * default_l2(100):g} / number of labels, at most" in text
     assert (
         vars(command("score").parse_args(["p", "--model", "m", "--output", "o.csv"]))["top_k"]
         == TOP_K

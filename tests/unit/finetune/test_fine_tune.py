@@ -3,6 +3,7 @@
 import csv
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from beam_flowers.backbones.resolve import resolve
 from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.cli.main import main
 from beam_flowers.errors import BackboneError, InputError, StoreError, TrainingError
-from beam_flowers.finetune.training import Descent, Tuner
+from beam_flowers.finetune.training import Tuner, _distortions
 from beam_flowers.head.bundle import read_bundle
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.store.features import open_store
@@ -29,6 +30,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8)
 PIXELS[1::2] //= 4
 CLASSES = np.array([0, 1, 0, 1])
 SPLIT = SplitOptions("hash", 25, 25)
+DESCENT = FineTuneOptions().descent()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +106,8 @@ def tuner_of(path, **options):
     backbone = resolve(str(path), **options)
     length = engine.load(backbone).vector_length
     kernel, bias = np.zeros((length, 2), np.float32), np.zeros(2, np.float32)
-    return Tuner(backbone, kernel, bias, Descent(0.1, 0.9, 0.2, 0.1), seed=0)
+    descent = FineTuneOptions(learning_rate=0.01).descent()
+    return Tuner(backbone, kernel, bias, descent, seed=0)
 
 
 @pytest.mark.parametrize("name", ["net.keras", "exported"])
@@ -118,6 +121,47 @@ def test_a_network_is_saved_as_it_was_and_as_it_became(network, name, tmp_path):
     assert losses[-1] < losses[0]
     tuner.save(str(tmp_path / "after"))
     assert np.abs(embed(tmp_path / "after") - embed(tmp_path / "before")).max() > 1e-3
+
+
+def test_a_saved_network_cuts_images_as_it_did_in_training(network, tmp_path):
+    net = resolve(str(network / "exported"))
+    cut = replace(net, row=replace(net.row, crop=0.9, resample="bicubic"))
+    tuner = Tuner(cut, np.zeros((8, 2), np.float32), np.zeros(2, np.float32), DESCENT, seed=0)
+    assert tuner.recipe.crop == 0.9
+    tuner.save(str(tmp_path / "net"))
+    found = resolve(str(tmp_path / "net"))
+    assert (found.row.crop, found.row.resample) == (0.9, "bicubic")
+    note = tmp_path / "net" / "assets" / "beam-flowers.json"
+    note.write_text(note.read_text().replace("0.9", "null"))
+    other = resolve(str(tmp_path / "net"))
+    assert other.row.crop is None
+    assert other.weights_sha256 != found.weights_sha256
+    note.write_text('{"crop": "wide"}')
+    with pytest.raises(BackboneError, match=r"beam-flowers\.json is damaged .*crop"):
+        resolve(str(tmp_path / "net"))
+
+
+def test_distortions_stay_inside_of_the_image():
+    boxes, factors = _distortions(np.random.default_rng(0), 1000, DESCENT)
+    assert 0 <= boxes.min() < boxes.max() <= 1
+    heights, widths = (boxes[:, 2:] - boxes[:, :2]).T
+    np.testing.assert_allclose(np.abs(widths), heights, atol=1e-6)
+    assert 0.6 <= (heights**2).min() < 0.62
+    assert 400 < (widths < 0).sum() < 600
+    assert 0.8 <= factors.min() < 0.81 < 1.19 < factors.max() <= 1.2
+    plain = replace(DESCENT, flip=False, crop=0, brightness=0)
+    boxes, factors = _distortions(np.random.default_rng(0), 9, plain)
+    np.testing.assert_array_equal(boxes, [[0, 0, 1, 1]] * 9)
+    np.testing.assert_array_equal(factors, 1)
+
+
+def test_the_rate_rises_and_falls():
+    paces = [FineTuneOptions().pace(step, 100) for step in range(100)]
+    assert paces[0] == 0.1
+    assert paces[9] == paces[10] == max(paces) == 1
+    assert paces[10:] == sorted(paces[10:], reverse=True)
+    assert 0 < paces[-1] < 0.001
+    assert FineTuneOptions().pace(0, 1) == 1
 
 
 def test_what_was_tuned_can_be_tuned_again(network, tmp_path):
@@ -168,6 +212,16 @@ def test_the_run_ends_in_another_backbone(tune, work, network):
     assert "epoch 2: loss" in text
     assert {n: a.total for n, a in tuned.after.items()} == {"validation": 6, "testing": 6}
     assert tune.warnings == []
+
+
+def test_the_best_epoch_is_kept(tune, monkeypatch):
+    # At this rate the second and third epoch undo what the first has learnt.
+    monkeypatch.setattr(FineTuneOptions, "pace", lambda self, step, steps: float(step >= 4) * 900)
+    tuned = tune("many", train_epochs=3)
+    assert tune.lines[-2].startswith("kept: epoch 1") or tune.lines[-3].startswith("kept: epoch 1")
+    np.testing.assert_allclose(
+        embed(tuned.backbone.path), embed(tune("one", train_epochs=1).backbone.path), atol=1e-6
+    )
 
 
 def test_one_seed_gives_one_network(tune):
@@ -260,6 +314,7 @@ def test_the_command_and_the_two_that_it_names(tmp_path, capsys, monkeypatch):
     [
         ("", "--fine-tune writes a new backbone: name its folder with --fine-tuned"),
         ("--fine-tuned t --hidden 5", "--fine-tune does not take --hidden"),
+        ("--fine-tuned t --no-flip --train-epochs 0", "train_epochs must be"),
         ("--fine-tuned t --sweep", "--fine-tune does not take --sweep"),
         ("--fine-tuned t --recipe retrain", "does not take --recipe retrain"),
         ("--fine-tuned t --backbone a+b", "one backbone at a time, not 'a+b'"),
@@ -282,6 +337,9 @@ def test_the_tuned_head_labels_with_the_tuned_network(tmp_path, capsys, monkeypa
     bundle = read_bundle(str(tmp_path / "m"))
     assert bundle.backbone == "tuned"
     assert bundle.recipe["name"] == "fine-tune"
+    assert len(bundle.held_out) == sum(
+        bundle.metrics[n]["count"] for n in ("validation", "testing")
+    )
     image = str(next((tmp_path / "images").glob("*/*")))
     assert main(["classify", image, "--model", "m"]) == 1
     refused = capsys.readouterr().err

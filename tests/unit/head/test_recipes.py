@@ -20,7 +20,7 @@ from beam_flowers.head.retrain import RetrainOptions, train_retrain
 from beam_flowers.head.sgd import glorot_uniform
 from beam_flowers.head.softmax import Head, Sample
 from beam_flowers.head.split import SplitOptions
-from beam_flowers.head.temperature import BOUNDS, FEWEST_ROWS, fit_temperature
+from beam_flowers.head.temperature import BOUNDS, FEWEST_ROWS, bound_warnings, fit_temperature
 from beam_flowers.head.thresholds import fit_thresholds
 from beam_flowers.head.training import train
 
@@ -260,7 +260,12 @@ def test_temperature_mends_scores_that_are_too_sure(factor):
 def test_temperature_stays_within_its_bounds():
     easy = blobs(spread=0.01)
     head = train_lbfgs(easy, 3)
-    assert fit_temperature(head, easy).temperature == pytest.approx(BOUNDS[0], rel=0.01)
+    calibration = fit_temperature(head, easy)
+    assert calibration.temperature == pytest.approx(BOUNDS[0], rel=0.01)
+    assert bound_warnings(calibration)[0].startswith("the temperature is at its bound 0.2: the 300")
+    flat = replace(calibration, temperature=4.99)
+    assert "try a higher --l2" in bound_warnings(flat)[0]
+    assert not bound_warnings(replace(calibration, temperature=1.0))
 
 
 def test_few_rows_leave_the_temperature_alone():

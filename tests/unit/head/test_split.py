@@ -213,6 +213,34 @@ def test_unknown_rule():
         SplitOptions(rule="random")
 
 
+def test_a_relative_image_dir_of_retrain_is_restored():
+    # The tutorials' `--image_dir flower_photos`, or `./flower_photos/`.
+    names = [f"{label}/{i}.jpg" for label in ("daisy", "roses") for i in range(200)]
+    uris, classes = [f"/data/deep/flower_photos/{name}" for name in names], np.zeros(400, int)
+    for given in ("flower_photos", "./flower_photos/", "/data/deep/flower_photos"):
+        paths = [f"{given.rstrip('/')}/{name}" for name in names]
+        options = SplitOptions("retrain", retrain_image_dir=given)
+        codes = split_codes(options, uris, digests(400), classes)
+        np.testing.assert_array_equal(codes, retrain_split(paths, 10, 10))
+    plain = split_codes(SplitOptions("retrain"), uris, digests(400), classes)
+    np.testing.assert_array_equal(plain, codes)
+    relative = split_codes(options.__class__("retrain", 10, 10, "f"), uris, digests(400), classes)
+    assert 0.5 < (plain == relative).mean() < 0.8
+
+
+def test_options_of_a_split_that_do_not_fit():
+    with pytest.raises(TrainingError, match="for the split rule 'retrain', not 'hash'"):
+        SplitOptions(retrain_image_dir="flower_photos")
+    with pytest.raises(TrainingError, match="min images must be a whole number >= 1, got 0"):
+        SplitOptions(min_images=0)
+
+
+def test_a_model_keeps_only_what_is_not_the_default():
+    assert list(SplitOptions().as_dict()) == ["rule", "validation_percentage", "testing_percentage"]
+    given = SplitOptions("retrain", 20, 0, "flowers", 3)
+    assert SplitOptions(**given.as_dict()) == given
+
+
 @pytest.mark.parametrize(("rule", "expected"), [("retrain", "validation"), ("hash", "training")])
 def test_only_retrain_looks_at_the_path(rule, expected):
     codes = split_codes(SplitOptions(rule), ["/d/roses/1.jpg"], ["ab"], np.array([0]))

@@ -307,8 +307,32 @@ def test_train_warns_of_small_classes_and_missing_sides():
     some = examples(60)
     labels = ["rare" if i < 2 else label for i, label in enumerate(some.labels)]
     warnings = train(replace(some, labels=labels)).warnings
-    assert any("'rare' has only 2 images, under 20" in line for line in warnings)
+    few = r"3 of 4 labels have fewer than 20 images, such as 'ant' with 19; add some"
+    assert any(line.startswith(few) for line in warnings), warnings
     assert any("image for 1 of 4 labels, such as 'rare'" in line for line in warnings)
+
+
+def test_many_small_classes_are_one_line_and_can_be_left_out():
+    some = examples(300)
+    labels = [f"rare {i:02}" if i < 30 else label for i, label in enumerate(some.labels)]
+    with pytest.raises(TrainingError, match=r"30 of 33 labels have a single image.*--min-images 2"):
+        train(replace(some, labels=labels))
+    result = train(replace(some, labels=labels), split=SplitOptions(min_images=2))
+    assert result.labels == ("ant", "bee", "cat")
+    assert (result.codes[:30] == -1).all()
+    assert (result.codes[30:] >= 0).all()
+    (line,) = result.warnings
+    assert line.startswith("30 of 33 labels have fewer than 2 images and are left out, such as 'ra")
+    assert line.endswith("'rare 00' with 1, and 30 images with them")
+
+
+def test_small_labels_among_several_are_left_out_alone():
+    some = replace(examples(300), separator=";")
+    labels = [f"{label}; rare" if i < 4 else label for i, label in enumerate(some.labels)]
+    result = train(replace(some, labels=["odd", *labels[1:]]), split=SplitOptions(min_images=5))
+    assert result.labels == ("ant", "bee", "cat")
+    assert (result.codes >= 0).sum() == 299
+    assert result.warnings[0].endswith("'odd' with 1, and 1 images with them")
 
 
 @pytest.mark.parametrize(
