@@ -25,7 +25,7 @@ FINGERPRINT = "cd" * 32
 SPLIT = SplitOptions(validation_percentage=20, testing_percentage=30)
 
 
-def picture(folder: Path, number: int) -> Path:
+def image(folder: Path, number: int) -> Path:
     """The file of that number; its last folder may hold a `/` of its own, as `</script>` does."""
     name = "new\nline.jpg" if number == 7 else f"{number:04d} <b>&amp;.jpg"
     return folder / "images" / FOLDERS[number % 3] / "script>" / name
@@ -35,15 +35,15 @@ def embeddings(folder: Path, count: int, labels: Sequence[str | None], spread: f
     """A written image and a made vector each; the first three are mislabelled."""
     centres = np.random.default_rng(99).standard_normal((3, 12))
     for i in range(count):
-        path, data = picture(folder, i), make_images.jpeg(48 + i % 40, 48, i)
+        path, data = image(folder, i), make_images.jpeg(48 + i % 40, 48, i)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         noise = np.random.default_rng(i).standard_normal(12)
         vector = (centres[i % 3] + spread * noise).astype(np.float32)
         label = labels[(i + (i < 3)) % len(labels)]
         root = str(folder / "images")
-        image = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
-        yield Embedding(image, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
+        named = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
+        yield Embedding(named, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
 
 
 def make_store(folder: Path, count: int = 150, labels: Sequence[str | None] = LABELS) -> Path:
