@@ -85,6 +85,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """Runs `beam-flowers embed`."""
+    from beam_flowers import files
+    from beam_flowers.store.features import has_labels
+
     with shown(arguments.progress) as progress:
         summary, augmented = _embed(arguments, beams, progress)
     store = arguments.store
@@ -92,6 +95,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     if summary.rejected:
         places["rejects"] = f"{store.rstrip('/')}/__rejects"
     following = f"beam-flowers train {shlex.quote(store)} --model MODEL"
+    if summary.rows and not has_labels(files.absolute(store)):
+        following = f"beam-flowers review {shlex.quote(store)}"
     conclude(arguments, summary, progress, places, following)
     if augmented:
         print(augmented)
