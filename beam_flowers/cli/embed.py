@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -103,6 +106,26 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     return verdict(summary, arguments.max_bad_fraction)
 
 
+def _warn_of_wrapper(images: Sequence[str]) -> None:
+    """Warns of folders that hold one folder alone, whose name would be the label of all images."""
+    for folder in filter(os.path.isdir, images):
+        (name, *others) = _visible(folder) or ("",)
+        inner = os.path.join(folder, name)
+        within = [] if others else _visible(inner)
+        if sum(os.path.isdir(os.path.join(inner, each)) for each in within) > 1:
+            warn(
+                f"all images of {folder} lie in its only folder, {name}, which is the one label of "
+                f"all of them; name {inner} to have its folders as labels"
+            )
+
+
+def _visible(folder: str) -> list[str]:
+    """Returns the names in a folder; none if it cannot be listed, as the run says itself."""
+    with contextlib.suppress(OSError):
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    return []
+
+
 def _embed(
     arguments: argparse.Namespace, beams: list[str], progress: Progress
 ) -> tuple[EmbedSummary, str]:
@@ -112,6 +135,7 @@ def _embed(
     from beam_flowers.workflows.embed import embed_images
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
+    _warn_of_wrapper(arguments.images)
     backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
     backbone = replace(backbone, vectors=arguments.vectors)
     store = arguments.store

@@ -17,6 +17,7 @@ from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.config import command_parser, command_parsers
+from beam_flowers.cli.expected import require_expected
 from beam_flowers.cli.parser import COMMANDS, make_parser
 from beam_flowers.errors import BeamFlowersError, OutputError
 from beam_flowers.files.text import without_secrets
@@ -135,6 +136,7 @@ def _run(arguments: list[str]) -> int:
         from beam_flowers.transforms.runner import reach_files
 
         reach_files(beams)
+    require_expected(arguments[0], parsed)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
     return code
 

@@ -27,7 +27,7 @@ def recognise(path: str) -> str | None:
     if files.is_folder(uri):
         if files.is_folder(files.join(uri, COMMITS)):
             return SCORES if is_score_folder(uri) else STORE
-        if files.exists(files.join(uri, MODEL_FILE)):
+        if all(files.exists(files.join(uri, name)) for name in (MODEL_FILE, "labels.txt")):
             return MODEL
         return FOLDER if _has_image(uri) else None
     if not files.exists(uri) or files.stat(uri).kind != "file":
