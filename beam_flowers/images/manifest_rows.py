@@ -9,6 +9,7 @@ import itertools
 import json
 import posixpath
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -23,6 +24,7 @@ from beam_flowers.images.parquet_rows import ALL, parquet_rows
 
 _URI_COLUMNS = ("uri", "file_name", "filename", "path", "filepath", "image")
 _LABEL_COLUMNS = ("label", "class", "category", "target")
+_KNOWN = (*_URI_COLUMNS, *_LABEL_COLUMNS, "split")
 _DELIMITERS = (",", ";", "\t")
 _LINES_COMPARED = 10
 _ENDINGS = tuple(f".{ending}" for endings in EXTENSIONS.values() for ending in endings)
@@ -168,10 +170,13 @@ def _header(first: list[str], uri: str) -> tuple[list[str], bool]:
     A first row without the name of a column holds names too, unless its first cell is an image.
 
     Raises:
-        HeaderError: no column that may hold addresses is there.
+        HeaderError: no column that may hold addresses is there, or two have one name.
     """
-    names = [cell.strip().lower() for cell in first]
+    names = [cell.strip() for cell in first]
+    names = [name.lower() if name.lower() in _KNOWN else name for name in names]
     if set(names) & set(_URI_COLUMNS):
+        if twice := [name for name, count in Counter(names).items() if name and count > 1]:
+            raise HeaderError(f"two columns are called {twice[0]}; rename one")
         return names, True
     if set(names) & set(_LABEL_COLUMNS) or not _names_an_image(first[0], uri):
         raise HeaderError(

@@ -101,7 +101,7 @@ def test_a_first_row_is_a_header_unless_it_names_an_image(folder):
     (folder / "scan001").write_bytes(b"123")
     for first in ("a.jpg", "absent.JPEG", "scan001", "mem://bucket/x"):
         assert len(read(folder, "m.csv", f"{first},rose\na.jpg,tulip\n")) == 2
-    with pytest.raises(HeaderError, match="no column uri, .* it has scan002, rose"):
+    with pytest.raises(HeaderError, match=r"no column uri, .* it has scan002, rose"):
         read(folder, "m.csv", "scan002,rose\na.jpg,tulip\n")
 
 
@@ -112,11 +112,11 @@ def test_an_unknown_header_ends_with_the_code_of_the_command_line(folder, capsys
 
 
 def test_further_cells(folder):
-    text = 'uri,label,split,price,note\na.jpg,rose,train,1.50,"a ""b"""\n玫瑰.jpg,,,,\n'
+    text = 'uri,label,split,Price,note\na.jpg,rose,train,1.50,"a ""b"""\n玫瑰.jpg,,,,\n'
     (folder / "m.csv").write_text(text)
     assert list(read_further(str(folder / "m.csv"))) == [
-        ("a.jpg", {"price": "1.50", "note": 'a "b"'}),
-        ("玫瑰.jpg", {"price": "", "note": ""}),
+        ("a.jpg", {"Price": "1.50", "note": 'a "b"'}),
+        ("玫瑰.jpg", {"Price": "", "note": ""}),
     ]
     (folder / "m.jsonl").write_text('{"path": "a.jpg", "n": 1.5, "t": [1, "é"], "class": null}\n')
     assert list(read_further(str(folder / "m.jsonl"))) == [("a.jpg", {"n": "1.5", "t": '[1, "é"]'})]
@@ -198,6 +198,7 @@ def test_name_that_no_table_can_store(folder):
             "no column uri, .* or image; it has photo, kind; ren",
         ),
         ("m.csv", "uri,path\na.jpg,a.jpg\n", "the columns uri and path say the same; rename one"),
+        ("m.csv", "uri,note,note\na.jpg,1,2\n", "two columns are called note; rename one"),
         ("m.csv", "uri,class,target\na.jpg,1,2\n", "the columns class and target say the same"),
         (
             "m.jsonl",
