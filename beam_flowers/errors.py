@@ -20,6 +20,10 @@ class OutputError(InputError):
     """
 
 
+class HeaderError(InputError):
+    """Names a list of images whose columns are not known. The command line exits with 2."""
+
+
 class BackboneError(BeamFlowersError):
     """Names a backbone that is unknown, absent, damaged or another than was asked for."""
 

@@ -42,8 +42,8 @@ def embeddings(folder: Path, count: int, labels: Sequence[str | None], spread: f
         vector = (centres[i % 3] + spread * noise).astype(np.float32)
         label = labels[(i + (i < 3)) % len(labels)]
         root = str(folder / "images")
-        image = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
-        yield Embedding(image, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
+        named = Image(str(path), root, str(path.relative_to(root)), label, None, len(data), 10**15)
+        yield Embedding(named, hashlib.sha256(data).hexdigest(), 48, 48, "JPEG", vector)
 
 
 def make_store(folder: Path, count: int = 150, labels: Sequence[str | None] = LABELS) -> Path:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -85,6 +88,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """Runs `beam-flowers embed`."""
+    from beam_flowers import files
+    from beam_flowers.store.features import has_labels
+
     with shown(arguments.progress) as progress:
         summary, augmented = _embed(arguments, beams, progress)
     store = arguments.store
@@ -92,10 +98,32 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     if summary.rejected:
         places["rejects"] = f"{store.rstrip('/')}/__rejects"
     following = f"beam-flowers train {shlex.quote(store)} --model MODEL"
+    if summary.rows and not has_labels(files.absolute(store)):
+        following = f"beam-flowers review {shlex.quote(store)}"
     conclude(arguments, summary, progress, places, following)
     if augmented:
         print(augmented)
     return verdict(summary, arguments.max_bad_fraction)
+
+
+def _warn_of_wrapper(images: Sequence[str]) -> None:
+    """Warns of folders that hold one folder alone, whose name would be the label of all images."""
+    for folder in filter(os.path.isdir, images):
+        (name, *others) = _visible(folder) or ("",)
+        inner = os.path.join(folder, name)
+        within = [] if others else _visible(inner)
+        if sum(os.path.isdir(os.path.join(inner, each)) for each in within) > 1:
+            warn(
+                f"all images of {folder} lie in its only folder, {name}, which is the one label of "
+                f"all of them; name {inner} to have its folders as labels"
+            )
+
+
+def _visible(folder: str) -> list[str]:
+    """Returns the names in a folder; none if it cannot be listed, as the run says itself."""
+    with contextlib.suppress(OSError):
+        return [name for name in os.listdir(folder) if not name.startswith(".")]
+    return []
 
 
 def _embed(
@@ -107,6 +135,7 @@ def _embed(
     from beam_flowers.workflows.embed import embed_images
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
+    _warn_of_wrapper(arguments.images)
     backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
     backbone = replace(backbone, vectors=arguments.vectors)
     store = arguments.store

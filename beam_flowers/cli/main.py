@@ -17,8 +17,9 @@ from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.config import command_parser, command_parsers
+from beam_flowers.cli.expected import require_expected
 from beam_flowers.cli.parser import COMMANDS, make_parser
-from beam_flowers.errors import BeamFlowersError, OutputError
+from beam_flowers.errors import BeamFlowersError, HeaderError, OutputError
 from beam_flowers.files.text import without_secrets
 
 EXIT_ERROR = 1
@@ -50,9 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0; 1 for an error in the input, 2 for one in the command line or an output that would
-        replace what has to stay, 3 for more bad images than `--max-bad-fraction` allows, 4 for
-        more missing ones than `--max-removed-fraction` does, 130 after Ctrl-C.
+        0; 1 for an error in the input, 2 for one in the command line, for a list whose columns are
+        not known or an output that would replace what has to stay, 3 for more bad images than
+        `--max-bad-fraction` allows, 4 for more missing ones than `--max-removed-fraction` does, 130
+        after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     screen.SCREEN.release()
@@ -135,6 +137,7 @@ def _run(arguments: list[str]) -> int:
         from beam_flowers.transforms.runner import reach_files
 
         reach_files(beams)
+    require_expected(arguments[0], parsed)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
     return code
 
@@ -159,7 +162,7 @@ def _interrupted(arguments: Sequence[str], about: str = "") -> int:
 
 def _refuse(error: BeamFlowersError) -> int:
     _complain(str(error))
-    return EXIT_USAGE if isinstance(error, OutputError) else EXIT_ERROR
+    return EXIT_USAGE if isinstance(error, OutputError | HeaderError) else EXIT_ERROR
 
 
 def _complain(message: str) -> int:

@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "score": ("label a collection into a table", score),
     "classify": ("print the labels of a few images", classify),
     "report": ("draw a model, a store or a table of scores as one HTML page", report),
-    "review": ("label by key the images that a model is least sure of", review),
+    "review": ("label by key the images whose labels are worth most", review),
     "export": ("write a model for TensorFlow, TFLite, Keras or ONNX", export),
     "check": ("find out whether the workers have all that a run needs", check),
     "backbones": ("list the networks", backbones),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from beam_flowers.cli.fine_tune_flags import HELP, add_fine_tune, run_fine_tune
 from beam_flowers.cli.progress import add_progress, print_object, shown
 from beam_flowers.cli.screen import tell
 from beam_flowers.cli.shared_flags import ACCURACY, BEAM, add_overwrite, warn, writing
-from beam_flowers.errors import InputError
+from beam_flowers.errors import InputError, StoreError, TrainingError
 
 if TYPE_CHECKING:
     from beam_flowers.head.softmax import TrainingStep
@@ -222,7 +224,11 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
             raise InputError("--no-flip is of --fine-tune; heads are trained on vectors")
         if not arguments.model:
             raise InputError("name a folder to write the model to with --model")
-        trained = _train(arguments, progress)
+        try:
+            trained = _train(arguments, progress)
+        except TrainingError:
+            _require_labels(arguments)
+            raise
     print_trained(trained, arguments.model)
     _note_copies(arguments, trained)
     if arguments.progress == "json":
@@ -232,6 +238,20 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
             event="summary", seconds=seconds, model_id=trained.model_id, accuracies=accuracies
         )
     return 0
+
+
+def _require_labels(arguments: argparse.Namespace) -> None:
+    """Raises InputError for a store without a label, which is worse than any other fault."""
+    from beam_flowers import files
+    from beam_flowers.store.features import has_labels
+
+    with contextlib.suppress(StoreError):
+        if not arguments.labels and not has_labels(files.absolute(arguments.store)):
+            raise InputError(
+                f"no image of {arguments.store!r} has a label. First: beam-flowers review "
+                f"{shlex.quote(arguments.store)}, then this with --labels corrections.csv; or "
+                "embed images that lie in a folder for each label"
+            )
 
 
 def _train(arguments: argparse.Namespace, progress: Progress) -> TrainedModel:

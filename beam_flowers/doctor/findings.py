@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 
 from beam_flowers.doctor.facts import Facts, looks_are_known
 from beam_flowers.doctor.near import groups_alike
+from beam_flowers.images.formats import EXTENSIONS
 from beam_flowers.images.labels import collisions
 from beam_flowers.records import NOT_AN_IMAGE
 
@@ -26,19 +27,7 @@ EXTREME = 4.0
 FEW = 20
 """Images of a class below which its accuracy is a matter of luck; retrain.py's own warning."""
 
-_EXTENSIONS = {
-    "JPEG": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
-    "PNG": ("png", "apng"),
-    "WEBP": ("webp",),
-    "GIF": ("gif",),
-    "BMP": ("bmp", "dib"),
-    "TIFF": ("tif", "tiff"),
-    "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
-    "AVIF": ("avif", "avifs"),
-    "HEIC": ("heic", "heics", "heif", "heifs", "hif"),
-    "JPEG2000": ("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
-}
-_ANY_EXTENSION = frozenset(e for extensions in _EXTENSIONS.values() for e in extensions)
+_ANY_EXTENSION = frozenset(e for extensions in EXTENSIONS.values() for e in extensions)
 _TRAITS = {
     "16-bit": "of 16 bits a channel, reduced to 8",
     "alpha": "with transparency, which is laid over white",
@@ -186,7 +175,7 @@ def _repeated(
 
 
 def _odd_images(usable: Sequence[Facts]) -> Iterator[Finding]:
-    renamed = [fact for fact in usable if _extension(fact) not in _EXTENSIONS[fact.format]]
+    renamed = [fact for fact in usable if _extension(fact) not in EXTENSIONS[fact.format]]
     example = (
         f"{renamed[0].image.uri.rpartition('/')[2]!r} is a {renamed[0].format}" if renamed else ""
     )

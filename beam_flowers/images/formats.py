@@ -13,6 +13,20 @@ from typing import NamedTuple
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIC", "JPEG2000")
 """Formats that are decoded, by Pillow's names; HEIC is our own."""
 
+EXTENSIONS = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif", "mpo"),
+    "PNG": ("png", "apng"),
+    "WEBP": ("webp",),
+    "GIF": ("gif",),
+    "BMP": ("bmp", "dib"),
+    "TIFF": ("tif", "tiff"),
+    "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
+    "AVIF": ("avif", "avifs"),
+    "HEIC": ("heic", "heics", "heif", "heifs", "hif"),
+    "JPEG2000": ("jp2", "j2k", "j2c", "jpc", "jpf", "jpx"),
+}
+"""Endings of the names of files, by format."""
+
 NOT_HERE = "is not read here"
 """Words in the message of a reject that another package can read, see `heif.cure`."""
 

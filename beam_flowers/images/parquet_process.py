@@ -22,8 +22,10 @@ from beam_flowers.errors import InputError
 from beam_flowers.files.ranges import RangedFile
 from beam_flowers.images.child_process import open_answers
 from beam_flowers.images.manifest_limits import MOST_CHARACTERS, require_plausible, too_long
-from beam_flowers.images.parquet_rows import ASK, COUNT, END, FAILED, HEADER, ROWS
+from beam_flowers.images.parquet_rows import ALL, ASK, COUNT, END, FAILED, HEADER, ROWS
 
+_ASKED = ("uri", "file_name", "path", "label", "split")
+"""Columns whose type must be text; others of a known name are passed over if it is not."""
 _ROWS_AT_A_TIME = 256
 _BLOCK = 1 << 18
 _SECONDS = 120
@@ -106,15 +108,25 @@ def _batches(
 def _columns(schema: pa.Schema, addresses: Sequence[str], others: Sequence[str]) -> list[str]:
     if not set(addresses) & set(schema.names):
         has = ", ".join(schema.names)
-        raise InputError(f"no column {' or '.join(addresses)}; it has {has[:300]}")
+        names = f"{', '.join(addresses[:-1])} or {addresses[-1]}"
+        raise InputError(f"no column {names}; it has {has[:300]}")
     present = [name for name in (*addresses, *others) if name in schema.names]
-    for name in present:
+    if ALL in others:
+        present += [f.name for f in schema if f.name not in present and _is_simple(f.type)]
+    for name in list(present):
         types = [field.type for field in schema if field.name == name]
         if len(types) > 1:
             raise InputError(f"{len(types)} columns are named {name}; keep one")
-        if not _is_text(types[0]):
+        if not _is_text(types[0]) and name in _ASKED:
             raise InputError(f"{name} is of type {str(types[0])[:80]}; write text")
+        # A column that happens to have such a name, as of the images themselves.
+        if not _is_simple(types[0]) or (name in (*addresses, *others) and not _is_text(types[0])):
+            present.remove(name)
     return present
+
+
+def _is_simple(type_: pa.DataType) -> bool:
+    return _is_text(type_) or pa.types.is_floating(type_) or pa.types.is_boolean(type_)
 
 
 def _is_text(type_: pa.DataType) -> bool:

@@ -25,6 +25,9 @@ COUNT = struct.Struct("<Q")
 ASK, ROWS, FAILED, END = b"A", b"R", b"F", b"E"
 """Kinds of messages: a request for bytes; rows, as columns; an error; the end of the rows."""
 
+ALL = "*"
+"""Name for all further columns of text, numbers or truth values, each as JSON has it."""
+
 # Started like decoder processes, see `backbones.decoders`.
 _PROGRAM = (
     "import sys; size, memory, *names = sys.argv[1:5]; sys.path[:] = sys.argv[5:]; "
@@ -45,7 +48,7 @@ def parquet_rows(
     Args:
         file: open, seekable.
         addresses: names of columns, at least one of which the file must have.
-        others: names of optional columns.
+        others: names of optional columns; with `ALL` among them, of all that can be read.
 
     Raises:
         InputError: the Parquet file is damaged, lacks the columns or takes too much memory; the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -28,23 +29,25 @@ _HEADERS = {
 }
 
 
-def make_app(session: Session, token: str, output: str) -> Flask:
+def require_flask() -> None:
+    """Raises InputError if Flask is not installed."""
+    if importlib.util.find_spec("flask") is None:
+        raise InputError(
+            "the review page needs further packages: pip install 'beam-flowers[report]'"
+        )
+
+
+def make_app(session: Session, token: str, output: str, following: str) -> Flask:
     """Makes the page of a session, below `/<token>/`; other addresses get 404.
 
     Args:
         session: the images and their decisions.
         token: secret part of the address.
         output: file of the corrections, which the page names.
-
-    Raises:
-        InputError: if Flask is not installed.
+        following: command line to run next, which the page shows in the end.
     """
-    try:
-        from flask import Flask, abort
-    except ImportError as error:
-        raise InputError(
-            "the review page needs further packages: pip install 'beam-flowers[report]'"
-        ) from error
+    from flask import Flask, abort
+
     app = Flask("beam_flowers.review", static_folder=None)
     # DNS rebinding: a hostile page can make its own name resolve to this address.
     app.config.update(TRUSTED_HOSTS=[HOST, "localhost"], MAX_CONTENT_LENGTH=64 * 1024)
@@ -60,15 +63,17 @@ def make_app(session: Session, token: str, output: str) -> Flask:
         response.headers.update(_HEADERS)
         return response
 
-    _add_page(app, session, output)
+    _add_page(app, session, output, following)
     _add_actions(app, session)
     return app
 
 
-def _add_page(app: Flask, session: Session, output: str) -> None:
+def _add_page(app: Flask, session: Session, output: str, following: str) -> None:
     package = "beam_flowers.review"
     template = environment(package).get_template("review.html")
-    html = template.render(output=output, skip=SKIP, take_out=TAKE_OUT, undo=UNDO, new=NEW)
+    html = template.render(
+        output=output, following=following, skip=SKIP, take_out=TAKE_OUT, undo=UNDO, new=NEW
+    )
     texts = {
         "": ("text/html", html),
         "review.css": ("text/css", asset("base.css") + asset("review.css", package)),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from beam_flowers.errors import InputError
+from beam_flowers.images.labels import normalize
 from beam_flowers.review.decisions import Decision, Decisions
 from beam_flowers.scoring.read_table import ScoreTable
 
@@ -87,10 +88,17 @@ class Session:
         if len(label) > _MOST_LABEL_CHARACTERS or not label.isprintable():
             raise InputError(f"a label is a line of up to {_MOST_LABEL_CHARACTERS} characters")
         with self._lock:
+            self._refuse_second_spelling(label)
             self._decisions.add(Decision(candidate.sha256, candidate.uri, label))
             if label and label not in self._labels:
                 self._labels.append(label)
             self._leave(number, skipped=False)
+
+    def _refuse_second_spelling(self, label: str) -> None:
+        """Raises InputError for a new label that `train` could not tell from one of the others."""
+        same = [other for other in self._labels if normalize(other) == normalize(label)]
+        if label and same and label not in self._labels:
+            raise InputError(f"the label {label} is there as {same[0]} already; take that one")
 
     def skip(self, number: int) -> None:
         """Moves an image to the end of the queue."""

@@ -119,6 +119,20 @@ def choose_section(root: str, manifest: Manifest, backbone: str | None) -> tuple
     return fitting[0], section
 
 
+def has_labels(root: str) -> bool:
+    """Tells if an image of a store has a label; reads footers of parts only."""
+    for key, section in open_store(root).sections.items():
+        place = Place(root, key, section.fingerprint)
+        for part in section.rows:
+            with open_part(place, part) as opened:
+                column = opened.schema_arrow.names.index("label")
+                for group in range(opened.metadata.num_row_groups):
+                    found = opened.metadata.row_group(group).column(column).statistics
+                    if found is None or found.num_values:
+                        return True
+    return False
+
+
 def read_features(
     root: str, backbone: str | None = None, on_progress: OnProgress | None = None
 ) -> tuple[Section, Features]:

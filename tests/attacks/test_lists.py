@@ -153,7 +153,7 @@ class TestLines:
     @pytest.mark.parametrize("name", ["m.csv", "m.jsonl", "m.txt"])
     @pytest.mark.parametrize("length", [8192, 8193])
     def test_a_name(self, tmp_path, name, length):
-        text = "x" * length
+        text = "x" * (length - 4) + ".jpg"
         path = tmp_path / name
         path.write_text(json.dumps({"uri": text}) if name == "m.jsonl" else text)
         if length > 8192:

@@ -312,6 +312,7 @@ def test_review_by_key(visit, review, folder):
     expect(page.locator("#text")).to_be_focused()
     page.keyboard.type("1 new <i>label</i> sun")  # None of it is a key here.
     press("Enter")
+    press("Enter")  # A new label is confirmed.
     expect(count).to_have_text("1 of 150 done")
     expect(page.locator("#labels li")).to_have_count(4)
     assert [row["label"] for row in rows(output)] == ["1 new <i>label</i> sun"]
@@ -338,6 +339,38 @@ def test_the_loop_through_the_browser(visit, review, folder, tmp_path):
     expect(page.get_by_role("heading", name="All looked at")).to_be_visible()
     assert not cli("train", folder / "store", "--model", tmp_path / "again", "--labels", output)
     assert set(read_bundle(str(tmp_path / "again")).labels) == set(LABELS)
+
+
+def test_unsorted_images_get_labels_typed_once_and_confirmed(visit, tmp_path):
+    make_store(tmp_path, 30, labels=(None,))
+    output = tmp_path / "fix.csv"
+    with reviewing(ReviewJob(str(tmp_path / "store"), str(output), choose=4)) as found:
+        thread = threading.Thread(target=found.server.serve_forever)
+        thread.start()
+        page = visit(found.url)
+        text, confirm, count = (page.locator(name) for name in ("#text", "#confirm", "#count"))
+        expect(text).to_be_focused()  # There is no label yet to press a key for.
+        expect(page.locator("#says")).to_contain_text("No label yet")
+        page.keyboard.type("rose")
+        page.keyboard.press("Enter")
+        expect(confirm).to_contain_text("“rose” is a new label")
+        expect(count).to_have_text("0 of 4 done")
+        page.keyboard.press("Escape")
+        expect(confirm).to_be_empty()
+        for number, label in enumerate(("rose", "tulip"), start=1):
+            expect(page.locator("#frame")).to_have_attribute("aria-busy", "false")
+            text.focus()
+            page.keyboard.type(label)
+            page.keyboard.press("Enter")
+            page.keyboard.press("Enter")
+            expect(count).to_have_text(f"{number} of 4 done")
+        for key in "12":
+            expect(page.locator("#frame")).to_have_attribute("aria-busy", "false")
+            page.keyboard.press(key)
+        expect(page.locator("#end pre")).to_have_text(found.following)
+        found.server.shutdown()
+        thread.join()
+    assert [row["label"] for row in rows(output)] == ["rose", "tulip", "rose", "tulip"]
 
 
 def test_a_stranger_sees_nothing(chromium, review):

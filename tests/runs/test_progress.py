@@ -109,7 +109,7 @@ def test_json_is_monotone_and_ends_with_a_summary(tmp_path, capsys):
     assert summary["event"] == "summary"
     assert (summary["embedded"], summary["rejected"]) == (40, 1)
     assert summary["reasons"] == {"NotAnImage": 1}
-    assert summary["next"] == f"beam-flowers train {tmp_path / 's'} --model MODEL"
+    assert summary["next"] == f"beam-flowers review {tmp_path / 's'}"
     assert {"listing", "planning", "computing", "committing"} == set(summary["seconds"])
     assert cli("embed", folder / "absent", *arguments[2:]) == 1
     last = objects(capsys.readouterr().err)[-1]
@@ -129,7 +129,7 @@ def test_a_line_within_two_seconds_where_there_is_no_terminal(tmp_path, monkeypa
     assert first.partition(":")[0].partition(",")[0] in ("listing", "planning", "computing")
     assert "\r" not in stderr.getvalue()
     said = capsys.readouterr().out
-    assert said.splitlines()[-1] == f"next: beam-flowers train {tmp_path / 's'} --model MODEL"
+    assert said.splitlines()[-1] == f"next: beam-flowers review {tmp_path / 's'}"
     assert "images/s" in said
 
 

@@ -56,7 +56,9 @@
     $("undo").disabled = $("undo-last").disabled = !state.undo;
     if (!image) return;
     const [first, second] = image.ranking;
-    $("says").textContent = first
+    $("says").textContent = !state.labels.length
+      ? "No label yet: type the first one. Keys 1 to 9 then stand for the labels."
+      : first
       ? "The model says " + first.label + " (" + percent(first.score) + ")" + (second ? ", or " + second.label + " (" + percent(second.score) + ")." : ".")
       : "";
     $("name").textContent = image.uri;
@@ -72,6 +74,7 @@
     if (found.url) $("image").src = found.url;
     $("image").alt = image.uri;
     $("frame").ariaBusy = "false";
+    if (!state.labels.length) $("text").focus();
     if (state.next !== null) read(state.next);
   };
 
@@ -110,17 +113,31 @@
   $("undo").addEventListener("click", undo);
   $("undo-last").addEventListener("click", undo);
   $("out").addEventListener("click", () => decide(""));
+  // A slip of the hand would be a label of its own for good.
+  let asked = null;
+  const ask = (label) => {
+    asked = label;
+    $("confirm").textContent = label ? "\u201c" + label + "\u201d is a new label. Enter again adds it; Escape takes it back." : "";
+  };
+  $("text").addEventListener("input", () => ask(null));
   $("new").addEventListener("submit", (event) => {
     event.preventDefault();
     const label = $("text").value.trim();
+    const isKnown = state?.labels.some((known) => known.label === label);
+    if (label && !isKnown && asked !== label) return ask(label);
     if (label && !decide(label)) return;
+    ask(null);
     $("text").value = "";
     $("text").blur();
   });
 
   addEventListener("keydown", (event) => {
     if (event.target === $("text")) {
-      if (event.key === "Escape") $("text").blur();
+      if (event.key === "Escape") {
+        $("text").value = "";
+        ask(null);
+        $("text").blur();
+      }
       return;
     }
     if (event.ctrlKey || event.altKey || event.metaKey || event.repeat || !state) return;

@@ -7,9 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from memory_files import OBJECTS
+from stores import cli
 
-from beam_flowers.errors import InputError
+from beam_flowers.errors import HeaderError, InputError
 from beam_flowers.images.manifest import is_manifest, read_manifest
+from beam_flowers.images.manifest_rows import read_further
 from beam_flowers.records import Image, Reject
 
 
@@ -68,6 +70,61 @@ def test_parquet(folder):
 )
 def test_csv_without_header(folder, text, labels):
     assert [image.label for image in read(folder, "m.csv", text)] == labels
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "filename;class\na.jpg;rose\n玫瑰.jpg;玫\n"),
+        ("m.csv", "image\tcategory\tprice\na.jpg\trose\t1,5\n玫瑰.jpg\t玫\t2,5\n"),
+        ("m.tsv", "Filepath,Target\na.jpg,rose\n玫瑰.jpg,玫\n"),
+        ("m.csv", 'path;label;note\na.jpg;rose;"a;b"\n玫瑰.jpg;玫;c\n'),
+        ("m.csv", "a.jpg;rose\n玫瑰.jpg;玫\n"),
+        ("m.csv", "uri,label,class\na.jpg,rose,x\n玫瑰.jpg,玫,y\n"),
+        (
+            "m.jsonl",
+            '{"image": "a.jpg", "class": "rose"}\n{"filename": "玫瑰.jpg", "target": "玫"}\n',
+        ),
+    ],
+)
+def test_columns_and_delimiters_as_people_have_them(folder, name, text):
+    assert named(read(folder, name, text)) == [("a.jpg", "rose", None), ("玫瑰.jpg", "玫", None)]
+
+
+def test_names_that_hold_another_delimiter_stay_whole(folder):
+    (folder / "x;y.jpg").write_bytes(b"123")
+    found = read(folder, "m.csv", "uri,label\nx;y.jpg,a\na.jpg,b\n")
+    assert named(found) == [("x;y.jpg", "a", None), ("a.jpg", "b", None)]
+
+
+def test_a_first_row_is_a_header_unless_it_names_an_image(folder):
+    (folder / "scan001").write_bytes(b"123")
+    for first in ("a.jpg", "absent.JPEG", "scan001", "mem://bucket/x"):
+        assert len(read(folder, "m.csv", f"{first},rose\na.jpg,tulip\n")) == 2
+    with pytest.raises(HeaderError, match=r"no column uri, .* it has scan002, rose"):
+        read(folder, "m.csv", "scan002,rose\na.jpg,tulip\n")
+
+
+def test_an_unknown_header_ends_with_the_code_of_the_command_line(folder, capsys):
+    (folder / "m.csv").write_text("photo,kind\na.jpg,rose\n")
+    assert cli("embed", folder / "m.csv", "--store", folder / "store") == 2
+    assert "it has photo, kind; rename the one that names the images" in capsys.readouterr().err
+
+
+def test_further_cells(folder):
+    text = 'uri,label,split,Price,note\na.jpg,rose,train,1.50,"a ""b"""\n玫瑰.jpg,,,,\n'
+    (folder / "m.csv").write_text(text)
+    assert list(read_further(str(folder / "m.csv"))) == [
+        ("a.jpg", {"Price": "1.50", "note": 'a "b"'}),
+        ("玫瑰.jpg", {"Price": "", "note": ""}),
+    ]
+    (folder / "m.jsonl").write_text('{"path": "a.jpg", "n": 1.5, "t": [1, "é"], "class": null}\n')
+    assert list(read_further(str(folder / "m.jsonl"))) == [("a.jpg", {"n": "1.5", "t": '[1, "é"]'})]
+    columns = {"uri": ["a.jpg"], "n": [1.5], "ok": [True], "vector": [[1.0]], "image": [b"x"]}
+    pq.write_table(pa.table(columns), folder / "m.parquet")
+    found = list(read_further(str(folder / "m.parquet")))
+    assert found == [("a.jpg", {"n": "1.5", "ok": "true"})]
+    assert named(read_manifest(str(folder / "m.parquet"))) == [("a.jpg", None, None)]
 
 
 def test_list(folder):
@@ -130,7 +187,24 @@ def test_name_that_no_table_can_store(folder):
         ("m.csv", b"a.jpg,rose\n\xff.jpg,x\n", "line 2: not UTF-8"),
         ("m.csv", "a.jpg,rose,train\n", "line 1: 3 columns without a header"),
         ("m.csv", "a.jpg,rose\nb, [1].jpg,rose\n", "line 2: 3 columns where 2 were expected"),
-        ("m.csv", "image,label\na.jpg,rose\n", "line 1: no column uri or file_name or path"),
+        (
+            "m.csv",
+            "photo,label\na.jpg,rose\n",
+            "no column uri, .* or image; it has photo, label; ren",
+        ),
+        (
+            "m.csv",
+            "photo,kind\na.jpg,rose\n",
+            "no column uri, .* or image; it has photo, kind; ren",
+        ),
+        ("m.csv", "uri,path\na.jpg,a.jpg\n", "the columns uri and path say the same; rename one"),
+        ("m.csv", "uri,note,note\na.jpg,1,2\n", "two columns are called note; rename one"),
+        ("m.csv", "uri,class,target\na.jpg,1,2\n", "the columns class and target say the same"),
+        (
+            "m.jsonl",
+            '{"image": "a.jpg", "uri": "a.jpg"}\n',
+            "line 1: the columns uri and image say",
+        ),
         ("m.csv", "uri,label\n,rose\n", "line 2: uri is empty"),
         ("m.csv", "uri,split\na.jpg,dev\n", "line 2: split is 'dev'"),
         ("m.csv", 'uri\n"a.jpg\n', "line 2: "),
@@ -148,8 +222,8 @@ def test_damaged(folder, name, text, message):
 
 
 def test_parquet_without_the_column(folder):
-    pq.write_table(pa.table({"image": ["a"]}), folder / "m.parquet")
-    with pytest.raises(InputError, match=r"no column uri.*it has image"):
+    pq.write_table(pa.table({"photo": ["a"]}), folder / "m.parquet")
+    with pytest.raises(InputError, match=r"no column uri, .* or image; it has photo"):
         list(read_manifest(str(folder / "m.parquet")))
 
 

@@ -234,7 +234,7 @@ def test_many_labels_become_a_list_of_confusions(folder):
     ("source", "options", "message"),
     [
         ("nothing", {}, "is not there; name the folder of a model"),
-        ("images", {}, "holds no model, store or table; name the folder of a model"),
+        ("images", {}, "is a folder of images. First: beam-flowers embed"),
         ("nothing.csv", {}, "cannot be read as a table of scores"),
         ("store", {"store": "store"}, "--store says nothing about a store"),
         ("model", {"summaries_dir": "model"}, "has no steps.jsonl"),

@@ -45,7 +45,7 @@ def session(tmp_path):
 
 @pytest.fixture
 def client(session, tmp_path):
-    return make_app(session, TOKEN, str(tmp_path / "fix.csv")).test_client()
+    return make_app(session, TOKEN, str(tmp_path / "fix.csv"), "train").test_client()
 
 
 def number(session):
