@@ -120,8 +120,9 @@ def _input_size(network: Network, row: Backbone, path: str) -> Size:
     size = wanted or network.size
     if size is None:
         raise BackboneError(
-            f"{path!r} leaves the size of its images open: export it with a fixed height and "
-            "width, such as [None, 224, 224, 3]"
+            f"{path!r} leaves the size of its images open: give the one that it was trained with "
+            "as --input-size (in Python input_size), or export it with a fixed height and width, "
+            "such as [None, 224, 224, 3]"
         )
     return size
 

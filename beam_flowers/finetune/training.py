@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
-from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.network_input import network_input
+from beam_flowers.backbones.preprocessor_config import CONFIG_FILE, config_of
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.backbones.tf_runtime import tensorflow, vector_of
 from beam_flowers.errors import BackboneError
@@ -76,7 +78,10 @@ class Tuner:
             tf.config.threading.set_intra_op_parallelism_threads(0)
         tf.config.experimental.enable_op_determinism()
         size = load(backbone).input_size
-        self.recipe = Backbone("fine-tuned", None, None).recipe(*size)
+        self.recipe = backbone.row.recipe(*size)
+        height, width = size
+        side = height if height == width else None
+        self._row = replace(backbone.row, input_size=side)
         self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
         self._vectors = _backbone(backbone)
         self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
@@ -87,7 +92,7 @@ class Tuner:
         pixels = tf.TensorSpec(self._spec.shape, tf.uint8)
         classes, pair = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
         self._update = _function(self._train, pixels, classes, pair)
-        self._embed = _function(lambda pixels: self._vectors(_scaled(pixels)), pixels)
+        self._embed = _function(lambda pixels: self._vectors(self._input(pixels)), pixels)
 
     def step(self, pixels: Pixels, classes: Classes) -> tuple[float, int]:
         """Trains one step on images, uint8 [N, height, width, 3], of the classes intp [N].
@@ -111,7 +116,10 @@ class Tuner:
         return self._kernel.numpy(), self._bias.numpy()
 
     def save(self, folder: str) -> None:
-        """Writes the backbone, without the layer, as a SavedModel: [-1, 1] pixels → embeddings."""
+        """Writes the backbone, without the layer, as a SavedModel, and its recipe beside it.
+
+        The recipe is that of the backbone from which training began.
+        """
         tf = tensorflow()
         module = tf.Module()
         module.__call__ = _function(self._vectors, self._spec)
@@ -121,11 +129,16 @@ class Tuner:
         use = {id(handle): number for number, handle in enumerate(function.captured_inputs)}
         module.kept = sorted(function.graph.variables, key=lambda v: use[id(v.handle)])
         tf.saved_model.save(module, folder)
+        recipe = json.dumps(config_of(self._row), indent=2)
+        Path(folder, CONFIG_FILE).write_text(f"{recipe}\n")
+
+    def _input(self, pixels: Any) -> Any:
+        return network_input(tensorflow().cast(pixels, tensorflow().float32), self._row)
 
     def _train(self, pixels: Any, classes: Any, seed: Any) -> tuple[Any, Any]:
         tf, descent, labels = tensorflow(), self._descent, self._bias.shape[0]
         with tf.GradientTape() as tape:
-            vectors = self._vectors(_scaled(pixels))
+            vectors = self._vectors(self._input(pixels))
             kept = tf.nn.experimental.stateless_dropout(vectors, descent.dropout, seed)
             logits = kept @ self._kernel + self._bias
             smoothing = descent.label_smoothing
@@ -146,13 +159,12 @@ class Tuner:
 
 
 def _backbone(backbone: ResolvedBackbone) -> _Call:
-    """Returns the backbone as a call: float32 [N, height, width, 3], -1..1, → [N, D]."""
+    """Returns the backbone as a call: `network_input`'s [N, height, width, 3] → [N, D]."""
     with weights.local_copy(backbone.place, backbone.kind) as local:
         call = _read(local, backbone)
 
     def vectors(pixels: Any) -> Any:
-        wanted = network_input((pixels + 1) * 127.5, backbone.row)
-        return vector_of(call(wanted), repr(backbone.place), -1)
+        return vector_of(call(pixels), repr(backbone.place), -1)
 
     return vectors
 
@@ -194,12 +206,6 @@ def _trainable(vectors: _Call, shape: tuple[int, ...], name: str) -> list[Any]:
             "was exported with trainable variables"
         )
     return trainable
-
-
-def _scaled(pixels: Any) -> Any:
-    """Scales uint8 pixels to -1..1."""
-    tf = tensorflow()
-    return tf.cast(pixels, tf.float32) / 127.5 - 1
 
 
 def _function(function: Callable[..., Any], *specs: Any) -> Any:
