@@ -139,8 +139,9 @@ def _input_size(network: Network, backbone: ResolvedBackbone) -> Size:
     size = (row.input_size, row.input_size) if row.input_size is not None else network.size
     if size is None:
         raise BackboneError(
-            f"{backbone.place!r} leaves the size of its images open: export it with a fixed height "
-            "and width, such as [None, 224, 224, 3]"
+            f"{backbone.place!r} leaves the size of its images open: give the one that it was "
+            "trained with as --input-size (in Python input_size), or export it with a fixed height and width, "
+            "such as [None, 224, 224, 3]"
         )
     return size
 

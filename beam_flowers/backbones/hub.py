@@ -55,6 +55,34 @@ def is_handle(name: str) -> bool:
     return re.match(r"https?://", name, re.IGNORECASE) is not None
 
 
+_SIZES = (
+    (r"inception_(v3|resnet_v2)\b", 299),
+    (r"inception_v[12]\b|nasnet_mobile|resnet_v[12]_\d+|efficientnet[/_](v2_\w+_)?b0\b", 224),
+    (r"p?nasnet_large", 331),
+    (r"efficientnet[/_](v2_\w+_)?b1\b", 240),
+    (r"efficientnet[/_](v2_\w+_)?b2\b", 260),
+    (r"efficientnet[/_](v2_\w+_)?b3\b", 300),
+    (r"efficientnet[/_]b4\b", 380),
+    (r"efficientnet[/_]b5\b", 456),
+    (r"efficientnet[/_]b6\b", 528),
+    (r"efficientnet[/_]b7\b", 600),
+    (r"efficientnet_v2_\w+_s\b", 384),
+    (r"efficientnet_v2_\w+_[ml]\b", 480),
+)
+"""Sides of the square images in pixels, as the modules' pages on TF-Hub say them."""
+
+_SIZE_IN_NAME = re.compile(r"mobilenet_v[123](_\w+?)?_\d{3}_(\d{2,3})(?=/|_|$)")
+"""Mobilenets name their width in percent, then their size."""
+
+
+def documented_size(handle: str) -> int | None:
+    """Returns the side of the images that a well-known module takes; None for any other."""
+    name = urlsplit(handle).path.lower().replace("-", "_")
+    if found := _SIZE_IN_NAME.search(name):
+        return int(found[2])
+    return next((size for pattern, size in _SIZES if re.search(pattern, name)), None)
+
+
 def fetch(handle: str, sha256: str | None = None) -> Module:
     """Returns the SavedModel of a handle; downloads and unpacks it unless the cache has it.
 

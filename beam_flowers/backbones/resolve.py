@@ -7,23 +7,28 @@ import importlib.util
 import json
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from beam_flowers import files
 from beam_flowers.backbones import hub, weights
 from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
+from beam_flowers.backbones.found_recipe import (
+    HUB_RANGE,
+    KnownRecipe,
+    find_recipe,
+    rows_of,
+    untold,
+)
 from beam_flowers.backbones.hardware import Precision
 from beam_flowers.backbones.keras_check import require_no_code, require_safe_keras
+from beam_flowers.backbones.preprocessor_config import RecipeFields, read_config
 from beam_flowers.backbones.saved_model_check import require_computing
 from beam_flowers.backbones.weights import Kind
 from beam_flowers.errors import BackboneError
-
-HUB_RANGE = (0.0, 1.0)
-"""Black and white in the input of TF-Hub's image modules (the hub's "common signatures: images").
-Default for a named backbone that comes as a SavedModel and not as Keras weights."""
 
 EngineName = Literal["tensorflow", "openvino"]
 
@@ -104,6 +109,10 @@ def resolve(
     precision: str = "float32",
     engine: str = "auto",
     trust: bool = False,
+    *,
+    config: str | None = None,
+    input_size: int | None = None,
+    known: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> ResolvedBackbone:
     """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
 
@@ -119,17 +128,23 @@ def resolve(
             chosen freely.
         sha256: expected digest of the weights (`ResolvedBackbone.weights_sha256`); for a handle,
             that or the digest of the archive, which is compared before it is unpacked.
-        pixel_range: values of black and white in the input. Default: that of the catalogue for
-            Keras weights, [0, 1] for a SavedModel or handle of a catalogue name, else [-1, 1].
+        pixel_range: values of black and white in the input. Default: that of `config`; of a
+            recipe that is known; of the network's own files, as `find_recipe` looks for it; of
+            the catalogue, where a SavedModel of a catalogue name takes [0, 1].
         precision: `float32` or `bfloat16` (`bf16` for short).
         engine: `tensorflow`, `openvino`, or `auto`: OpenVINO if this machine has it.
         trust: loads a SavedModel with any operations.
+        config: file with the recipe, in the form of `preprocessor_config.json`.
+        input_size: side of the square image, of a network that leaves it open.
+        known: recipes of stores or models, of which one for these weights is taken: the
+            fingerprint of their vectors, and what `ResolvedBackbone.about` had as `pixels`.
 
     Raises:
-        BackboneError: the backbone is unknown, missing, damaged, unsafe or has another digest.
+        BackboneError: the backbone is unknown, missing, damaged, unsafe or has another digest; or
+            nothing says which pixels it takes.
     """
     row = find_row(name)
-    known = row is not None
+    is_named = row is not None
     if row is None:
         path = _source_of(name) if path is None else path
         row = Backbone(_slug(name), input_size=None, vector_length=None, source=path)
@@ -145,12 +160,7 @@ def resolve(
                 row = replace(row, crop=note.crop, resample=note.resample)
     except OSError as error:
         raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
-    if pixel_range is None and known and kind == "saved-model":
-        pixel_range = HUB_RANGE
-    if pixel_range is not None:
-        low, high = pixel_range
-        row = replace(row, pixel_range=(float(low), float(high)))
-    return ResolvedBackbone(
+    backbone = ResolvedBackbone(
         row,
         kind,
         where,
@@ -159,6 +169,60 @@ def resolve(
         engine=_engine(engine),
         trusted=trust,
     )
+    handle = path if path is not None and hub.is_handle(path) else None
+    wanted = _Wanted(pixel_range, config, input_size, handle)
+    recipes = [KnownRecipe(*one) for one in known]
+    return _with_recipe(backbone, wanted, recipes, is_named=is_named)
+
+
+class _Wanted(NamedTuple):
+    """Holds what the user says of the pixels, and the handle that may say more."""
+
+    pixel_range: tuple[float, float] | None
+    config: str | None
+    input_size: int | None
+    handle: str | None
+
+
+def _with_recipe(
+    backbone: ResolvedBackbone, wanted: _Wanted, known: Sequence[KnownRecipe], *, is_named: bool
+) -> ResolvedBackbone:
+    """Returns a backbone with the recipe that was given, is known, or is found."""
+    row, kind, place = backbone.row, backbone.kind, backbone.path
+    has_files = kind in ("saved-model", "keras-file")
+    fields: RecipeFields = {}
+    if wanted.config is not None:
+        fields = read_config(wanted.config)
+    elif wanted.pixel_range is None and (of_old := _proved(backbone, wanted, known)):
+        return of_old
+    elif has_files and (found := find_recipe(place, kind, wanted.handle is not None)):
+        fields = found.fields
+        _LOG.info("backbone %s: pixels %s, %s", row.name, fields["pixel_range"], found.by)
+    elif wanted.pixel_range is None and has_files and not is_named:
+        raise untold(wanted.handle or place)
+    elif kind == "saved-model" and is_named:
+        fields = {"pixel_range": HUB_RANGE}
+    if wanted.pixel_range is not None:
+        low, high = wanted.pixel_range
+        fields |= {"pixel_range": (float(low), float(high)), "mean": (), "std": ()}
+    # A file that leaves the size out leaves it to the catalogue or the model.
+    size = wanted.input_size or fields.get("input_size") or row.input_size
+    if size is None and wanted.handle is not None:
+        size = hub.documented_size(wanted.handle)
+    changes: dict[str, Any] = {**fields, "input_size": size}
+    return replace(backbone, row=replace(row, **changes))
+
+
+def _proved(
+    backbone: ResolvedBackbone, wanted: _Wanted, known: Sequence[KnownRecipe]
+) -> ResolvedBackbone | None:
+    """Returns the backbone with the known recipe whose fingerprint it has then, in any form."""
+    for row, fingerprint in rows_of(backbone.row, known):
+        candidate = replace(backbone, row=row)
+        is_asked = wanted.input_size in (None, row.input_size)
+        if is_asked and candidate.in_form(fingerprint).fingerprint == fingerprint:
+            return candidate
+    return None
 
 
 def parse_precision(name: str) -> Precision:

@@ -73,6 +73,27 @@ def require_computing(folder: str, trusted: bool = False) -> None:
         )
 
 
+def signatures(folder: str) -> dict[str, set[int]]:
+    """Returns the signatures of a SavedModel by name, with the types of their inputs.
+
+    Types are TensorFlow's numbers: 1 is float32, 4 is uint8.
+
+    Raises:
+        BackboneError: the file is damaged or too large.
+    """
+    return {
+        _text(_last(entry.key)): {
+            number
+            for signature in entry.value
+            for tensor in signature.inputs
+            for info in tensor.value
+            for number in info.dtype
+        }
+        for meta in _parse(files.join(folder, MODEL_FILE)).meta_graphs
+        for entry in meta.signature_def
+    }
+
+
 def _parse(path: str) -> Any:
     content = bytearray()
     with files.open_read(path) as file:

@@ -12,6 +12,9 @@ from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+NUMBER = "int64"
+"""Type of a whole number among `FIELDS`."""
+
 # Fields by message, each with its number and, for messages, the type. A map is a list of entries.
 FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     "SavedModel": {"meta_graphs": (2, "MetaGraphDef")},
@@ -46,11 +49,12 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     "CollectionDefEntry": {"key": (1, ""), "value": (2, "CollectionDef")},
     "CollectionDef": {"node_list": (1, "NodeList")},
     "NodeList": {"value": (1, "")},
-    "SignatureDefEntry": {"value": (2, "SignatureDef")},
+    "SignatureDefEntry": {"key": (1, ""), "value": (2, "SignatureDef")},
     "SignatureDef": {"inputs": (1, "TensorInfoEntry"), "outputs": (2, "TensorInfoEntry")},
     "TensorInfoEntry": {"value": (2, "TensorInfo")},
     "TensorInfo": {
         "name": (1, ""),
+        "dtype": (2, NUMBER),
         "coo_sparse": (4, "CooSparse"),
         "composite_tensor": (5, "CompositeTensor"),
     },
@@ -80,6 +84,7 @@ def saved_model_class() -> Any:
     file = descriptor_pb2.FileDescriptorProto(name="saved_model.proto", package=package)
     file.syntax = "proto2"
     descriptor = descriptor_pb2.FieldDescriptorProto
+    plain = {"": descriptor.TYPE_BYTES, NUMBER: descriptor.TYPE_INT64}
     for name, fields in FIELDS.items():
         message = file.message_type.add(name=name)
         for field, (number, type_name) in fields.items():
@@ -89,8 +94,8 @@ def saved_model_class() -> Any:
                 # Also for singular fields: parsers merge a message that comes in pieces.
                 label=descriptor.LABEL_REPEATED,
                 # Bytes, as proto2 does not require text to be UTF-8.
-                type=descriptor.TYPE_MESSAGE if type_name else descriptor.TYPE_BYTES,
-                type_name=f".{package}.{type_name}" if type_name else None,
+                type=plain.get(type_name, descriptor.TYPE_MESSAGE),
+                type_name=None if type_name in plain else f".{package}.{type_name}",
             )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

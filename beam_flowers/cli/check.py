@@ -48,8 +48,10 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """Runs `beam-flowers check`."""
     from beam_flowers.workflows.check import check_workers
     from beam_flowers.workflows.embed import RunOptions
+    from beam_flowers.workflows.known_recipes import recipes_of_store
 
-    backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
+    network = resolve_backbone(arguments, arguments.backbone, recipes_of_store(arguments.store))
+    backbone = in_precision(network, arguments)
     options = RunOptions(beams, arguments.shards)
     findings = check_workers(arguments.images, arguments.store, backbone, options)
     for host in sorted({finding.host for finding in findings}):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from beam_flowers.cli.augment_flags import HELP, add_augment, augmentation
 from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.progress import conclude, shown
+from beam_flowers.cli.screen import say
 from beam_flowers.cli.shared_flags import (
     BEAM,
     DEFAULT_BACKBONE,
@@ -133,12 +134,15 @@ def _embed(
     from beam_flowers import files
     from beam_flowers.store.names import AUGMENTED
     from beam_flowers.workflows.embed import embed_images
+    from beam_flowers.workflows.known_recipes import notes_on_recipe, recipes_of_store
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
     _warn_of_wrapper(arguments.images)
-    backbone = in_precision(resolve_backbone(arguments, arguments.backbone), arguments)
-    backbone = replace(backbone, vectors=arguments.vectors)
     store = arguments.store
+    network = resolve_backbone(arguments, arguments.backbone, recipes_of_store(store))
+    backbone = replace(in_precision(network, arguments), vectors=arguments.vectors)
+    for note in notes_on_recipe(backbone, store):
+        say("note", note)
     summary = embed_images(
         sources(arguments),
         store,

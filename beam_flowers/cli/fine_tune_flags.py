@@ -95,6 +95,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     from beam_flowers.images.outputs import check_target
     from beam_flowers.store.features import choose_section, open_store
     from beam_flowers.workflows.fine_tune import FineTuneOptions, fine_tune
+    from beam_flowers.workflows.known_recipes import recipes_of_store
 
     check_target(arguments.fine_tuned, "a backbone", writing(arguments, arguments.store))
     root = files.absolute(arguments.store)
@@ -104,7 +105,7 @@ def run_fine_tune(arguments: argparse.Namespace, split: SplitOptions, progress: 
     name = str(section.about["name"])
     if not arguments.backbone_path:
         require_in_catalogue(name, "the store", NAME_THE_PATH)
-    network = resolve_backbone(arguments, name)
+    network = resolve_backbone(arguments, name, recipes_of_store(root))
     backbone = network.in_form(section.fingerprint)
     tuned = fine_tune(
         root,

@@ -75,13 +75,16 @@ def read_models(arguments: argparse.Namespace) -> dict[str, Bundle]:
 def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[ResolvedBackbone]:
     """Finds the backbone that a model was trained on, or those that it takes side by side."""
     from beam_flowers.backbones.catalogue import require_in_catalogue
+    from beam_flowers.head.backbones import recipes_of_model
 
     if len(bundle.fingerprints) == 1:
         return [backbone_of(bundle, arguments)]
-    if arguments.backbone_path or arguments.backbone_sha256 or arguments.pixel_range:
+    of_one = ("backbone_path", "backbone_sha256", "pixel_range", "backbone_config", "input_size")
+    if any(getattr(arguments, name) for name in of_one):
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in of_one)
         raise InputError(
-            f"the model takes the vectors of {bundle.backbone} side by side: --backbone-path, "
-            "--backbone-sha256 and --pixel-range are of one backbone; put the weights where "
+            f"the model takes the vectors of {bundle.backbone} side by side: {flags} "
+            "are of one backbone; put the weights where "
             "`beam-flowers backbones` looks for them, or embed with each and score the store"
         )
     names = bundle.backbone.split("+")
@@ -90,8 +93,9 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
     cure = "Embed the images with each network, by `embed --backbone`, and score the store"
     for name in names:
         require_in_catalogue(name, "the model", cure)
+    known = recipes_of_model(bundle)
     return [
-        in_precision(resolve_backbone(arguments, name).in_form(fingerprint), arguments)
+        in_precision(resolve_backbone(arguments, name, known).in_form(fingerprint), arguments)
         for name, fingerprint in zip(names, bundle.fingerprints, strict=True)
     ]
 

@@ -18,6 +18,7 @@ from beam_flowers.cli.screen import padded, say, visible
 from beam_flowers.errors import InputError, ModelError
 
 if TYPE_CHECKING:
+    from beam_flowers.backbones.found_recipe import KnownRecipe
     from beam_flowers.backbones.resolve import ResolvedBackbone
     from beam_flowers.head.bundle import Bundle
     from beam_flowers.images.outputs import Writing
@@ -120,7 +121,8 @@ def writing(arguments: argparse.Namespace, *inputs: str | None) -> Writing:
     """
     from beam_flowers.images.outputs import Writing
 
-    given = (getattr(arguments, name, None) for name in ("config", "backbone_path"))
+    names = ("config", "backbone_path", "backbone_config")
+    given = (getattr(arguments, name, None) for name in names)
     return Writing(arguments.overwrite).reading(*given, *inputs)
 
 
@@ -151,7 +153,22 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-range",
         metavar="LOW,HIGH",
-        help="what the network takes black and white as (default for an unnamed network: -1,1)",
+        help="what the network takes black and white as, such as -1,1, or 0,255 if it scales by "
+        "itself (default: as a store or a model knows it, or as the network's own files say; "
+        "where nothing does, the run refuses and says what it would have guessed)",
+    )
+    parser.add_argument(
+        "--backbone-config",
+        metavar="FILE",
+        help="the whole recipe of the pixels in the form of preprocessor_config.json: size, crop, "
+        "filter, mean, deviation and order of the channels",
+    )
+    parser.add_argument(
+        "--input-size",
+        type=int,
+        metavar="N",
+        help="side in pixels of the images of a network that leaves it open (default: that of "
+        "well-known TF-Hub handles)",
     )
     add_engine(parser)
 
@@ -297,8 +314,13 @@ _TOLD = (
 )
 
 
-def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbone:
-    """Returns the backbone of a name, from `add_weights`' flags."""
+def resolve_backbone(
+    arguments: argparse.Namespace, name: str, known: Sequence[KnownRecipe] = ()
+) -> ResolvedBackbone:
+    """Returns the backbone of a name, from `add_weights`' flags.
+
+    `known` are recipes of the store or model that the command is about.
+    """
     from beam_flowers.backbones.resolve import resolve
 
     return resolve(
@@ -308,6 +330,9 @@ def resolve_backbone(arguments: argparse.Namespace, name: str) -> ResolvedBackbo
         _pixel_range(arguments.pixel_range),
         engine=arguments.engine,
         trust=arguments.trust_backbone,
+        config=arguments.backbone_config,
+        input_size=arguments.input_size,
+        known=known,
     )
 
 
@@ -329,6 +354,7 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
         ModelError: the one here is another.
     """
     from beam_flowers.backbones.catalogue import require_in_catalogue
+    from beam_flowers.head.backbones import recipes_of_model
     from beam_flowers.head.bundle import require_backbone
 
     if len(bundle.fingerprints) > 1:
@@ -338,7 +364,8 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
         )
     if not arguments.backbone_path:
         require_in_catalogue(bundle.backbone, "the model", NAME_THE_PATH)
-    backbone = resolve_backbone(arguments, bundle.backbone).in_form(bundle.fingerprint)
+    known = recipes_of_model(bundle)
+    backbone = resolve_backbone(arguments, bundle.backbone, known).in_form(bundle.fingerprint)
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, backbone.about()["pixels"])
     return in_precision(backbone, arguments)
 

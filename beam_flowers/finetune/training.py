@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from beam_flowers.backbones import efficientnet_lite, keras_models, saved_model, weights
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.network_input import network_input
+from beam_flowers.backbones.preprocessor_config import CONFIG_FILE, config_of
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.backbones.tf_runtime import tensorflow, vector_of
 from beam_flowers.errors import BackboneError
@@ -88,6 +91,9 @@ class Tuner:
         tf.config.experimental.enable_op_determinism()
         size = load(backbone).input_size
         self.recipe = backbone.row.recipe(*size)
+        height, width = size
+        side = height if height == width else None
+        self._row = replace(backbone.row, input_size=side)
         self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
         self._vectors = _backbone(backbone)
         self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
@@ -103,7 +109,7 @@ class Tuner:
         boxes, factors = tf.TensorSpec([None, 4]), tf.TensorSpec([None])
         pace = tf.TensorSpec([3])
         self._update = _function(self._train, pixels, classes, boxes, factors, pace, pair)
-        self._embed = _function(lambda pixels: self._vectors(_scaled(pixels)), pixels)
+        self._embed = _function(lambda pixels: self._vectors(self._input(pixels)), pixels)
 
     def step(self, pixels: Pixels, classes: Classes, pace: float = 1.0) -> tuple[float, int]:
         """Trains one step on images, uint8 [N, height, width, 3], of the classes intp [N].
@@ -146,9 +152,9 @@ class Tuner:
             variable.assign(values)
 
     def save(self, folder: str) -> None:
-        """Writes the backbone, without the layer, as a SavedModel: [-1, 1] pixels → embeddings.
+        """Writes the backbone, without the layer, as a SavedModel, and its recipe beside it.
 
-        A note in it says how images are cut, so that the saved backbone sees what this one saw.
+        The recipe is that of the backbone from which training began.
         """
         tf = tensorflow()
         module = tf.Module()
@@ -159,7 +165,11 @@ class Tuner:
         use = {id(handle): number for number, handle in enumerate(function.captured_inputs)}
         module.kept = sorted(function.graph.variables, key=lambda v: use[id(v.handle)])
         tf.saved_model.save(module, folder)
-        weights.write_note(folder, self.recipe.crop, self.recipe.resample)
+        recipe = json.dumps(config_of(self._row), indent=2)
+        Path(folder, CONFIG_FILE).write_text(f"{recipe}\n")
+
+    def _input(self, pixels: Any) -> Any:
+        return network_input(tensorflow().cast(pixels, tensorflow().float32), self._row)
 
     def _train(
         self, pixels: Any, classes: Any, boxes: Any, factors: Any, rates: Any, seed: Any
@@ -169,7 +179,7 @@ class Tuner:
         cut = tf.image.crop_and_resize(tf.cast(pixels, tf.float32), boxes, tf.range(count), size)
         bright = tf.clip_by_value(cut * factors[:, tf.newaxis, tf.newaxis, tf.newaxis], 0, 255)
         with tf.GradientTape() as tape:
-            vectors = self._vectors(_scaled(bright))
+            vectors = self._vectors(self._input(bright))
             kept = tf.nn.experimental.stateless_dropout(vectors, descent.dropout, seed)
             logits = kept @ self._kernel + self._bias
             smoothing = descent.label_smoothing
@@ -197,13 +207,12 @@ class Tuner:
 
 
 def _backbone(backbone: ResolvedBackbone) -> _Call:
-    """Returns the backbone as a call: float32 [N, height, width, 3], -1..1, → [N, D]."""
+    """Returns the backbone as a call: `network_input`'s [N, height, width, 3] → [N, D]."""
     with weights.local_copy(backbone.place, backbone.kind) as local:
         call = _read(local, backbone)
 
     def vectors(pixels: Any) -> Any:
-        wanted = network_input((pixels + 1) * 127.5, backbone.row)
-        return vector_of(call(wanted), repr(backbone.place), -1)
+        return vector_of(call(pixels), repr(backbone.place), -1)
 
     return vectors
 
@@ -261,12 +270,6 @@ def _distortions(
     boxes[mirrored] = boxes[mirrored][:, [0, 3, 2, 1]]
     factors = random.uniform(1 - descent.brightness, 1 + descent.brightness, count)
     return boxes.astype(np.float32), factors.astype(np.float32)
-
-
-def _scaled(pixels: Any) -> Any:
-    """Scales pixels of 0..255 to -1..1."""
-    tf = tensorflow()
-    return tf.cast(pixels, tf.float32) / 127.5 - 1
 
 
 def _function(function: Callable[..., Any], *specs: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_flowers.backbones.catalogue import require_in_catalogue
+from beam_flowers.backbones.found_recipe import KnownRecipe
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle, require_backbone
@@ -27,9 +28,24 @@ def backbones_of(bundle: Bundle) -> tuple[ResolvedBackbone, ...]:
     for name in names:
         require_in_catalogue(name, "the model", cure)
     pairs = zip(names, bundle.fingerprints, strict=True)
-    backbones = tuple(resolve(name).in_form(fingerprint) for name, fingerprint in pairs)
+    known = recipes_of_model(bundle)
+    backbones = tuple(
+        resolve(name, known=known).in_form(fingerprint) for name, fingerprint in pairs
+    )
     require_backbones(backbones, bundle)
     return backbones
+
+
+def recipes_of_model(bundle: Bundle) -> list[KnownRecipe]:
+    """Returns the recipes of the backbones whose vectors a model takes."""
+    if len(bundle.fingerprints) == 1:
+        return [KnownRecipe(bundle.fingerprint, bundle.pixels)]
+    each = zip(bundle.backbone.split("+"), bundle.fingerprints, strict=False)
+    return [
+        KnownRecipe(fingerprint, bundle.pixels[name])
+        for name, fingerprint in each
+        if isinstance(bundle.pixels.get(name), dict)
+    ]
 
 
 def require_backbones(backbones: Sequence[ResolvedBackbone], bundle: Bundle) -> None:

@@ -15,8 +15,10 @@ import apache_beam as beam
 from apache_beam.pvalue import PBegin, PCollection
 
 from beam_flowers import files, transforms
+from beam_flowers.backbones.found_recipe import KnownRecipe
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError
+from beam_flowers.head.backbones import recipes_of_model
 from beam_flowers.head.bundle import Bundle, read_bundle
 from beam_flowers.records import Reject
 from beam_flowers.scoring.decision import AcceptanceRule
@@ -204,16 +206,21 @@ class ScoreImages(_Labelling):
     error_handling: ErrorHandling = None
 
     def expand(self, rows: PCollection[Any]) -> "WithErrors[ScoreRow]":
-        networks = resolved(self.backbone) if self.backbone else None
-        scoring = transforms.ScoreImages(self.models(), networks, self.top_k, self.rule())
+        models = self.models()
+        known = [recipe for model in models for recipe in recipes_of_model(model)]
+        networks = resolved(self.backbone, known) if self.backbone else None
+        scoring = transforms.ScoreImages(models, networks, self.top_k, self.rule())
         scored = rows | "Images" >> beam.Map(image_of) | scoring
         labels = scored.scores | "Rows" >> beam.Map(score_row).with_output_types(ScoreRow)
         return with_errors(labels, scored.rejects, self.error_handling)
 
 
-def resolved(backbone: str | Mapping[str, Any]) -> ResolvedBackbone:
-    """Returns the backbone that a setting names."""
-    return resolve(backbone) if isinstance(backbone, str) else resolve(**backbone)
+def resolved(
+    backbone: str | Mapping[str, Any], known: Sequence[KnownRecipe] = ()
+) -> ResolvedBackbone:
+    """Returns the backbone that a setting names, with one of the recipes that are known."""
+    given = {"name": backbone} if isinstance(backbone, str) else backbone
+    return resolve(**{"known": known, **given})
 
 
 def with_errors(

@@ -20,7 +20,7 @@ from beam_flowers import transforms
 from beam_flowers.backbones import engine
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError
-from beam_flowers.head.backbones import backbones_of
+from beam_flowers.head.backbones import backbones_of, recipes_of_model
 from beam_flowers.head.bundle import read_bundle, write_bundle
 from beam_flowers.transforms import beam_yaml
 from beam_flowers.transforms.run_inference import ScoreModelHandler
@@ -38,7 +38,7 @@ def original(tf, keras, tmp_path_factory):
     save_trap(tf, base / "net", base / "loaded")
     pixels = keras.Input((16, 16, 3))
     keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels)).save(base / "net.keras")
-    trusted = ("--backbone", base / "net", "--trust-backbone")
+    trusted = ("--backbone", base / "net", "--trust-backbone", "--pixel-range", "-1,1")
     assert cli("embed", base / "photos", "--store", base / "store", *trusted) == 0
     assert cli("train", base / "store", "--model", base / "model") == 0
     assert read_bundle(str(base / "model")).backbone == "net"
@@ -189,7 +189,8 @@ def test_python_takes_what_is_given(base):
     bundle = read_bundle("model")
     given = {"name": "net", "path": str(base / "net"), "trust": True}
     images = beam.Pipeline() | beam.Create([])
-    images | "Ours" >> transforms.ScoreImages(bundle, resolve(**given))
+    known = recipes_of_model(bundle)
+    images | "Ours" >> transforms.ScoreImages(bundle, resolve(**given, known=known))
     images | "Yaml" >> beam_yaml.ScoreImages("model", backbone=given)
 
 

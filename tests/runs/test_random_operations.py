@@ -38,6 +38,7 @@ from rules import (
 )
 from stores import changed_rows, cli, dies_after, rows
 
+from beam_flowers.backbones.preprocessor_config import CONFIG_FILE
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
 from beam_flowers.errors import InputError
 from beam_flowers.head.bundle import read_bundle
@@ -630,6 +631,7 @@ def fixed(tf, tmp_path):
         input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32)],
     )
     tf.saved_model.save(module, str(tmp_path / TINY))
+    (tmp_path / TINY / CONFIG_FILE).write_text('{"pixel_range": [-1, 1]}')
     backbones = {LITE: resolve(LITE), TINY: resolve(str(tmp_path / TINY))}
     for seed in range(40):
         path = tmp_path / "contents" / LABELS[seed % 3] / f"{seed}.jpg"

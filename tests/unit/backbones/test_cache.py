@@ -50,7 +50,9 @@ def model(tmp_path_factory):
 
     keras = keras_library()
     pixels = keras.Input((16, 16, 3))
-    x = keras.layers.Conv2D(8, 3, use_bias=False)(pixels)
+    # It says by this layer which pixels it takes.
+    x = keras.layers.Rescaling(1 / 255)(pixels)
+    x = keras.layers.Conv2D(8, 3, use_bias=False)(x)
     x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
     path = str(tmp_path_factory.mktemp("model") / "net.keras")
     keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x)).save(path)

@@ -43,13 +43,13 @@ def _save(tf, folder, outputs=None, shape=(None, 8, 8, 3), dtype="float32", name
     return path
 
 
-def _embed(path, **options):
-    return engine.load(resolve.resolve(path, **options)).embed(SMALL)
+def _embed(path, pixel_range=(-1, 1), **options):
+    return engine.load(resolve.resolve(path, pixel_range=pixel_range, **options)).embed(SMALL)
 
 
 def test_a_saved_model_tells_its_sizes_and_is_read_in_its_range(tf, tmp_path):
     path = _save(tf, tmp_path)
-    network = engine.load(resolve.resolve(path))
+    network = engine.load(resolve.resolve(path, pixel_range=(-1, 1)))
     assert (network.input_size, network.vector_length) == ((8, 8), 6)
     _assert_same(network.embed(SMALL), _expected(SMALL))
     _assert_same(_embed(path, pixel_range=(0, 1)), _expected(SMALL, 0, 1))
@@ -70,7 +70,7 @@ def test_a_network_with_a_table_is_refused(tf, tmp_path):
     tf.saved_model.save(module, str(tmp_path / "net"), signatures=module.__call__)
     for name in ("tensorflow", "auto"):
         with pytest.raises(BackboneError, match=r"net' holds more than weights.*export the"):
-            engine.load(resolve.resolve(str(tmp_path / "net"), engine=name))
+            engine.load(resolve.resolve(str(tmp_path / "net"), pixel_range=(0, 1), engine=name))
 
 
 @pytest.mark.parametrize("name", ["serving_default", "default", "image_feature_vector"])
@@ -162,8 +162,8 @@ def test_a_saved_model_in_a_bucket_is_the_same_network(tf, tmp_path, monkeypatch
     for name in weights.model_files(path):
         content = (tmp_path / "net" / name).read_bytes()
         monkeypatch.setitem(memory_files.OBJECTS, f"mem://bucket/net/{name}", content)
-    there = resolve.resolve("mem://bucket/net")
-    assert there.fingerprint == resolve.resolve(path).fingerprint
+    there = resolve.resolve("mem://bucket/net", pixel_range=(-1, 1))
+    assert there.fingerprint == resolve.resolve(path, pixel_range=(-1, 1)).fingerprint
     _assert_same(engine.load(there).embed(SMALL), _expected(SMALL))
 
 

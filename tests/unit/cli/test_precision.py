@@ -8,7 +8,7 @@ import pytest
 from beam_flowers.backbones import hardware
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.model_flags import fitted
-from beam_flowers.cli.shared_flags import backbone_of, in_precision
+from beam_flowers.cli.shared_flags import add_weights, backbone_of, in_precision
 from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
@@ -17,7 +17,9 @@ LITE = "efficientnet-lite0"
 
 
 def arguments(**given):
-    names = ("backbone_path", "backbone_sha256", "pixel_range", "precision", "trust_backbone")
+    parser = argparse.ArgumentParser()
+    add_weights(parser)
+    names = vars(parser.parse_args([]))
     return argparse.Namespace(**{**dict.fromkeys(names), "engine": "auto", **given})
 
 

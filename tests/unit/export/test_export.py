@@ -261,7 +261,7 @@ def test_a_keras_file_of_another_recipe_becomes_part_of_the_keras_model(tiny, tm
 
 
 def test_a_saved_model_has_no_keras_layers(tiny, tmp_path):
-    own = resolve(str(tiny / "net"))
+    own = resolve(str(tiny / "net"), pixel_range=(0, 1))
     with pytest.raises(ModelError, match="use --to savedmodel, tflite or onnx"):
         export_model(make_bundle(own, make_head()), own, "keras", str(tmp_path / "out.keras"))
     assert not list(tmp_path.iterdir())

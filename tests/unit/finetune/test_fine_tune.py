@@ -61,7 +61,7 @@ def network(tmp_path_factory):
 def original(network, tmp_path_factory):
     """A folder with 20 photographs of five flowers and the store of their vectors."""
     base = tmp_path_factory.mktemp("tune")
-    backbone = resolve(str(network / "net.keras"))
+    backbone = resolve(str(network / "net.keras"), pixel_range=(-1, 1))
     embed_images([str(photos(base / "images", 4))], str(base / "store"), backbone)
     return base
 
@@ -81,7 +81,7 @@ def tune(network, work):
         run.lines, run.warnings, run.progress = [], [], Progress()
         return fine_tune(
             str(work / "store"),
-            backbone or resolve(str(network / "net.keras")),
+            backbone or resolve(str(network / "net.keras"), pixel_range=(-1, 1)),
             [str(work / images)],
             str(work / output),
             FineTuneOptions(**{"train_epochs": 1, "batch_size": 2} | options),
@@ -165,10 +165,25 @@ def test_the_rate_rises_and_falls():
 
 
 def test_what_was_tuned_can_be_tuned_again(network, tmp_path):
-    tuner_of(network / "net.keras").save(str(tmp_path / "once"))
+    tuner_of(network / "net.keras", pixel_range=(-1, 1)).save(str(tmp_path / "once"))
     again = tuner_of(tmp_path / "once")
     first = again.step(PIXELS, CLASSES)
-    assert first == tuner_of(network / "net.keras").step(PIXELS, CLASSES)
+    assert first == tuner_of(network / "net.keras", pixel_range=(-1, 1)).step(PIXELS, CLASSES)
+
+
+def test_a_recipe_is_written_beside_what_was_tuned(network, tmp_path):
+    backbone = resolve(str(network / "net.keras"), pixel_range=(-1, 1))
+    recipe = {"crop": None, "resize": 18, "mean": (1.0, 2.0, 3.0), "channels": "bgr"}
+    row = replace(backbone.row, resample="bicubic", **recipe)
+    length = engine.load(backbone).vector_length
+    kernel, bias = np.zeros((length, 2), np.float32), np.zeros(2, np.float32)
+    tuner = Tuner(replace(backbone, row=row), kernel, bias, Descent(0.1, 0.9, 0.2, 0.1), seed=0)
+    tuner.save(str(tmp_path / "tuned"))
+    there = resolve(str(tmp_path / "tuned"))
+    assert there.row == replace(row, name="tuned", source=there.row.source, input_size=16)
+    assert tuner.recipe == there.row.recipe(16, 16)
+    before = engine.load(replace(backbone, row=row)).embed(PIXELS)
+    np.testing.assert_allclose(engine.load(there).embed(PIXELS), before, atol=1e-4)
 
 
 def plain_module(folder, batch, weights):
@@ -187,13 +202,13 @@ def test_a_network_of_constants_cannot_be_tuned(tmp_path):
     kernel = tensorflow().constant(np.ones((3, 6), np.float32))
     path = plain_module(tmp_path / "net", None, kernel)
     with pytest.raises(BackboneError, match="'net' has no trainable variables"):
-        tuner_of(path)
+        tuner_of(path, pixel_range=(0, 1))
 
 
 def test_a_network_for_one_image_at_a_time_cannot_be_tuned(tmp_path):
     path = plain_module(tmp_path / "net", 1, tensorflow().Variable(np.ones((3, 6), np.float32)))
     with pytest.raises(BackboneError, match="'net' cannot be trained on batches"):
-        tuner_of(path)
+        tuner_of(path, pixel_range=(0, 1))
 
 
 # The run
@@ -203,7 +218,7 @@ def test_the_run_ends_in_another_backbone(tune, work, network):
     tuned = tune(train_epochs=2)
     there = resolve(str(work / "tuned"))
     assert there == tuned.backbone
-    assert there.fingerprint != resolve(str(network / "net.keras")).fingerprint
+    assert there.fingerprint != resolve(str(network / "net.keras"), pixel_range=(-1, 1)).fingerprint
     assert engine.load(there).vector_length == 8
     text = "\n".join(tune.lines)
     assert "x 2 epochs = " in text
