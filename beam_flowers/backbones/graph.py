@@ -140,8 +140,8 @@ def _input_size(network: Network, backbone: ResolvedBackbone) -> Size:
     if size is None:
         raise BackboneError(
             f"{backbone.place!r} leaves the size of its images open: give the one that it was "
-            "trained with as --input-size (in Python input_size), or export it with a fixed height and width, "
-            "such as [None, 224, 224, 3]"
+            "trained with as --input-size (in Python input_size), or export it with a fixed height "
+            "and width, such as [None, 224, 224, 3]"
         )
     return size
 

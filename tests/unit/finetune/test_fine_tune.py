@@ -177,7 +177,7 @@ def test_a_recipe_is_written_beside_what_was_tuned(network, tmp_path):
     row = replace(backbone.row, resample="bicubic", **recipe)
     length = engine.load(backbone).vector_length
     kernel, bias = np.zeros((length, 2), np.float32), np.zeros(2, np.float32)
-    tuner = Tuner(replace(backbone, row=row), kernel, bias, Descent(0.1, 0.9, 0.2, 0.1), seed=0)
+    tuner = Tuner(replace(backbone, row=row), kernel, bias, DESCENT, seed=0)
     tuner.save(str(tmp_path / "tuned"))
     there = resolve(str(tmp_path / "tuned"))
     assert there.row == replace(row, name="tuned", source=there.row.source, input_size=16)
