@@ -132,9 +132,6 @@ class Manifest:
         """Returns the lost parts of the table in folder `root`, by place."""
         return {place: s.lost for place, s in self.places(root) if s.lost}
 
-    def with_section(self, key: str, section: Section) -> Manifest:
-        return replace(self, sections={**self.sections, key: section}, made={})
-
 
 def committed(manifest: Manifest, place: Place) -> Section:
     """Returns the section at `place`; an empty one if it is absent or of another fingerprint."""

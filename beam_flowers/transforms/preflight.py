@@ -190,8 +190,7 @@ def _answer(setup: Setup) -> None:
 
 def _beat(setup: Setup) -> None:
     name = f"{socket.gethostname()}-{PROCESS}-{os.getpid()}"
-    uri = setup.place.run_file(f"{_ANSWERS}/{name}")
-    files.write_atomic(uri, setup.nonce.encode())
+    files.write_atomic(setup.place.run_file(f"{_ANSWERS}/{name}"), setup.nonce.encode())
 
 
 def _go_on_beating(setup: Setup) -> None:
