@@ -143,7 +143,7 @@ def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> bool:
     try:
         _watch(waiting, place)
     except KeyboardInterrupt as interrupt:
-        # Before the user is told of the job: from here on it commits nothing, or has committed.
+        # Before the message about the job: from here on it commits nothing, or has committed.
         try:
             state = "committed" if _withdraw(place) else "withdrawn"
         except (OSError, BeamFlowersError):
