@@ -27,9 +27,11 @@ from beam_flowers.records import Image
 from beam_flowers.store.parts import Place
 
 _PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "tensorflow")
+# The same library under another name, without what GPUs need.
 _VARIANTS = {"tensorflow": "tensorflow-cpu"}
 _NONCE = "nonce"
 _ANSWERS = "answers"
+# Runs of which this process is a worker; the driver's own steps give their sign of life by it.
 _ANSWERED_HERE: set[str] = set()
 
 PROCESS = secrets.token_hex(8)
