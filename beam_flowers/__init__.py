@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beam_flowers.errors import BackboneFieldError as BackboneFieldError
     from beam_flowers.errors import BeamFlowersError as BeamFlowersError
     from beam_flowers.errors import FieldError as FieldError
+    from beam_flowers.errors import HeaderError as HeaderError
     from beam_flowers.errors import ImageError as ImageError
     from beam_flowers.errors import InputError as InputError
     from beam_flowers.errors import InputFieldError as InputFieldError
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from beam_flowers.records import Reject as Reject
     from beam_flowers.records import RootListed as RootListed
     from beam_flowers.records import Score as Score
+    from beam_flowers.scoring.answer import Agreement as Agreement
+    from beam_flowers.scoring.answer import Confusion as Confusion
+    from beam_flowers.scoring.answer import ScoreAnswer as ScoreAnswer
     from beam_flowers.scoring.copying import CopiedImages as CopiedImages
     from beam_flowers.scoring.decision import AcceptanceRule as AcceptanceRule
     from beam_flowers.scoring.decision import OperatingPoint as OperatingPoint
@@ -120,6 +124,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AcceptanceRule": "scoring.decision",
+    "Agreement": "scoring.answer",
     "Backbone": "backbones.catalogue",
     "BackboneError": "errors",
     "BackboneFieldError": "errors",
@@ -130,6 +135,7 @@ _HOMES = {
     "Calibration": "head.temperature",
     "ComputeEmbeddings": "transforms.compute",
     "ComputedImages": "transforms.compute",
+    "Confusion": "scoring.answer",
     "CopiedImages": "scoring.copying",
     "CrossValidation": "head.sweep",
     "DecodedImage": "records",
@@ -142,6 +148,7 @@ _HOMES = {
     "FindImages": "transforms.find",
     "FoundImages": "transforms.find",
     "Head": "head.softmax",
+    "HeaderError": "errors",
     "HiddenFile": "records",
     "Image": "records",
     "ImageClassifierOptions": "head.image_classifier",
@@ -175,6 +182,7 @@ _HOMES = {
     "RootListed": "records",
     "RunOptions": "workflows.embed",
     "Score": "records",
+    "ScoreAnswer": "scoring.answer",
     "ScoreEmbeddings": "transforms.label",
     "ScoreImages": "transforms.label",
     "ScoreLayout": "scoring.table",
