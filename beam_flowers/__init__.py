@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beam_flowers.errors import BackboneFieldError as BackboneFieldError
     from beam_flowers.errors import BeamFlowersError as BeamFlowersError
     from beam_flowers.errors import FieldError as FieldError
+    from beam_flowers.errors import HeaderError as HeaderError
     from beam_flowers.errors import ImageError as ImageError
     from beam_flowers.errors import InputError as InputError
     from beam_flowers.errors import InputFieldError as InputFieldError
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from beam_flowers.records import Reject as Reject
     from beam_flowers.records import RootListed as RootListed
     from beam_flowers.records import Score as Score
+    from beam_flowers.scoring.answer import Agreement as Agreement
+    from beam_flowers.scoring.answer import Confusion as Confusion
+    from beam_flowers.scoring.answer import ScoreAnswer as ScoreAnswer
     from beam_flowers.scoring.copying import CopiedImages as CopiedImages
     from beam_flowers.scoring.decision import AcceptanceRule as AcceptanceRule
     from beam_flowers.scoring.decision import OperatingPoint as OperatingPoint
@@ -123,8 +127,8 @@ _NAMES = {
     "backbones.engine": "Engine",
     "backbones.resolve": "ResolvedBackbone resolve",
     "errors": (
-        "BackboneError BackboneFieldError BeamFlowersError FieldError ImageError InputError "
-        "InputFieldError ModelError ModelFieldError OutputError PartDamagedError PartLostError "
+        "BackboneError BackboneFieldError BeamFlowersError FieldError HeaderError ImageError "
+        "InputError InputFieldError ModelError ModelFieldError OutputError PartDamagedError PartLostError "
         "StoreError StoreFieldError TrainingError UnreachableError WorkerError"
     ),
     "head.bundle": "Bundle check_model_folder read_bundle write_bundle",
@@ -144,6 +148,7 @@ _NAMES = {
     "images.outputs": "Writing",
     "images.recipe": "Limits PixelRecipe",
     "records": "DecodedImage Embedding HiddenFile Image Ranked Reject RootListed Score",
+    "scoring.answer": "Agreement Confusion ScoreAnswer",
     "scoring.copying": "CopiedImages",
     "scoring.decision": "AcceptanceRule OperatingPoint ThresholdResult Thresholds",
     "scoring.ranking": "Labeller Ranking",
