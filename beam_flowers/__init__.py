@@ -128,8 +128,8 @@ _NAMES = {
     "backbones.resolve": "ResolvedBackbone resolve",
     "errors": (
         "BackboneError BackboneFieldError BeamFlowersError FieldError HeaderError ImageError "
-        "InputError InputFieldError ModelError ModelFieldError OutputError PartDamagedError PartLostError "
-        "StoreError StoreFieldError TrainingError UnreachableError WorkerError"
+        "InputError InputFieldError ModelError ModelFieldError OutputError PartDamagedError "
+        "PartLostError StoreError StoreFieldError TrainingError UnreachableError WorkerError"
     ),
     "head.bundle": "Bundle check_model_folder read_bundle write_bundle",
     "head.examples": "Examples",
