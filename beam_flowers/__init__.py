@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from beam_flowers.errors import BackboneFieldError as BackboneFieldError
     from beam_flowers.errors import BeamFlowersError as BeamFlowersError
     from beam_flowers.errors import FieldError as FieldError
+    from beam_flowers.errors import HeaderError as HeaderError
     from beam_flowers.errors import ImageError as ImageError
     from beam_flowers.errors import InputError as InputError
     from beam_flowers.errors import InputFieldError as InputFieldError
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from beam_flowers.records import Reject as Reject
     from beam_flowers.records import RootListed as RootListed
     from beam_flowers.records import Score as Score
+    from beam_flowers.scoring.answer import Agreement as Agreement
+    from beam_flowers.scoring.answer import Confusion as Confusion
+    from beam_flowers.scoring.answer import ScoreAnswer as ScoreAnswer
     from beam_flowers.scoring.copying import CopiedImages as CopiedImages
     from beam_flowers.scoring.decision import AcceptanceRule as AcceptanceRule
     from beam_flowers.scoring.decision import OperatingPoint as OperatingPoint
@@ -118,104 +122,61 @@ if TYPE_CHECKING:
     Rule = AcceptanceRule
     classify_pictures = classify_images
 
-_HOMES = {
-    "AcceptanceRule": "scoring.decision",
-    "Backbone": "backbones.catalogue",
-    "BackboneError": "errors",
-    "BackboneFieldError": "errors",
-    "BeamFlowersError": "errors",
-    "Embedding": "records",
-    "EmbeddingModelHandler": "transforms.run_inference",
-    "Bundle": "head.bundle",
-    "Calibration": "head.temperature",
-    "ComputeEmbeddings": "transforms.compute",
-    "ComputedImages": "transforms.compute",
-    "CopiedImages": "scoring.copying",
-    "CrossValidation": "head.sweep",
-    "DecodedImage": "records",
-    "EmbedSummary": "workflows.summary",
-    "Engine": "backbones.engine",
-    "EvaluatedModel": "workflows.evaluate",
-    "EvaluationJob": "workflows.evaluate",
-    "Examples": "head.examples",
-    "FieldError": "errors",
-    "FindImages": "transforms.find",
-    "FoundImages": "transforms.find",
-    "Head": "head.softmax",
-    "HiddenFile": "records",
-    "Image": "records",
-    "ImageClassifierOptions": "head.image_classifier",
-    "ImageContents": "transforms.find",
-    "ImageEmbeddings": "transforms.ml_transform",
-    "ImageError": "errors",
-    "InputError": "errors",
-    "InputFieldError": "errors",
-    "Labeller": "scoring.ranking",
-    "LbfgsOptions": "head.lbfgs",
-    "Limits": "images.recipe",
-    "Metrics": "head.metrics",
-    "ModelError": "errors",
-    "ModelFieldError": "errors",
-    "NewestLabeller": "transforms.run_inference",
-    "NewestModelHandler": "transforms.run_inference",
-    "OperatingPoint": "scoring.decision",
-    "OutputError": "errors",
-    "PartDamagedError": "errors",
-    "PartLostError": "errors",
-    "PixelRecipe": "images.recipe",
-    "Progress": "workflows.progress",
-    "ProgressState": "workflows.progress",
-    "Ranked": "records",
-    "Ranking": "scoring.ranking",
-    "ReadImages": "transforms.find",
-    "ReadStore": "transforms.read_write",
-    "Reject": "records",
-    "ResolvedBackbone": "backbones.resolve",
-    "RetrainOptions": "head.retrain",
-    "RootListed": "records",
-    "RunOptions": "workflows.embed",
-    "Score": "records",
-    "ScoreEmbeddings": "transforms.label",
-    "ScoreImages": "transforms.label",
-    "ScoreLayout": "scoring.table",
-    "ScoreModelHandler": "transforms.run_inference",
-    "ScoreOptions": "workflows.score_options",
-    "ScoreSummary": "workflows.score",
-    "ScoredImages": "transforms.label",
-    "SplitOptions": "head.split",
-    "StoreError": "errors",
-    "StoreFieldError": "errors",
-    "StoredExamples": "head.store_examples",
-    "SweepOptions": "head.sweep",
-    "SweepTrial": "head.sweep",
-    "ThresholdResult": "scoring.decision",
-    "Thresholds": "scoring.decision",
-    "TrainOptions": "workflows.train",
-    "TrainResult": "head.training",
-    "TrainedModel": "workflows.train",
-    "TrainingError": "errors",
-    "TrainingStep": "head.softmax",
-    "UnreachableError": "errors",
-    "Vectors": "store.vectors",
-    "WatchImages": "transforms.streaming",
-    "WorkerError": "errors",
-    "WriteScores": "transforms.read_write",
-    "WriteStore": "transforms.read_write",
-    "Writing": "images.outputs",
-    "check_model_folder": "head.bundle",
-    "classify_images": "workflows.classify",
-    "decode": "images.decode",
-    "embed_images": "workflows.embed",
-    "evaluate_model": "workflows.evaluate",
-    "find_images": "images.find",
-    "open_dataset": "store.history",
-    "pipeline_options": "transforms.options",
-    "read_bundle": "head.bundle",
-    "resolve": "backbones.resolve",
-    "score_images": "workflows.score",
-    "train_model": "workflows.train",
-    "write_bundle": "head.bundle",
+_NAMES = {
+    "backbones.catalogue": "Backbone",
+    "backbones.engine": "Engine",
+    "backbones.resolve": "ResolvedBackbone resolve",
+    "errors": (
+        "BackboneError BackboneFieldError BeamFlowersError FieldError HeaderError ImageError "
+        "InputError InputFieldError ModelError ModelFieldError OutputError PartDamagedError "
+        "PartLostError StoreError StoreFieldError TrainingError UnreachableError WorkerError"
+    ),
+    "head.bundle": "Bundle check_model_folder read_bundle write_bundle",
+    "head.examples": "Examples",
+    "head.image_classifier": "ImageClassifierOptions",
+    "head.lbfgs": "LbfgsOptions",
+    "head.metrics": "Metrics",
+    "head.retrain": "RetrainOptions",
+    "head.softmax": "Head TrainingStep",
+    "head.split": "SplitOptions",
+    "head.store_examples": "StoredExamples",
+    "head.sweep": "CrossValidation SweepOptions SweepTrial",
+    "head.temperature": "Calibration",
+    "head.training": "TrainResult",
+    "images.decode": "decode",
+    "images.find": "find_images",
+    "images.outputs": "Writing",
+    "images.recipe": "Limits PixelRecipe",
+    "records": "DecodedImage Embedding HiddenFile Image Ranked Reject RootListed Score",
+    "scoring.answer": "Agreement Confusion ScoreAnswer",
+    "scoring.copying": "CopiedImages",
+    "scoring.decision": "AcceptanceRule OperatingPoint ThresholdResult Thresholds",
+    "scoring.ranking": "Labeller Ranking",
+    "scoring.table": "ScoreLayout",
+    "store.history": "open_dataset",
+    "store.vectors": "Vectors",
+    "transforms.compute": "ComputeEmbeddings ComputedImages",
+    "transforms.find": "FindImages FoundImages ImageContents ReadImages",
+    "transforms.label": "ScoreEmbeddings ScoreImages ScoredImages",
+    "transforms.ml_transform": "ImageEmbeddings",
+    "transforms.options": "pipeline_options",
+    "transforms.read_write": "ReadStore WriteScores WriteStore",
+    "transforms.run_inference": (
+        "EmbeddingModelHandler NewestLabeller NewestModelHandler ScoreModelHandler"
+    ),
+    "transforms.streaming": "WatchImages",
+    "workflows.classify": "classify_images",
+    "workflows.embed": "RunOptions embed_images",
+    "workflows.evaluate": "EvaluatedModel EvaluationJob evaluate_model",
+    "workflows.progress": "Progress ProgressState",
+    "workflows.score": "ScoreSummary score_images",
+    "workflows.score_options": "ScoreOptions",
+    "workflows.summary": "EmbedSummary",
+    "workflows.train": "TrainOptions TrainedModel train_model",
 }
+"""Public names by the modules that have them."""
+
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 _DEPRECATED = {
     "Bottleneck": "Embedding",

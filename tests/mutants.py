@@ -150,11 +150,6 @@ EXPLAINED = {
         "_add_others: ... => ... False, False, number)",
     ),
     "the units themselves name their file": ('"XXunits.parquet"',),
-    "`files` makes the folders of what it writes, and takes what is not there for deleted": (
-        "commit: files.make_folder(files.parent(uri)) => pass",
-        "move: files.make_folder(files.parent(place.published(name))) => pass",
-        "delete: ... => with contextlib.suppress():",
-    ),
     "what this run just wrote is read back as this run's": ("commits.commit: return True => pass",),
     "any word will do that tells one kind of unit from another": (
         'unit_key: ... => content = ["XX',

@@ -45,8 +45,8 @@ def test_the_package_of_transforms_imports_no_beam():
 
 
 def test_an_unknown_transform_is_named():
-    with pytest.raises(AttributeError, match="no attribute 'FindImages'"):
-        import_module("beam_flowers.transforms").FindImages  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'FindPhotos'"):
+        import_module("beam_flowers.transforms").FindPhotos  # noqa: B018
 
 
 @pytest.mark.parametrize(("old", "new"), sorted(beam_flowers._DEPRECATED.items()))

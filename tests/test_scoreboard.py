@@ -107,7 +107,8 @@ def test_made_images_differ_in_their_bytes(tmp_path):
     small = make_images.make_set(tmp_path / "small", 300, make_images.SMALL)
     made = [path.read_bytes() for path in small.rglob("*.jpg")]
     assert len(set(made)) == len(made) == 300
-    assert Image.open(next(small.rglob("*.jpg"))).size == make_images.SMALL
+    with Image.open(next(small.rglob("*.jpg"))) as image:
+        assert image.size == make_images.SMALL
     first = make_images.first(small, tmp_path / "first", 20)
     assert len(list(first.rglob("*.jpg"))) == 20
 

@@ -232,7 +232,9 @@ def conclude(
     print(f"seconds by the clock: {stages}" + (f"; {speed:.1f} images/s" if speed else ""))
     print(f"next: {screen.visible(following)}")
     if arguments.progress == "json":
-        counts = {n: v for n, v in vars(summary).items() if n not in ("seconds", "copied")}
+        counts = {
+            n: v for n, v in vars(summary).items() if n not in ("seconds", "copied", "answers")
+        }
         timing = {"seconds": seconds, "rate": speed and round(speed, 2), "next": following}
         print_object(event="summary", **counts, **timing, **places)
 

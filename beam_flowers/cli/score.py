@@ -6,6 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.answer import print_answers
 from beam_flowers.cli.model_flags import add_models, backbones_of, fitted, read_models, rule_of
 from beam_flowers.cli.progress import conclude, shown
 from beam_flowers.cli.shared_flags import (
@@ -36,15 +37,18 @@ INTERRUPTED = "the same command goes on from what is finished"
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers score`."""
-    parser.epilog = (
-        f"{IMAGES}\nIMAGES may be a feature store: then no image is read and no network runs."
-        "\n\nReads IMAGES and MODEL, writes OUTPUT.parquet, .csv, .jsonl or .arrow (or .feather), "
-        "with\nOUTPUT.rejects beside it, or a folder of Parquet parts, which goes on where a "
-        "killed run\nstopped. A score is the softmax probability of a label, not an accuracy: "
-        "`train` measures that.\nAnother rule or list of models makes the table anew: with --store "
-        "that takes seconds."
-        f"\n\n{BEAM}"
-    )
+    parser.epilog = f"""\
+{IMAGES}
+IMAGES may be a feature store: then no image is read and no network runs.
+
+Reads IMAGES and MODEL, writes OUTPUT.parquet, .csv, .jsonl or .arrow (or .feather), with
+OUTPUT.rejects beside it, or a folder of Parquet parts, which goes on where a killed run stopped.
+A file also has `given_label`, of the folder or manifest, the further columns of a manifest
+(`input_` before names of ours) and `relative_path`. A score is the softmax probability of a
+label, not an accuracy: `train` measures that. Another rule or list of models makes the table
+anew: with --store that takes seconds.
+
+{BEAM}"""
     add_images(parser)
     add_models(parser)
     parser.add_argument(
@@ -90,6 +94,8 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     with shown(arguments.progress) as progress:
         summary = _score(arguments, beams, progress)
     output = arguments.output
+    if arguments.progress != "json":
+        print_answers(summary.answers, summary.reasons, _rejects_of(output))
     following = f"beam-flowers report {shlex.quote(output)} --output report.html"
     conclude(arguments, summary, progress, {"table": output}, following)
     if summary.copied:
@@ -97,6 +103,12 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
         if summary.copied.failed:
             return 1
     return verdict(summary, arguments.max_bad_fraction)
+
+
+def _rejects_of(output: str) -> str:
+    from beam_flowers.scoring.write_table import rejects_name, suffix
+
+    return rejects_name(output) if suffix(output) else f"{output.rstrip('/')}/__rejects"
 
 
 def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:

@@ -63,17 +63,14 @@ def examine(image: Image, limits: Limits) -> Facts:
     except ImageError as error:
         return Facts(image, sha, error.error_class, error.message)
     size = (decoded.format, decoded.width, decoded.height)
-    traits, blank = _traits(data, decoded.format), _blank(decoded)
+    traits = _traits(data, decoded.format)
+    blank = int(np.ptp(decoded.pixels, axis=(0, 1)).max()) <= _ONE_COLOUR
     return Facts(image, sha, None, "", *size, traits, None if blank else _look(decoded), blank)
 
 
 def looks_are_known() -> bool:
     """Tells if the package that computes perceptual hashes is installed."""
     return find_spec("imagehash") is not None
-
-
-def _blank(decoded: DecodedImage) -> bool:
-    return int(np.ptp(decoded.pixels, axis=(0, 1)).max()) <= _ONE_COLOUR
 
 
 def _look(decoded: DecodedImage) -> int | None:

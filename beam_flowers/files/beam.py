@@ -62,8 +62,7 @@ def has_folders(uri: str) -> bool:
 @_asked
 def open_read(uri: str) -> BinaryIO:
     """Opens a file for its bytes as stored: `.gz` is not unpacked."""
-    filesystem = _filesystem(uri)
-    return filesystem.open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
+    return _filesystem(uri).open(uri, compression_type=CompressionTypes.UNCOMPRESSED)
 
 
 @_asked

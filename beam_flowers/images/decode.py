@@ -450,16 +450,12 @@ def _eight_bit(im: Image.Image) -> Image.Image:
     if im.mode == "F":
         white = 1 if values.max() <= 1 else 255
     else:
-        white = 4095 if _bits(im) == 12 else 65535
+        tags = im.tag_v2 if isinstance(im, TiffImageFile) else {}
+        white = 4095 if tags.get(ExifTags.Base.BitsPerSample, (16,))[0] == 12 else 65535
     np.clip(values, 0, white, out=values)
     values *= 255 / white
     np.rint(values, out=values)
     return Image.fromarray(values.astype(np.uint8))
-
-
-def _bits(im: Image.Image) -> int:
-    tags = im.tag_v2 if isinstance(im, TiffImageFile) else {}
-    return int(tags.get(ExifTags.Base.BitsPerSample, (16,))[0])
 
 
 def over_white(im: Image.Image) -> Image.Image:

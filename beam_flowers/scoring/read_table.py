@@ -31,7 +31,9 @@ from beam_flowers.store.parts import Place, read_part
 
 _COLUMNS = ("uri", "sha256", "score", "model_id")
 _REJECT_COLUMNS = ("uri", "error_class", "message")
-_TEXTS = re.compile(r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|format|error_class|message")
+_TEXTS = re.compile(
+    r"uri|sha256|model_id|label(_text|_\d+)?|top_k|rule|format|error_class|message|given_label|relative_path"
+)
 
 
 @dataclass(frozen=True)

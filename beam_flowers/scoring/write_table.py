@@ -31,9 +31,10 @@ MARK = b"beam_flowers"
 """Key in the metadata of Parquet and Arrow files. Its value is `scores` or `rejects`."""
 _COLUMNS = re.compile(
     r"uri sha256 label score (top_k|label_1 score_1( label_\d+ score_\d+)*) model_id label_id"
-    r"( labels)?( rule)?( format)?"
+    r"( labels)?( rule)?( format)?( given_label( .+)? relative_path)?"
 )
-"""Of a table of scores, of any version so far."""
+"""Of a table of scores, of any version so far. Further columns of a manifest stand before the last
+of ours: a table to which a user has added columns is none of ours."""
 _LONGEST_LINE = 4 * 2**20
 _LARGEST_FOOTER = 16 * 2**20
 

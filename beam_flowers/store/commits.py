@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import metadata
@@ -131,9 +131,6 @@ class Manifest:
     def lost_parts(self, root: str) -> dict[Place, tuple[Part, ...]]:
         """Returns the lost parts of the table in folder `root`, by place."""
         return {place: s.lost for place, s in self.places(root) if s.lost}
-
-    def with_section(self, key: str, section: Section) -> Manifest:
-        return replace(self, sections={**self.sections, key: section}, made={})
 
 
 def committed(manifest: Manifest, place: Place) -> Section:
@@ -395,7 +392,6 @@ def commit(root: str, manifest: Manifest) -> bool:
     uri = commit_uri(root, manifest.version)
     stamp = {"time": round(time.time(), 3), "program": f"beam-flowers {_version()}"}
     manifest = replace(manifest, made={**manifest.made, **stamp})
-    files.make_folder(files.parent(uri))
     if files.put_if_absent(uri, encode_manifest(manifest)):
         return True
     # The answer of an object store may be lost after the write, and the request repeated.
@@ -555,7 +551,6 @@ def _retire_parts(place: Place, names: set[str]) -> None:
 
 def _move_parts(place: Place, names: set[str]) -> None:
     def move(name: str) -> None:
-        files.make_folder(files.parent(place.published(name)))
         # Another publisher of the same commit may be faster.
         with contextlib.suppress(FileNotFoundError):
             files.move(place.work(name), place.published(name))
@@ -575,23 +570,17 @@ def _set_aside(place: Place, part: Part) -> None:
     data = files.read_bytes(published)
     is_sound = part.sha256 is not None and hashlib.sha256(data).hexdigest() == part.sha256
     target = place.work(part.name) if is_sound else place.damaged(part.name)
-    files.make_folder(files.parent(target))
     with contextlib.suppress(FileNotFoundError):
         files.move(published, target)
 
 
 def _delete_parts(place: Place, names: set[str]) -> None:
     for locate in (place.published, place.work):
-
-        def delete(name: str, locate: Callable[[str], str] = locate) -> None:
-            with contextlib.suppress(FileNotFoundError):
-                files.delete(locate(name))
-
-        _for_each(delete, _present(locate, names), place.root)
+        _for_each(files.delete, [locate(name) for name in _present(locate, names)], place.root)
 
 
-def _for_each(act: Callable[[str], None], names: list[str], root: str) -> None:
-    """Calls `act` for each name, in several threads for object stores.
+def _for_each(act: Callable[[str], None], names: Sequence[str], root: str) -> None:
+    """Calls `act` for each name or address, in several threads for object stores.
 
     These answer one request slowly, but many at a time.
     """

@@ -156,9 +156,7 @@ def _repair(base: Manifest, root: str, states: dict[str, State]) -> int | None:
             if states[part.name] == "sound":
                 sound.append(part)
             elif states[part.name] == "damaged" and files.exists(place.locate(part.name)):
-                target = place.damaged(part.name)
-                files.make_folder(files.parent(target))
-                files.move(place.locate(part.name), target)
+                files.move(place.locate(part.name), place.damaged(part.name))
         returned = _returned(place, section, sound) if section.lost else []
         back += sum(part.rows for part in returned)
         sections[place.section] = replace(section, parts=(*sound, *returned), lost=())

@@ -398,6 +398,12 @@ class Ledger:
         query = "SELECT DISTINCT label FROM listed WHERE label IS NOT NULL ORDER BY label"
         return [label for (label,) in self._db.execute(query)]
 
+    def listed_images(self) -> Iterator[tuple[str, str | None, str]]:
+        """Yields uri, label and path below the root of the listed files, by uri."""
+        yield from self._db.execute(
+            "SELECT uri, label, relative_path FROM listed WHERE error_class IS NULL ORDER BY uri"
+        )
+
     def rest(self) -> None:
         """Frees SQLite's page cache; the next query fills it again."""
         self._db.execute("PRAGMA shrink_memory")

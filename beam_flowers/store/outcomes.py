@@ -116,9 +116,8 @@ def settle(place: Place, outcome: Outcome, more: Hashes = None) -> Settled:
     data = json.dumps(document).encode()
     if files.put_if_absent(_uri(place, outcome.unit), data):
         return Settled(outcome, more)
-    settled = find_settled(place, outcome.unit)
     # Without a file the run is over and its folder deleted: nobody commits this late result.
-    return settled or Settled(outcome, more)
+    return find_settled(place, outcome.unit) or Settled(outcome, more)
 
 
 def find_settled(place: Place, unit: str) -> Settled | None:

@@ -264,9 +264,7 @@ def make_plan(
         doubtful = [writer.add(images_table(unit)) for unit in ledger.doubtful_units(rows)]
         partitions = partitions_for(len(doubtful), rows)
         tables = (known, *(other for _, other in others))
-        sources = {
-            f"{n}/{part.name}": part for n, table in enumerate(tables) for part in table.rows
-        }
+        sources = {f"{n}/{p.name}": p for n, table in enumerate(tables) for p in table.rows}
         write_sources(ledger, place, partitions, sources)
     writer.close()
     write_unchanged(place, ledger.unchanged(), described)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pyarrow.compute as pc
@@ -49,6 +50,13 @@ def plan_whole(
     }
     section = replace(section, parts=tuple(rejects), roots=())
     return Plan(place, base.version, section, derive=units, exact=True, counts=counts)
+
+
+def stored_images(source: Place, stored: Section) -> Iterator[tuple[str, str | None, str]]:
+    """Yields uri, label and path below the root of a store's rows."""
+    for part in stored.rows:
+        rows = read_part(source, part, ["uri", "label", "relative_path"])
+        yield from zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
 def stored_labels(source: Place, stored: Section) -> list[str]:

@@ -23,21 +23,15 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.read_write import WriteScores as WriteScores
     from beam_flowers.transforms.read_write import WriteStore as WriteStore
 
-_HOMES = {
-    "REJECTS": "find",
-    "ComputeEmbeddings": "compute",
-    "ComputedImages": "compute",
-    "FindImages": "find",
-    "FoundImages": "find",
-    "ImageContents": "find",
-    "ReadImages": "find",
-    "ReadStore": "read_write",
-    "ScoreEmbeddings": "label",
-    "ScoreImages": "label",
-    "ScoredImages": "label",
-    "WriteScores": "read_write",
-    "WriteStore": "read_write",
+_NAMES = {
+    "compute": "ComputeEmbeddings ComputedImages",
+    "find": "FindImages FoundImages ImageContents REJECTS ReadImages",
+    "label": "ScoreEmbeddings ScoreImages ScoredImages",
+    "read_write": "ReadStore WriteScores WriteStore",
 }
+"""Public names by the modules that have them."""
+
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 _DEPRECATED = {
     "ComputeBottlenecks": "ComputeEmbeddings",

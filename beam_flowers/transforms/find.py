@@ -64,6 +64,7 @@ class FindImages(beam.PTransform):
 
     def expand(self, start: PBegin | PCollection[str]) -> FoundImages:
         found = self._listed(start)
+        # Listings of one file can only be compared where all of them come together some time.
         if found.is_bounded and found.windowing.is_default():
             found = found | "ByUri" >> beam.GroupByKey() | "Merge" >> beam.Map(_first)
         else:

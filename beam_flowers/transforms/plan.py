@@ -78,11 +78,13 @@ class SettleDoubtful(beam.PTransform):
         find_known = dofns.Step(
             self.setup, dofns.settle_partition, place=place, unit_rows=self.plan.unit_rows
         )
+        # By ranges of digests, so that copies from several units meet on one worker.
         settled = (
             hashed.hashed
             | "GroupByDigest" >> beam.GroupByKey()
             | "FindKnown" >> beam.ParDo(find_known).with_outputs(dofns.MOVED, main="fresh")
         )
+        # By the part that has their vectors, so that each part is read once.
         copied = (
             settled[dofns.MOVED]
             | "GroupByPart" >> beam.GroupByKey()

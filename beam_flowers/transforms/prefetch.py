@@ -76,6 +76,7 @@ def head_start(
 
     TensorFlow is not imported here: beside another import that may block for ever.
     """
+    # With options the pipeline may run elsewhere, where this work would be of no use.
     thread = None
     if not options and plan.compute and all(b.engine == "openvino" for b in backbones):
         units = plan.compute[:_UNITS]

@@ -27,9 +27,11 @@ from beam_flowers.records import Image
 from beam_flowers.store.parts import Place
 
 _PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "tensorflow")
+# The same library under another name, without what GPUs need.
 _VARIANTS = {"tensorflow": "tensorflow-cpu"}
 _NONCE = "nonce"
 _ANSWERS = "answers"
+# Runs of which this process is a worker; the driver's own steps give their sign of life by it.
 _ANSWERED_HERE: set[str] = set()
 
 PROCESS = secrets.token_hex(8)
@@ -190,8 +192,7 @@ def _answer(setup: Setup) -> None:
 
 def _beat(setup: Setup) -> None:
     name = f"{socket.gethostname()}-{PROCESS}-{os.getpid()}"
-    uri = setup.place.run_file(f"{_ANSWERS}/{name}")
-    files.write_atomic(uri, setup.nonce.encode())
+    files.write_atomic(setup.place.run_file(f"{_ANSWERS}/{name}"), setup.nonce.encode())
 
 
 def _go_on_beating(setup: Setup) -> None:

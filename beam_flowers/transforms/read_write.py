@@ -29,6 +29,7 @@ from beam_flowers.store.parts import Part, Place, RejectRows, read_part, write_p
 from beam_flowers.store.schema import StoreRows, embeddings_of, rejects_table
 from beam_flowers.transforms.streaming import values
 
+# A pipeline does not know how many rows will come, so that parts have a fixed size.
 _PART_ROWS = 4096
 
 Rows: TypeAlias = StoreRows | ScoreRows

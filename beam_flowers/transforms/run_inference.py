@@ -141,8 +141,7 @@ class ScoreModelHandler(ModelHandler[Embedding, Score, Labeller]):
     def update_model_path(self, model_path: str | None = None) -> None:
         """Takes another model: its folder, or the `model.json` in it."""
         if model_path:
-            folder = model_path.removesuffix(f"/{MODEL_FILE}")
-            self._model = files.absolute(folder)
+            self._model = files.absolute(model_path.removesuffix(f"/{MODEL_FILE}"))
 
 
 class NewestLabeller:

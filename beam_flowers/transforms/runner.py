@@ -143,7 +143,7 @@ def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> bool:
     try:
         _watch(waiting, place)
     except KeyboardInterrupt as interrupt:
-        # Before the user is told of the job: from here on it commits nothing, or has committed.
+        # Before the message about the job: from here on it commits nothing, or has committed.
         try:
             state = "committed" if _withdraw(place) else "withdrawn"
         except (OSError, BeamFlowersError):
@@ -159,6 +159,7 @@ def _wait(result: PipelineResult, place: Place, options: Sequence[str]) -> bool:
             raise
         leave_result(place, {**committed.counts, "committed": True})
         return False
+    # Here, and not on the thread, where nobody would catch it.
     if raised:
         raise raised[0]
     return True
@@ -211,6 +212,7 @@ def _silence(after_signs: bool) -> WorkerError:
 def _explained(error: Exception) -> Exception:
     """Returns `error`, or its meaning if a worker could not unpickle a step."""
     lines = [line.strip() for line in str(error).splitlines()]
+    # Runners pass errors of workers on as text, so that their class is not known.
     signs = (s for s in _SIGNS_OF_ANOTHER_PYTHON for line in lines if s in line)
     sign: Any = next(signs, None)
     if sign is None:

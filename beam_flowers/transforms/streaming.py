@@ -100,6 +100,7 @@ class Spread(beam.PTransform):
     key: Callable[[Any], str]
 
     def expand(self, elements: PCollection[Any]) -> PCollection[Any]:
+        # A group without an end would never be complete.
         if not elements.is_bounded or not elements.windowing.is_default():
             require_streaming(elements)
             return elements | "Reshuffle" >> beam.Reshuffle()

@@ -161,6 +161,8 @@ class TableRun:
         replaced: see `EmbedSummary`.
         made: see `RunOptions`.
         max_removed_fraction: see `RunOptions`; None for a table whose rows come and go unasked.
+        on_listed: takes uri, label and path of the images that are listed, at the latest when a
+            plan is committed; what it took for an earlier plan does not count then.
     """
 
     root: str
@@ -179,6 +181,7 @@ class TableRun:
     replaced: int = 0
     made: Mapping[str, Any] = field(default_factory=dict)
     max_removed_fraction: float | None = None
+    on_listed: Callable[[Iterable[tuple[str, str | None, str]]], None] | None = None
 
     def bring_up_to_date(
         self,
@@ -247,6 +250,8 @@ class TableRun:
                     self._warn_of_unread(result)
                     self._warn_of_absent(ledger, result)
                     self._warn_of_labels(ledger, place, plan)
+                    if self.on_listed:
+                        self.on_listed(ledger.listed_images())
                 return result
             except PartDamagedError as error:
                 self._note_damage(error.root, error.name)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import islice
 from typing import TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_flowers import files
 from beam_flowers.backbones.joined import Backbones, several
@@ -16,7 +18,9 @@ from beam_flowers.errors import InputError, StoreError
 from beam_flowers.head.backbones import require_backbones
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.records import Say
+from beam_flowers.scoring.answer import ScoreAnswer
 from beam_flowers.scoring.copying import CopiedImages, Labelled, copy_images
+from beam_flowers.scoring.given import FurtherColumns, GivenImages, with_given
 from beam_flowers.scoring.ranking import Models, bundles_of
 from beam_flowers.scoring.table import LABEL_TEXT, ScoreRows
 from beam_flowers.scoring.write_table import (
@@ -43,6 +47,9 @@ from beam_flowers.workflows.score_stored import is_store, score_stored
 
 T = TypeVar("T")
 
+_MOST_GIVEN = 1_000_000
+"""Given labels that are kept in memory for the answer about a folder of parts, some 100 MB."""
+
 
 @dataclass(frozen=True)
 class ScoreSummary(EmbedSummary):
@@ -50,9 +57,11 @@ class ScoreSummary(EmbedSummary):
 
     Attributes:
         copied: what `ScoreOptions.copy_to` came to.
+        answers: what the whole table says, for each model in the order of their ids.
     """
 
     copied: CopiedImages | None = None
+    answers: tuple[ScoreAnswer, ...] = field(default=(), compare=False)
 
 
 def score_images(
@@ -91,22 +100,72 @@ def score_images(
     bundle = bundles_of(models)[0]
     networks = several(backbones) if backbones else ()
 
-    def attempt() -> tuple[EmbedSummary, CopiedImages | None]:
-        table = replace(_table_run(job, score_rows, bundle, options, warn), progress=progress)
+    further = FurtherColumns.of(job.images)
+    if further.names and not suffix(job.output):
+        warn(f"the column {further.names[0]} is in tables of one file only, such as scores.csv")
+
+    def attempt() -> ScoreSummary:
+        listed = _Listed(is_file=bool(suffix(job.output)))
+        table = _table_run(job, score_rows, bundle, options, warn)
+        table = replace(table, progress=progress, on_listed=listed.take)
         summary = _score(job, table, bundle, networks, options)
         if progress:
             progress.begin("writing")
         if suffix(job.output):
-            _write_files(job, score_rows)
-        return summary, _copy(job, score_rows, warn) if job.copy_to else None
+            _write_files(job, score_rows, listed.given, further)
+        copied = _copy(job, score_rows, warn) if job.copy_to else None
+        return ScoreSummary(
+            **vars(summary), copied=copied, answers=_answers(job, score_rows, listed)
+        )
 
-    summary, copied = _until_written(job, attempt) if suffix(job.output) else attempt()
+    summary = _until_written(job, attempt) if suffix(job.output) else attempt()
     if not summary.rows:
         raise InputError(
             f"none of the {summary.total} files in {', '.join(job.images)} is a usable image; "
             "the reject table names the reasons"
         )
-    return ScoreSummary(**vars(summary), copied=copied)
+    return summary
+
+
+@dataclass
+class _Listed:
+    """Keeps the labels and paths of listed images; for a folder only of those with a label.
+
+    Attributes:
+        is_file: True for a table of one file.
+        given: the images; none for a folder if more have a label than `_MOST_GIVEN`.
+    """
+
+    is_file: bool
+    given: GivenImages = field(default_factory=lambda: GivenImages.of(()))
+
+    def take(self, images: Iterable[tuple[str, str | None, str]]) -> None:
+        if self.is_file:
+            self.given = GivenImages.of(images)
+            return
+        labelled = (image for image in images if image[1])
+        found = GivenImages.of(islice(labelled, _MOST_GIVEN + 1))
+        self.given = found if found.rows.num_rows <= _MOST_GIVEN else GivenImages.of(())
+
+
+def _answers(job: ScoreOptions, score_rows: ScoreRows, listed: _Listed) -> tuple[ScoreAnswer, ...]:
+    """Sums up all rows of the table, by part."""
+    found = {}
+    for own in score_rows.labellers:
+        asked = own.thresholds
+        known = () if asked.multi_label else own.labels
+        found[own.model_id] = ScoreAnswer(own.model_id, asked.rule, known)
+    label = LABEL_TEXT if job.partition_by_label else "label"
+    place, section = _own_section(job.table, score_rows)
+    for part in section.rows:
+        rows = read_part(place, part, ["uri", label, "score", "model_id"])
+        rows = rows.rename_columns(["uri", "label", "score", "model_id"])
+        for model_id, answer in found.items():
+            own_rows = rows.filter(pc.equal(rows["model_id"], model_id))
+            has_given = listed.given.rows.num_rows > 0
+            given = listed.given.columns_for(own_rows["uri"])[0] if has_given else None
+            answer.add(own_rows, given)
+    return tuple(found.values())
 
 
 def _until_written(job: ScoreOptions, attempt: Callable[[], T]) -> T:
@@ -211,7 +270,9 @@ def _labelled(rows: pa.Table, label: str) -> Iterator[Labelled]:
             yield Labelled(row["uri"], row["sha256"], tuple(names))
 
 
-def _write_files(job: ScoreOptions, score_rows: ScoreRows) -> None:
+def _write_files(
+    job: ScoreOptions, score_rows: ScoreRows, given: GivenImages, further: FurtherColumns
+) -> None:
     """Writes the committed parts as one file, and the rejects as another."""
     output = files.absolute(job.output)
     place, section = _own_section(job.table, score_rows)
@@ -219,7 +280,7 @@ def _write_files(job: ScoreOptions, score_rows: ScoreRows) -> None:
     rejects = [read_part(place, p) for p in section.rejects]
     scores = pa.concat_tables(rows) if rows else score_rows.schema().empty_table()
     rejected = pa.concat_tables([RejectRows().table([]), *rejects])
-    write_table(output, scores_of(scores), job.exact_csv)
+    write_table(output, with_given(scores_of(scores), given, further), job.exact_csv)
     write_table(rejects_name(output), rejected, job.exact_csv)
 
 

@@ -18,7 +18,7 @@ from beam_flowers.store.ledger import Ledger
 from beam_flowers.store.names import COMMITS
 from beam_flowers.store.parts import Place, read_part
 from beam_flowers.store.plan import Plan, stored_rows
-from beam_flowers.store.whole import plan_whole, stored_labels
+from beam_flowers.store.whole import plan_whole, stored_images, stored_labels
 from beam_flowers.workflows.embed import EmbedSummary, RunOptions, TableRun, list_images
 from beam_flowers.workflows.progress import watched
 
@@ -142,6 +142,8 @@ class _Work:
         self._look()
         (((source, stored),),) = self.sources
         self.table.warn_of_collisions(stored_labels(source, stored))
+        if self.table.on_listed:
+            self.table.on_listed(stored_images(source, stored))
         return plan_whole(place, base, self.table.described, source, stored)
 
     def carry_out(self, plan: Plan) -> None:

@@ -56,7 +56,7 @@ class Material(NamedTuple):
     network: ResolvedBackbone
     model: Bundle
     models: str
-    pictures: str
+    images: str
     store: str
     new: str
 
@@ -72,7 +72,7 @@ def material(folder: Path) -> Material:
     names = ("models", "images", "store", "new")
     made = Material(network, model, *(str(folder / name) for name in names))
     write_bundle(f"{made.models}/first", model)
-    Path(made.pictures).mkdir()
+    Path(made.images).mkdir()
     vectors.add(folder / "store", NAME, vectors.embeddings(range(3), 1280))
     return made
 
@@ -116,27 +116,27 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
     """Gives the public transforms as users wire them, in batches."""
 
     def embed(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
+        found = pipeline | transforms.FindImages([made.images])
         computed = found.images | transforms.ComputeEmbeddings(made.network)
         rows = (computed.embeddings, computed.rejects, found.rejects)
         rows | transforms.WriteStore(made.new, made.network)
 
     def label(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
+        found = pipeline | transforms.FindImages([made.images])
         scored = found.images | transforms.ScoreImages(made.model, made.network)
         stored = pipeline | transforms.ReadStore(made.store)
         scores = stored | transforms.ScoreEmbeddings(made.model)
         (scored.scores, scores) | "Scores" >> beam.Flatten() | beam.Map(print)
 
     def add_to_a_store(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
+        found = pipeline | transforms.FindImages([made.images])
         computed = found.images | transforms.ComputeEmbeddings(made.network)
         stored = pipeline | transforms.ReadStore(made.store)
         both = (stored, computed.embeddings) | "Both" >> beam.Flatten()
         both | transforms.WriteStore(made.new, made.network)
 
     def label_into_a_table(pipeline: beam.Pipeline) -> None:
-        patterns = pipeline | beam.Create([made.pictures])
+        patterns = pipeline | beam.Create([made.images])
         found = patterns | transforms.FindImages()
         scored = found.images | transforms.ScoreImages(made.model, made.network)
         rows = (scored.scores, scored.rejects, found.rejects)
@@ -148,7 +148,7 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
         stored | transforms.ScoreEmbeddings(both) | transforms.WriteScores(made.new, both)
 
     def read(pipeline: beam.Pipeline) -> None:
-        found = pipeline | transforms.FindImages([made.pictures])
+        found = pipeline | transforms.FindImages([made.images])
         read = found.images | transforms.ReadImages()
         (found.rejects, read.rejects) | "Rejects" >> beam.Flatten() | beam.Map(print)
 
@@ -160,7 +160,7 @@ def wired(made: Material) -> Iterator[tuple[str, Shape]]:
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
         rejects = {"output": "rejects"}
-        found = pipeline | beam_yaml.FindImages([made.pictures], rejects)
+        found = pipeline | beam_yaml.FindImages([made.images], rejects)
         computed = found["good"] | beam_yaml.ComputeEmbeddings(NAME, rejects)
         computed["good"] | beam_yaml.WriteStore(made.new)
         scored = found["good"] | beam_yaml.ScoreImages(f"{made.models}/first")
@@ -177,13 +177,13 @@ def endless(made: Material) -> Iterator[tuple[str, Shape]]:
     """Gives pipelines without an end, the examples' own among them."""
 
     def embed(pipeline: beam.Pipeline) -> None:
-        images = pipeline | streaming.WatchImages(made.pictures)
+        images = pipeline | streaming.WatchImages(made.images)
         windows = images | beam.WindowInto(FixedWindows(60))
         computed = windows | transforms.ComputeEmbeddings(made.network)
         computed.embeddings | transforms.WriteStore(made.new, made.network)
 
     def in_yaml(pipeline: beam.Pipeline) -> None:
-        images = pipeline | beam_yaml.WatchImages(made.pictures)
+        images = pipeline | beam_yaml.WatchImages(made.images)
         images | beam_yaml.ScoreImages(f"{made.models}/first")
 
     def example(name: str, **model: str) -> Shape:
@@ -192,7 +192,7 @@ def endless(made: Material) -> Iterator[tuple[str, Shape]]:
         assert spec.loader
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        settings = {"incoming": made.pictures, "output": made.new, "seconds": 5}
+        settings = {"incoming": made.images, "output": made.new, "seconds": 5}
         return partial(module.build, **settings, **model)
 
     yield "endless embed", embed

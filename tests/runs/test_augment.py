@@ -43,7 +43,7 @@ def augment(store, copies=2, distortions=DEFAULT, warnings=(), **options):
     done = augment_store(str(store), LITE0, augmentation, options, warn=said.append)
     assert len(said) == len(warnings)
     assert all(word in line for word, line in zip(warnings, said, strict=True))
-    assert done.computed + done.reused + done.rejected == done.copies * done.pictures
+    assert done.computed + done.reused + done.rejected == done.copies * done.images
     return done.computed, done.reused, done.rejected
 
 

@@ -91,7 +91,7 @@ def test_only_elements_that_fail_go_to_the_errors(tmp_path):
 
 
 def test_an_absent_column_ends_the_pipeline_with_the_columns(tmp_path):
-    step = ImageEmbeddings(["image"], BACKBONE)
+    step = ImageEmbeddings(["photo"], BACKBONE)
     transform = MLTransform(write_artifact_location=str(tmp_path / "made")).with_transform(step)
-    with pytest.raises(Exception, match="no column 'image': the columns are image"):
+    with pytest.raises(Exception, match="no column 'photo': the columns are image"):
         collected([{"image": IMAGES[0]}], transform, tmp_path)

@@ -14,6 +14,7 @@ from beam_flowers import files
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import InputError, ModelError, OutputError, StoreError
 from beam_flowers.head.bundle import model_id, read_bundle
+from beam_flowers.scoring.read_table import read_scores
 from beam_flowers.store.commits import latest
 from beam_flowers.store.features import read_features
 from beam_flowers.workflows.embed import RunOptions
@@ -64,9 +65,49 @@ def table(base, model):
 
 def test_the_columns_are_those_of_the_contract(table, model):
     rows = pq.read_table(table)
-    assert rows.schema.names == COLUMNS
+    assert rows.schema.names == [*COLUMNS, "given_label", "relative_path"]
     assert set(rows["model_id"].to_pylist()) == {model_id(model)}
     assert pq.read_schema(table.with_suffix(".rejects.parquet")).names[:6] == REJECTS
+
+
+def test_given_labels_and_paths_are_those_of_the_listing(base, table):
+    for row in pq.read_table(table).to_pylist():
+        assert row["relative_path"] == row["uri"].removeprefix(f"{base}/images/")
+        assert row["given_label"] == row["relative_path"].partition("/")[0]
+
+
+def test_columns_of_a_manifest_travel_to_the_table(base, model, tmp_path):
+    first, second, *_ = sorted((base / "images").glob("*/*.jpg"))
+    lines = ["Price;File_Name;class;score", f"1,50;{first};petal;9", f"2;{second};;8"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    for name in ("out.csv", "out.csv"):  # The second time over a file that is known as ours.
+        score(tmp_path / "m.csv", tmp_path / name, model, base / "store")
+    with open(tmp_path / "out.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == [
+        *COLUMNS,
+        *("given_label", "Price", "input_score", "relative_path"),
+    ]
+    assert [(r["given_label"], r["Price"], r["input_score"]) for r in found] == [
+        ("petal", "1,50", "9"),
+        ("", "2", "8"),
+    ]
+    assert read_scores(str(tmp_path / "out.csv")).uris == [str(first), str(second)]
+
+
+def test_the_screen_has_the_answer(base, tmp_path, capsys):
+    command = ("score", base / "store", "--model", base / "model", "--output", tmp_path / "o.csv")
+    assert cli(*command) == 0
+    said = capsys.readouterr()
+    assert "labels predicted for 30 images:\n" in said.err
+    assert "median score " in said.err
+    assert "of 30 images (95 % interval " in said.err
+    assert (
+        f"3 files rejected (DanglingLink 1, NotAnImage 1, Truncated 1): see {tmp_path}" in said.err
+    )
+    assert "predicted" not in said.out
+    assert cli(*command, "--threshold", "0.9", "--progress", "json") == 0
+    assert "predicted" not in capsys.readouterr().err
 
 
 def test_each_file_is_in_one_of_the_two_tables(base, table):
@@ -204,7 +245,7 @@ class TestFolder:
 
     def test_it_holds_what_the_file_holds(self, out, table):
         wanted = [{name: row[name] for name in COLUMNS} for row in rows(out)]
-        assert wanted == pq.read_table(table).to_pylist()
+        assert wanted == pq.read_table(table, columns=COLUMNS).to_pylist()
         assert sorted(rejects(out)) == [uri for uri, _, _ in _errors(table)]
 
     @pytest.mark.parametrize("source", ["images", "store"])

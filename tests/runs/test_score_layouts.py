@@ -132,7 +132,8 @@ def test_separate_columns(base, model, tmp_path, suffix):
     readers |= dict.fromkeys([".arrow", ".feather"], _arrow)
     first = readers[suffix](path)[0]
     ranks = ["label_1", "score_1", "label_2", "score_2"]
-    assert list(first) == ["uri", "sha256", "label", "score", *ranks, "model_id", "label_id"]
+    assert list(first) == ["uri", "sha256", "label", "score", *ranks, "model_id", "label_id",
+                           "given_label", "relative_path"]  # fmt: skip
     assert (first["label"], first["score"]) == (first["label_1"], first["score_1"])
     assert float(first["score_1"]) > float(first["score_2"])
 
@@ -254,7 +255,7 @@ class TestCopying:
         summary = score_images(job, model, warn=warnings.append)
         labels = {row["uri"]: row["label"] for row in _csv(tmp_path / "o.csv")}
         assert str(summary.copied) == "copied 2, there already 0, failed 1"
-        assert warnings == [f"{images[2].uri} was not copied: No such file or directory"]
+        assert warnings == [f"{pictures[2].uri} was not copied: No such file or directory"]
         assert {name.split("/")[0] for name in contents(out)} == {
             labels[p.uri] for p in pictures[:2]
         }

@@ -244,7 +244,7 @@ def test_only_a_feature_store_takes_vectors_of_scored_images(collection, place, 
     flags = ["--model", collection / "model", "--output", collection / "out.csv"]
     assert cli("score", collection / "photos", "--store", collection / place, *flags) == 1
     said = capsys.readouterr().err
-    assert "is a table of scores; name a feature store" in said or "uses the name" in said
+    assert "is a table of scores. Name another folder" in said or "uses the name" in said
     assert not (collection / "table" / "__scored").exists()
     assert latest(str(collection / "table")) == before
 

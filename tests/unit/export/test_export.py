@@ -279,7 +279,7 @@ def test_agreement_counts_labels_and_scores():
     scores = np.array([[0.7, 0.3], [0.6, 0.4], [0, 0]], np.float32)
     examples = [_example(0.75, 0.25), _example(0.5, 0.5), _example(1, 0)]
     found = agreement.compare(names, scores, examples, ["a", "b"])
-    assert (found.pictures, found.labels, found.largest) == (3, pytest.approx(2 / 3), 1)
+    assert (found.images, found.labels, found.largest) == (3, pytest.approx(2 / 3), 1)
     assert found.mean == pytest.approx((0.05 + 0.1 + 1) / 3)
 
 

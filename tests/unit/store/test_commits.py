@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,10 +95,10 @@ class TestWhatAManifestSays:
             Place("/s", KEY, FINGERPRINT): {p.name for p in SECTION.parts},
         }
 
-    def test_one_section_is_replaced(self):
-        manifest = MANIFEST.with_section(KEY, OTHER)
-        assert manifest.sections == {"backbone=z-efefefef": OTHER, KEY: OTHER}
-        assert replace(manifest, sections=MANIFEST.sections) == MANIFEST
+    def test_sections_with_their_places_for_a_run(self):
+        places = dict(MANIFEST.places("/s", "ab" * 8))
+        assert places[Place("/s", KEY, FINGERPRINT, "ab" * 8)] == SECTION
+        assert len(places) == len(MANIFEST.sections)
 
     @pytest.mark.parametrize(
         ("about", "encoding"), [({}, "split"), ({"encoding": "plain"}, "plain")]

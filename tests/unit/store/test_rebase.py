@@ -11,6 +11,7 @@ from beam_flowers.records import RootListed
 from beam_flowers.store import rebase
 from beam_flowers.store.append import append_parts
 from beam_flowers.store.commits import (
+    Manifest,
     commit,
     commit_uri,
     committed,
@@ -162,8 +163,8 @@ class TestDisjoint:
         def set_held(held):
             about = {**table.section.about, "held": held}
             base, place = latest(table.root), table.writer().place
-            manifest = base.with_section(place.section, replace(table.section, about=about))
-            manifest = replace(manifest, version=base.version + 1, run=place.run)
+            sections = {**base.sections, place.section: replace(table.section, about=about)}
+            manifest = Manifest(base.version + 1, place.run, sections)
             assert commit(table.root, manifest)
 
         set_held({"one": 5, "two": 6})

@@ -53,8 +53,9 @@ def add_copies(store, name, found, distortions=CROP, parts=1, number=2):
     kind = AugmentedRows(section.fingerprint, name)
     found = list(found)
     written = [write_part(place, kind, kind.of_copies(found[i::parts])) for i in range(parts)]
-    manifest = latest(table).with_section(place.section, replace(section, parts=tuple(written)))
-    assert commit(table, replace(manifest, version=manifest.version + 1))
+    base = latest(table)
+    sections = {**base.sections, place.section: replace(section, parts=tuple(written))}
+    assert commit(table, replace(base, version=base.version + 1, sections=sections))
 
 
 def every_copy(length=6, **kwargs):
