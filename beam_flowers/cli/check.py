@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EXIT_WRONG = 1
 
+EXAMPLE = "beam-flowers check --store store"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers check`."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from beam_flowers.records import Score
     from beam_flowers.scoring.decision import Thresholds
 
+EXAMPLE = "beam-flowers classify one.jpg --model model"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers classify`."""

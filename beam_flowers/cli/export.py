@@ -13,6 +13,8 @@ from beam_flowers.errors import InputError
 _STORE_FORMATS = ("projector", "fiftyone")
 _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "card")
 
+EXAMPLE = "beam-flowers export model --to tflite --output model.tflite"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers export`."""
