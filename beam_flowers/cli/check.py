@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from beam_flowers.cli.progress import add_progress, shown
 from beam_flowers.cli.shared_flags import (
     BEAM,
     DEFAULT_BACKBONE,
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from beam_flowers.transforms.check import Finding
 
 EXIT_WRONG = 1
+
+EXAMPLE = "beam-flowers check --store store"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--shards", type=int, help="images (default 10); take several for each worker"
     )
     add_weights(parser)
+    add_progress(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
@@ -53,7 +57,9 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     network = resolve_backbone(arguments, arguments.backbone, recipes_of_store(arguments.store))
     backbone = in_precision(network, arguments)
     options = RunOptions(beams, arguments.shards)
-    findings = check_workers(arguments.images, arguments.store, backbone, options)
+    with shown(arguments.progress) as progress:
+        progress.begin("checking")
+        findings = check_workers(arguments.images, arguments.store, backbone, options)
     for host in sorted({finding.host for finding in findings}):
         print(_described([f for f in findings if f.host == host], bool(arguments.images)))
     if len({f.vector for f in findings if f.vector}) > 1:

@@ -17,6 +17,8 @@ choices, names of backbones, and files. Reads nothing, measures no accuracy. Set
   zsh:  beam-flowers completion zsh > FOLDER/_beam-flowers, FOLDER being one of $fpath
   fish: beam-flowers completion fish > ~/.config/fish/completions/beam-flowers.fish"""
 
+EXAMPLE = "beam-flowers completion bash"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers completion`."""

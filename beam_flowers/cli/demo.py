@@ -36,6 +36,8 @@ The same with your own images, one folder a label:
   beam-flowers score MORE-PHOTOS --model {model}-mine --output labels.csv
   beam-flowers classify PHOTO.jpg --model {model}"""
 
+EXAMPLE = "beam-flowers demo --folder demo"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers demo`."""

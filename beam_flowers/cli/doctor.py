@@ -21,6 +21,8 @@ INTERRUPTED = "nothing was written; the same command begins anew"
 
 _EXAMPLES = 3
 
+EXAMPLE = "beam-flowers doctor photos --output findings.html"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers doctor`."""

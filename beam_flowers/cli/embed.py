@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
 
+EXAMPLE = "beam-flowers embed photos --store store"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers embed`."""

@@ -27,6 +27,8 @@ training, the one to quote. --split training and all flatter; all is for a store
 images. If STORE has changed since the training, a warning says so. Suspected label errors are
 searched among all labelled images, each scored by a head trained without it."""
 
+EXAMPLE = "beam-flowers evaluate store --model model"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers evaluate`."""

@@ -6,11 +6,14 @@ import argparse
 
 from beam_flowers.cli.beam_flags import require_no_pipeline
 from beam_flowers.cli.contrib import contrib
+from beam_flowers.cli.progress import add_progress, shown
 from beam_flowers.cli.shared_flags import add_overwrite, add_weights, backbone_of, warn, writing
 from beam_flowers.errors import InputError
 
 _STORE_FORMATS = ("projector", "fiftyone")
 _FORMATS = ("savedmodel", "tflite", "tflite-int8", "keras", "onnx", "labels", "card")
+
+EXAMPLE = "beam-flowers export model --to tflite --output model.tflite"
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", help="of a store: whose vectors, where it has several")
     parser.add_argument("--scores", help="of a store: a table of scores, shown as predictions")
     add_weights(parser)
+    add_progress(parser)
 
 
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
@@ -70,7 +74,10 @@ def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     check_export(kind, output, terms)
     bundle = read_bundle(files.absolute(arguments.model))
     backbone = None if kind in ("labels", "card") else backbone_of(bundle, arguments)
-    agreement = export_model(bundle, backbone, kind, output, arguments.store, warn, terms)
+    with shown(arguments.progress) as progress:
+        agreement = export_model(
+            bundle, backbone, kind, output, arguments.store, warn, terms, progress
+        )
     if agreement is not None:
         where = "the store's images" if arguments.store else "the package's photographs"
         print(f"agreement with the model, on {where}: {agreement}")

@@ -8,6 +8,8 @@ from beam_flowers.cli.contrib import contrib
 from beam_flowers.cli.shared_flags import BEAM, warn
 from beam_flowers.errors import InputError
 
+EXAMPLE = "beam-flowers forget store --missing --dry-run"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers forget`."""

@@ -9,6 +9,8 @@ from beam_flowers.cli.shared_flags import BEAM, warn
 
 _EXIT_DAMAGED = 1
 
+EXAMPLE = "beam-flowers fsck store"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers fsck`."""

@@ -7,6 +7,8 @@ import argparse
 from beam_flowers.cli.screen import visible
 from beam_flowers.cli.shared_flags import BEAM
 
+EXAMPLE = "beam-flowers history store"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers history`."""

@@ -21,6 +21,8 @@ Measures no accuracy: `train` does."""
 INTERRUPTED = "the store is as it was; the same command begins anew"
 """What holds after Ctrl-C."""
 
+EXAMPLE = "beam-flowers import-bottlenecks bottlenecks --images photos --store imported"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers import-bottlenecks`."""

@@ -28,6 +28,8 @@ _BEAM = """\
 
 _NO_PIPELINE = {"init", "completion"}
 
+EXAMPLE = "beam-flowers init embed score"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers init`."""

@@ -12,12 +12,14 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from beam_flowers.cli import config as configs
 from beam_flowers.cli import log, screen
 from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.config import command_parser, command_parsers
 from beam_flowers.cli.expected import require_expected
+from beam_flowers.cli.help import did_you_mean, overview
 from beam_flowers.cli.parser import COMMANDS, make_parser
 from beam_flowers.errors import BeamFlowersError, HeaderError, OutputError
 from beam_flowers.files.text import without_secrets
@@ -119,10 +121,12 @@ def _log_flags(arguments: Sequence[str]) -> log.Wanted:
 
 def _run(arguments: list[str]) -> int:
     parser = make_parser()
-    command = command_parser(parser, arguments[0]) if arguments else None
+    if asked := _asked_help(arguments, parser):
+        print(asked)
+        return 0
+    command = command_parser(parser, arguments[0])
     if command is None:
-        parser.parse_args(arguments)
-        return EXIT_USAGE
+        _refuse_command(arguments[0], parser)
     try:
         ours, beams = split_flags(arguments[1:], command)
     except BeamFlowersError as error:
@@ -140,6 +144,27 @@ def _run(arguments: list[str]) -> int:
     require_expected(arguments[0], parsed)
     code: int = COMMANDS[arguments[0]][1].run(parsed, beams)
     return code
+
+
+def _asked_help(arguments: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """Returns the help or version that a command line without a command asks for."""
+    first, *rest = arguments or ["help"]
+    if first == "--version":
+        import beam_flowers
+
+        return f"beam-flowers {beam_flowers.__version__}"
+    if first not in ("help", "-h", "--help"):
+        return ""
+    if not rest:
+        return overview(parser, {name: summary for name, (summary, _) in COMMANDS.items()})
+    command = command_parser(parser, rest[0])
+    return command.format_help() if command else _refuse_command(rest[0], parser)
+
+
+def _refuse_command(name: str, parser: argparse.ArgumentParser) -> NoReturn:
+    if name.startswith("-"):
+        parser.error(f"the command comes before {name}, as in beam-flowers embed {name}")
+    parser.error(f"there is no command {name}{did_you_mean(name, COMMANDS)}")
 
 
 def _configure(

@@ -28,6 +28,7 @@ from beam_flowers.cli import (
     vacuum,
 )
 from beam_flowers.cli.config import add_config
+from beam_flowers.cli.help import Parser, lay_out
 from beam_flowers.cli.log import add_log
 
 COMMANDS: dict[str, tuple[str, ModuleType]] = {
@@ -52,15 +53,15 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "completion": ("write what lets a shell complete commands and flags", completion),
     "demo": ("embed, train and score the photographs that ship with the package", demo),
 }
-"""Name → summary and the module whose `fill` adds the flags and whose `run` runs it."""
+"""Name → summary and module: `fill` adds the flags, `EXAMPLE` shows a call, `run` runs it."""
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "beam-flowers",
-        description="Labels for folders of images: vectors are computed once, with Apache Beam, "
-        "and only a softmax head is trained.",
+        description="Labels for folders of images. A pre-trained network turns each image into a "
+        "vector, once;\nlabels are learnt from the vectors in seconds.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -75,4 +76,5 @@ def make_parser() -> argparse.ArgumentParser:
         module.fill(command)
         add_log(command)
         add_config(command)
+        lay_out(command, name, module.EXAMPLE)
     return parser

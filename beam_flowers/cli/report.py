@@ -19,6 +19,8 @@ none. OUTPUT is one file that needs no network and opens by double click.
 The accuracy is the one of `evaluate`: on the testing side of the split that the model was trained
 with, by default."""
 
+EXAMPLE = "beam-flowers report model --store store --output report.html"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers report`."""

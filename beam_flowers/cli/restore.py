@@ -6,6 +6,8 @@ import argparse
 
 from beam_flowers.cli.shared_flags import BEAM
 
+EXAMPLE = "beam-flowers restore store 1"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers restore`."""

@@ -37,6 +37,8 @@ From unsorted images to a table:
   beam-flowers score STORE --model MODEL --output labels.csv
   beam-flowers review labels.csv"""
 
+EXAMPLE = "beam-flowers review store --choose 25 --open"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers review`."""

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 INTERRUPTED = "the same command goes on from what is finished"
 """What holds after Ctrl-C."""
 
+EXAMPLE = "beam-flowers score more-photos --model model --output labels.csv"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers score`."""

@@ -38,11 +38,12 @@ EXIT_TOO_MANY_GONE = 4
 IMAGES = """\
 IMAGES is one or several of: a folder (its first-level folders are the labels; folders that are
 all of train, val or validation, test are splits, with the labels one level deeper; files directly
-in it have no label), a quoted glob, a list of paths (.txt), a manifest of uri[,label[,split]]
-(.csv, .tsv, .parquet, .jsonl), a tar or WebDataset shard (.tar), a zip or a TFRecord file, by name
-or by glob (a folder's first name is the label, or what a WebDataset sibling says), an image. Files
-are known by content, never by extension. What cannot be used is written to a reject table with the
-reason. Names that start with a dot are hidden: counted and passed over."""
+in it have no label), a quoted glob, a list of paths (.txt), a manifest (.csv, .tsv, .parquet,
+.jsonl) with a column uri, file_name, filename, path, filepath or image and maybe one label, class,
+category or target and one split, a tar or WebDataset shard (.tar), a zip or a TFRecord file, by
+name or by glob (a folder's first name is the label, or what a WebDataset sibling says), an image.
+Files are known by content, never by extension. What cannot be used is written to a reject table
+with the reason. Names that start with a dot are hidden: counted and passed over."""
 
 BEAM = """\
 Every other flag is handed to Beam unchanged: --runner (default: FnApiRunner, in this process),
@@ -153,9 +154,9 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pixel-range",
         metavar="LOW,HIGH",
-        help="what the network takes black and white as, such as -1,1, or 0,255 if it scales by "
-        "itself (default: as a store or a model knows it, or as the network's own files say; "
-        "where nothing does, the run refuses and says what it would have guessed)",
+        help="pixel range that the network expects, e.g. 0,1, or 0,255 if it scales by itself "
+        "(default: as a store or a model knows it, or as the network's own files say; where "
+        "nothing does, the run refuses and says what it would have guessed)",
     )
     parser.add_argument(
         "--backbone-config",

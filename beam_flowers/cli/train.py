@@ -52,6 +52,8 @@ _RECIPE_FLAGS = (
     "class_weights",
 )
 
+EXAMPLE = "beam-flowers train store --model model"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers train`."""

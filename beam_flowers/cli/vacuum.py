@@ -12,6 +12,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MOST_LINES = 20
 """Files that are not ours and are named; a folder of images kept in a store may have millions."""
 
+EXAMPLE = "beam-flowers vacuum store --dry-run"
+
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers vacuum`."""

@@ -53,18 +53,23 @@ def write_tflite_int8(
     Path(path).write_bytes(_converted(converter))
 
 
-def write_onnx(path: str, bundle: Bundle, backbone: ResolvedBackbone) -> None:
-    """Writes an ONNX model: `pixels`, uint8 [1, height, width, 3] RGB → float32 [1, C] `scores`.
-
-    Raises:
-        ModelError: if the converter is not installed.
-    """
+def require_onnx() -> None:
+    """Raises ModelError if the converter to ONNX is not installed."""
     missing = [n for n in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
     if missing:
         raise ModelError(
             f"an ONNX model needs {' and '.join(missing)}: pip install 'beam-flowers[onnx]'; "
             "--to savedmodel, tflite and keras need nothing more"
         )
+
+
+def write_onnx(path: str, bundle: Bundle, backbone: ResolvedBackbone) -> None:
+    """Writes an ONNX model: `pixels`, uint8 [1, height, width, 3] RGB → float32 [1, C] `scores`.
+
+    Raises:
+        ModelError: if the converter is not installed.
+    """
+    require_onnx()
     import tf2onnx
 
     tf = tensorflow()

@@ -18,7 +18,13 @@ from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import ImageError, InputError, ModelError
 from beam_flowers.evaluation.card import model_card
 from beam_flowers.export.agreement import Agreement, Example, measure, require_agreement
-from beam_flowers.export.converters import Pixels, write_onnx, write_tflite, write_tflite_int8
+from beam_flowers.export.converters import (
+    Pixels,
+    require_onnx,
+    write_onnx,
+    write_tflite,
+    write_tflite_int8,
+)
 from beam_flowers.export.graph import write_saved_model
 from beam_flowers.export.keras_model import write_keras
 from beam_flowers.head.bundle import Bundle, require_backbone
@@ -26,6 +32,7 @@ from beam_flowers.images.outputs import Writing, check_target, placing, require_
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
 from beam_flowers.records import Image, Reject, Say
 from beam_flowers.store.parts import read_part
+from beam_flowers.workflows.progress import Progress
 from beam_flowers.workflows.score_stored import model_sections
 
 SUFFIXES = {
@@ -60,6 +67,7 @@ def export_model(
     store: str | None = None,
     warn: Say = print,
     writing: Writing | None = None,
+    progress: Progress | None = None,
 ) -> Agreement | None:
     """Writes an export to `output` once it has shown, in a fresh process, that it agrees.
 
@@ -72,6 +80,7 @@ def export_model(
         store: whose images are compared and calibrated on; by default those in the package.
         warn: takes a line for the user.
         writing: the terms; by default nothing may be there yet.
+        progress: gets each stage.
 
     Returns:
         How well it agrees with the model; None for `labels` and `card`.
@@ -89,6 +98,8 @@ def export_model(
         return None
     if backbone is None:
         raise InputError(f"an export to {format_} needs the backbone of the model")
+    progress = progress or Progress()
+    progress.begin("loading")
     about = backbone.about()
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, about["pixels"])
     recipe = load(backbone).recipe
@@ -99,7 +110,9 @@ def export_model(
     scores = bundle.head.scores(load(backbone).embed(np.stack([o.pixels for o in compared])))
     examples = [Example(*one, row) for one, row in zip(compared, scores, strict=True)]
     with placing(target) as made:
+        progress.begin("converting")
         _write(format_, made, bundle, backbone, recipe, [o.pixels for o in others or compared])
+        progress.begin("comparing")
         agreement = measure(format_, made, examples, bundle.labels)
         require_agreement(format_, agreement)
     return agreement
@@ -125,8 +138,15 @@ def labels_beside(path: str) -> str:
 
 
 def check_export(format_: str, output: str, writing: Writing) -> str:
-    """Returns the absolute path of an export; raises OutputError as `check_target` does."""
+    """Returns the absolute path of an export, before anything is read.
+
+    Raises:
+        OutputError: see `check_target`.
+        ModelError: the format takes a package that is not installed.
+    """
     what = f"an export to {format_}"
+    if format_ == "onnx":
+        require_onnx()
     if SUFFIXES[format_]:
         require_ending(output, [SUFFIXES[format_]], what)
     target = check_target(output, what, writing, is_folder=not SUFFIXES[format_])

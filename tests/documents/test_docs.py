@@ -53,7 +53,7 @@ def test_what_is_not_run_has_flags_and_files_that_exist(block):
     ("text", "error"),
     [
         ("beam-flowers embed photos --stor store", "did you mean --store"),
-        ("docker run x beam-flowers train", "the following arguments are required: STORE"),
+        ("docker run x beam-flowers train", "missing: STORE"),
         ("pip install 'beam-flowers[aws,moon]'", "README.md:1"),
         ("python benchmarks/absent.py", "no benchmarks/absent.py"),
         ("for x in; do", "bash"),

@@ -68,4 +68,4 @@ def test_what_is_wrong_before_any_worker_is_asked(tmp_path, capsys, arguments, m
 
 def test_a_folder_that_is_no_store(folder, capsys):
     assert cli("check", "--store", folder) == 1
-    assert "no store" in capsys.readouterr().err
+    assert "is a folder of images. Name another folder for the store" in capsys.readouterr().err

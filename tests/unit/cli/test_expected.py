@@ -112,3 +112,15 @@ def test_a_folder_around_the_folders_of_labels_is_named(tmp_path, capsys, monkey
     assert not capsys.readouterr().err
     _warn_of_wrapper([str(tmp_path / "wrapper")])
     assert f"name {tmp_path / 'wrapper' / 'dataset'} to have its" in capsys.readouterr().err
+
+
+def test_images_that_are_not_there_are_named_before_a_network_is_loaded(
+    things, capsys, monkeypatch
+):
+    monkeypatch.chdir(things)
+    image, model = "photos/ant/1.jpg", ("--model", "nowhere")
+    assert cli("classify", image, "absent.jpg", "lost.jpg", *model) == 1
+    assert "'absent.jpg' and 1 more are not there" in capsys.readouterr().err
+    assert cli("classify", "photos", "--model", "model") == 1
+    said = capsys.readouterr().err
+    assert "beam-flowers score photos --model model --output labels.csv" in said

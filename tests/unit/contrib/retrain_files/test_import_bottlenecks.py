@@ -1,5 +1,6 @@
 """retrain.py's text files become rows of a store; what cannot is a reject."""
 
+import shlex
 import shutil
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from make_images import jpeg
 from stores import cli, photos, rows
 
+from beam_flowers.cli.import_bottlenecks import EXAMPLE
 from beam_flowers.contrib.retrain_files import import_bottlenecks as module_under_test
 from beam_flowers.contrib.retrain_files.import_bottlenecks import (
     ImportJob,
@@ -228,6 +230,14 @@ def test_folders_without_anything_to_import(tmp_path):
     with pytest.raises(InputError, match="'absent' is no folder"):
         import_bottlenecks(ImportJob("absent", empty, str(tmp_path / "s")))
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_help_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_texts(photos(tmp_path / "photos", 2), tmp_path / "bottlenecks")
+    assert cli(*shlex.split(EXAMPLE)[1:]) == 0
+    assert "imported 10, rejected 0" in capsys.readouterr().out
 
 
 @pytest.mark.slow
