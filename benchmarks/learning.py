@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.evaluation.search import find_suspects
 from beam_flowers.head.examples import prepare
 from beam_flowers.head.groups import fold_codes
 from beam_flowers.head.lbfgs import LbfgsOptions, default_l2, train_lbfgs
@@ -58,6 +59,7 @@ def classes(store: str) -> None:
 KINDS: dict[str, dict[str, Any]] = {
     "as before: l2 0.05, validation rows held back": {"options": LbfgsOptions(l2=0.05), "folds": 0},
     "default": {},
+    "--drop-suspects": {"drop_suspects": 0.3},
 }
 
 
@@ -105,6 +107,24 @@ def noise(store: str) -> None:
     folds(store, 0.2)
 
 
+def suspects(store: str) -> None:
+    """Wrong labels found among a fifth of wrong ones, by `evaluate`'s search."""
+    examples = read_examples(store).examples
+    names = sorted({str(label) for label in examples.labels})
+    print("| seed | found | of them wrong |\n|---|---|---|")
+    for seed in range(SEEDS):
+        random = np.random.default_rng(seed)
+        labels = list(examples.labels)
+        wrong = set(np.flatnonzero(random.random(len(labels)) < 0.2).tolist())
+        for row in wrong:
+            labels[row] = random.choice([name for name in names if name != labels[row]])
+        section = find_suspects(replace(examples, labels=labels)) or {}
+        places = {uri: row for row, uri in enumerate(examples.uris)}
+        found = {places[row["uri"]] for row in section["rows"]}
+        hits = len(found & wrong)
+        print(f"| {seed} | {hits / len(wrong):.0%} | {hits / len(found):.0%} |", flush=True)
+
+
 def fine_tune(images: str) -> None:
     """Test accuracy on each third, trained on the others: the head alone and the tuned network."""
     print("| third | head | fine-tuned |\n|---|---|---|", flush=True)
@@ -147,6 +167,7 @@ MEASURES: dict[str, Callable[[str], None]] = {
     "fine-tune": fine_tune,
     "folds": folds,
     "noise": noise,
+    "suspects": suspects,
 }
 
 

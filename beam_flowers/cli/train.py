@@ -209,6 +209,15 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "them by the validation images, which then train nothing",
     )
     parser.add_argument(
+        "--drop-suspects",
+        type=float,
+        nargs="?",
+        const=0.3,
+        metavar="SHARE",
+        help="train without images whose label is probably wrong, at most SHARE of those of a "
+        "label (0.3 if not named); test images stay, and STORE as it is",
+    )
+    parser.add_argument(
         "--min-accuracy",
         type=float,
         help="0 to 1: write no model, and exit with 1, if the accuracy on the test images (or "
@@ -258,6 +267,7 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> TrainedModel:
         tuple(_percentages(arguments)),
         writing(arguments),
         arguments.folds,
+        arguments.drop_suspects,
     )
     # L-BFGS reports each iteration, the others when it is time to.
     log = StepLog(10 if arguments.recipe == "lbfgs" else 1)
@@ -374,12 +384,16 @@ def print_trained(trained: TrainedModel, model: str) -> None:
             f"(95 % interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}, "
             f"{metrics.count} images{_NOTES.get(split, '')})"
         )
-    held_out = "images held out by fold" if trained.result.choices else "validation images"
+    crossed = "folds" in (trained.result.choices or {})
+    held_out = "images held out by fold" if crossed else "validation images"
     if fitted := trained.result.calibration:
         tell(
             f"temperature {fitted.temperature:.3f}: cross entropy {fitted.cross_entropy_before:.4f}"
             f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} {held_out}"
         )
-    if len((trained.result.choices or {}).get("tried", ())) > 1:
+    choices = trained.result.choices or {}
+    if "dropped" in choices:
+        tell(f"dropped {choices['dropped']['images']} images whose label is probably wrong")
+    if len(choices.get("tried", ())) > 1:
         tell(f"l2 {trained.bundle.recipe['l2']:g}, of the lowest cross entropy on those")
     tell(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")

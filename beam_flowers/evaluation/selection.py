@@ -146,7 +146,7 @@ def choose_rows(
         bundle.dataset_hash,
         stored.dataset_hash,
         stored.warnings,
-        bundle.choices is not None,
+        "folds" in (bundle.choices or {}),
     )
     if not rows:
         raise InputError(_nothing_to_measure(measured, bundle.labels))

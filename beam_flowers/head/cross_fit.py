@@ -6,7 +6,7 @@ Each row is scored by a head that was trained without it: all rows train and all
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -189,7 +189,11 @@ def settings_of(options: Recipe, prepared: Prepared, rows: int) -> list[Recipe]:
 
 @one_blas_thread
 def cross_fit(
-    prepared: Prepared, examples: Examples, folds: Folds, settings: Sequence[Recipe]
+    prepared: Prepared,
+    examples: Examples,
+    folds: Folds,
+    settings: Sequence[Recipe],
+    clean: Callable[[Mask], Mask] = lambda mask: mask,
 ) -> CrossFit:
     """Scores each row of the folds by a head trained without its fold, and chooses a setting.
 
@@ -202,7 +206,9 @@ def cross_fit(
         examples: their vectors, and distorted copies, which train with their images.
         folds: from `make_folds`.
         settings: from strong to weak penalties, at least one.
+        clean: takes rows out of those to train on, bool [n]; those held out stay.
     """
+    trained_on = [clean(folds.inside & (folds.codes != fold)) for fold in range(folds.count)]
     places = _judged(prepared, folds)
     held = prepared.class_ids[places]
     heads: dict[int, Head] = {}
@@ -214,13 +220,13 @@ def cross_fit(
             recipe = replace(setting, tolerance=_COARSER * setting.tolerance)
         logits = np.empty((len(places), len(prepared.labels)))
         for fold in range(folds.count):
-            training = prepared.training(examples, folds.inside & (folds.codes != fold))
+            training = prepared.training(examples, trained_on[fold])
             start = heads.get(fold)
             heads[fold] = train_head(training, logits.shape[1], recipe, start=start)
-            inside = folds.codes[places] == fold
-            held_out = Sample(examples.vectors, held[inside], prepared.rows[places[inside]])
+            own = folds.codes[places] == fold
+            held_out = Sample(examples.vectors, held[own], prepared.rows[places[own]])
             if len(held_out):
-                logits[inside] = np.concatenate(
+                logits[own] = np.concatenate(
                     [heads[fold].logits(vectors) for vectors, _ in held_out.chunks()]
                 )
         is_single = prepared.membership is None

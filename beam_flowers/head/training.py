@@ -28,6 +28,7 @@ from beam_flowers.head.recipes import Recipe, for_classes, hidden_of, train_head
 from beam_flowers.head.settings import is_whole_number
 from beam_flowers.head.softmax import Head, Sample, TrainingStep, sigmoid, softmax
 from beam_flowers.head.split import SPLITS, Codes, SplitOptions
+from beam_flowers.head.suspects import describe_dropped, without_suspects
 from beam_flowers.head.temperature import Calibration, bound_warnings, fit_temperature
 from beam_flowers.head.thresholds import fit_thresholds, thresholds_of
 
@@ -91,6 +92,7 @@ def train(
     required: Collection[str] = (),
     start: tuple[Head, tuple[str, ...]] | None = None,
     folds: int = FOLDS,
+    drop_suspects: float | None = None,
 ) -> TrainResult:
     """Splits the examples, trains a head and measures it on all splits.
 
@@ -108,6 +110,9 @@ def train(
         required: names of splits, see `prepare`.
         start: an older head and its labels to begin from, see `warm_start`.
         folds: number of folds, >= 2; 0 holds the validation rows back for L-BFGS, too.
+        drop_suspects: train without rows whose label is probably wrong, found among the rows to
+            train on, at most this share of a label, above 0 to 0.5; None to train on all. Rows
+            that are held out or measured stay.
 
     Raises:
         TrainingError: if no head can be trained; names the reason and the numbers.
@@ -115,19 +120,34 @@ def train(
     """
     if folds != 0 and not is_whole_number(folds, 2):
         raise TrainingError(f"folds must be 0 or a whole number >= 2, got {folds!r}")
+    if drop_suspects is not None and not 0 < drop_suspects <= 0.5:
+        raise TrainingError(
+            f"the most of a label to drop is above 0 and up to 0.5, got {drop_suspects!r}"
+        )
     options = options or LbfgsOptions()
     prepared = prepare(examples, split or SplitOptions(), seed=seed, required=required)
     first = warm_start(*start, prepared.labels, hidden=hidden_of(options)) if start else None
     inside = prepared.codes != _TESTING
     crossed = isinstance(options, LbfgsOptions) and folds > 0
     dealt = make_folds(prepared, examples, inside, folds, seed=seed) if crossed else None
+
+    def clean(rows: Mask) -> Mask:
+        if drop_suspects is None:
+            return rows
+        return without_suspects(prepared, examples, rows, drop_suspects, seed=seed)
+
+    trained_on = clean(inside if dealt else prepared.codes == 0)
     if dealt:
-        fitted = _by_folds(prepared, examples, options, dealt, first, report)
+        fitted = _by_folds(prepared, examples, options, dealt, clean, trained_on, first, report)
         if inside.all() and dealt.count > 1:
-            nested = _nested(prepared, examples, options, dealt, folds, seed)
+            nested = _nested(prepared, examples, options, dealt, folds, clean, seed)
             fitted = replace(fitted, metrics={**fitted.metrics, "nested": nested})
     else:
-        fitted = _by_validation(prepared, examples, options, seed, first, report)
+        fitted = _by_validation(prepared, examples, options, seed, trained_on, first, report)
+    choices = dict(fitted.choices or {})
+    if drop_suspects is not None:
+        dropped = (inside if dealt else prepared.codes == 0) & ~trained_on
+        choices["dropped"] = describe_dropped(prepared, examples, dropped, drop_suspects)
     testing = prepared.sample(examples.vectors, "testing")
     metrics = dict(fitted.metrics)
     if len(testing):
@@ -149,7 +169,7 @@ def train(
         fitted.calibration,
         fitted.thresholds,
         held_out_of(fitted.answers, best_scores(fitted.head, testing)),
-        fitted.choices,
+        choices or None,
     )
 
 
@@ -158,6 +178,7 @@ def _by_validation(
     examples: Examples,
     options: Recipe,
     seed: int,
+    trained_on: Mask,
     start: Head | None,
     report: Callable[[TrainingStep], None] | None,
 ) -> _Fitted:
@@ -165,7 +186,7 @@ def _by_validation(
     classes, multi_label = len(prepared.labels), prepared.membership is not None
     options = for_classes(options, classes, multi_label=multi_label)
     validation = prepared.sample(examples.vectors, "validation")
-    training = prepared.training(examples, prepared.codes == 0)
+    training = prepared.training(examples, trained_on)
     head = train_head(
         training, classes, options, seed=seed, validation=validation, report=report, start=start
     )
@@ -184,15 +205,17 @@ def _by_folds(
     examples: Examples,
     options: Recipe,
     folds: Folds,
+    clean: Callable[[Mask], Mask],
+    trained_on: Mask,
     start: Head | None = None,
     report: Callable[[TrainingStep], None] | None = None,
 ) -> _Fitted:
     """Trains on all rows of the folds, and takes settings and the like from held-out scores."""
     rows = int(folds.inside.sum())
     settings = settings_of(options, prepared, rows)
-    fit = cross_fit(prepared, examples, folds, settings)
+    fit = cross_fit(prepared, examples, folds, settings, clean)
     head = train_head(
-        prepared.training(examples, folds.inside),
+        prepared.training(examples, trained_on),
         len(prepared.labels),
         fit.recipe,
         report=report,
@@ -230,7 +253,13 @@ def _choices(fit: CrossFit, folds: Folds) -> dict[str, Any]:
 
 
 def _nested(
-    prepared: Prepared, examples: Examples, options: Recipe, outer: Folds, folds: int, seed: int
+    prepared: Prepared,
+    examples: Examples,
+    options: Recipe,
+    outer: Folds,
+    folds: int,
+    clean: Callable[[Mask], Mask],
+    seed: int,
 ) -> Metrics:
     """Measures each fold by a head for which all was chosen without the fold."""
     measured = []
@@ -242,7 +271,7 @@ def _nested(
                 "too few different images to measure a head without a testing split; raise"
                 " --testing-percentage, or give --folds 0"
             )
-        head = _by_folds(prepared, examples, options, dealt).head
+        head = _by_folds(prepared, examples, options, dealt, clean, clean(inside)).head
         measured.append(evaluate(head, prepared.where(examples.vectors, outer.codes == fold)))
     counts = np.array([found.count for found in measured])
     right = round(sum(found.accuracy * found.count for found in measured))

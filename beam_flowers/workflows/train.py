@@ -50,6 +50,8 @@ class TrainOptions:
         summaries_dir: folder for the step log: see `Summaries`.
         required: splits that must have an image of every label.
         folds: of the cross-fitting of L-BFGS, see `train`.
+        drop_suspects: most of a label that is dropped as probably wrong, see `train`; None for
+            nothing.
         writing: the terms on which the model is written.
     """
 
@@ -62,6 +64,7 @@ class TrainOptions:
     required: tuple[str, ...] = ()
     writing: Writing = field(default_factory=Writing)
     folds: int = FOLDS
+    drop_suspects: float | None = None
 
     def __post_init__(self) -> None:
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
@@ -236,6 +239,7 @@ def _train(
             required=options.required,
             start=start,
             folds=options.folds,
+            drop_suspects=options.drop_suspects,
         )
     except ModelError as error:
         raise ModelError(f"cannot start from {options.warm_start!r}: {error}") from error

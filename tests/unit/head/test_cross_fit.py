@@ -1,5 +1,6 @@
 """Settings and temperature from rows that the head giving their scores never saw."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from beam_flowers.head.recipes import train_head
 from beam_flowers.head.retrain import RetrainOptions
 from beam_flowers.head.softmax import softmax
 from beam_flowers.head.split import SPLITS, SplitOptions
+from beam_flowers.head.suspects import without_suspects
 from beam_flowers.head.training import train
 
 SPLIT = SplitOptions(validation_percentage=10, testing_percentage=20)
@@ -183,3 +185,68 @@ def test_two_rows_make_no_folds():
     prepared = prepare(some, SplitOptions("hash", 0, 0))
     assert make_folds(prepared, some, np.arange(6) < 1, 5, seed=0) is None
     assert isinstance(make_folds(prepared, some, np.arange(6) < 2, 5, seed=0), Folds)
+
+
+# Suspects
+
+
+def flipped(count=300):
+    """Examples with every eighth label wrong, and which those are."""
+    some = examples(count, features=40, spread=1.0)
+    wrong = np.arange(count) % 8 == 3
+    labels = [some.labels[i - 1] if bad else some.labels[i] for i, bad in enumerate(wrong)]
+    return replace(some, labels=labels), wrong
+
+
+def test_dropped_suspects_are_wrong_ones_of_the_training():
+    some, wrong = flipped()
+    result = train(some, split=SPLIT, drop_suspects=0.3)
+    dropped = result.choices["dropped"]
+    rows = [some.sha256.index(content) for content in dropped["sha256"]]
+    assert dropped["images"] == len(rows) == sum(dropped["by_label"].values())
+    assert (result.codes[rows] != 2).all()
+    assert wrong[rows].mean() > 0.9
+    assert len(rows) > 0.7 * (wrong & (result.codes != 2)).sum()
+    plain = train(some, split=SPLIT)
+    assert result.metrics["tuned"].count == plain.metrics["tuned"].count
+    assert result.metrics["testing"].count == plain.metrics["testing"].count
+
+
+def test_at_most_a_share_of_a_label_is_dropped():
+    some, _ = flipped()
+    result = train(some, split=SPLIT, drop_suspects=0.02)
+    images = Counter(
+        label for label, code in zip(some.labels, result.codes, strict=True) if code != 2
+    )
+    assert result.choices["dropped"]["by_label"] == {
+        label: int(0.02 * count) for label, count in images.items()
+    }
+
+
+def test_suspects_are_sought_in_the_rows_given_alone():
+    some, _ = flipped()
+    prepared = prepare(some, SPLIT)
+    chosen = prepared.codes != 2
+    kept = without_suspects(prepared, some, chosen, 0.3, seed=0)
+    assert not (kept & ~chosen).any()
+    moved = some.vectors.copy()
+    moved[prepared.rows[~chosen]] *= -5
+    again = without_suspects(prepared, replace(some, vectors=moved), chosen, 0.3, seed=0)
+    np.testing.assert_array_equal(kept, again)
+
+
+def test_other_recipes_drop_suspects_too():
+    some, wrong = flipped()
+    recipe = RetrainOptions(how_many_training_steps=20)
+    result = train(some, recipe, SPLIT, drop_suspects=0.3)
+    rows = [some.sha256.index(content) for content in result.choices["dropped"]["sha256"]]
+    assert (result.codes[rows] == 0).all()
+    assert wrong[rows].mean() > 0.9
+
+
+def test_suspects_that_cannot_be_dropped():
+    with pytest.raises(TrainingError, match=r"is above 0 and up to 0\.5, got 0\.6"):
+        train(examples(60), drop_suspects=0.6)
+    several = replace(examples(60), separator=";")
+    with pytest.raises(TrainingError, match="where each image has one label only"):
+        train(several, drop_suspects=0.3)
