@@ -62,6 +62,7 @@ _OTHERS = (
     "min_accuracy",
     "summaries_dir",
     "augmented",
+    "drop_suspects",
 )
 
 

@@ -126,7 +126,8 @@ def _add_split(parser: argparse.ArgumentParser) -> None:
             f"--{name}-percentage",
             type=int,
             help=f"percent of the images for {name} (default 10); where it is given, a label "
-            "without an image there is an error, not a warning",
+            "without an image there is an error, not a warning"
+            + ("; lbfgs trains on them, too" if name == "validation" else ""),
         )
 
 
@@ -204,7 +205,22 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
         "cross-validation on the training and validation images",
     )
     parser.add_argument("--sweep-l1", action="store_true", help="--sweep over l1 as well")
-    parser.add_argument("--folds", type=int, default=5, help="of the sweep (default 5)")
+    parser.add_argument(
+        "--folds",
+        type=int,
+        default=5,
+        help="of the sweep, and in which lbfgs chooses l2 and temperature (default 5); 0: choose "
+        "them by the validation images, which then train nothing",
+    )
+    parser.add_argument(
+        "--drop-suspects",
+        type=float,
+        nargs="?",
+        const=0.3,
+        metavar="SHARE",
+        help="train without images whose label is probably wrong, at most SHARE of those of a "
+        "label (0.3 if not named); test images stay, and STORE as it is",
+    )
     parser.add_argument(
         "--min-accuracy",
         type=float,
@@ -272,6 +288,8 @@ def _train(arguments: argparse.Namespace, progress: Progress) -> TrainedModel:
         arguments.summaries_dir,
         tuple(_percentages(arguments)),
         writing(arguments),
+        arguments.folds,
+        arguments.drop_suspects,
     )
     # L-BFGS reports each iteration, the others when it is time to.
     log = StepLog(10 if arguments.recipe == "lbfgs" else 1)
@@ -367,6 +385,13 @@ class StepLog:
         )
 
 
+_NOTES = {
+    "tuned": ", each by a head trained without it; l2 and temperature were chosen by them",
+    "nested": ", each by a head trained, and all chosen, without it: the one to quote",
+}
+"""What an accuracy that is of no split was measured on."""
+
+
 def print_trained(trained: TrainedModel, model: str) -> None:
     """Prints the measured accuracy and the folder of the model."""
     for line in trained.result.warnings:
@@ -377,13 +402,20 @@ def print_trained(trained: TrainedModel, model: str) -> None:
     names = {"training": "train", "validation": "validation", "testing": "test"}
     for split, metrics in trained.result.metrics.items():
         tell(
-            f"{names[split]} accuracy {metrics.accuracy:.1%} "
+            f"{names.get(split, split)} accuracy {metrics.accuracy:.1%} "
             f"(95 % interval {metrics.accuracy_low:.1%} to {metrics.accuracy_high:.1%}, "
-            f"{metrics.count} images)"
+            f"{metrics.count} images{_NOTES.get(split, '')})"
         )
+    crossed = "folds" in (trained.result.choices or {})
+    held_out = "images held out by fold" if crossed else "validation images"
     if fitted := trained.result.calibration:
         tell(
             f"temperature {fitted.temperature:.3f}: cross entropy {fitted.cross_entropy_before:.4f}"
-            f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} validation images"
+            f" -> {fitted.cross_entropy_after:.4f} on the {fitted.count} {held_out}"
         )
+    choices = trained.result.choices or {}
+    if "dropped" in choices:
+        tell(f"dropped {choices['dropped']['images']} images whose label is probably wrong")
+    if len(choices.get("tried", ())) > 1:
+        tell(f"l2 {trained.bundle.recipe['l2']:g}, of the lowest cross entropy on those")
     tell(f"model: {model} ({len(trained.bundle.labels)} labels, id {trained.model_id[:12]})")

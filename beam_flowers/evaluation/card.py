@@ -13,6 +13,8 @@ from beam_flowers.head.store_examples import JOIN
 _MEANING = {
     "training": "trained on; flatters",
     "validation": "held back; the temperature and the like were chosen by it",
+    "tuned": "each by a head trained without it, whose settings were chosen by them",
+    "nested": "each by a head trained, and all chosen, without it; the one to quote",
     "testing": "had no part in the training; the one to quote",
 }
 

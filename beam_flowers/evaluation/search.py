@@ -23,13 +23,14 @@ from beam_flowers.evaluation.selection import labels_of, number_labels
 from beam_flowers.evaluation.suspects import (
     FOLDS,
     Suspect,
-    assign_folds,
     list_suspects,
     out_of_fold,
 )
 from beam_flowers.head.examples import Examples
+from beam_flowers.head.groups import fold_codes, image_groups
 from beam_flowers.head.lbfgs import train_lbfgs
 from beam_flowers.head.softmax import CHUNK_ROWS, Doubles, Floats, Head, Indices, Sample
+from beam_flowers.head.suspects import STRONGER, suspecting
 from beam_flowers.head.thresholds import DEFAULT
 from beam_flowers.store.vectors import Vectors
 
@@ -76,12 +77,14 @@ def find_suspects(
         [sets[row] for row in rows], labels, multi_label=examples.separator is not None
     )
     sample = Sample(examples.vectors, class_ids, np.array(rows, dtype=np.intp), membership)
-    fold_ids = assign_folds([examples.sha256[row] for row in rows], class_ids, folds, seed)
-    uris = [examples.uris[row] for row in rows]
+    uris, sha256 = ([values[row] for row in rows] for values in (examples.uris, examples.sha256))
+    groups = image_groups(uris, sha256)
+    fold_ids = fold_codes(groups, class_ids, min(folds, len(set(groups))), seed=seed)
     suspects = _suspects(labels, uris, sample, fold_ids, on_head)
     return {
         "measured_on": f"{len(rows)} images, all labelled ones of the store, each scored by a "
-        f"head trained without it ({folds} folds, lbfgs with default settings)",
+        f"head trained without it ({folds} folds, lbfgs with "
+        + ("default settings)" if membership is not None else f"{STRONGER} times the default l2)"),
         "images": len(rows),
         "folds": folds,
         # Cross-validation cannot judge a label with one image: its fold's head never saw it.
@@ -106,7 +109,8 @@ def _suspects(
         step = -(-len(training) // MOST_TRAINED)
         rows = None if training.rows is None else training.rows[::step]
         part = replace(training, class_ids=training.class_ids[::step], rows=rows)
-        return train_lbfgs(part, len(labels))
+        options = suspecting(len(labels)) if sample.membership is None else None
+        return train_lbfgs(part, len(labels), options)
 
     if sample.membership is None:
         scores = out_of_fold(

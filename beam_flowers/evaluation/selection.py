@@ -45,6 +45,7 @@ class Measured:
         trained_hash: dataset hash of the store when the model was trained.
         store_hash: dataset hash of the store now.
         notes: further warnings, a line each.
+        cross_fitted: True if the model was cross-fitted, so that validation images trained it.
     """
 
     side: str
@@ -57,6 +58,7 @@ class Measured:
     trained_hash: str
     store_hash: str
     notes: tuple[str, ...] = ()
+    cross_fitted: bool = False
 
     @property
     def store_changed(self) -> bool:
@@ -78,7 +80,9 @@ class Measured:
                 f"{self.split.get(f'{side}_percentage')} % {side}" for side in SPLITS[1:]
             )
             chosen += f" of the model's own split (rule {rule}, {percentages}, seed {seed})"
-        return f"{self.images} images, {chosen}: {_MEANING[self.side]}."
+        trained = self.cross_fitted and self.side == "validation"
+        meaning = _MEANING["training" if trained else self.side]
+        return f"{self.images} images, {chosen}: {meaning}."
 
     def warnings(self) -> list[str]:
         """Lists warnings to read before quoting a number."""
@@ -142,6 +146,7 @@ def choose_rows(
         bundle.dataset_hash,
         stored.dataset_hash,
         stored.warnings,
+        "folds" in (bundle.choices or {}),
     )
     if not rows:
         raise InputError(_nothing_to_measure(measured, bundle.labels))

@@ -1,12 +1,7 @@
-"""Finds labels that are probably wrong: confident learning (Northcutt, Jiang, Chuang 2021).
-
-cleanlab, of the same authors, is maintained and right, but brings scikit-learn and pandas
-(140 MB) for the fifteen lines of `suspected_labels`. On the same scores both give the same rows.
-"""
+"""Lists labels that are probably wrong, see `head.suspects`."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -14,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beam_flowers.head.softmax import Doubles, Head, Indices, Sample
+from beam_flowers.head.suspects import is_suspect
 
 FOLDS = 5
 
@@ -36,31 +32,6 @@ class Suspect(NamedTuple):
     suggested_score: float
 
 
-def assign_folds(
-    sha256: Sequence[str], class_ids: Indices, folds: int = FOLDS, seed: int = 0
-) -> Indices:
-    """Divides rows so that each class is spread evenly and equal contents are in one fold.
-
-    Args:
-        sha256: content digests of the n rows.
-        class_ids: intp [n].
-        folds: number of folds.
-        seed: another seed gives another division.
-
-    Returns:
-        intp [n], 0..folds-1; independent of the order of the rows.
-    """
-    classes: dict[str, int] = {}
-    for content, class_id in zip(sha256, class_ids.tolist(), strict=True):
-        classes[content] = min(class_id, classes.get(content, class_id))
-
-    def order(content: str) -> tuple[int, str]:
-        return classes[content], hashlib.sha256(f"{seed}:{content}".encode()).hexdigest()
-
-    fold = {content: i % folds for i, content in enumerate(sorted(classes, key=order))}
-    return np.array([fold[content] for content in sha256], dtype=np.intp)
-
-
 def out_of_fold(
     sample: Sample,
     fold_ids: Indices,
@@ -71,7 +42,7 @@ def out_of_fold(
 
     Args:
         sample: n labelled rows.
-        fold_ids: intp [n], from `assign_folds`.
+        fold_ids: intp [n], from `fold_codes`.
         train: makes a head of C classes.
         score: its scores [k, C] of k rows.
     """
@@ -117,23 +88,22 @@ def suspected_labels(scores: Doubles, class_ids: Indices) -> Indices:
 def list_suspects(
     labels: Sequence[str], uris: Sequence[str], scores: Doubles, class_ids: Indices
 ) -> list[Suspect]:
-    """Lists the rows in doubt, those whose suggested label leads by most first.
+    """Lists the rows in doubt, those with the lowest score of their own label first.
 
     Args:
         labels: C labels in class order.
         uris: of the n rows.
-        scores: float64 [n, C], as in `suspected_labels`.
-        class_ids: intp [n], as in `suspected_labels`.
+        scores: float64 [n, C], out of sample, from `out_of_fold`.
+        class_ids: intp [n], the rows' own labels.
     """
-    suggested = suspected_labels(scores, class_ids)
     suspects = [
         Suspect(
             uris[row],
             labels[class_ids[row]],
             float(scores[row, class_ids[row]]),
-            labels[suggested[row]],
-            float(scores[row, suggested[row]]),
+            labels[scores[row].argmax()],
+            float(scores[row].max()),
         )
-        for row in np.flatnonzero(suggested != class_ids).tolist()
+        for row in np.flatnonzero(is_suspect(scores, class_ids)).tolist()
     ]
-    return sorted(suspects, key=lambda s: (s.label_score - s.suggested_score, s.uri))
+    return sorted(suspects, key=lambda s: (s.label_score, s.uri))

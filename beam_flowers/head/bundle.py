@@ -21,6 +21,8 @@ from beam_flowers.head.softmax import Head
 from beam_flowers.images.outputs import Writing
 
 FORMAT = "beam-flowers model 1"
+FORMAT_2 = "beam-flowers model 2"
+"""Format of models that hold what the first has no place for, such as choices of cross-fitting."""
 MODEL_FILE = "model.json"
 _LABELS = "labels.txt"
 _ARRAYS = ("weights", "bias", "hidden_weights", "hidden_bias")
@@ -31,7 +33,8 @@ _UNFINISHED = ".unfinished-model"
 
 _OF_THE_HEAD = ("temperature", "multi_label")
 _IN_FILES = ("head", "held_out")
-_LATER = ("augmentation",)
+_OF_FORMAT_2 = ("choices",)
+_LATER = ("augmentation", *_OF_FORMAT_2)
 """Fields that older models lack. They are left out where None, so that old ids stay the same."""
 
 
@@ -62,6 +65,7 @@ class _Fields(msgspec.Struct, forbid_unknown_fields=True):
     thresholds: list[float] = []
     label_separator: str | None = None
     augmentation: dict[str, Any] | None = None
+    choices: dict[str, Any] | None = None
 
 
 _ADVICE = "train the model again, or copy it again from where it came from"
@@ -95,6 +99,8 @@ class Bundle:
         augmentation: distorted copies that it was also trained on, JSON, or None.
         held_out: scores of images that the head was not trained on, see `HELD_OUT`; None in
             older models.
+        choices: how settings were chosen by cross-fitting, see `TrainResult.choices`; None in
+            models of format 1.
     """
 
     head: Head
@@ -114,6 +120,7 @@ class Bundle:
     label_separator: str | None = None
     held_out: HeldOut | None = None
     augmentation: Mapping[str, Any] | None = None
+    choices: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         classes = len(self.labels)
@@ -253,7 +260,8 @@ def _description(bundle: Bundle, side_files: Mapping[str, bytes]) -> dict[str, A
     fields = {key: value for key, value in vars(bundle).items() if key not in absent}
     hashes = {name: _sha256(data) for name, data in side_files.items()}
     head = {key: getattr(bundle.head, key) for key in _OF_THE_HEAD}
-    return {"format": FORMAT, **fields, **head, "files": hashes}
+    is_later = any(getattr(bundle, key) is not None for key in _OF_FORMAT_2)
+    return {"format": FORMAT_2 if is_later else FORMAT, **fields, **head, "files": hashes}
 
 
 def _identify(description: Mapping[str, Any]) -> str:
@@ -329,13 +337,14 @@ def _read_description(folder: str) -> dict[str, Any]:
     data = _read(folder, MODEL_FILE, _FORM)
     found = _FORMAT.read(data, where).format
     form, _, number = found.rpartition(" ")
-    if form == FORMAT.rpartition(" ")[0] and number.isdecimal() and found != FORMAT:
+    is_known = found in (FORMAT, FORMAT_2)
+    if form == FORMAT.rpartition(" ")[0] and number.isdecimal() and not is_known:
         raise ModelError(
-            f"{where!r} has the format {found!r}, this version of beam-flowers reads {FORMAT!r}: "
-            "a newer one wrote it; update beam-flowers"
+            f"{where!r} has the format {found!r}, this version of beam-flowers reads {FORMAT!r} and"
+            f" {FORMAT_2!r}: a newer one wrote it; update beam-flowers"
         )
-    if found != FORMAT:
-        raise _FORM.wrong(where, "format", f"{found!r}, not {FORMAT!r}")
+    if not is_known:
+        raise _FORM.wrong(where, "format", f"{found!r}, not {FORMAT!r} or {FORMAT_2!r}")
     _FORM.read(data, where)
     try:
         # By Python's own reader and writer: the id is the digest of what they give.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -84,6 +85,50 @@ def near_identical(
     """
     pairs = islice(_pairs(vectors, codes, rows, held_out, least), MOST_FOUND)
     return sorted(pairs, key=lambda pair: (-pair.cosine, pair.held_out, pair.other))
+
+
+@one_blas_thread
+def near_groups(
+    vectors: Vectors, rows: Indices, groups: Sequence[str], class_ids: Indices
+) -> list[str]:
+    """Joins groups of images with near-identical vectors.
+
+    A label whose images would all be of one group keeps its groups as they were: else nothing would
+    be left to train on where that group is held out. Above `MOST_PAIRS` pairs nothing is joined.
+
+    Args:
+        vectors: float32 [N, D].
+        rows: intp [n], their rows of the images.
+        groups: n keys, see `image_groups`.
+        class_ids: intp [n].
+
+    Returns:
+        n keys.
+    """
+    if len(rows) ** 2 > MOST_PAIRS:
+        return list(groups)
+    parents: dict[str, str] = {}
+
+    def key(group: str) -> str:
+        while group in parents:
+            group = parents[group]
+        return group
+
+    places = np.arange(len(rows))
+    for left in _chunks(places):
+        units = _unit(vectors[rows[left]])
+        for right in _chunks(places[: left[-1] + 1]):
+            near = units @ _unit(vectors[rows[right]]).T >= SAME
+            for i, j in zip(*np.nonzero(near), strict=True):
+                one, other = sorted((key(groups[left[i]]), key(groups[right[j]])))
+                if one != other:
+                    parents[other] = one
+    joined = [key(group) for group in groups]
+    held: dict[int, set[str]] = defaultdict(set)
+    for group, class_id in zip(joined, class_ids.tolist(), strict=True):
+        held[class_id].add(group)
+    pairs = zip(groups, joined, class_ids.tolist(), strict=True)
+    return [one if len(held[class_id]) > 1 else own for own, one, class_id in pairs]
 
 
 def _pairs(

@@ -52,8 +52,13 @@ def evaluate(head: Head, sample: Sample) -> Metrics:
         logits = head.logits(vectors) / head.temperature
         right += sample.hits(logits, class_ids)
         loss += float(cross_entropies(logits, class_ids, sample.membership).sum())
-    low, high = wilson_interval(right, len(sample))
-    return Metrics(len(sample), right / len(sample), low, high, loss / len(sample))
+    return metrics_of(right, loss, len(sample))
+
+
+def metrics_of(right: int, loss: float, count: int) -> Metrics:
+    """Makes measures of `count` rows by how many are right and their sum of cross entropies."""
+    low, high = wilson_interval(right, count)
+    return Metrics(count, right / count, low, high, loss / count)
 
 
 def cross_entropies(

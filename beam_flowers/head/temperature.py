@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 
 from beam_flowers.head.blas import one_blas_thread
 from beam_flowers.head.metrics import cross_entropies
-from beam_flowers.head.softmax import Doubles, Head, Sample
+from beam_flowers.head.softmax import Doubles, Head, Indices, Sample
 
 BOUNDS = (0.2, 5.0)
 """Lowest and highest temperature. Validation rows that ask for more are too few or too easy: with
@@ -39,26 +39,36 @@ class Calibration:
 
 @one_blas_thread
 def fit_temperature(head: Head, validation: Sample) -> Calibration | None:
-    """Minimises the validation rows' cross entropy over the temperature (Guo et al., 2017).
+    """Fits the temperature of a head on rows that it was not trained on: see `temperature_of`."""
+    if len(validation) < FEWEST_ROWS:
+        return None
+    logits: Doubles = np.concatenate([head.logits(vectors) for vectors, _ in validation.chunks()])
+    return temperature_of(logits, validation.class_ids)
+
+
+def temperature_of(logits: Doubles, class_ids: Indices) -> Calibration | None:
+    """Minimises the rows' cross entropy over the temperature (Guo et al., 2017).
 
     Neither the order of the labels nor the accuracy changes.
+
+    Args:
+        logits: float64 [n, C], of rows that the head giving them was not trained on.
+        class_ids: intp [n].
 
     Returns:
         None with fewer than `FEWEST_ROWS` rows.
     """
-    if len(validation) < FEWEST_ROWS:
+    if len(class_ids) < FEWEST_ROWS:
         return None
-    logits: Doubles = np.concatenate([head.logits(vectors) for vectors, _ in validation.chunks()])
 
     def loss(logarithm: float) -> float:
-        scaled = logits / math.exp(logarithm)
-        return float(cross_entropies(scaled, validation.class_ids).mean())
+        return float(cross_entropies(logits / math.exp(logarithm), class_ids).mean())
 
     low, high = map(math.log, BOUNDS)
     fitted = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
     # The search ends near the minimum only, where temperature 1 may be as good.
     logarithm = min((0.0, float(fitted.x)), key=loss)
-    return Calibration(math.exp(logarithm), len(validation), loss(0.0), loss(logarithm))
+    return Calibration(math.exp(logarithm), len(class_ids), loss(0.0), loss(logarithm))
 
 
 def bound_warnings(calibration: Calibration) -> list[str]:

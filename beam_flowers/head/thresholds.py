@@ -25,8 +25,12 @@ def fit_thresholds(head: Head, validation: Sample) -> tuple[float, ...]:
     if validation.membership is None or not len(validation):
         return (DEFAULT,) * classes
     scores = np.concatenate([head.scores(vectors) for vectors, _ in validation.chunks()])
-    given = validation.membership[validation.class_ids] > 0
-    return tuple(_best(scores[:, label], given[:, label]) for label in range(classes))
+    return thresholds_of(scores, validation.membership[validation.class_ids] > 0)
+
+
+def thresholds_of(scores: Floats, given: npt.NDArray[np.bool_]) -> tuple[float, ...]:
+    """Returns the thresholds of `fit_thresholds` for scores, float32 [n, C], and labels, bool."""
+    return tuple(_best(scores[:, label], given[:, label]) for label in range(scores.shape[1]))
 
 
 def _best(scores: Floats, given: npt.NDArray[np.bool_]) -> float:

@@ -178,7 +178,8 @@ def fine_tune(
     stored = read_examples(files.absolute(store), name)
     if labels:
         stored = correct_labels(stored, read_corrections(labels))
-    start = train(stored.examples, split=split, seed=seed)
+    # Not cross-fitted: the validation images choose the epoch and must be new to the head, too.
+    start = train(stored.examples, split=split, seed=seed, folds=0)
     sides = labelled_images(stored.examples, start, uris_by_content(images, warn), warn)
     before = _accuracies(start.metrics)
     _tell(say, "before, head on the stored vectors", before)

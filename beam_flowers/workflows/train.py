@@ -19,6 +19,7 @@ from beam_flowers.head.bundle import (
     write_bundle,
 )
 from beam_flowers.head.corrections import Corrections, correct_labels, read_corrections
+from beam_flowers.head.cross_fit import FOLDS
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.recipes import Recipe, describe_recipe, steps_of
 from beam_flowers.head.softmax import Head, TrainingStep
@@ -44,10 +45,13 @@ class TrainOptions:
         warm_start: folder of an older model of the same backbone to begin from.
         sweep: choose penalties and backbone by cross-validation first; None to take them as
             given.
-        min_accuracy: 0..1, below which nothing is written: on the testing rows, or on the
-            validation rows where there are none.
+        min_accuracy: 0..1, below which nothing is written: on the testing rows; where there are
+            none, in nested folds, or of recipes without folds on the validation rows.
         summaries_dir: folder for the step log: see `Summaries`.
         required: splits that must have an image of every label.
+        folds: of the cross-fitting of L-BFGS, see `train`.
+        drop_suspects: most of a label that is dropped as probably wrong, see `train`; None for
+            nothing.
         writing: the terms on which the model is written.
     """
 
@@ -59,6 +63,8 @@ class TrainOptions:
     summaries_dir: str | None = None
     required: tuple[str, ...] = ()
     writing: Writing = field(default_factory=Writing)
+    folds: int = FOLDS
+    drop_suspects: float | None = None
 
     def __post_init__(self) -> None:
         if self.min_accuracy is not None and not 0 <= self.min_accuracy <= 1:
@@ -232,6 +238,8 @@ def _train(
             report=report,
             required=options.required,
             start=start,
+            folds=options.folds,
+            drop_suspects=options.drop_suspects,
         )
     except ModelError as error:
         raise ModelError(f"cannot start from {options.warm_start!r}: {error}") from error
@@ -283,7 +291,7 @@ def _tried(
 
 
 def _require_accuracy(result: TrainResult, least: float) -> None:
-    names = {"testing": "test", "validation": "validation"}
+    names = {"testing": "test", "nested": "nested", "validation": "validation"}
     split = next((name for name in names if name in result.metrics), None)
     if split is None:
         raise TrainingError(
@@ -317,6 +325,7 @@ def _bundle(stored: StoredExamples, result: TrainResult, split: SplitOptions, se
         thresholds=result.thresholds,
         augmentation=stored.augmentation,
         held_out=result.held_out,
+        choices=result.choices,
     )
 
 

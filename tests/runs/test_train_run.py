@@ -121,9 +121,12 @@ def test_under_the_min_accuracy_nothing_is_written(store, tmp_path, capsys):
     assert main([*flags, "--min-accuracy", "0.3"]) == 0
 
 
-def test_the_gate_takes_validation_where_nothing_tests(store):
+def test_the_gate_takes_nested_folds_or_validation_where_nothing_tests(store):
     model = str(Path(store).parent / "m")
-    options = TrainOptions(min_accuracy=1.0)
+    options, untested = TrainOptions(min_accuracy=1.0), replace(SPLIT, testing_percentage=0)
+    with pytest.raises(TrainingError, match=r"nested accuracy .* below the min accuracy 100.00%"):
+        train_model(store, model, LbfgsOptions(), untested, "small", options=options)
+    options = replace(options, folds=0)
     with pytest.raises(
         TrainingError, match=r"validation accuracy .* below the min accuracy 100.00%"
     ):
@@ -131,7 +134,7 @@ def test_the_gate_takes_validation_where_nothing_tests(store):
             store,
             model,
             LbfgsOptions(),
-            replace(SPLIT, testing_percentage=0),
+            untested,
             "small",
             options=options,
         )

@@ -203,7 +203,7 @@ def test_other_folders_are_refused(tmp_path):
     ("text", "message"),
     [
         ('{"format": "layers-model"}', "format: 'layers-model', not"),
-        ('{"format": "beam-flowers model 2"}', "a newer one wrote it; update beam-flowers"),
+        ('{"format": "beam-flowers model 3"}', "a newer one wrote it; update beam-flowers"),
         ("[]", "is damaged .Expected `object`"),
         ("{", "is damaged .Input data was truncated"),
     ],

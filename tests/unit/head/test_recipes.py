@@ -271,13 +271,14 @@ def test_temperature_stays_within_its_bounds():
 def test_few_rows_leave_the_temperature_alone():
     head = train_lbfgs(blobs(), 3)
     assert fit_temperature(head, blobs(FEWEST_ROWS - 1)) is None
-    assert train(examples(), split=SplitOptions("hash", 0, 10)).head.temperature == 1
+    assert train(examples(), SHORT, split=SplitOptions("hash", 0, 10)).head.temperature == 1
+    assert train(examples(15)).head.temperature == 1
 
 
 def test_training_fits_the_temperature():
     result = train(examples(spread=2.0))
     assert result.head.temperature == result.calibration.temperature != 1
-    measured = result.metrics["validation"].cross_entropy
+    measured = result.metrics["tuned"].cross_entropy
     assert measured == pytest.approx(result.calibration.cross_entropy_after)
 
 
