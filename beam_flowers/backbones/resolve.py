@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from beam_flowers import files
-from beam_flowers.backbones import hub, weights
+from beam_flowers.backbones import hub, quantised, weights
 from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
 from beam_flowers.backbones.hardware import Precision
 from beam_flowers.backbones.keras_check import require_no_code, require_safe_keras
@@ -41,6 +41,8 @@ class ResolvedBackbone:
         weights_sha256: hex digest, see `weights.sha256`.
         vectors: one of `VECTORS`, to which the numbers of its embeddings are rounded.
         precision: type of its products.
+        quantised_path: folder of the quantised network; empty if that ships with the package.
+        quantised_sha256: its `quantised.digest`; empty unless the precision is int8.
         engine: library that runs it. Not part of the fingerprint: in float32 engines differ only
             in the last bits.
         trusted: True if the user trusts a SavedModel with any operations. Not part of the
@@ -55,17 +57,21 @@ class ResolvedBackbone:
     precision: Precision = "float32"
     engine: EngineName = "tensorflow"
     trusted: bool = False
+    quantised_path: str = ""
+    quantised_sha256: str = ""
 
     def about(self) -> dict[str, Any]:
         """Returns all that decides embeddings as JSON values: equal dicts, equal embeddings."""
         # Absent without rounding, so that older stores keep their fingerprint.
         rounded = {} if self.vectors == VECTORS[0] else {"vectors": self.vectors}
+        in_int8 = {"quantised_sha256": self.quantised_sha256} if self.quantised_sha256 else {}
         return {
             "name": self.row.name,
             "weights_sha256": self.weights_sha256,
             "pixels": self.row.about_pixels(),
             "precision": self.precision,
             **rounded,
+            **in_int8,
         }
 
     @property
@@ -80,6 +86,11 @@ class ResolvedBackbone:
         return weights.places(self.row)[0] if self.row.in_package else self.path
 
     @property
+    def quantised_place(self) -> str:
+        """Folder of the quantised network; each worker uses that of its own package."""
+        return self.quantised_path or quantised.places(self.row, "")[0]
+
+    @property
     def short(self) -> str:
         """First 8 digits of the fingerprint."""
         return self.fingerprint[:8]
@@ -89,11 +100,25 @@ class ResolvedBackbone:
 
         Returns itself if none fits: the fingerprint is that of another backbone.
         """
-        forms = (
-            replace(self, vectors=vectors, precision=precision)
-            for vectors, precision in product(VECTORS, get_args(Precision))
-        )
+        precisions = [self.in_precision("float32"), self.in_precision("bfloat16")]
+        if quantised.find(self.row, replace(precisions[0], vectors=VECTORS[0]).fingerprint):
+            precisions.append(self.in_precision("int8"))
+        forms = (replace(form, vectors=v) for v, form in product(VECTORS, precisions))
         return next((form for form in forms if form.fingerprint == fingerprint), self)
+
+    def in_precision(self, precision: Precision) -> ResolvedBackbone:
+        """Returns the backbone in a precision; in int8 with its quantised network.
+
+        Raises:
+            BackboneError: nobody has quantised it.
+        """
+        plain = replace(self, precision=precision, quantised_path="", quantised_sha256="")
+        if precision != "int8":
+            return plain
+        full = replace(plain, precision="float32", vectors=VECTORS[0])
+        folder, digest = quantised.require(self.row, full.fingerprint)
+        path = "" if self.row.in_package else folder
+        return replace(plain, quantised_path=path, quantised_sha256=digest)
 
 
 def resolve(
@@ -121,7 +146,7 @@ def resolve(
             that or the digest of the archive, which is compared before it is unpacked.
         pixel_range: values of black and white in the input. Default: that of the catalogue for
             Keras weights, [0, 1] for a SavedModel or handle of a catalogue name, else [-1, 1].
-        precision: `float32` or `bfloat16` (`bf16` for short).
+        precision: `float32`, `bfloat16` (`bf16` for short) or `int8`.
         engine: `tensorflow`, `openvino`, or `auto`: OpenVINO if this machine has it.
         trust: loads a SavedModel with any operations.
 
@@ -150,15 +175,8 @@ def resolve(
     if pixel_range is not None:
         low, high = pixel_range
         row = replace(row, pixel_range=(float(low), float(high)))
-    return ResolvedBackbone(
-        row,
-        kind,
-        where,
-        digest,
-        precision=parse_precision(precision),
-        engine=_engine(engine),
-        trusted=trust,
-    )
+    found = ResolvedBackbone(row, kind, where, digest, engine=_engine(engine), trusted=trust)
+    return found.in_precision(parse_precision(precision))
 
 
 def parse_precision(name: str) -> Precision:
@@ -170,7 +188,7 @@ def parse_precision(name: str) -> Precision:
     for precision in get_args(Precision):
         if name in (precision, {"bfloat16": "bf16"}.get(precision)):
             return precision
-    raise BackboneError(f"precision {name!r} is not known: float32 or bf16")
+    raise BackboneError(f"precision {name!r} is not known: float32, bf16 or int8")
 
 
 def _engine(name: str) -> EngineName:

@@ -89,6 +89,11 @@ def export_model(
         return None
     if backbone is None:
         raise InputError(f"an export to {format_} needs the backbone of the model")
+    if backbone.precision == "int8":
+        raise ModelError(
+            "the model was trained on int8 vectors, and exports hold the float32 network, whose "
+            "vectors are others: train a model on float32 vectors and export that"
+        )
     about = backbone.about()
     require_backbone(bundle, backbone.row.name, backbone.fingerprint, about["pixels"])
     recipe = load(backbone).recipe
