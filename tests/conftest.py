@@ -39,12 +39,6 @@ def pytest_unconfigure():
     shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
-@pytest.fixture(autouse=True)
-def silent_processor(monkeypatch):
-    """What commands say does not depend on the processor: none has bfloat16 to speak of."""
-    monkeypatch.setattr("beam_flowers.cli.shared_flags.has_bfloat16", lambda: False)
-
-
 @pytest.fixture(scope="session")
 def original(tmp_path_factory):
     """A folder `images` of ten photographs and the folder `store` made of them."""

@@ -26,12 +26,14 @@ from beam_flowers.store.parts import Part, Place, RejectRows, describe_part
 from beam_flowers.store.schema import StoreRows, rejects_table
 
 LITE0 = "bdb160ff419f42ea1f5d4abb07901dda66cdbe61b737a0c56f9a57797fcf6680"
+LITE0_INT8 = "064edfc0671ad2aee501d7b912706106d152c1f907f889b03532ed39480756aa"
 DATASET = "a81bd3bd2e76e2ac9371e6cf20ee34ba96016525ea4488559009bb9026c04ea7"
 MODEL = "feef1ee3e6d81b8f7ef15e0ca262dd03812e632d6938fb0db28e821f747118d0"
 
 
 def test_fingerprint_of_the_packaged_backbone():
     assert resolve("efficientnet-lite0").fingerprint == LITE0
+    assert resolve("efficientnet-lite0", precision="int8").fingerprint == LITE0_INT8
 
 
 FINGERPRINTS = {

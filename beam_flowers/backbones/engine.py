@@ -99,6 +99,11 @@ def require_runnable(backbone: ResolvedBackbone) -> None:
         BackboneError: the machine lacks the engine or the precision.
     """
     hardware.require(backbone.precision)
+    if backbone.precision == "int8" and backbone.engine != "openvino":
+        raise BackboneError(
+            f"{backbone.row.name!r} in int8 runs on OpenVINO only: leave --engine tensorflow out "
+            "(pip install openvino, where it is not installed)"
+        )
     if backbone.engine == "openvino" and not openvino_engine.is_installed():
         raise BackboneError(
             f"OpenVINO is not installed on {socket.gethostname()}: pip install openvino there, or "

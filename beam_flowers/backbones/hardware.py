@@ -11,8 +11,9 @@ from typing import Literal
 
 from beam_flowers.errors import BackboneError, InputError
 
-Precision = Literal["float32", "bfloat16"]
-"""Type of a backbone's products. In bfloat16 they have 8 bits instead of 24; sums stay float32."""
+Precision = Literal["float32", "bfloat16", "int8"]
+"""Type of a backbone's products. In bfloat16 factors have 8 bits instead of 24; in int8 they are
+whole numbers of 7 and 8 bits, with a scale. Sums stay float32 or int32."""
 
 THREADS = "BEAM_FLOWERS_THREADS"
 """Environment variable: images that a worker process computes at a time."""

@@ -11,7 +11,7 @@ import importlib.util
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones import cache, openvino_lite
+from beam_flowers.backbones import cache, openvino_lite, quantised
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
@@ -62,36 +62,48 @@ def _version() -> str:
     try:
         return metadata.version("openvino")
     except metadata.PackageNotFoundError:
-        return str(_library().__version__)
+        return str(library().__version__)
 
 
 @lru_cache(maxsize=1)
-def _library() -> Any:
+def library() -> Any:
     """Imports OpenVINO without its telemetry."""
-    # Its import would report itself to Google Analytics from a fork of this process, which has
-    # threads. Without the telemetry package it does not.
+    with without_telemetry():
+        import openvino
+    return openvino
+
+
+@contextlib.contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Keeps imports of the block, of OpenVINO or NNCF, from reporting to anybody.
+
+    They would report to Google Analytics from a fork of this process, which has threads. Without
+    the telemetry package they do not.
+    """
     telemetry = sys.modules.get(_TELEMETRY)
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        import openvino
+        yield
     finally:
         if telemetry:
             sys.modules[_TELEMETRY] = telemetry
         else:
             del sys.modules[_TELEMETRY]
-    return openvino
 
 
 def starts_alone(backbone: ResolvedBackbone) -> bool:
-    """Tells if the network starts without TensorFlow: from its arrays, or as the cache has it."""
-    alone = backbone.kind == "efficientnet-lite"
+    """Tells if the network starts without TensorFlow.
+
+    It does so from the arrays of EfficientNet-Lite, quantised, and once the cache has it.
+    """
+    alone = backbone.kind == "efficientnet-lite" or backbone.precision == "int8"
     return is_installed() and (alone or cache.is_whole(_kept_in(backbone)))
 
 
 def compile_network(backbone: ResolvedBackbone) -> Compiled:
     """Reads and compiles a backbone for this machine's CPU."""
-    core = _library().Core()
-    model = _model(core, backbone)
+    core = library().Core()
+    model = read_model(core, backbone)
     if model.is_dynamic():
         several = _compile(core, model, backbone, _BATCH)
         if _is_even(several):
@@ -100,9 +112,14 @@ def compile_network(backbone: ResolvedBackbone) -> Compiled:
     return _compile(core, model, backbone, 1)
 
 
-def _model(core: Any, backbone: ResolvedBackbone) -> Any:
+def read_model(core: Any, backbone: ResolvedBackbone) -> Any:
+    """Returns a backbone as an OpenVINO model, not compiled yet: uint8 [N, h, w, 3] → [N, D]."""
+    if backbone.precision == "int8":
+        folder = backbone.quantised_place
+        quantised.require_unchanged(backbone.row.name, folder, backbone.quantised_sha256)
+        return core.read_model(Path(folder, quantised.NETWORK))
     if backbone.kind == "efficientnet-lite":
-        return openvino_lite.build(_library(), backbone)
+        return openvino_lite.build(library(), backbone)
     return _read_kept(core, backbone) or _convert(core, backbone)
 
 
@@ -143,7 +160,9 @@ def _settings(backbone: ResolvedBackbone) -> dict[str, Any]:
     OpenVINO would choose its own precision.
     """
     return {
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[backbone.precision],
+        # In int8 too: what is not quantised would be bfloat16 on processors that have it, and
+        # the vectors others than elsewhere.
+        "INFERENCE_PRECISION_HINT": "bf16" if backbone.precision == "bfloat16" else "f32",
         "NUM_STREAMS": str(cores()),
         "INFERENCE_NUM_THREADS": str(cores()),
         # With pinning, several workers of one host would all use its first cores.
@@ -159,7 +178,7 @@ def _convert(core: Any, backbone: ResolvedBackbone) -> Any:
         model = core.read_model(frozen)
 
         def save(folder: Path) -> None:
-            _library().save_model(model, folder / _NETWORK, compress_to_fp16=False)
+            library().save_model(model, folder / _NETWORK, compress_to_fp16=False)
 
         cache.keep(_kept_in(backbone), save)
         # Reading is lazy: the file must last until the weights are in memory.

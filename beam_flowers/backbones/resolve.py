@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from beam_flowers import files
-from beam_flowers.backbones import hub, weights
+from beam_flowers.backbones import hub, quantised, weights
 from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
 from beam_flowers.backbones.found_recipe import (
     HUB_RANGE,
@@ -46,6 +46,8 @@ class ResolvedBackbone:
         weights_sha256: hex digest, see `weights.sha256`.
         vectors: one of `VECTORS`, to which the numbers of its embeddings are rounded.
         precision: type of its products.
+        quantised_path: folder of the quantised network; empty if that ships with the package.
+        quantised_sha256: its `quantised.digest`; empty unless the precision is int8.
         engine: library that runs it. Not part of the fingerprint: in float32 engines differ only
             in the last bits.
         trusted: True if the user trusts a SavedModel with any operations. Not part of the
@@ -60,17 +62,21 @@ class ResolvedBackbone:
     precision: Precision = "float32"
     engine: EngineName = "tensorflow"
     trusted: bool = False
+    quantised_path: str = ""
+    quantised_sha256: str = ""
 
     def about(self) -> dict[str, Any]:
         """Returns all that decides embeddings as JSON values: equal dicts, equal embeddings."""
         # Absent without rounding, so that older stores keep their fingerprint.
         rounded = {} if self.vectors == VECTORS[0] else {"vectors": self.vectors}
+        in_int8 = {"quantised_sha256": self.quantised_sha256} if self.quantised_sha256 else {}
         return {
             "name": self.row.name,
             "weights_sha256": self.weights_sha256,
             "pixels": self.row.about_pixels(),
             "precision": self.precision,
             **rounded,
+            **in_int8,
         }
 
     @property
@@ -85,6 +91,11 @@ class ResolvedBackbone:
         return weights.places(self.row)[0] if self.row.in_package else self.path
 
     @property
+    def quantised_place(self) -> str:
+        """Folder of the quantised network; each worker uses that of its own package."""
+        return self.quantised_path or quantised.places(self.row, "")[0]
+
+    @property
     def short(self) -> str:
         """First 8 digits of the fingerprint."""
         return self.fingerprint[:8]
@@ -94,11 +105,25 @@ class ResolvedBackbone:
 
         Returns itself if none fits: the fingerprint is that of another backbone.
         """
-        forms = (
-            replace(self, vectors=vectors, precision=precision)
-            for vectors, precision in product(VECTORS, get_args(Precision))
-        )
+        precisions = [self.in_precision("float32"), self.in_precision("bfloat16")]
+        if quantised.find(self.row, replace(precisions[0], vectors=VECTORS[0]).fingerprint):
+            precisions.append(self.in_precision("int8"))
+        forms = (replace(form, vectors=v) for v, form in product(VECTORS, precisions))
         return next((form for form in forms if form.fingerprint == fingerprint), self)
+
+    def in_precision(self, precision: Precision) -> ResolvedBackbone:
+        """Returns the backbone in a precision; in int8 with its quantised network.
+
+        Raises:
+            BackboneError: nobody has quantised it.
+        """
+        plain = replace(self, precision=precision, quantised_path="", quantised_sha256="")
+        if precision != "int8":
+            return plain
+        full = replace(plain, precision="float32", vectors=VECTORS[0])
+        folder, digest = quantised.require(self.row, full.fingerprint)
+        path = "" if self.row.in_package else folder
+        return replace(plain, quantised_path=path, quantised_sha256=digest)
 
 
 def resolve(
@@ -131,7 +156,7 @@ def resolve(
         pixel_range: values of black and white in the input. Default: that of `config`; of a
             recipe that is known; of the network's own files, as `find_recipe` looks for it; of
             the catalogue, where a SavedModel of a catalogue name takes [0, 1].
-        precision: `float32` or `bfloat16` (`bf16` for short).
+        precision: `float32`, `bfloat16` (`bf16` for short) or `int8`.
         engine: `tensorflow`, `openvino`, or `auto`: OpenVINO if this machine has it.
         trust: loads a SavedModel with any operations.
         config: file with the recipe, in the form of `preprocessor_config.json`.
@@ -160,19 +185,12 @@ def resolve(
                 row = replace(row, crop=note.crop, resample=note.resample)
     except OSError as error:
         raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
-    backbone = ResolvedBackbone(
-        row,
-        kind,
-        where,
-        digest,
-        precision=parse_precision(precision),
-        engine=_engine(engine),
-        trusted=trust,
-    )
+    backbone = ResolvedBackbone(row, kind, where, digest, engine=_engine(engine), trusted=trust)
     handle = path if path is not None and hub.is_handle(path) else None
     wanted = _Wanted(pixel_range, config, input_size, handle)
     recipes = [KnownRecipe(*one) for one in known]
-    return _with_recipe(backbone, wanted, recipes, is_named=is_named)
+    complete = _with_recipe(backbone, wanted, recipes, is_named=is_named)
+    return complete.in_precision(parse_precision(precision))
 
 
 class _Wanted(NamedTuple):
@@ -234,7 +252,7 @@ def parse_precision(name: str) -> Precision:
     for precision in get_args(Precision):
         if name in (precision, {"bfloat16": "bf16"}.get(precision)):
             return precision
-    raise BackboneError(f"precision {name!r} is not known: float32 or bf16")
+    raise BackboneError(f"precision {name!r} is not known: float32, bf16 or int8")
 
 
 def _engine(name: str) -> EngineName:

@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, ModuleType]] = {
     "review": ("label by key the images whose labels are worth most", review),
     "export": ("write a model for TensorFlow, TFLite, Keras or ONNX", export),
     "check": ("find out whether the workers have all that a run needs", check),
-    "backbones": ("list the networks", backbones),
+    "backbones": ("list the networks; time or quantise one", backbones),
     "vacuum": ("delete files left by interrupted runs", vacuum),
     "forget": ("take images of a folder, missing ones, or a backbone out of a store", forget),
     "fsck": ("check every file of a store or table against its digest", fsck),

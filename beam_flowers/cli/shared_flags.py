@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from beam_flowers.backbones.hardware import has_bfloat16
 from beam_flowers.cli.progress import add_progress
 from beam_flowers.cli.screen import padded, say, visible
 from beam_flowers.errors import InputError, ModelError
@@ -132,7 +131,7 @@ def add_top_k(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top-k", type=int, default=5, help="labels an image (default 5)")
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_weights(parser: argparse.ArgumentParser, precision: bool = True) -> None:
     """Adds the flags for weights that a user has: where they are, which input they take."""
     parser.add_argument(
         "--backbone-path",
@@ -171,11 +170,11 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
         help="side in pixels of the images of a network that leaves it open (default: that of "
         "well-known TF-Hub handles)",
     )
-    add_engine(parser)
+    add_engine(parser, precision)
 
 
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags for engine and precision."""
+def add_engine(parser: argparse.ArgumentParser, precision: bool = True) -> None:
+    """Adds the flags for engine and, unless a command has none, precision."""
     parser.add_argument(
         "--engine",
         choices=("auto", "tensorflow", "openvino"),
@@ -183,11 +182,15 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         help="what runs the network (default: OpenVINO, and TensorFlow where OpenVINO has no "
         "wheels)",
     )
+    if not precision:
+        return
     parser.add_argument(
         "--precision",
-        choices=("float32", "bf16"),
-        help="of the arithmetic (default float32; for a model, as it was trained). bf16 is several "
-        "times faster on CPUs that have it, and refused on others; its vectors are others",
+        choices=("float32", "bf16", "int8"),
+        help="of the arithmetic (default float32; for a model, as it was trained). bf16 is faster "
+        "on CPUs that have it, and refused on others; int8 is faster everywhere, on OpenVINO, with "
+        "a network that `backbones --quantize` made or the package has. Vectors of each are "
+        "others, for heads of their own; `backbones --measure` says what each takes here",
     )
 
 
@@ -372,19 +375,11 @@ def backbone_of(bundle: Bundle, arguments: argparse.Namespace) -> ResolvedBackbo
 
 
 def in_precision(backbone: ResolvedBackbone, arguments: argparse.Namespace) -> ResolvedBackbone:
-    """Returns the backbone in the precision asked for; says when another one is faster here."""
+    """Returns the backbone in the precision asked for, else as it is."""
     from beam_flowers.backbones.resolve import parse_precision
 
     if arguments.precision:
-        return replace(backbone, precision=parse_precision(arguments.precision))
-    if backbone.precision == "float32" and has_bfloat16():
-        say(
-            "note",
-            # Against our own float32, benchmarks/RESULTS.md.
-            "this processor has bfloat16 arithmetic: --precision bf16 was 1.5 to 1.8 times as fast "
-            "with EfficientNet-Lite0, 4 to 5 with Inception v3; its vectors are others, for "
-            "heads of their own",
-        )
+        return backbone.in_precision(parse_precision(arguments.precision))
     return backbone
 
 

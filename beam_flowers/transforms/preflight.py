@@ -19,7 +19,7 @@ from typing import Any
 
 import beam_flowers
 from beam_flowers import files
-from beam_flowers.backbones import hardware, weights
+from beam_flowers.backbones import hardware, quantised, weights
 from beam_flowers.backbones.engine import require_runnable
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, WorkerError
@@ -220,6 +220,14 @@ def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:
         require_runnable(backbone)
     except BackboneError as error:
         yield str(error)
+    if backbone.precision == "int8":
+        try:
+            quantised.require_unchanged(
+                backbone.row.name, backbone.quantised_place, backbone.quantised_sha256
+            )
+        except BackboneError as error:
+            yield str(error)
+        return
     path, name = backbone.place, backbone.row.name
     if not files.exists(path):
         yield f"the weights of {name} are not at {path}; put them there"

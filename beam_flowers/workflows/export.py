@@ -98,6 +98,11 @@ def export_model(
         return None
     if backbone is None:
         raise InputError(f"an export to {format_} needs the backbone of the model")
+    if backbone.precision == "int8":
+        raise ModelError(
+            "the model was trained on int8 vectors, and exports hold the float32 network, whose "
+            "vectors are others: train a model on float32 vectors and export that"
+        )
     progress = progress or Progress()
     progress.begin("loading")
     about = backbone.about()

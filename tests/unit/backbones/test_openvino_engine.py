@@ -79,8 +79,8 @@ def test_lite0_of_its_arrays_gives_the_bits_of_tensorflows_graph(precision, pixe
     if precision == "bfloat16" and not hardware.has_bfloat16():
         pytest.skip("this processor has no bfloat16")
     lite = resolve("efficientnet-lite0", precision=precision, engine="openvino")
-    core = openvino_engine._library().Core()
-    models = openvino_engine._model(core, lite), openvino_engine._convert(core, lite)
+    core = openvino_engine.library().Core()
+    models = openvino_engine.read_model(core, lite), openvino_engine._convert(core, lite)
     ours, theirs = (openvino_engine._compile(core, model, lite, 1) for model in models)
     for image in pixels:
         np.testing.assert_array_equal(ours.run(image[np.newaxis]), theirs.run(image[np.newaxis]))
@@ -174,7 +174,7 @@ def test_precision_is_part_of_the_fingerprint():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"precision": "float64"}, "precision 'float64' is not known: float32 or bf16"),
+        ({"precision": "float64"}, "precision 'float64' is not known: float32, bf16 or int8"),
         ({"engine": "onnx"}, "engine 'onnx' is not known: auto, tensorflow or openvino"),
     ],
 )

@@ -5,10 +5,9 @@ import argparse
 import numpy as np
 import pytest
 
-from beam_flowers.backbones import hardware
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.cli.model_flags import fitted
-from beam_flowers.cli.shared_flags import add_weights, backbone_of, in_precision
+from beam_flowers.cli.shared_flags import add_weights, backbone_of
 from beam_flowers.errors import ModelError
 from beam_flowers.head.bundle import Bundle
 from beam_flowers.head.softmax import Head
@@ -33,7 +32,7 @@ def trained(precision):
     return model_of(resolve(LITE, precision=precision).fingerprint)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_a_model_is_run_as_it_was_trained(precision, capsys):
     model = trained(precision)
     network = backbone_of(model, arguments())
@@ -42,7 +41,9 @@ def test_a_model_is_run_as_it_was_trained(precision, capsys):
     assert "warning" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("own", "asked"), [("float32", "bf16"), ("bfloat16", "float32")])
+@pytest.mark.parametrize(
+    ("own", "asked"), [("float32", "bf16"), ("bfloat16", "float32"), ("float32", "int8")]
+)
 def test_another_precision_is_taken_only_when_told_so(own, asked, capsys):
     model, told = trained(own), arguments(precision=asked)
     network = backbone_of(model, told)
@@ -57,13 +58,3 @@ def test_another_network_is_refused_in_any_precision():
     for precision in (None, "bf16"):
         with pytest.raises(ModelError, match="is not as the model was trained on"):
             backbone_of(model, arguments(precision=precision))
-
-
-@pytest.mark.parametrize(("flags", "said"), [({"avx512_bf16"}, True), ({"avx2"}, False)])
-def test_what_bfloat16_would_gain_is_said_where_it_would(flags, said, monkeypatch, capsys):
-    monkeypatch.setattr(hardware, "flags", lambda: frozenset(flags))
-    monkeypatch.setattr("beam_flowers.cli.shared_flags.has_bfloat16", hardware.has_bfloat16)
-    in_precision(resolve(LITE), arguments())
-    assert ("--precision bf16" in capsys.readouterr().err) == said
-    in_precision(resolve(LITE), arguments(precision="float32"))
-    assert not capsys.readouterr().err
