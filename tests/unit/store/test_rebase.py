@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from writers import OTHER, Table, fresh_hash, image
 
+from beam_flowers.errors import StoreError
 from beam_flowers.records import RootListed
 from beam_flowers.store import rebase
 from beam_flowers.store.append import append_parts
@@ -23,6 +24,7 @@ from beam_flowers.store.commits import (
 )
 from beam_flowers.store.forget import forget
 from beam_flowers.store.history import restore
+from beam_flowers.store.lease import withdraw
 from beam_flowers.store.ledger import Rules
 from beam_flowers.store.parts import work_parts
 from beam_flowers.store.rebase import commit_on_newest
@@ -158,6 +160,9 @@ class TestDisjoint:
         monkeypatch.setattr(rebase, "commit", taken)
         assert not own.finish(plan, own.rows(B))["committed"]
         assert tries == list(range(2, 2 + TRIES))
+        # The commit has begun, so that who wants to withdraw the run has to finish it.
+        with pytest.raises(StoreError, match=f"other writers were first {TRIES} times"):
+            withdraw(table.root, own.place.run, by="vacuum")
 
     def test_what_listings_held_is_merged_by_listing(self, table):
         def set_held(held):
