@@ -88,7 +88,7 @@ def suspected_labels(scores: Doubles, class_ids: Indices) -> Indices:
 def list_suspects(
     labels: Sequence[str], uris: Sequence[str], scores: Doubles, class_ids: Indices
 ) -> list[Suspect]:
-    """Lists the rows in doubt, those with the lowest score of their own label first.
+    """Lists the rows in doubt, those with the lowest score of their given label first.
 
     Args:
         labels: C labels in class order.

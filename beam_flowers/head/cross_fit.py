@@ -116,7 +116,7 @@ class CrossFit:
         if len(settings) < 2 or self.recipe not in (settings[0], settings[-1]):
             return []
         if self.recipe == settings[-1]:
-            cause = "the images may be easier than most, or more alike than they are told to be"
+            cause = "the images may be easier than most, or more alike than they should be"
         else:
             cause = "labels may be wrong: `evaluate` lists suspects, --drop-suspects drops them"
         return [f"l2 {self.recipe.l2:g} is at the end of what is tried by itself; {cause}"]

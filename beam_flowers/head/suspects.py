@@ -38,7 +38,7 @@ def is_suspect(scores: Doubles, class_ids: Indices) -> Mask:
 
     Args:
         scores: float64 [n, C], each row's by a head trained without it.
-        class_ids: intp [n], the rows' own labels.
+        class_ids: intp [n], the rows' given labels.
     """
     joint = _joint(scores, class_ids)
     doubted = np.zeros(len(scores), bool)
