@@ -72,8 +72,8 @@ class Backbone:
         low, high = self.pixel_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise BackboneError(
-                f"pixel range {self.pixel_range!r} is not possible: give two numbers, what the "
-                "network takes black and white as, such as (-1, 1) or (0, 1)"
+                f"a pixel range from {low:g} to {high:g} is not possible: give the two "
+                "numbers that the network expects for black and white, e.g. -1,1 or 0,1"
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
             known = len(values) in (0, 3) and all(map(math.isfinite, values))

@@ -134,11 +134,13 @@ def _embed(
 ) -> tuple[EmbedSummary, str]:
     """Computes the images, then their distorted copies if any are asked for."""
     from beam_flowers import files
+    from beam_flowers.images.find import require_sources
     from beam_flowers.store.names import AUGMENTED
     from beam_flowers.workflows.embed import embed_images
     from beam_flowers.workflows.known_recipes import notes_on_recipe, recipes_of_store
 
     options, copies = run_options(arguments, beams), augmentation(arguments)
+    require_sources(arguments.images)
     _warn_of_wrapper(arguments.images)
     store = arguments.store
     network = resolve_backbone(arguments, arguments.backbone, recipes_of_store(store))

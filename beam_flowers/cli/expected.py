@@ -32,6 +32,9 @@ EXPECTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 """Command → argument → the things that it may name; `OUTPUT` is a store that need not exist."""
 
+_OF_A_STORE = ("projector", "fiftyone")
+"""Formats that `export` writes of a store."""
+
 _EMBED = "beam-flowers embed {path} --store STORE"
 _ADVICE = {
     (STORE, IMAGES): f"First: {_EMBED}",
@@ -62,7 +65,10 @@ def require_expected(command: str, arguments: argparse.Namespace) -> None:
         InputError: one of them does; the message names both things and the next step.
     """
     wrong = []
-    for name, wanted in EXPECTED.get(command, {}).items():
+    expected = dict(EXPECTED.get(command, {}))
+    if command == "export":
+        expected["model"] = (STORE,) if arguments.to in _OF_A_STORE else (MODEL,)
+    for name, wanted in expected.items():
         given = getattr(arguments, name, None) or []
         for path in [given] if isinstance(given, str) else given:
             if misfit := _misfit(path, wanted):

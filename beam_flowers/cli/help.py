@@ -78,6 +78,21 @@ def in_plain_words(message: str) -> str:
         return f"{found[1].rpartition('/')[2]} takes a value"
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         return f"missing: {found[1]}"
+    return message.removeprefix("argument ")
+
+
+def with_flags(message: str, parser: argparse.ArgumentParser) -> str:
+    """Returns a message in which Python's names of a command's settings are its flags."""
+    for action in parser._actions:
+        flag = next((name for name in action.option_strings if name.startswith("--")), "")
+        if not flag:
+            continue
+        name = action.dest
+        if "_" in name:
+            message = re.sub(rf"(?<![\w-])'?{name}'?(?![\w(])", flag, message)
+        written = re.escape(name).replace("_", "[ _-]")
+        message = re.sub(rf"^{written}(?= (?:must|is|are|takes|\S+ is not)\b)", flag, message)
+        message = message.replace(f"does not take '{name}'", f"does not take {flag}")
     return message
 
 

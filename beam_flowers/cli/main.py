@@ -19,9 +19,9 @@ from beam_flowers.cli import log, screen
 from beam_flowers.cli.beam_flags import split_flags, without_secret
 from beam_flowers.cli.config import command_parser, command_parsers
 from beam_flowers.cli.expected import require_expected
-from beam_flowers.cli.help import did_you_mean, overview
+from beam_flowers.cli.help import did_you_mean, overview, with_flags
 from beam_flowers.cli.parser import COMMANDS, make_parser
-from beam_flowers.errors import BeamFlowersError, HeaderError, OutputError
+from beam_flowers.errors import BeamFlowersError, FieldError, HeaderError, OutputError
 from beam_flowers.files.text import without_secrets
 
 EXIT_ERROR = 1
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.redirect_stdout(screen.Escaped(sys.stdout)):
             return _run(arguments)
     except BeamFlowersError as error:
-        return _refuse(error)
+        return _refuse(error, command_parser(make_parser(), arguments[0]))
     except KeyboardInterrupt as interrupt:
         return _interrupted(arguments, str(interrupt))
     except BrokenPipeError:
@@ -185,8 +185,12 @@ def _interrupted(arguments: Sequence[str], about: str = "") -> int:
     return EXIT_INTERRUPTED
 
 
-def _refuse(error: BeamFlowersError) -> int:
-    _complain(str(error))
+def _refuse(error: BeamFlowersError, command: argparse.ArgumentParser | None = None) -> int:
+    # The fields of a file have names of their own.
+    if command and not isinstance(error, FieldError):
+        _complain(with_flags(str(error), command))
+    else:
+        _complain(str(error))
     return EXIT_USAGE if isinstance(error, OutputError | HeaderError) else EXIT_ERROR
 
 

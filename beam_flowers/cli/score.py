@@ -114,12 +114,14 @@ def _rejects_of(output: str) -> str:
 
 
 def _score(arguments: argparse.Namespace, beams: list[str], progress: Progress) -> ScoreSummary:
+    from beam_flowers.images.find import require_sources
     from beam_flowers.workflows.score import score_images
     from beam_flowers.workflows.score_options import check_outputs
     from beam_flowers.workflows.score_stored import is_store
 
     job = _job(arguments)
     check_outputs(job)
+    require_sources(arguments.images)
     bundles = list(read_models(arguments).values())
     from_store = len(job.images) == 1 and is_store(job.images[0])
     needed = arguments.precision or not from_store

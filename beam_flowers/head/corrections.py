@@ -57,8 +57,8 @@ def read_corrections(manifest: str) -> Corrections:
     column = next((name for name in _KEYS if name in table.column_names), None)
     if column is None or "label" not in table.column_names:
         raise InputError(
-            f"{manifest!r} has the columns {table.column_names!r}; corrections need 'label' and"
-            f" one of {_KEYS}"
+            f"{manifest!r} has the columns {', '.join(table.column_names)}; corrections need a "
+            f"column label and {' or '.join(_KEYS)}"
         )
     labels: dict[str, str | None] = {}
     try:
@@ -100,9 +100,10 @@ def _apply(examples: Examples, corrections: Corrections) -> Examples:
     keys = examples.sha256 if corrections.column == "sha256" else examples.uris
     unknown = sorted(set(corrections.labels) - set(keys))
     if unknown:
+        images = f"{len(unknown):,} image{'s' * (len(unknown) > 1)}"
         raise TrainingError(
-            f"{corrections.manifest!r} names {len(unknown)} images by {corrections.column} that"
-            f" the store does not hold, such as {unknown[0]!r} with the label"
+            f"{corrections.manifest!r} names {images} by {corrections.column} that the store"
+            f" does not hold, such as {unknown[0]!r} with the label"
             f" {corrections.labels[unknown[0]]!r}; embed them first or take these rows out"
         )
     pairs = zip(keys, examples.labels, strict=True)
@@ -130,7 +131,8 @@ def _read_table(manifest: str) -> pa.Table:
         with files.open_read(manifest) as source:
             return _read_as(suffix, source, manifest)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{manifest!r} cannot be read as .{suffix}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{manifest!r} cannot be read as .{suffix}: {reason}") from error
 
 
 def _read_as(suffix: str, source: BinaryIO, manifest: str) -> pa.Table:

@@ -23,6 +23,10 @@ FEW_IMAGES = 20
 """Images of a class below which it gets a warning, as in retrain.py."""
 
 
+_NAMED = 5
+"""Labels that a message names."""
+
+
 @dataclass(frozen=True)
 class Examples:
     """Rows of a store, of one backbone.
@@ -194,15 +198,16 @@ def _labels(texts: Sequence[str], separator: str | None) -> tuple[tuple[str, ...
 
 def _check_labels(labels: Sequence[str], labelled: int, total: int) -> None:
     if len(labels) < 2:
+        only = f"the only label is {labels[0]!r}" if labels else "there is none"
         raise TrainingError(
-            f"training needs at least 2 labels, found {len(labels)} {list(labels)!r}"
-            f" ({total} images, {total - labelled} of them without a label); put the images"
-            " of each class into a folder of their own"
+            f"training takes two labels or more, and {only} ({total:,} images, "
+            f"{total - labelled:,} of them without a label); put the images of each class into a "
+            "folder of their own"
         )
     if same := collisions(labels):
         raise TrainingError(
-            f"different labels with one normalised form: {same}; rename them to one or make"
-            " them differ in letters or digits"
+            f"labels that differ in writing only: {'; '.join(' and '.join(s) for s in same)}; "
+            "rename them to one or make them differ in letters or digits"
         )
 
 
@@ -222,10 +227,12 @@ def _check_finite(examples: Examples) -> None:
 def _check_single(labels: Sequence[str], different: Counts) -> None:
     single = [label for label, count in zip(labels, different, strict=True) if count == 1]
     if single:
+        named = ", ".join(map(repr, single[:_NAMED])) + ", ..." * (len(single) > _NAMED)
+        many = len(single) > 1
         raise TrainingError(
-            f"{len(single)} of {len(labels)} labels have a single image, such as {single[0]!r}:"
-            " nothing would be left to check them by; add images, or leave such labels out by"
-            " --min-images 2"
+            f"{len(single)} label{'s have' if many else ' has'} one image{' each' * many}: {named}."
+            f" Add images, delete the folder{'s' * many}, or pass --min-images 2 to skip "
+            f"{'them' if many else 'it'}"
         )
 
 

@@ -37,8 +37,9 @@ def recipe(name: str, **settings: Any) -> Recipe:
     for key in chosen:
         takers = [r for r, names in settings_of.items() if key in names]
         if name not in takers:
+            others = ", ".join(takers) or "none"
             raise TrainingError(
-                f"the recipe {name!r} does not take {key!r}; those that do: {takers or 'none'}"
+                f"the recipe {name!r} does not take {key!r}; those that do: {others}"
             )
     return RECIPES[name](**chosen)
 

@@ -45,6 +45,13 @@ def find_images(sources: Sequence[str], schemes: Sequence[str] | None = ()) -> I
         yield from listing
 
 
+def require_sources(sources: Sequence[str]) -> None:
+    """Raises InputError for a source on this machine that is not there, before any is read."""
+    for source in sources:
+        if files.is_local(files.absolute(source.removeprefix(FILES_FROM))):
+            _open_source(source, ())
+
+
 def _open_source(source: str, schemes: Sequence[str] | None) -> Iterator[Listed]:
     if source.startswith(FILES_FROM):
         return _find_listed(source.removeprefix(FILES_FROM), schemes)

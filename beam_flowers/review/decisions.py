@@ -91,7 +91,7 @@ class Decisions:
                 f"{self._uri!r} cannot be read as corrections: {error}; name another --output"
             ) from error
         raise OutputError(
-            f"{self._uri!r} has the columns {header!r} and not {_COLUMNS!r} of this command's "
-            "corrections, which are only ever continued, never replaced (there is no --overwrite "
-            "here); name another --output"
+            f"{self._uri!r} has the columns {', '.join(header)} and not {', '.join(_COLUMNS)} of "
+            "this command's corrections, which are only ever continued, never replaced (there is "
+            "no --overwrite here); name another --output"
         )

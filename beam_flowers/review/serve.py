@@ -84,6 +84,11 @@ def reviewing(job: ReviewJob) -> Iterator[ReviewPage]:
         StoreError: if the store has no vectors, or those of several backbones.
     """
     require_flask()
+    if not files.exists(files.absolute(job.source)):
+        raise InputError(
+            f"{job.source!r} is not there; name a feature store, which `embed` writes, or a table "
+            "of scores, which `score` writes"
+        )
     Writing().reading(job.source).refuse_input(files.absolute(job.output))
     decisions = Decisions(job.output)
     chosen = None

@@ -84,8 +84,8 @@ def read_scores(path: str, model: str | None = None) -> ScoreTable:
     label = LABEL_TEXT if LABEL_TEXT in rows.schema.names else "label"
     if missing := [name for name in (*_COLUMNS, label) if rows.schema.get_field_index(name) < 0]:
         raise InputError(
-            f"{path!r} has the columns {rows.schema.names!r}; a table of scores has {missing!r}"
-            " too: beam-flowers score writes one"
+            f"{path!r} has the columns {', '.join(rows.schema.names)}; a table of scores has "
+            f"{', '.join(missing)} too: beam-flowers score writes one"
         )
     if not len(rows):
         raise InputError(f"the table {path!r} has no rows; its reject table names the reasons")

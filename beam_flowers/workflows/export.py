@@ -150,13 +150,13 @@ def check_export(format_: str, output: str, writing: Writing) -> str:
         ModelError: the format takes a package that is not installed.
     """
     what = f"an export to {format_}"
-    if format_ == "onnx":
-        require_onnx()
     if SUFFIXES[format_]:
         require_ending(output, [SUFFIXES[format_]], what)
     target = check_target(output, what, writing, is_folder=not SUFFIXES[format_])
     if format_ in _WITH_LABELS:
         writing.check_file(labels_beside(target), "an export of labels")
+    if format_ == "onnx":
+        require_onnx()
     return target
 
 

@@ -55,13 +55,13 @@ def test_a_label_in_the_manifest_that_no_image_has(store, tmp_path, refused):
 
 def test_one_class(tmp_path, refused):
     line = refused(relabelled(tmp_path / "store", "ant"))
-    assert "needs at least 2 labels, found 1 ['ant'] (20 images, 0 of them without" in line
+    assert "the only label is 'ant' (20 images, 0 of them without" in line
 
 
 def test_a_class_with_one_image(tmp_path, refused):
     line = refused(relabelled(tmp_path / "store", "dog", all_rows=False))
-    assert "1 of 4 labels have a single image, such as 'dog'" in line
-    assert "add images, or take them out" in line
+    assert "1 label has one image: 'dog'" in line
+    assert "pass --min-images 2 to skip it" in line
 
 
 def test_vectors_that_are_not_finite(tmp_path, refused):
@@ -90,12 +90,15 @@ def test_a_model_of_other_classes_to_start_from(store, tmp_path, refused):
     ("flags", "message"),
     [
         ("--validation-percentage 60 --testing-percentage 50", "take 60 + 50 percent and leave"),
-        ("--validation-percentage -1", "validation percentage must be a whole number >= 0, got -1"),
+        (
+            "--validation-percentage -1",
+            "--validation-percentage must be a whole number >= 0, got -1",
+        ),
         ("--split retrain --testing-percentage 1", "1 percent testing leaves no testing image"),
         ("--seed -1", "seed must be a whole number >= 0, got -1"),
         ("--l2 nan", "l2 must be >= 0 and finite, got nan"),
         ("--folds 1 --sweep", "folds must be a whole number >= 2, got 1"),
-        ("--early-stopping 3", "'lbfgs' does not take 'early_stopping'; those that do: ['image-"),
+        ("--early-stopping 3", "'lbfgs' does not take --early-stopping; those that do: image-"),
         ("--backbone nope", "has no vectors of 'nope'; it holds: large-"),
         ("--backbone small+nope", "has no vectors of 'nope'; it holds: large-"),
     ],

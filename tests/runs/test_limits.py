@@ -74,8 +74,8 @@ def test_score_and_classify_take_limits(folder, model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "value", "said"),
     [
-        ("--max-pixels", 0, "max_pixels 0 is not possible"),
-        ("--max-pixels", 10**9, "max_pixels 1000000000 is not possible"),
+        ("--max-pixels", 0, "--max-pixels 0 is not possible"),
+        ("--max-pixels", 10**9, "--max-pixels 1000000000 is not possible"),
         ("--max-bytes", 0, "limits of 0 bytes"),
     ],
 )

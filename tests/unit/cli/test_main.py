@@ -101,7 +101,7 @@ def test_help_states_the_true_defaults():
         (["embed", ".", "--store", "s", "--pixel-range", "x"], 1, "two numbers"),
         (["train", "absent", "--model", "m"], 1, "no store at"),
         (["train", "absent", "--model", "m", "--dropout", "0.5"], 1, "retrain"),
-        (["score", "p", "--model", "absent", "--output", "o.csv"], 1, "absent"),
+        (["score", ".", "--model", "absent", "--output", "o/o.csv"], 1, "absent"),
         (["classify", "p", "--model", "absent"], 1, "'p' is not there"),
         (["vacuum", "absent"], 1, "no store at"),
     ],

@@ -243,7 +243,7 @@ def test_the_loop_score_review_train(scored, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nothing.csv",), "cannot be read"),
+        (("nothing.csv",), "is not there; name a feature store"),
         (("scores.csv", "--port", "70000"), "a port is"),
         (("scores.csv", "--runner", "FnApiRunner"), "runs no pipeline"),
     ],
