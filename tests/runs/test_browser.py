@@ -364,13 +364,54 @@ def test_unsorted_images_get_labels_typed_once_and_confirmed(visit, tmp_path):
             page.keyboard.press("Enter")
             page.keyboard.press("Enter")
             expect(count).to_have_text(f"{number} of 4 done")
-        for key in "12":
+        for key, number in (("1", 3), ("2", 4)):
             expect(page.locator("#frame")).to_have_attribute("aria-busy", "false")
             page.keyboard.press(key)
+            expect(count).to_have_text(f"{number} of 4 done")
         expect(page.locator("#end pre")).to_have_text(found.following)
         found.server.shutdown()
         thread.join()
     assert [row["label"] for row in rows(output)] == ["rose", "tulip", "rose", "tulip"]
+
+
+def test_from_unsorted_photographs_to_a_table_in_five_commands(
+    visit, tmp_path, monkeypatch, capsys
+):
+    """`embed`, `review`, `train`, `score`, `report`; nothing else, and no document."""
+    from stores import cli, photos
+
+    monkeypatch.chdir(tmp_path)
+    label_of = {}
+    (tmp_path / "unsorted").mkdir()
+    for number, photo in enumerate(sorted(photos(tmp_path / "sorted", 12).glob("*/*"))):
+        label_of[f"{number * 37 % 60:03d}.jpg"] = photo.parent.name
+        photo.rename(tmp_path / "unsorted" / f"{number * 37 % 60:03d}.jpg")
+    assert not cli("embed", "unsorted", "--store", "store")
+    assert "next: beam-flowers review store" in capsys.readouterr().out
+    with reviewing(ReviewJob("store", "corrections.csv", choose=25)) as found:
+        thread = threading.Thread(target=found.server.serve_forever)
+        thread.start()
+        page = visit(found.url)
+        for done in range(1, 26):
+            expect(page.locator("#frame")).to_have_attribute("aria-busy", "false")
+            label = label_of[page.locator("#name").inner_text().rpartition("/")[2]]
+            known = page.locator("#labels span:nth-child(2)").all_inner_texts()
+            if label in known:
+                page.keyboard.press(str(known.index(label) + 1))
+            else:
+                page.locator("#text").fill(label)
+                page.locator("#text").press("Enter")
+                page.locator("#text").press("Enter")
+            expect(page.locator("#count")).to_have_text(f"{done} of 25 done")
+        found.server.shutdown()
+        thread.join()
+    assert not cli("train", "store", "--model", "model", "--labels", "corrections.csv")
+    assert not cli("score", "store", "--model", "model", "--output", "labels.csv")
+    assert not cli("report", "labels.csv", "--output", "report.html")
+    table = rows(tmp_path / "labels.csv")
+    right = [row["label"] == label_of[row["relative_path"]] for row in table]
+    assert len(right) == 60
+    assert sum(right) / 60 > 0.7
 
 
 def test_a_stranger_sees_nothing(chromium, review):
