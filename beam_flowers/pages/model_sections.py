@@ -114,11 +114,11 @@ def labels(report: Mapping[str, Any]) -> Table:
         columns["threshold"] = Column("threshold", "number")
     columns |= {name.lower(): Column(name, "share") for name in ("precision", "recall", "F1")}
     columns["support"] = Column("images", "number")
-    columns["predicted"] = Column("given", "number")
+    columns["predicted"] = Column("predicted", "number")
     rows = [[row[name] for name in columns] for row in report["labels"]["rows"]]
     note = (
-        "Precision: of the images given a label, the share that has it. Recall: of those that "
-        f"have it, the share that was given it. {_measured(report['labels'])}"
+        "Precision: of the images predicted to have a label, the share that was given it. Recall: "
+        f"of those given it, the share predicted to have it. {_measured(report['labels'])}"
     )
     return Table("labels", "By label", note, list(columns.values()), rows)
 
@@ -130,11 +130,11 @@ def confusion(report: Mapping[str, Any], scored: Scored | None) -> Section:
         numbers = ("right", "missed", "wrong", "rest")
         columns = [Column("label"), *(Column(name, "number") for name in numbers)]
         rows = [list(row.values()) for row in section["rows"]]
-        note = f"Right: has it and was given it. Missed: was not. {_measured(section)}"
+        note = f"Right: given and predicted. Missed: given, not predicted. {_measured(section)}"
         return Table("confusion", "Confusion", note, columns, rows)
     if len(names) > MOST_LABELS:
         cells = section["most_frequent"]
-        columns = [Column("label"), Column("given"), Column("images", "number")]
+        columns = [Column("given"), Column("predicted"), Column("images", "number")]
         rows = [list(cell.values()) for cell in cells[:_MOST_PAIRS]]
         note = (
             f"Labels that are taken for each other, the most frequent first. {_measured(section)}"
@@ -142,11 +142,11 @@ def confusion(report: Mapping[str, Any], scored: Scored | None) -> Section:
         )
         return Table("confusion", "Confusion", note, columns, rows)
     note = (
-        f"Rows: the label of the image. Columns: the one given. Open a number to see its "
-        f"images. {_measured(section)}"
+        f"Rows: the given label. Columns: the predicted one. Open a number to see its images. "
+        f"{_measured(section)}"
     )
     counts, cards = section["matrix"], cell_cards(scored)
-    return Matrix("confusion", "Confusion", note, "label", "given", names, names, counts, cards)
+    return Matrix("confusion", "Confusion", note, "given", "predicted", names, names, counts, cards)
 
 
 def cell_cards(scored: Scored) -> dict[tuple[int, int], list[Card]]:
@@ -157,8 +157,8 @@ def cell_cards(scored: Scored) -> dict[tuple[int, int], list[Card]]:
     for row in order:
         cell = (int(scored.class_ids[row]), predicted[row])
         if len(cells[cell]) < CELL_CARDS:
-            own, given = (scored.labels[i] for i in cell)
-            head = own if own == given else f"{own} → {given}"
+            given, predicted_label = (scored.labels[i] for i in cell)
+            head = given if given == predicted_label else f"{given} → {predicted_label}"
             cells[cell].append(Card(scored.uris[row], head, percent(confidence[row])))
     return dict(cells)
 
@@ -216,5 +216,5 @@ def _margin(row: Mapping[str, Any]) -> Card:
 
 def _decision(row: Mapping[str, Any]) -> Card:
     held = "has the label" if row["holds"] else "lacks the label"
-    detail = f"{percent(row['score'])}, given from {percent(row['threshold'])} on"
+    detail = f"{percent(row['score'])}, predicted from {percent(row['threshold'])} on"
     return Card(row["uri"], f"{held} {row['label']}", detail)

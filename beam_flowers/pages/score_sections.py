@@ -29,7 +29,7 @@ def score_tiles(table: ScoreTable, rejected: int) -> list[Tile]:
     low = int((scores < 0.5).sum())
     tiles = [
         Tile(f"{len(table.uris):,}", "images labelled", "", "threshold"),
-        Tile(f"{len(set(table.given)):,}", "labels given", "", "bands"),
+        Tile(f"{len(set(table.given)):,}", "labels predicted", "", "bands"),
         Tile(
             percent(float(np.median(scores))),
             "median score",
@@ -112,10 +112,10 @@ def bands(table: ScoreTable) -> Matrix:
     return Matrix(
         "bands",
         "By label and score",
-        "Images by label given and score. Open a number to see a sample of "
+        "Images by predicted label and score. Open a number to see a sample of "
         f"{counted(_CELL_CARDS, 'image')}."
         f"{shown(len(frequent), len(labels), 'the most frequent')}",
-        "given",
+        "predicted",
         "score",
         [labels[i] for i in frequent],
         [

@@ -113,13 +113,13 @@ def test_a_page_opens_from_a_disk_without_a_complaint(visit, folder, source, opt
 
 def test_the_confusion_matrix_opens_its_images(visit, folder):
     page = visit(f"file://{folder}/model.html")
-    cell = page.get_by_role("button", name=f"{LABELS[0]}, given {LABELS[1]}: ")
+    cell = page.get_by_role("button", name=f"{LABELS[0]}, predicted {LABELS[1]}: ")
     count = int(cell.inner_text())
     cell.focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_be_visible()
-    expect(dialog.locator("h2")).to_have_text(f"{LABELS[0]}, given {LABELS[1]}")
+    expect(dialog.locator("h2")).to_have_text(f"{LABELS[0]}, predicted {LABELS[1]}")
     expect(dialog.locator(".cards li")).to_have_count(count)
     expect(dialog.locator(".cards b").first).to_have_text(f"{LABELS[0]} → {LABELS[1]}")
     page.keyboard.press("Escape")

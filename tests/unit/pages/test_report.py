@@ -134,7 +134,7 @@ def test_a_model_page_has_the_numbers_of_evaluate(folder, pages):
     counted = [a["aria-label"] for t, a in page.elements if "data-cell" in a]
     matrix = found["confusion"]["matrix"]
     assert len(counted) == np.count_nonzero(matrix)
-    assert f"{LABELS[1]}, given {LABELS[1]}: {matrix[0][0]} images" in counted
+    assert f"{LABELS[1]}, predicted {LABELS[1]}: {matrix[0][0]} images" in counted
     own, given = sorted(LABELS).index(LABELS[0]), sorted(LABELS).index(LABELS[1])
     cell = page.data["sections"]["confusion"]["cells"][f"{own},{given}"]
     assert len(cell) == matrix[own][given]
