@@ -61,7 +61,7 @@ def test_one_class(tmp_path, refused):
 def test_a_class_with_one_image(tmp_path, refused):
     line = refused(relabelled(tmp_path / "store", "dog", all_rows=False))
     assert "1 of 4 labels have a single image, such as 'dog'" in line
-    assert "add images, or take them out" in line
+    assert "add images, or leave such labels out by --min-images 2" in line
 
 
 def test_vectors_that_are_not_finite(tmp_path, refused):
