@@ -19,15 +19,18 @@ from typing import Any
 import numpy as np
 
 from beam_flowers.backbones.resolve import resolve
+from beam_flowers.errors import InputError
 from beam_flowers.evaluation.search import find_suspects
 from beam_flowers.head.examples import prepare
 from beam_flowers.head.groups import fold_codes
+from beam_flowers.head.held_out import best_scores
 from beam_flowers.head.lbfgs import LbfgsOptions, default_l2, train_lbfgs
-from beam_flowers.head.metrics import evaluate
+from beam_flowers.head.metrics import evaluate, wilson_interval
 from beam_flowers.head.softmax import Sample
 from beam_flowers.head.split import SplitOptions
 from beam_flowers.head.store_examples import read_examples
 from beam_flowers.head.training import train
+from beam_flowers.scoring.decision import threshold_for_precision
 from beam_flowers.workflows.embed import embed_images
 from beam_flowers.workflows.fine_tune import fine_tune as tune
 
@@ -125,6 +128,37 @@ def suspects(store: str) -> None:
         print(f"| {seed} | {hits / len(wrong):.0%} | {hits / len(found):.0%} |", flush=True)
 
 
+def precision(store: str) -> None:
+    """Precision on a fifth that a model never saw, by `--target-precision`, for ten seeds."""
+    examples = read_examples(store).examples
+    prepared = prepare(examples, SplitOptions())
+    targets = (0.95, 0.97, 0.99)
+    found: dict[float, list[tuple[int, int, int]]] = {target: [] for target in targets}
+    for seed in range(10):
+        outer = np.full(len(examples.uris), -1)
+        outer[prepared.rows] = fold_codes(prepared.groups, prepared.class_ids, 5, seed=seed)
+        test = prepared.where(examples.vectors, outer[prepared.rows] == 0)
+        labels = np.where(outer == 0, None, np.array(examples.labels, object))
+        inner = replace(examples, labels=labels.tolist())
+        result = train(inner, seed=seed)
+        held_out = result.held_out[~result.held_out["testing"]]
+        answers = best_scores(result.head, test)
+        for target in targets:
+            try:
+                least = threshold_for_precision(held_out["score"], held_out["correct"], target)
+            except InputError as error:
+                note(f"seed {seed}, {target}: {error}")
+                found[target].append((0, 0, len(answers)))
+                continue
+            given = [right for score, right in answers if np.float32(score) >= np.float32(least)]
+            found[target].append((sum(given), len(given), len(answers)))
+    print("| target | pooled | seeds wholly below | unknown |\n|---|---|---|---|")
+    for target, rows in found.items():
+        right, given, count = np.sum(rows, axis=0)
+        below = sum(wilson_interval(r, g)[1] < target for r, g, _ in rows if g)
+        print(f"| {target} | {right / given:.2%} | {below} of 10 | {1 - given / count:.1%} |")
+
+
 def fine_tune(images: str) -> None:
     """Test accuracy on each third, trained on the others: the head alone and the tuned network."""
     print("| third | head | fine-tuned |\n|---|---|---|", flush=True)
@@ -167,6 +201,7 @@ MEASURES: dict[str, Callable[[str], None]] = {
     "fine-tune": fine_tune,
     "folds": folds,
     "noise": noise,
+    "precision": precision,
     "suspects": suspects,
 }
 

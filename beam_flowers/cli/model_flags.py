@@ -43,8 +43,8 @@ def add_models(parser: argparse.ArgumentParser) -> None:
         "--target-precision",
         type=float,
         metavar="P",
-        help="choose the threshold from which on the share P of the labels is right on the model's "
-        "held-out images",
+        help="choose a threshold from which on the share P of the labels is right, nine times of "
+        "ten on other images, by the model's held-out ones",
     )
 
 

@@ -406,7 +406,7 @@ class TestTwoModels:
         said = capsys.readouterr().out
         for name in ("model", "other"):
             assert f"{base / name}: threshold 0." in said
-        assert "chosen on validation images: " in said
+        assert "chosen on held-out images: " in said
 
     def test_classify_prints_a_line_for_each(self, base, models, capsys):
         image = next((base / "images" / "roses").iterdir())

@@ -210,20 +210,55 @@ def test_no_row_is_scored_by_a_head_that_saw_it():
 # Thresholds
 
 
-@pytest.mark.parametrize(
-    ("target", "expected"), [(0.5, 0.2), (0.6, 0.4), (0.75, 0.4), (0.8, 0.9), (1.0, 0.9)]
-)
-def test_the_smallest_threshold_of_a_precision(target, expected):
-    scores = np.array([0.9, 0.8, 0.6, 0.4, 0.2, 0.2])
-    correct = np.array([True, False, True, True, False, False])
-    assert threshold_for_precision(scores, correct, target) == expected
+def test_the_threshold_is_the_last_that_passes_the_binomial_test():
+    from scipy.stats import binomtest
+
+    scores = np.linspace(1, 0.2, 400)
+    correct = np.random.default_rng(0).random(400) < np.linspace(1.04, 0.75, 400)
+    found = threshold_for_precision(scores, correct, 0.9)
+    count = int((scores >= found).sum())
+
+    def passes(images):
+        right = int(correct[:images].sum())
+        return binomtest(right, images, 0.9, alternative="greater").pvalue <= 0.1
+
+    # 91 images are needed for five wrong ones, the most that a quarter of 400 has room for.
+    assert all(passes(images) for images in range(91, count + 1))
+    assert count < 400
+    assert not passes(count + 1)
+
+
+def test_a_threshold_reaches_its_target_on_other_images_nine_times_of_ten():
+    random = np.random.default_rng(1)
+
+    def draw(count):
+        scores = random.random(count)
+        return scores, random.random(count) < 0.7 + 0.3 * scores
+
+    missed, refused = 0, 0
+    for _ in range(300):
+        try:
+            least = threshold_for_precision(*draw(800), 0.9)
+        except InputError:
+            refused += 1
+        else:
+            missed += 0.7 + 0.3 * (1 + least) / 2 < 0.9
+    assert 0 < missed <= 0.12 * 300
+    assert refused < 0.2 * 300
 
 
 def test_equal_scores_are_answered_together():
-    scores, correct = np.array([0.7, 0.7, 0.7, 0.3]), np.array([True, True, False, True])
-    assert threshold_for_precision(scores, correct, 0.66) == 0.3
-    with pytest.raises(InputError, match=r"best is 0\.7500, at a threshold of 0\.3000.* 4 of"):
-        threshold_for_precision(scores, correct, 0.9)
+    scores, correct = np.repeat([0.7, 0.3], 100), np.repeat([True, False], 100)
+    assert threshold_for_precision(scores, correct, 0.9) == 0.7
+    with pytest.raises(
+        InputError, match=r"takes 22 images at the top .*, or 38 with one; the best"
+    ):
+        threshold_for_precision(scores[:20], correct[:20], 0.9)
+
+
+def test_no_number_of_images_shows_that_all_are_right():
+    with pytest.raises(InputError, match="no number of images can show a precision of 1"):
+        threshold_for_precision(np.ones(999), np.ones(999, bool), 1)
 
 
 @pytest.mark.parametrize("target", [0, -1, 2, float("nan")])
