@@ -7,6 +7,7 @@ signal, Python's own words, numbers that are taken for another image's.
 import contextlib
 import io
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -187,8 +188,22 @@ def test_json_in_itself_ends_no_process(table, inner):
 def test_brackets_in_texts_are_no_levels():
     texts = ["[" * 100, "\\" * 3, '"' + "{" * 100, "\n[" * 50]
     require_shallow(json.dumps(texts).encode(), InputFieldError, "x")
+    require_shallow(b"[" * 32 + b"]" * 32 + b"[" * 32, InputFieldError, "x")
     with pytest.raises(InputFieldError):
         require_shallow(json.dumps([*texts, "\\"]).encode() + b"[" * 33, InputFieldError, "x")
+
+
+@pytest.mark.parametrize("before", [b"]" * 100, b'"', b'"\\', b'\\"\r"'])
+def test_a_damaged_line_hides_no_levels_of_the_next(before):
+    """Arrow parses the blocks of a file at a time, and so those behind damage, too."""
+    with pytest.raises(InputFieldError):
+        require_shallow(before + b"\n" + b"[" * 33 + b'"\n', InputFieldError, "x")
+
+
+def test_a_text_without_an_end_takes_no_gigabyte():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    require_shallow(b'["' + b"x" * 2_000_000, InputFieldError, "x")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
 TABLES = {
