@@ -66,7 +66,7 @@ def damaged(data, draw):
             number = draw.choice(EXTREMES) & (1 << 8 * size) - 1
             data = data[: max(0, at)] + struct.pack(f"<{form}", number) + data[max(0, at) + size :]
         else:
-            data = make_images.mutated(data, draw.getrandbits(32)) or b""
+            data = make_images.mutated(data or b"x", draw.getrandbits(32))
     return data
 
 
