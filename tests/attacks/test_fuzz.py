@@ -123,7 +123,8 @@ def check(path, where):
         image = one.image if isinstance(one, Reject) else one
         for text in (image.uri, image.relative_path, image.label or ""):
             text.encode()
-        assert 0 <= (image.bytes or 0) < 2**31, where
+        # That of a reject is a claim.
+        assert 0 <= (image.bytes or 0) < (2**63 if isinstance(one, Reject) else 2**31), where
         assert 0 <= (image.modified or 0) < 2**63, where
         # A manifest may name also what the listing rejects.
         if image.uri != str(path):
