@@ -54,7 +54,10 @@ def read(weights_file: str) -> tuple[dict[str, Any], Arrays]:
     path = str(Path(weights_file).with_name("architecture.json"))
     data = files.read_document(path, _FORM)
     _FORM.read(data, path)
-    architecture = json.loads(data)
+    try:
+        architecture = json.loads(data)
+    except (ValueError, RecursionError) as error:  # Fields that the form skips are read here.
+        raise _FORM.wrong(path, "", str(error)) from error
     with np.load(weights_file, allow_pickle=False) as stored:
         return architecture, fold(dict(stored), architecture["batch_norm_epsilon"])
 

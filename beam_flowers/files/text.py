@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_SHOWN = 300
+"""Characters of a file, such as the names of its columns, that an error shows."""
 _INVISIBLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 _NAMES = (
     r"secret|token|passw|pwd|credential|signature|api_?key|account_?key|access_?key|shared_?access"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from beam_flowers import files
 from beam_flowers.errors import ModelError, ModelFieldError
+from beam_flowers.files.text import MOST_SHOWN
 from beam_flowers.files.typed import Form
 from beam_flowers.head.held_out import HELD_OUT, HeldOut
 from beam_flowers.head.softmax import Head
@@ -340,8 +341,8 @@ def _read_description(folder: str) -> dict[str, Any]:
     is_known = found in (FORMAT, FORMAT_2)
     if form == FORMAT.rpartition(" ")[0] and number.isdecimal() and not is_known:
         raise ModelError(
-            f"{where!r} has the format {found!r}, this version of beam-flowers reads {FORMAT!r} and"
-            f" {FORMAT_2!r}: a newer one wrote it; update beam-flowers"
+            f"{where!r} has the format {found[:MOST_SHOWN]!r}, this version of beam-flowers reads"
+            f" {FORMAT!r} and {FORMAT_2!r}: a newer one wrote it; update beam-flowers"
         )
     if not is_known:
         raise _FORM.wrong(where, "format", f"{found!r}, not {FORMAT!r} or {FORMAT_2!r}")
@@ -355,7 +356,7 @@ def _read_description(folder: str) -> dict[str, Any]:
     if identity != described.get("model_id"):
         raise ModelError(
             f"{where!r} was changed: its content has the id {identity},"
-            f" it says {described.get('model_id')!r}"
+            f" it says {str(described.get('model_id'))[:MOST_SHOWN]!r}"
         )
     return described
 
@@ -363,9 +364,10 @@ def _read_description(folder: str) -> dict[str, Any]:
 def _read_checked(folder: str, name: str, hashes: Mapping[str, str]) -> bytes:
     data = _read(folder, name, _ARRAY)
     if _sha256(data) != hashes.get(name):
+        said = str(hashes.get(name))[:MOST_SHOWN]
         raise ModelError(
             f"{files.join(folder, name)!r} was changed or only half written: its sha256 is"
-            f" {_sha256(data)}, {MODEL_FILE} says {hashes.get(name)}; train the model again"
+            f" {_sha256(data)}, {MODEL_FILE} says {said}; train the model again"
         )
     return data
 

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from beam_flowers import files
 from beam_flowers.errors import InputError, InputFieldError, TrainingError
 from beam_flowers.files.parquet import cast_within, unpacked_too_far
-from beam_flowers.files.text import unguarded_table
+from beam_flowers.files.text import MOST_SHOWN, unguarded_table
 from beam_flowers.files.typed import require_shallow
 from beam_flowers.head.examples import Examples
 from beam_flowers.head.store_examples import StoredExamples
@@ -57,15 +57,16 @@ def read_corrections(manifest: str) -> Corrections:
     column = next((name for name in _KEYS if name in table.column_names), None)
     if column is None or "label" not in table.column_names:
         raise InputError(
-            f"{manifest!r} has the columns {', '.join(table.column_names)}; corrections need a "
-            f"column label and {' or '.join(_KEYS)}"
+            f"{manifest!r} has the columns {', '.join(table.column_names)[:MOST_SHOWN]}; "
+            f"corrections need a column label and {' or '.join(_KEYS)}"
         )
     labels: dict[str, str | None] = {}
     try:
         texts = [cast_within(table[name], pa.string()).to_pylist() for name in (column, "label")]
     except (pa.ArrowException, KeyError) as error:
         raise InputFieldError(
-            f"{manifest!r}: {column} and label must be one column of text each: {error}",
+            f"{manifest!r}: {column} and label must be one column of text each: "
+            f"{str(error)[:MOST_SHOWN]}",
             manifest,
             column,
         ) from error
@@ -76,8 +77,9 @@ def read_corrections(manifest: str) -> Corrections:
         key = written.lower() if column == "sha256" else _address(written, where)
         if labels.setdefault(key, label or None) != (label or None):
             raise TrainingError(
-                f"{manifest!r}, row {number} gives {written!r} the label {label!r}, an earlier row"
-                f" {labels[key]!r}; leave one of them"
+                f"{manifest!r}, row {number} gives {written[:MOST_SHOWN]!r} the label"
+                f" {str(label)[:MOST_SHOWN]!r}, an earlier row {str(labels[key])[:MOST_SHOWN]!r};"
+                " leave one of them"
             )
     return Corrections(manifest, column, labels)
 
@@ -129,9 +131,11 @@ def _read_table(manifest: str) -> pa.Table:
         raise InputError(f"corrections are .csv, .tsv, .parquet or .jsonl, not {manifest!r}")
     try:
         with files.open_read(manifest) as source:
-            return _read_as(suffix, source, manifest)
-    except (pa.ArrowException, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
+            table = _read_as(suffix, source, manifest)
+        _ = table.schema.names  # Of those that are no text Python says so only when it is asked.
+        return table
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)[:MOST_SHOWN]
         raise InputError(f"{manifest!r} cannot be read as .{suffix}: {reason}") from error
 
 

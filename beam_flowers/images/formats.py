@@ -203,7 +203,8 @@ def _directories(data: bytes) -> Iterator[dict[int, int | str]]:
             return
         try:
             tags, more = _directory(data, waiting.pop(0), form)
-        except struct.error:  # It is behind the end of the file, which Pillow reports.
+        # It is behind the end of the file, or of any file. Pillow reports that.
+        except (struct.error, OverflowError):
             continue
         yield tags
         waiting += more

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from beam_flowers import files
 from beam_flowers.errors import OutputError
-from beam_flowers.files.text import guarded, unguarded
+from beam_flowers.files.text import MOST_SHOWN, guarded, unguarded
 from beam_flowers.images.outputs import HEAD, require_ending
 
 _COLUMNS = ["sha256", "uri", "label"]
@@ -91,7 +91,8 @@ class Decisions:
                 f"{self._uri!r} cannot be read as corrections: {error}; name another --output"
             ) from error
         raise OutputError(
-            f"{self._uri!r} has the columns {', '.join(header)} and not {', '.join(_COLUMNS)} of "
+            f"{self._uri!r} has the columns {', '.join(header)[:MOST_SHOWN]} and not "
+            f"{', '.join(_COLUMNS)} of "
             "this command's corrections, which are only ever continued, never replaced (there is "
             "no --overwrite here); name another --output"
         )

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from beam_flowers import files
 from beam_flowers.errors import InputError, InputFieldError, StoreError
 from beam_flowers.files.parquet import cast_within, unpacked_too_far
-from beam_flowers.files.text import unguarded_table
+from beam_flowers.files.text import MOST_SHOWN, unguarded_table
 from beam_flowers.files.typed import Form, require_shallow
 from beam_flowers.scoring.decision import UNKNOWN
 from beam_flowers.scoring.table import LABEL_TEXT
@@ -83,9 +83,10 @@ def read_scores(path: str, model: str | None = None) -> ScoreTable:
     rows, rejected = _read_folder(where) if suffix(where) is None else _read_files(where)
     label = LABEL_TEXT if LABEL_TEXT in rows.schema.names else "label"
     if missing := [name for name in (*_COLUMNS, label) if rows.schema.get_field_index(name) < 0]:
+        shown = ", ".join(rows.schema.names)[:MOST_SHOWN]
         raise InputError(
-            f"{path!r} has the columns {', '.join(rows.schema.names)}; a table of scores has "
-            f"{', '.join(missing)} too: beam-flowers score writes one"
+            f"{path!r} has the columns {shown}; a table of scores has {', '.join(missing)} too: "
+            "beam-flowers score writes one"
         )
     if not len(rows):
         raise InputError(f"the table {path!r} has no rows; its reject table names the reasons")
@@ -134,7 +135,8 @@ def _cast(rows: pa.Table, name: str, data_type: pa.DataType, path: str) -> pa.Ta
 
 
 def _wrong(path: str, field: str, reason: str) -> InputFieldError:
-    return InputFieldError(f"{path!r}: {field}: {reason}; score the images again", path, field)
+    reason = f"{reason[:MOST_SHOWN]}; score the images again"
+    return InputFieldError(f"{path!r}: {field}: {reason}", path, field)
 
 
 def _choose_model(path: str, held: Sequence[str], model: str | None) -> str:
@@ -183,7 +185,8 @@ def _read_file(where: str) -> pa.Table:
         _ = table.schema.names  # Of those that are no text Python says so only when it is asked.
         return table
     except (pa.ArrowException, OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{where!r} cannot be read as a table of scores: {error}") from error
+        reason = str(error)[:MOST_SHOWN]
+        raise InputError(f"{where!r} cannot be read as a table of scores: {reason}") from error
 
 
 def _read_parquet(source: BinaryIO) -> pa.Table:
@@ -193,7 +196,10 @@ def _read_parquet(source: BinaryIO) -> pa.Table:
 
 
 def _read_arrow(source: BinaryIO) -> pa.Table:
-    return pa.ipc.open_file(pa.BufferReader(source.read())).read_all()
+    table = pa.ipc.open_file(pa.BufferReader(source.read())).read_all()
+    # Arrow trusts the offsets in the file: a wrong one would end the process (SIGSEGV).
+    table.validate(full=True)
+    return table
 
 
 def _read_csv(source: BinaryIO) -> pa.Table:

@@ -207,6 +207,13 @@ def test_the_field_of_an_architecture_is_named(tmp_path, fields, field):
     assert refusal.value.field == field
 
 
+def test_a_field_that_is_skipped_is_text_too(tmp_path):
+    text = json.dumps({**ARCHITECTURE, "note": "?"}).encode().replace(b"?", b"\xff")
+    (tmp_path / "architecture.json").write_bytes(text)
+    with pytest.raises(BackboneFieldError, match="utf-8"):
+        efficientnet_lite.read(str(tmp_path / "w.npz"))
+
+
 @pytest.mark.parametrize("content", [b"\xff" * 64, b"", "device"])
 def test_what_is_no_digest_makes_a_kept_network_new(tmp_path, content):
     cache.keep(

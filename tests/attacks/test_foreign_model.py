@@ -126,6 +126,21 @@ def test_a_description_that_is_none_is_named(model, text):
         read_bundle(str(model))
 
 
+@pytest.mark.parametrize("field", ["model_id", "format", "files"])
+def test_an_error_quotes_a_little_of_a_description(model, field):
+    path, long = model / "model.json", "x" * 100_000
+    described = json.loads(path.read_text())
+    if field == "model_id":
+        path.write_text(json.dumps({**described, field: long}))
+    else:
+        files = {**described["files"], "weights.npy": long}
+        newer = "beam-flowers model " + "9" * 100_000
+        change(model, **{"files": files} if field == "files" else {"format": newer})
+    with pytest.raises(ModelError) as refusal:
+        read_bundle(str(model))
+    assert len(str(refusal.value)) < 1500
+
+
 def test_a_description_of_any_size_is_not_read(model, monkeypatch):
     monkeypatch.setattr(bundles._FORM, "most", Path(model / "model.json").stat().st_size - 1)
     with pytest.raises(ModelFieldError, match=r"model\.json is damaged \(more than [0-9]+ bytes"):

@@ -7,6 +7,7 @@ signal, Python's own words, numbers that are taken for another image's.
 import contextlib
 import io
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -187,8 +188,22 @@ def test_json_in_itself_ends_no_process(table, inner):
 def test_brackets_in_texts_are_no_levels():
     texts = ["[" * 100, "\\" * 3, '"' + "{" * 100, "\n[" * 50]
     require_shallow(json.dumps(texts).encode(), InputFieldError, "x")
+    require_shallow(b"[" * 32 + b"]" * 32 + b"[" * 32, InputFieldError, "x")
     with pytest.raises(InputFieldError):
         require_shallow(json.dumps([*texts, "\\"]).encode() + b"[" * 33, InputFieldError, "x")
+
+
+@pytest.mark.parametrize("before", [b"]" * 100, b'"', b'"\\', b'\\"\r"'])
+def test_a_damaged_line_hides_no_levels_of_the_next(before):
+    """Arrow parses the blocks of a file at a time, and so those behind damage, too."""
+    with pytest.raises(InputFieldError):
+        require_shallow(before + b"\n" + b"[" * 33 + b'"\n', InputFieldError, "x")
+
+
+def test_a_text_without_an_end_takes_no_gigabyte():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    require_shallow(b'["' + b"x" * 2_000_000, InputFieldError, "x")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
 
 
 TABLES = {
@@ -224,6 +239,39 @@ def test_class_names_that_are_none_are_passed_over(table, names):
     rows = pq.read_table(table / "scores.parquet").replace_schema_metadata({"huggingface": names})
     pq.write_table(rows, table / "scores.parquet")
     assert "roses" in read_scores(str(table / "scores.parquet")).names
+
+
+def test_offsets_beyond_the_file_end_no_process(table):
+    """Arrow reads where the offsets of a file say, SIGSEGV included."""
+    rows = pq.read_table(table / "scores.parquet").select(
+        ["uri", "sha256", "label", "score", "model_id"]
+    )
+    with pa.ipc.new_file(str(table / "scores.arrow"), rows.schema) as writer:
+        writer.write_table(rows)
+    data = (table / "scores.arrow").read_bytes()
+    offsets = rows["uri"].combine_chunks().buffers()[1].to_pybytes()[:40]
+    wrong = np.full(10, 1 << 30, np.int32).tobytes()
+    assert data.count(offsets) == 1
+    (table / "scores.arrow").write_bytes(data.replace(offsets, wrong))
+    with pytest.raises(InputError, match=r"scores\.arrow.* cannot be read as a table of scores"):
+        read_scores(str(table / "scores.arrow"))
+
+
+def test_names_of_columns_that_are_no_text(tmp_path):
+    (tmp_path / "c.csv").write_bytes(b"sha256,label,\xff\nab,a,b\n")
+    with pytest.raises(InputError, match=r"c\.csv.* cannot be read as \.csv: 'utf-8'"):
+        read_corrections(str(tmp_path / "c.csv"))
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.jsonl"])
+def test_an_error_quotes_a_little_of_a_file(tmp_path, name):
+    long = "x" * 100_000
+    text = {"c.csv": f"uri,{long}\na,b\n", "c.jsonl": f'{{"uri": "a", "label": {long}}}\n'}
+    (tmp_path / name).write_text(text[name])
+    for read in (read_corrections, read_scores):
+        with pytest.raises(InputError) as refusal:
+            read(str(tmp_path / name))
+        assert len(str(refusal.value)) < 1000
 
 
 @pytest.mark.parametrize(("name", "values"), [("label", [[1]]), ("label", [b"\xff"])])

@@ -66,7 +66,7 @@ def damaged(data, draw):
             number = draw.choice(EXTREMES) & (1 << 8 * size) - 1
             data = data[: max(0, at)] + struct.pack(f"<{form}", number) + data[max(0, at) + size :]
         else:
-            data = make_images.mutated(data, draw.getrandbits(32)) or b""
+            data = make_images.mutated(data or b"x", draw.getrandbits(32))
     return data
 
 
@@ -123,7 +123,8 @@ def check(path, where):
         image = one.image if isinstance(one, Reject) else one
         for text in (image.uri, image.relative_path, image.label or ""):
             text.encode()
-        assert 0 <= (image.bytes or 0) < 2**31, where
+        # That of a reject is a claim.
+        assert 0 <= (image.bytes or 0) < (2**63 if isinstance(one, Reject) else 2**31), where
         assert 0 <= (image.modified or 0) < 2**63, where
         # A manifest may name also what the listing rejects.
         if image.uri != str(path):

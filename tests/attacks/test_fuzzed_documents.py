@@ -106,7 +106,7 @@ def mutated(document, draw):
                 other = draw.choice([*map(str, ODD), "rows", "name", "lost", "made"])
                 place[other] = place.pop(key)
             case 4:
-                for _ in range(draw.choice([1, 5, 40, 990, 1100])):
+                for _ in range(draw.choice([1, 1, 2, 5, 5, 20, 40, 40, 990, 1100])):
                     place[key] = draw.choice([[place[key]], {"a": place[key]}])
             case 5:
                 place[key] = [place[key]] * draw.choice([0, 2, 100])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import time
 import tracemalloc
 
@@ -8,6 +9,7 @@ import make_images
 import numpy as np
 import pytest
 
+from beam_flowers.backbones.decoders import decode_apart
 from beam_flowers.errors import ImageError
 from beam_flowers.images.decode import decode
 from beam_flowers.images.formats import sniff, sniff_other
@@ -85,6 +87,20 @@ def test_telling_the_format_costs_no_time(data: bytes) -> None:
     started = time.thread_time()
     rejected(data)
     assert time.thread_time() - started < 0.3
+
+
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_offsets_that_no_file_has_end_no_run(offset: int, order: str) -> None:
+    start = {"<": b"II+\0\x08\0\0\0", ">": b"MM\0+\0\x08\0\0"}[order]
+    directory = struct.pack(f"{order}QHHQQQ", 1, 330, 16, 2, offset, offset)
+    for data in (
+        start + struct.pack(f"{order}Q", offset),
+        start + struct.pack(f"{order}Q", 16) + directory,
+    ):
+        assert rejected(data).error_class in ("Undecodable", "Truncated")
+        with pytest.raises(ImageError):
+            decode_apart(data, RECIPE)
 
 
 def test_empty_file() -> None:

@@ -500,6 +500,21 @@ def test_json_in_json_gains_no_crash(tmp_path):
         resolve.resolve(str(tmp_path / "net.keras"))
 
 
+@pytest.mark.parametrize("kind", ["stream", "offset"])
+def test_a_damaged_keras_file_is_named(tmp_path, kind):
+    path = tmp_path / "net.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", json.dumps(PLAIN))
+    data = bytearray(path.read_bytes())
+    if kind == "stream":
+        data[60] ^= 0xFF
+    else:  # The list of the archive begins before the file does.
+        data[-6:-2] = b"\0\0\0\x7f"
+    path.write_bytes(data)
+    with pytest.raises(BackboneError, match=r"net\.keras' is not a \.keras file, or damaged"):
+        keras_check.require_no_code(str(path))
+
+
 @pytest.mark.parametrize("version", ["3.5.0", "3.11.3", "3.12.3", "3.13.2", "3.14.1", "3.15.0"])
 @pytest.mark.parametrize("name", ["net.keras", "net.h5"])
 def test_keras_with_holes_in_its_safe_mode_gains_the_attacker_code(
