@@ -10,7 +10,7 @@ from places import ROOT
 sys.path.append(str(ROOT))
 
 from benchmarks.scoreboard import make_images, rows
-from benchmarks.scoreboard.cases import OURS, STEADY
+from benchmarks.scoreboard.cases import DAFT, INT8, OPENVINO, OURS, STEADY
 from benchmarks.scoreboard.processes import Run, run
 from benchmarks.scoreboard.results import Record, page
 
@@ -38,6 +38,20 @@ def test_the_steady_rate_leaves_start_up_out():
     runs = rows.Runs(taken(side=(12.5, 1)))
     found = runs.rate("steady/inception", "side", STEADY["inception"])
     assert [found.value, *found.rounds] == pytest.approx([12.5] * 4)
+
+
+def test_int8_is_held_against_our_precisions_and_daft_in_each():
+    rates = {OPENVINO: 10, f"{OPENVINO}, bf16": 12, INT8: 27}
+    rates |= dict(zip(DAFT, (9, 11, 28), strict=True))
+    found = {}
+    for network in STEADY:
+        for name, rate in rates.items():
+            for count in STEADY[network]:
+                found[f"steady/{network}/{name}/{count}"] = [Run(5 + count / rate, 0, 1, "")]
+    lines = [line for line in rows.p7c(rows.Runs(found)) if line.text.startswith("inception")]
+    assert [round(line.value, 2) for line in lines] == [2.7, 2.25, 1.11, 1.09, 0.96]
+    assert [line.verdict for line in lines] == [*["reached"] * 4, "**short**"]
+    assert lines[-1].text == "inception: ours, OpenVINO, int8, steady, vs daft, OpenVINO, int8"
 
 
 def test_one_disturbed_start_does_not_move_a_steady_rate():

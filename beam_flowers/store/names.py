@@ -34,6 +34,7 @@ _WRITER = re.compile(r".*?-([0-9a-f]{16})-[0-9a-f]{16}\.parquet")
 # Compiled once, as it is matched with each part of each manifest that is read.
 _ANY_PART = re.compile(f"{_PART}|{_REJECTS}")
 _DIGEST = re.compile("[0-9a-f]{64}")
+_ENGINE = re.compile("[a-z][a-z0-9]{1,31}")
 # Names of the catalogue, slugs of paths, and `imported-<name of retrain.py's module>`.
 _SECTION = r"backbone=[A-Za-z0-9][A-Za-z0-9._~-]*-[0-9a-f]{8}"
 _RUN_ID = "[0-9a-f]{16}"
@@ -47,6 +48,7 @@ OUTCOMES = "outcomes"
 _RUN_FILE = (
     rf"(?:(?:units|sources|unchanged)\.parquet|(?:result|findings)\.json|nonce|models|{BEAT}"
     r"|answers/[^/]+-[0-9a-f]{16}-[0-9]+"
+    r"|references/(?:[0-9a-f]{8}|\.lock)"
     rf"|{OUTCOMES}/(?:[0-9a-f]{{32}}|\.lock))"
 )
 _COMMIT = r"([0-9]{8,})\.json"
@@ -94,6 +96,11 @@ def is_section(key: str) -> bool:
 def is_digest(text: str) -> bool:
     """Tells if `text` is a sha256 in hex, as fingerprints are."""
     return bool(_DIGEST.fullmatch(text))
+
+
+def is_engine(text: str) -> bool:
+    """Tells if `text` has the form of an engine's name, such as `openvino`."""
+    return bool(_ENGINE.fullmatch(text))
 
 
 def commit_version(name: str) -> int | None:

@@ -22,9 +22,19 @@ from beam_flowers.files.parquet import unpacked_too_far
 from beam_flowers.files.ranges import RangedFile
 from beam_flowers.files.typed import Count
 from beam_flowers.records import NOT_AN_IMAGE, Embedding, Reject
-from beam_flowers.store.names import DAMAGED, REJECTS, RETIRED, WORK, is_digest, is_part, writer_of
+from beam_flowers.store.names import (
+    DAMAGED,
+    REJECTS,
+    RETIRED,
+    WORK,
+    is_digest,
+    is_engine,
+    is_part,
+    writer_of,
+)
 from beam_flowers.store.schema import (
     encoding_of,
+    engine_of,
     etags_of,
     odd_schema,
     odd_values,
@@ -99,6 +109,7 @@ class Part:
         failures: number of rejects that are failures; files that are not images do not count.
         bytes: size of the file; None for a part described before layout 3.
         sha256: of the file's bytes, hex; None for a part described before layout 3.
+        engine: library that computed its vectors, see `StoreRows.engine`; None if not known.
     """
 
     name: str
@@ -107,6 +118,7 @@ class Part:
     failures: int = 0
     bytes: int | None = None
     sha256: str | None = None
+    engine: str | None = None
 
     @property
     def is_rejects(self) -> bool:
@@ -125,6 +137,7 @@ class PartFields(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     failures: Count = 0
     bytes: Count | None = None
     sha256: str | None = None
+    engine: str | None = None
 
 
 def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[Part, ...]:
@@ -145,7 +158,11 @@ def checked_parts(found: Sequence[PartFields], file: str, where: str) -> tuple[P
             raise foreign(file, f"{where}[{index}].digest", part.digest)
         if part.sha256 is not None and not is_digest(part.sha256):
             raise foreign(file, f"{where}[{index}].sha256", part.sha256)
-    return tuple(Part(p.name, p.rows, p.digest, p.failures, p.bytes, p.sha256) for p in found)
+        if part.engine is not None and not is_engine(part.engine):
+            raise foreign(file, f"{where}[{index}].engine", part.engine)
+    return tuple(
+        Part(p.name, p.rows, p.digest, p.failures, p.bytes, p.sha256, p.engine) for p in found
+    )
 
 
 def foreign(file: str, field: str, value: object) -> StoreFieldError:
@@ -256,7 +273,8 @@ def _described(name: str, rows: pa.Table, row_kind: PartKind, size: int, sha256:
     failures = 0
     if holds_rejects(name):
         failures = pc.sum(pc.not_equal(rows["error_class"], NOT_AN_IMAGE)).as_py() or 0
-    return Part(name, len(rows), f"{row_kind.digest(rows):064x}", failures, size, sha256)
+    digest, engine = f"{row_kind.digest(rows):064x}", engine_of(rows.schema)
+    return Part(name, len(rows), digest, failures, size, sha256, engine)
 
 
 def copy_part(place: Place, part: Part) -> Part:

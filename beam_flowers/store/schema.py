@@ -23,6 +23,7 @@ from beam_flowers.files.text import without_secrets
 from beam_flowers.images.labels import normalize
 from beam_flowers.images.rules import RULES
 from beam_flowers.records import Embedding, Image, Reject
+from beam_flowers.store.names import is_engine
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -32,6 +33,7 @@ readers such as Spark 3.5 need. benchmarks/store_size.py compares them."""
 
 _ENCODING = "vector_encoding"
 _RULES = "decode_rules"
+_ENGINE = "engine"
 _ETAGS = "etags"
 _MOST_ETAGS = 64 << 20
 """Most bytes of a part's ETags; compressed ones of a foreign part could unpack to any size."""
@@ -86,12 +88,15 @@ class StoreRows:
         backbone: name of the backbone, kept in the metadata of the files.
         vectors: dtype of the vectors, float32 or float16.
         encoding: one of `ENCODINGS`.
+        engine: library that computes the vectors, kept in the metadata of the files, as float32
+            vectors of engines differ in their last bits; empty if not known.
     """
 
     fingerprint: str
     backbone: str
     vectors: str = "float32"
     encoding: str = ENCODINGS[0]
+    engine: str = ""
 
     identity = tuple(f.name for f in IMAGE_FIELDS)
     key: ClassVar[tuple[str, ...]] = ("uri", "sha256", "label", "fingerprint")
@@ -115,7 +120,8 @@ class StoreRows:
     @property
     def _metadata(self) -> dict[str, str]:
         about = {"backbone": self.backbone, "fingerprint": self.fingerprint}
-        return about | {_ENCODING: self.encoding} | rules_record()
+        engine = {_ENGINE: self.engine} if self.engine else {}
+        return about | {_ENCODING: self.encoding} | engine | rules_record()
 
     def table(self, embeddings: Sequence[Embedding]) -> pa.Table:
         """Returns the rows of at least one embedding, in the given order."""
@@ -148,12 +154,12 @@ class StoreRows:
     def derived(self, rows: pa.Table) -> pa.Table:
         """Returns `rows` with the encoding, and the columns that follow from others, updated.
 
-        Their metadata keeps the rules that they were made by.
+        Their metadata keeps the rules and the engine that they were made by.
         """
-        metadata = {key: value for key, value in self._metadata.items() if key != _RULES}
-        recorded = (rows.schema.metadata or {}).get(_RULES.encode())
-        if recorded is not None:
-            metadata[_RULES] = recorded.decode()
+        kept = (_RULES, _ENGINE)
+        metadata = {key: value for key, value in self._metadata.items() if key not in kept}
+        recorded = rows.schema.metadata or {}
+        metadata |= {k: recorded[k.encode()].decode() for k in kept if k.encode() in recorded}
         rows = rows.replace_schema_metadata(metadata)
         normalized = pa.array([_normalized(v) for v in rows["label"].to_pylist()], pa.string())
         index = rows.schema.get_field_index("label_normalized")
@@ -250,6 +256,12 @@ def encoding_of(schema: pa.Schema) -> str:
     """Returns the encoding of the vectors of tables with this schema, one of `ENCODINGS`."""
     found: bytes = (schema.metadata or {}).get(_ENCODING.encode(), ENCODINGS[0].encode())
     return found.decode()
+
+
+def engine_of(schema: pa.Schema) -> str | None:
+    """Returns the engine that computed the vectors of rows with this schema; None if not known."""
+    found = (schema.metadata or {}).get(_ENGINE.encode(), b"").decode("ascii", "replace")
+    return found if is_engine(found) else None
 
 
 def rules_record() -> dict[str, str]:

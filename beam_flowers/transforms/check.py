@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import resource
@@ -11,8 +10,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import as_file
-from importlib.resources import files as resources
 from typing import Any
 
 import apache_beam as beam
@@ -23,10 +20,11 @@ from beam_flowers import files
 from beam_flowers.backbones.compute import compute_embeddings, pool, read_content
 from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.hardware import cores
+from beam_flowers.backbones.reference import reference_digest
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BeamFlowersError
 from beam_flowers.images.recipe import Limits
-from beam_flowers.records import Embedding, Image, Reject
+from beam_flowers.records import Image, Reject
 from beam_flowers.store.parts import Place
 from beam_flowers.transforms.dofns import PROBLEMS
 from beam_flowers.transforms.plan import SpreadUnits
@@ -128,7 +126,7 @@ def probe(setup: Setup, image: Image | None) -> Finding:
             begun = time.monotonic()
             load(backbone)
             loading = time.monotonic() - begun
-            vector = _vector_of_the_packages(backbone)
+            vector = reference_digest(backbone)
             begun = time.monotonic()
             problem = _compute(backbone, image)
             seconds = time.monotonic() - begun
@@ -159,16 +157,6 @@ def _compute(backbone: ResolvedBackbone, image: Image | None) -> str:
         return f"cannot read {image.uri}: {content.message}"
     compute_embeddings([image], load(backbone))
     return ""
-
-
-def _vector_of_the_packages(backbone: ResolvedBackbone) -> str:
-    """Returns the hex digest of an embedding: equal ones mean equal arithmetic."""
-    flowers = resources("beam_flowers") / "data" / "flowers" / "unseen"
-    with as_file(flowers) as folder:
-        path = min(str(p) for p in folder.rglob("*.jpg"))
-        (result,) = compute_embeddings([Image(path, str(folder), path)], load(backbone))
-    assert isinstance(result, Embedding), result
-    return hashlib.sha256(result.vector.tobytes()).hexdigest()
 
 
 def _megabytes() -> int:

@@ -21,6 +21,7 @@ import beam_flowers
 from beam_flowers import files
 from beam_flowers.backbones import hardware, quantised, weights
 from beam_flowers.backbones.engine import require_runnable
+from beam_flowers.backbones.reference import reference_digest
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import BackboneError, WorkerError
 from beam_flowers.records import Image
@@ -31,6 +32,7 @@ _PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pillow-heif", "pyarr
 _VARIANTS = {"tensorflow": "tensorflow-cpu"}
 _NONCE = "nonce"
 _ANSWERS = "answers"
+_REFERENCES = "references"
 # Runs of which this process is a worker; the driver's own steps give their sign of life by it.
 _ANSWERED_HERE: set[str] = set()
 
@@ -149,6 +151,8 @@ def _problem(setup: Setup) -> str:
     found = [*_other_versions(setup), *_unseen_store(setup)]
     found += [f"{uri} is not there" for uri in setup.readable if not files.exists(uri)]
     found += [text for backbone in setup.backbones for text in _weights_problem(backbone)]
+    if not found:
+        found += _other_arithmetic(setup)
     return f"{socket.gethostname()}: {'; '.join(found)}" if found else ""
 
 
@@ -235,6 +239,33 @@ def _weights_problem(backbone: ResolvedBackbone) -> Iterator[str]:
         digest = weights.sha256(path, backbone.kind)
         if digest != backbone.weights_sha256:
             yield f"the weights of {name} at {path} have the sha256 {digest}: they are others"
+
+
+def _other_arithmetic(setup: Setup) -> Iterator[str]:
+    """Compares vectors of a photograph with those of the run's first process, bit for bit.
+
+    Not in float32, whose last bits may differ. Two processors may compute others in bfloat16, with
+    and without AMX; and in int8, without AVX2, or where a sum of products overflows.
+    """
+    for backbone in setup.backbones:
+        if backbone.precision == "float32":
+            continue
+        try:
+            own = reference_digest(backbone)
+        except BackboneError as error:
+            yield str(error)
+            continue
+        uri = setup.place.run_file(f"{_REFERENCES}/{backbone.short}")
+        line = f"{own} {socket.gethostname()}".encode()
+        if files.put_if_absent(uri, line):
+            continue
+        first, _, host = files.read_bytes(uri).decode("utf-8", "replace").partition(" ")
+        if first != own:
+            yield (
+                f"it computes other {backbone.precision} vectors of {backbone.row.name} than "
+                f"{host} does: their processors are of different kinds. Run on one kind, or in "
+                "float32"
+            )
 
 
 def require_seen(images: Sequence[Image]) -> None:

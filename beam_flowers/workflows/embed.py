@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -355,6 +356,20 @@ class TableRun:
                 "those whose files are not there either"
             )
 
+    def _warn_of_engines(self, section: Section) -> None:
+        """Says that the vectors of a section come from several engines, if they do."""
+        rows: Counter[str] = Counter()
+        for part in section.rows:
+            rows[part.engine or ""] += part.rows
+        del rows[""]  # Parts from before this record do not say.
+        if len(rows) > 1:
+            counts = " and ".join(f"{count:,} of {name}" for name, count in sorted(rows.items()))
+            self.warn(
+                f"{self.root} mixes vectors of several engines ({counts}): they differ in their "
+                "last bits, and so may a model that is trained on them. If the bits matter, give "
+                "--engine, and embed into a new store"
+            )
+
     def _carry_out(
         self, plan: Plan, base: Manifest, carry_out: Callable[[Plan], None], heart: Heart
     ) -> RunResult:
@@ -448,6 +463,8 @@ class TableRun:
         # What an earlier try computed is found as known by the one that was committed.
         earlier = min(earlier, result.reused)
         place = Place(self.root, self.section, self.described.fingerprint)
+        section = committed(latest(self.root), place)
+        self._warn_of_engines(section)
         return EmbedSummary(
             embedded=result.embedded + earlier,
             reused=result.reused - earlier,
@@ -455,7 +472,7 @@ class TableRun:
             hidden=result.hidden,
             total=result.listed,
             failures=result.failures,
-            dataset_hash=committed(latest(self.root), place).dataset_hash,
+            dataset_hash=section.dataset_hash,
             reasons=result.reasons,
             seconds=result.seconds,
             lost=self.lost,
@@ -502,7 +519,7 @@ def backbone_run(
     name = backbone.row.name
     about = {"name": name, **backbone.about(), "encoding": encoding, "engine": backbone.engine}
     section = Section(backbone.fingerprint, about)
-    row_kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding)
+    row_kind = StoreRows(backbone.fingerprint, name, backbone.vectors, encoding, backbone.engine)
     return TableRun(place.root, place.section, section, row_kind, rules, shards, warn, progress)
 
 

@@ -34,6 +34,10 @@ OURS = {
     "ours, TensorFlow": ("--engine", "tensorflow"),
     "ours, OpenVINO": ("--engine", "openvino"),
 }
+OPENVINO = "ours, OpenVINO"
+INT8 = f"{OPENVINO}, int8"
+DAFT = {f"daft, OpenVINO, {name}": name for name in ("f32", "bf16", "int8")}
+"""Daft on our engine, by precision."""
 BFLOAT16 = {f"{name}, bf16": (*flags, "--precision", "bf16") for name, flags in OURS.items()}
 
 
@@ -127,8 +131,12 @@ class Lab:
         chosen = OURS | (BFLOAT16 if hardware.has_bfloat16() else {})
         for name, flags in chosen.items():
             needed = self._needed("P7b") if name in BFLOAT16 else rows
+            if name.startswith(OPENVINO):
+                needed |= self._needed("P7c")
             if needed:
                 yield Case(group, name, count, self._ours(network, images, flags), needed)
+        if self._needed("P7c"):
+            yield from self._in_int8(network, count, images)
         if needed := self._needed("P2", "P7b") if inception else self._needed("P7", "P7b"):
             command = self._peer("keras_loop.py", network, images, "32")
             yield Case(group, "predict(32)", count, command, needed)
@@ -142,6 +150,21 @@ class Lab:
             if not inception and (needed := self._needed(row)):
                 command = self._peer(PEERS[peer], network, images)
                 yield Case(group, peer, count, command, needed)
+
+    def _in_int8(self, network: str, count: int, images: str) -> Iterator[Case]:
+        """Our int8, and Daft on OpenVINO in each precision."""
+        group, needed = f"steady/{network}", self._needed("P7c")
+        above = networks.quantised(self.work, network, images)
+        flags = ("--engine", "openvino", "--precision", "int8")
+        own = ["env", f"BEAM_FLOWERS_BACKBONES={above}", *self._ours(network, images, flags)]
+        yield Case(group, INT8, count, own, needed)
+        python = machine.environment(self.work, "daft-openvino")
+        size, place = str(networks.SIZES[network]), str(self.network(network))
+        for name, precision in DAFT.items():
+            if precision != "bf16" or hardware.has_bfloat16():
+                script = str(HERE / "peers" / PEERS["daft"])
+                command = [python, script, images, place, size, "{out}", precision]
+                yield Case(group, name, count, command, needed)
 
     def _large(self) -> Iterator[Case]:
         if not (needed := self._needed("P6")):

@@ -9,6 +9,7 @@ with the package.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,30 @@ def ours(folder: Path, name: str) -> list[str]:
     if name == "lite0":
         return ["--backbone", "efficientnet-lite0"]
     return ["--backbone", str(folder / "network.keras"), "--pixel-range", "0,255"]
+
+
+def quantised(work: Path, name: str, images: str) -> Path:
+    """The folder above `int8/` with the int8 form of a network; made once, if it has to be.
+
+    That of EfficientNet-Lite0 is the package's. For others this environment needs NNCF.
+    """
+    folder = make_network(work / "networks" / name, name)
+    made, above = folder / "int8", work / "networks"
+    if (made / "network.xml").exists():
+        return above
+    from beam_flowers.backbones.resolve import resolve
+
+    if name == "lite0":
+        shutil.copytree(resolve("efficientnet-lite0", precision="int8").quantised_place, made)
+        return above
+    path = str(folder / "network.keras")
+    short = resolve(path, pixel_range=(0, 255), engine="openvino").short
+    own = above / "int8" / f"network-{short}"
+    call = [sys.executable, "-m", "beam_flowers.cli.main", "backbones", "--quantize", path]
+    call += ["--pixel-range", "0,255", "--images", images, "--output", str(own), "--overwrite"]
+    subprocess.run(call, check=True)
+    shutil.copytree(own, made)
+    return above
 
 
 def _build(name: str) -> Any:

@@ -12,7 +12,17 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from benchmarks.scoreboard.cases import GROWTH, LARGE, OURS, PLANNED, STEADY, STORED
+from benchmarks.scoreboard.cases import (
+    DAFT,
+    GROWTH,
+    INT8,
+    LARGE,
+    OPENVINO,
+    OURS,
+    PLANNED,
+    STEADY,
+    STORED,
+)
 from benchmarks.scoreboard.processes import Run
 
 CORE_HOUR = 0.04
@@ -186,7 +196,8 @@ def p7(runs: Runs) -> Iterator[Line]:
 
 def p7b(runs: Runs) -> Iterator[Line]:
     for network, must, aim in (("inception", 4, 8), ("lite0", 3, 5)):
-        names = tuple(n for n in runs.names(f"steady/{network}") if n.endswith("bf16"))
+        own = (n for n in runs.names(f"steady/{network}") if n.startswith("ours"))
+        names = tuple(name for name in own if name.endswith("bf16"))
         yield from _against(runs, network, "predict(32)", must, aim, names)
     accuracies = [
         [found["forms"]["float32, split"][2] for found in runs.said("size", name)]
@@ -195,6 +206,22 @@ def p7b(runs: Runs) -> Iterator[Line]:
     lost = Measured.of([100 * (a - b) for a, b in zip(*accuracies, strict=False)])
     note = "{:.2%} in float32, {:.2%} in bf16, 5 folds".format(*map(median, accuracies))
     yield Line("lite0: held-out accuracy lost", lost, 0.3, 0, " points", True, note)
+
+
+def p7c(runs: Runs) -> Iterator[Line]:
+    """Our int8 against our other precisions, and each precision against Daft's on OpenVINO."""
+    for network, must in (("lite0", 1.4), ("inception", 2.5)):
+        yield from _against(runs, network, OPENVINO, must, must, (INT8,))
+        half = f"{OPENVINO}, bf16"
+        there = runs.names(f"steady/{network}")
+        if half in there:
+            # Asked for with Lite0, where the network is a part of the time only.
+            asked = 1.05 if network == "lite0" else 1.0
+            yield from _against(runs, network, half, asked, asked, (INT8,))
+        for theirs, precision in DAFT.items():
+            own = OPENVINO if precision == "f32" else f"{OPENVINO}, {precision}"
+            if theirs in there and own in there:
+                yield from _against(runs, network, theirs, 1.05, 1.05, (own,))
 
 
 def p8(runs: Runs, gflop: float) -> Iterator[Line]:
@@ -301,6 +328,7 @@ ROWS: dict[str, tuple[str, Callable[..., Iterator[Line]]]] = {
     "P6": ("large images", p6),
     "P7": ("EfficientNet-Lite0 against Keras' predict(32)", p7),
     "P7b": ("bfloat16 against Keras' predict(32) in float32", p7b),
+    "P7c": ("int8, and Daft on the same engine and precision", p7c),
     "P8": ("Inception v3, share of what the processor can do", p8),
     "P9": ("what Beam costs", p9),
     "P10": ("the head", p10),

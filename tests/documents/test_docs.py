@@ -15,6 +15,7 @@ SLOW = [
     "docs/plug-in.md",
     "docs/tutorial.md",
     "docs/how-to/own-network.md",
+    "docs/how-to/precision.md",
     "docs/how-to/resume.md",
 ]
 

@@ -9,6 +9,7 @@ from base64 import b64decode
 from dataclasses import replace
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 from stores import embed, photos, scenes
@@ -16,6 +17,7 @@ from stores import embed, photos, scenes
 from beam_flowers import files
 from beam_flowers.backbones import hardware, openvino_engine
 from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.engine import Engine
 from beam_flowers.backbones.resolve import resolve
 from beam_flowers.errors import BackboneError, InputError, WorkerError
 from beam_flowers.images.find import find_images
@@ -104,6 +106,31 @@ def test_a_worker_without_the_engine_or_the_precision(setup, monkeypatch):
     monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
     lite = replace(lite, precision="float32")
     assert "OpenVINO is not installed on" in replace(setup, backbones=(lite,)).problem()
+
+
+def test_a_worker_whose_int8_vectors_are_others_is_refused(setup, monkeypatch):
+    lite = resolve("efficientnet-lite0", precision="int8", engine="openvino")
+    first = replace(setup, backbones=(lite,))
+    assert first.problem() == ""
+    assert replace(first, pulse=1.0).problem() == ""
+    computed = Engine.embed
+
+    def on_another_processor(self, pixels):
+        return np.nextafter(computed(self, pixels), np.float32(9))
+
+    monkeypatch.setattr(Engine, "embed", on_another_processor)
+    assert (
+        f"it computes other int8 vectors of efficientnet-lite0 than {HOST} does: their processors"
+        in replace(first, pulse=2.0).problem()
+    )
+    in_float32 = replace(first, backbones=(lite.in_precision("float32"),))
+    assert in_float32.problem() == ""
+
+
+def test_a_worker_with_another_quantised_network_is_refused(setup):
+    lite = resolve("efficientnet-lite0", precision="int8", engine="openvino")
+    other = replace(setup, backbones=(replace(lite, quantised_sha256="0" * 64),))
+    assert "it is another; every worker needs the same" in other.problem()
 
 
 @pytest.mark.parametrize(("engine", "matters"), [("openvino", True), ("tensorflow", False)])

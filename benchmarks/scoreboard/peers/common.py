@@ -23,7 +23,7 @@ THREADS = "SCOREBOARD_THREADS"
 def arguments() -> tuple[list[str], str, int, str]:
     """IMAGES NETWORK SIZE OUTPUT of the command line: the images' names, the network, the side
     of its pixels, and where the table goes."""
-    images, network, size, output = sys.argv[1:]
+    images, network, size, output = sys.argv[1:5]
     names = sorted(str(path) for path in Path(images).rglob("*.jpg"))
     return names, network, int(size), output
 
@@ -69,6 +69,26 @@ def load_frozen(network: str) -> Callable[[np.ndarray], np.ndarray]:
         wrapped.graph.get_tensor_by_name(inputs), [wrapped.graph.get_tensor_by_name(outputs)]
     )
     return lambda pixels: pruned(tf.constant(pixels))[0].numpy()
+
+
+def load_openvino(network: str, precision: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The same graph on OpenVINO: uint8 [N, size, size, 3] → float32 [N, D].
+
+    `precision` is f32, bf16 or int8, which takes `int8/network.xml` beside the graph. One thread,
+    for one process a core.
+    """
+    import openvino
+
+    core = openvino.Core()
+    own = Path(network, "int8/network.xml" if precision == "int8" else "frozen.pb")
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": "1",
+    }
+    compiled = core.compile_model(core.read_model(own), "CPU", settings)
+    request = compiled.create_infer_request()
+    return lambda pixels: np.array(request.infer([pixels])[0])
 
 
 def batches(names: list[str], count: int) -> Iterator[list[str]]:

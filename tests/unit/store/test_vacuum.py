@@ -48,6 +48,7 @@ LEFT_OVER = [
     "__work/0123456789abcdef/.part-0123456789abcdef01234567.parquet.0123456789ab",
     "__work/run-0123456789abcdef/units.parquet",
     "__work/run-0123456789abcdef/nonce",
+    "__work/run-0123456789abcdef/references/01234567",
     "__work/run-0123456789abcdef/answers/host-0123456789abcdef-77",
     "__work/run-0123456789abcdef/.result.json.0123456789ab",
     "__work/clock-0123456789ab",
