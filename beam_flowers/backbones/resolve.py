@@ -187,8 +187,6 @@ def resolve(
         digest = _checked_digest(where, kind, row, pinned)
         if kind == "saved-model":
             require_computing(where, trust)
-            if note := weights.read_note(where):
-                row = replace(row, crop=note.crop, resample=note.resample)
     except OSError as error:
         raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
     backbone = ResolvedBackbone(row, kind, where, digest, engine=_engine(engine), trusted=trust)
