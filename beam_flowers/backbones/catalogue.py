@@ -38,6 +38,7 @@ class Backbone:
             nothing.
         std: divides them after that; empty for nothing.
         channels: order of the channels in the input.
+        output: output or layer that is the vector; empty for the only output.
         licence: SPDX name of the weights' licence.
         source: origin of the weights, for users.
         loader: code that builds the network. `efficientnet-lite`: ours, from weights in the
@@ -60,6 +61,7 @@ class Backbone:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     channels: Channels = "rgb"
+    output: str = ""
     licence: str = "unknown"
     source: str = ""
     loader: Loader = "any"
@@ -90,7 +92,7 @@ class Backbone:
         return PixelRecipe(height, width, self.crop, self.resample, self.resize)
 
     def about_pixels(self) -> dict[str, Any]:
-        """Returns all that decides the network's input as JSON values.
+        """Returns all that decides the network's input and its output as JSON values.
 
         Fields that came later are absent unless they are used, so that older stores keep their
         fingerprint.
@@ -103,6 +105,7 @@ class Backbone:
             "mean": list(self.mean),
             "std": list(self.std),
             "channels": self.channels if self.channels != "rgb" else "",
+            "output": self.output,
         }
         return {
             **self.recipe(side, side).as_dict(),

@@ -94,6 +94,7 @@ def fields_of(pixels: Mapping[str, Any]) -> RecipeFields:
         "mean": tuple(map(float, pixels.get("mean", ()))),
         "std": tuple(map(float, pixels.get("std", ()))),
         "channels": pixels.get("channels", "rgb"),
+        "output": str(pixels.get("output", "")),
     }
 
 

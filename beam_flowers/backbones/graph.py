@@ -10,8 +10,9 @@ from typing import Any
 from beam_flowers.backbones import cache, efficientnet_lite, keras_models, saved_model, weights
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.network_input import network_input
+from beam_flowers.backbones.outputs import cut_graph, inlined, of_graph
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.backbones.tf_runtime import Network, Size, tensorflow, vector_of
+from beam_flowers.backbones.tf_runtime import Network, Size, named_outputs, tensorflow, vector_of
 from beam_flowers.errors import BackboneError
 
 _GRAPH, _TENSORS = "network.pb", "tensors"
@@ -72,9 +73,12 @@ def constant_graph(backbone: ResolvedBackbone, dtype: str = "uint8", count: int 
     path = backbone.place
     with loaded_weights(backbone) as local:
         network = _read(local, backbone)
+        _require_bytes(network, backbone.row, path)
         size = _input_size(network, backbone)
         pixels = tensorflow().TensorSpec([count, *size, 3], dtype)
-        function = _freeze(network, pixels, backbone.row, path)
+        function = _freeze(network, pixels, backbone, path)
+        if backbone.kind == "saved-model":
+            function = of_graph(function, path, backbone)
     require_length(function.outputs[0].shape[-1], backbone)
     return function
 
@@ -128,8 +132,16 @@ def _read(local: str, backbone: ResolvedBackbone) -> Network:
     if backbone.kind == "keras-weights":
         return keras_models.load_application(local, backbone.row)
     if backbone.kind == "keras-file":
-        return keras_models.load_file(local)
+        return keras_models.load_file(local, backbone)
     return saved_model.load(local, backbone.trusted)
+
+
+def _require_bytes(network: Network, row: Backbone, path: str) -> None:
+    if network.takes_bytes and (row.pixel_range != (0, 255) or row.mean or row.std):
+        raise BackboneError(
+            f"{path!r} takes uint8, 0..255, and scales by itself: leave --pixel-range out, or give "
+            "0,255 without mean and deviation"
+        )
 
 
 def _input_size(network: Network, backbone: ResolvedBackbone) -> Size:
@@ -160,23 +172,31 @@ def require_size(size: Size, backbone: ResolvedBackbone) -> None:
         )
 
 
-def _freeze(network: Network, pixels: Any, row: Backbone, path: str) -> Any:
+def _freeze(network: Network, pixels: Any, backbone: ResolvedBackbone, path: str) -> Any:
     """Returns a function of pixels to float32 [N, D], without variables.
 
     TensorFlow folds batch norms into kernels only if both are constants.
     """
     tf = tensorflow()
+    count = pixels.shape[0] or -1
+    # Keras models end in the layer asked for already.
+    output = backbone.row.output if backbone.kind == "saved-model" else ""
+    is_inside = False
 
     def vectors(values: Any) -> Any:
-        wanted = network_input(tf.cast(values, tf.float32), row)
-        return vector_of(network.call(wanted), repr(path), pixels.shape[0] or -1)
+        nonlocal is_inside
+        outputs = network.call(network_input(tf.cast(values, tf.float32), backbone.row))
+        is_inside = bool(output) and output not in named_outputs(outputs)
+        if is_inside:
+            return tf.nest.flatten(outputs)
+        return vector_of(outputs, repr(path), count, output)
 
     function = tf.function(vectors, autograph=False).get_concrete_function(pixels)
+    if is_inside:
+        return cut_graph(function, path, output, count)
     if not function.captured_inputs:
         return function
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = convert_variables_to_constants_v2(function)
+    frozen = inlined(function)
     if len(frozen.inputs) > 1:
         raise BackboneError(
             f"{path!r} holds more than weights, such as a table to look things up in: export the "

@@ -7,6 +7,8 @@ from typing import Any
 
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.keras_check import require_no_code, require_safe_keras
+from beam_flowers.backbones.outputs import of_keras
+from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.backbones.tf_runtime import Network, static_size, tensorflow
 from beam_flowers.errors import BackboneError
 
@@ -16,9 +18,9 @@ def load_application(weights_file: str, row: Backbone) -> Network:
     return _network(read_application(weights_file, row), weights_file)
 
 
-def load_file(path: str) -> Network:
+def load_file(path: str, backbone: ResolvedBackbone) -> Network:
     """Loads a `.keras` file as a network; see `read_file`."""
-    return _network(read_file(path), path)
+    return _network(read_file(path, backbone), path)
 
 
 def read_application(weights_file: str, row: Backbone) -> Any:
@@ -31,15 +33,17 @@ def read_application(weights_file: str, row: Backbone) -> Any:
     return model
 
 
-def read_file(path: str) -> Any:
-    """Reads the model of a `.keras` file in Keras' safe mode.
+def read_file(path: str, backbone: ResolvedBackbone) -> Any:
+    """Reads the model of a `.keras` file in Keras' safe mode, up to the output asked for.
 
     Raises:
-        BackboneError: it names a class that could run code, or Keras' safe mode has a bypass.
+        BackboneError: it names a class that could run code, or Keras' safe mode has a bypass; or
+            it ends in classes, or lacks the layer asked for.
     """
     require_safe_keras(path)
     require_no_code(path)
-    return keras_library().models.load_model(path, compile=False, safe_mode=True)
+    model = keras_library().models.load_model(path, compile=False, safe_mode=True)
+    return of_keras(model, backbone.path, backbone)
 
 
 def keras_library() -> Any:

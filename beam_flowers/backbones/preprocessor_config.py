@@ -44,6 +44,7 @@ class RecipeFields(TypedDict, total=False):
     crop: float | None
     resize: int | None
     resample: Resample
+    output: str
 
 
 class _Config(msgspec.Struct):

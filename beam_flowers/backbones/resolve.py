@@ -52,6 +52,8 @@ class ResolvedBackbone:
             in the last bits.
         trusted: True if the user trusts a SavedModel with any operations. Not part of the
             fingerprint: the embeddings are the same.
+        is_known: True if a store or a model has embeddings of it, so that its output is not
+            questioned. Not part of the fingerprint.
     """
 
     row: Backbone
@@ -64,6 +66,7 @@ class ResolvedBackbone:
     trusted: bool = False
     quantised_path: str = ""
     quantised_sha256: str = ""
+    is_known: bool = False
 
     def about(self) -> dict[str, Any]:
         """Returns all that decides embeddings as JSON values: equal dicts, equal embeddings."""
@@ -137,6 +140,7 @@ def resolve(
     *,
     config: str | None = None,
     input_size: int | None = None,
+    output: str = "",
     known: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> ResolvedBackbone:
     """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
@@ -161,6 +165,8 @@ def resolve(
         trust: loads a SavedModel with any operations.
         config: file with the recipe, in the form of `preprocessor_config.json`.
         input_size: side of the square image, of a network that leaves it open.
+        output: name of the output that is the vector, of a layer of a `.keras` file, or of a node
+            of a SavedModel. An output [N, h, w, C] is averaged over h and w.
         known: recipes of stores or models, of which one for these weights is taken: the
             fingerprint of their vectors, and what `ResolvedBackbone.about` had as `pixels`.
 
@@ -181,24 +187,23 @@ def resolve(
         digest = _checked_digest(where, kind, row, pinned)
         if kind == "saved-model":
             require_computing(where, trust)
-            if note := weights.read_note(where):
-                row = replace(row, crop=note.crop, resample=note.resample)
     except OSError as error:
         raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
     backbone = ResolvedBackbone(row, kind, where, digest, engine=_engine(engine), trusted=trust)
     handle = path if path is not None and hub.is_handle(path) else None
-    wanted = _Wanted(pixel_range, config, input_size, handle)
+    wanted = _Wanted(pixel_range, config, input_size, output, handle)
     recipes = [KnownRecipe(*one) for one in known]
     complete = _with_recipe(backbone, wanted, recipes, is_named=is_named)
     return complete.in_precision(parse_precision(precision))
 
 
 class _Wanted(NamedTuple):
-    """Holds what the user says of the pixels, and the handle that may say more."""
+    """Holds what the user says of input and output, and the handle that may say more."""
 
     pixel_range: tuple[float, float] | None
     config: str | None
     input_size: int | None
+    output: str
     handle: str | None
 
 
@@ -227,7 +232,7 @@ def _with_recipe(
     size = wanted.input_size or fields.get("input_size") or row.input_size
     if size is None and wanted.handle is not None:
         size = hub.documented_size(wanted.handle)
-    changes: dict[str, Any] = {**fields, "input_size": size}
+    changes: dict[str, Any] = {**fields, "input_size": size, "output": wanted.output}
     return replace(backbone, row=replace(row, **changes))
 
 
@@ -236,8 +241,8 @@ def _proved(
 ) -> ResolvedBackbone | None:
     """Returns the backbone with the known recipe whose fingerprint it has then, in any form."""
     for row, fingerprint in rows_of(backbone.row, known):
-        candidate = replace(backbone, row=row)
-        is_asked = wanted.input_size in (None, row.input_size)
+        candidate = replace(backbone, row=row, is_known=True)
+        is_asked = wanted.input_size in (None, row.input_size) and wanted.output in ("", row.output)
         if is_asked and candidate.in_form(fingerprint).fingerprint == fingerprint:
             return candidate
     return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from beam_flowers.backbones.found_recipe import HUB_SIGNATURE
 from beam_flowers.backbones.saved_model_check import require_computing
 from beam_flowers.backbones.tf_runtime import Network, static_size, tensorflow
 from beam_flowers.errors import BackboneError
 
-_SIGNATURES = ("serving_default", "default", "image_feature_vector")
+# Modules of TF-Hub that classify have their vector under the first name, and classes as `default`.
+_SIGNATURES = (HUB_SIGNATURE, "serving_default", "default")
 
 
 def load(folder: str, trusted: bool = False) -> Network:
@@ -53,7 +55,11 @@ def _from_callable(model: Any, folder: str) -> Network:
     size = _image_size(first, f"the SavedModel {folder!r}")
     # Keras saves a function as two graphs, one for training and one for inference.
     use = {"training": False} if "training" in function.function_spec.arg_names else {}
-    return Network(lambda pixels: model(pixels, **use), size)
+    return Network(
+        lambda pixels: model(tensorflow().cast(pixels, first.dtype), **use),
+        size,
+        _takes_bytes(first),
+    )
 
 
 def _from_signature(model: Any, name: str, folder: str) -> Network:
@@ -64,11 +70,18 @@ def _from_signature(model: Any, name: str, folder: str) -> Network:
     ((argument, spec),) = inputs.items()
     size = _image_size(spec, what)
     # The function holds the model: a signature has only weak references to its variables.
-    return Network(lambda pixels: model.signatures[name](**{argument: pixels}), size)
+    run = lambda pixels: model.signatures[name](  # noqa: E731
+        **{argument: tensorflow().cast(pixels, spec.dtype)}
+    )
+    return Network(run, size, _takes_bytes(spec))
+
+
+def _takes_bytes(spec: Any) -> bool:
+    return bool(spec.dtype.name == "uint8")
 
 
 def _image_size(spec: Any, what: str) -> tuple[int, int] | None:
     dtype = getattr(getattr(spec, "dtype", None), "name", type(spec).__name__)
-    if dtype != "float32":
-        raise BackboneError(f"{what} takes {dtype}, not images as float32")
+    if dtype not in ("float32", "uint8"):
+        raise BackboneError(f"{what} takes {dtype}, not images as float32 or uint8")
     return static_size(spec.shape.as_list() if spec.shape.rank is not None else None, what)

@@ -24,10 +24,12 @@ class Network(NamedTuple):
         call: float32 tensor [1, height, width, 3] in the network's pixel range → tensors, in
             any structure; one of them is the vector.
         size: (height, width) of the input in pixels, or None if it is open.
+        takes_bytes: True for an input of uint8, 0..255.
     """
 
     call: Callable[[Any], Any]
     size: Size | None
+    takes_bytes: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -115,18 +117,36 @@ def static_size(shape: Any, what: str) -> Size | None:
     return None if height is None or width is None else (int(height), int(width))
 
 
-def vector_of(outputs: Any, what: str, count: int = 1) -> Any:
-    """Returns the embedding among the outputs: float32 [N, D] or [N, 1, 1, D], as [N, D].
+def named_outputs(outputs: Any) -> dict[Any, Any]:
+    """Returns the outputs of a network by their names, or by numbers if they have none."""
+    if isinstance(outputs, dict):
+        return outputs
+    return dict(enumerate(tensorflow().nest.flatten(outputs)))
 
-    Of several vectors the one named `default` counts, by TF-Hub's convention. `count` is the
-    number N of images, -1 if it is open.
+
+def vector_of(outputs: Any, what: str, count: int = 1, output: str = "") -> Any:
+    """Returns the embedding among the outputs, float32 [N, D].
+
+    An output is [N, D], or [N, h, w, D], which is averaged over h and w. Of several the one named
+    `default` counts, by TF-Hub's convention, and [N, D] and [N, 1, 1, D] count before others.
+
+    Args:
+        outputs: tensors in any structure.
+        what: the network, for errors.
+        count: N images, -1 if it is open.
+        output: name of the output that is asked for; empty for the only one.
 
     Raises:
         BackboneError: no output is a vector, or several are.
     """
     tf = tensorflow()
-    named = outputs if isinstance(outputs, dict) else dict(enumerate(tf.nest.flatten(outputs)))
+    named = named_outputs(outputs)
+    if output:
+        named = {output: named[output]}
     vectors = {name: tensor for name, tensor in named.items() if _is_vector(tensor)}
+    if not vectors:
+        maps = {name: tensor for name, tensor in named.items() if _is_map(tensor)}
+        vectors = {name: tf.reduce_mean(tensor, [1, 2]) for name, tensor in maps.items()}
     if "default" in vectors:
         vectors = {"default": vectors["default"]}
     if len(vectors) != 1:
@@ -134,17 +154,22 @@ def vector_of(outputs: Any, what: str, count: int = 1) -> Any:
         every = ", ".join(sorted(f"{name!r} {_described(named[name])}" for name in named))
         raise BackboneError(
             f"{what} must give one float32 vector an image, [batch, length], and gives "
-            f"{len(vectors)} among its outputs: {every}; export it with that output alone"
+            f"{len(vectors)} among its outputs: {every}; name one as --backbone-output (in Python "
+            "output)"
         )
     (vector,) = vectors.values()
     return tf.reshape(vector, [count, vector.shape[-1]])
 
 
 def _is_vector(tensor: Any) -> bool:
+    return _is_map(tensor, (2, 4)) and tensor.shape[1:-1] in ([], [1, 1])
+
+
+def _is_map(tensor: Any, ranks: tuple[int, ...] = (4,)) -> bool:
     shape = getattr(tensor, "shape", None)
-    if shape is None or shape.rank not in (2, 4) or shape[-1] is None:
+    if shape is None or shape.rank not in ranks or shape[-1] is None:
         return False
-    return bool(tensor.dtype.is_floating) and tensor.dtype.size == 4 and shape[1:-1] in ([], [1, 1])
+    return bool(tensor.dtype.is_floating) and tensor.dtype.size == 4
 
 
 def _described(tensor: Any) -> str:

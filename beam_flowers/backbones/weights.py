@@ -11,14 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
 from beam_flowers import files
 from beam_flowers.backbones.catalogue import Backbone
-from beam_flowers.errors import BackboneError, BackboneFieldError
+from beam_flowers.errors import BackboneError
 from beam_flowers.files.paths import cache
-from beam_flowers.files.typed import Form
-from beam_flowers.images.recipe import Resample
 
 PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 """Environment variable: a folder of weights files and SavedModel folders."""
@@ -29,8 +25,6 @@ BLOCKS = "architecture.json"
 """File of blocks beside the arrays of an EfficientNet-Lite."""
 
 _MODEL = "saved_model.pb"
-_NOTE = "assets/beam-flowers.json"
-"""File in a SavedModel that `train --fine-tune` wrote: how its images are cut."""
 _PIECE = 2**20
 
 
@@ -112,32 +106,6 @@ def model_files(folder: str) -> list[str]:
         if files.is_folder(below):
             names.extend(files.relative(entry.uri, folder) for entry in files.walk(below))
     return sorted(names, key=os.fsencode)
-
-
-class Note(msgspec.Struct, forbid_unknown_fields=True):
-    """Says how the images of a SavedModel are cut; see `PixelRecipe`."""
-
-    crop: float | None
-    resample: Resample
-
-
-_FORM = Form(Note, BackboneFieldError, "fine-tune the backbone again", most=4096)
-
-
-def write_note(folder: str, crop: float | None, resample: Resample) -> None:
-    """Writes how images are cut into the folder of a SavedModel; part of its digest."""
-    data = msgspec.json.encode(Note(crop, resample))
-    files.write_atomic(files.join(folder, _NOTE), data)
-
-
-def read_note(folder: str) -> Note | None:
-    """Reads how the images of a SavedModel are cut; None if it does not say so.
-
-    Raises:
-        BackboneFieldError: the note is damaged.
-    """
-    uri = files.join(folder, _NOTE)
-    return _FORM.read(files.read_document(uri, _FORM), uri) if files.exists(uri) else None
 
 
 def file_digest(path: str, algorithm: str) -> str:

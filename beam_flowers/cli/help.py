@@ -46,7 +46,7 @@ _FLAG_GROUPS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "the network",
         (),
         "backbone_path backbone_sha256 trust_backbone pixel_range backbone_config input_size "
-        "engine precision",
+        "backbone_output engine precision",
     ),
     ("limits of an image", (), "max_pixels max_bytes salvage"),
     ("the run", (), "shards retry_rejects verify max_bad_fraction manifest_schemes"),

@@ -79,7 +79,14 @@ def backbones_of(bundle: Bundle, arguments: argparse.Namespace) -> list[Resolved
 
     if len(bundle.fingerprints) == 1:
         return [backbone_of(bundle, arguments)]
-    of_one = ("backbone_path", "backbone_sha256", "pixel_range", "backbone_config", "input_size")
+    of_one = [
+        "backbone_path",
+        "backbone_sha256",
+        "pixel_range",
+        "backbone_config",
+        "backbone_output",
+        "input_size",
+    ]
     if any(getattr(arguments, name) for name in of_one):
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in of_one)
         raise InputError(

@@ -170,6 +170,13 @@ def add_weights(parser: argparse.ArgumentParser, precision: bool = True) -> None
         help="side in pixels of the images of a network that leaves it open (default: that of "
         "well-known TF-Hub handles)",
     )
+    parser.add_argument(
+        "--backbone-output",
+        metavar="LAYER",
+        default="",
+        help="output or layer whose values are the vector, of a network with several outputs or "
+        "one that ends in classes; [N, h, w, C] is averaged over h and w",
+    )
     add_engine(parser, precision)
 
 
@@ -336,6 +343,7 @@ def resolve_backbone(
         trust=arguments.trust_backbone,
         config=arguments.backbone_config,
         input_size=arguments.input_size,
+        output=arguments.backbone_output,
         known=known,
     )
 

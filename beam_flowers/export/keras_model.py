@@ -57,7 +57,7 @@ def _backbone(x: Any, backbone: ResolvedBackbone) -> Any:
         return _efficientnet_lite(x, architecture["blocks"], arrays)
     with weights.local_copy(backbone.path, backbone.kind) as local:
         if backbone.kind == "keras-file":
-            model = keras_models.read_file(local)
+            model = keras_models.read_file(local, backbone)
         else:
             model = keras_models.read_application(local, backbone.row)
     outputs = model(x, training=False)
@@ -65,6 +65,8 @@ def _backbone(x: Any, backbone: ResolvedBackbone) -> Any:
         raise ModelError(
             f"the backbone {backbone.row.name!r} has {len(outputs)} outputs: use --to savedmodel"
         )
+    if outputs.ndim == 4:
+        return keras_library().layers.GlobalAveragePooling2D()(outputs)
     return outputs
 
 

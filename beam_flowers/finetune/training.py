@@ -17,7 +17,7 @@ from beam_flowers.backbones.engine import load
 from beam_flowers.backbones.network_input import network_input
 from beam_flowers.backbones.preprocessor_config import CONFIG_FILE, config_of
 from beam_flowers.backbones.resolve import ResolvedBackbone
-from beam_flowers.backbones.tf_runtime import tensorflow, vector_of
+from beam_flowers.backbones.tf_runtime import named_outputs, tensorflow, vector_of
 from beam_flowers.errors import BackboneError
 
 Floats = npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ class Tuner:
         self.recipe = backbone.row.recipe(*size)
         height, width = size
         side = height if height == width else None
-        self._row = replace(backbone.row, input_size=side)
+        self._row = replace(backbone.row, input_size=side, output="")
         self._spec = tf.TensorSpec([None, *size, 3], tf.float32, "pixels")
         self._vectors = _backbone(backbone)
         self._kernel, self._bias = tf.Variable(kernel), tf.Variable(bias)
@@ -210,9 +210,17 @@ def _backbone(backbone: ResolvedBackbone) -> _Call:
     """Returns the backbone as a call: `network_input`'s [N, height, width, 3] → [N, D]."""
     with weights.local_copy(backbone.place, backbone.kind) as local:
         call = _read(local, backbone)
+    # Keras models end in the layer asked for already.
+    output = backbone.row.output if backbone.kind == "saved-model" else ""
 
     def vectors(pixels: Any) -> Any:
-        return vector_of(call(pixels), repr(backbone.place), -1)
+        outputs = call(pixels)
+        if output and output not in named_outputs(outputs):
+            raise BackboneError(
+                f"{backbone.place!r} cannot be trained up to {output!r}, a node inside of a "
+                "SavedModel: export it with that as its output, or as a .keras file"
+            )
+        return vector_of(outputs, repr(backbone.place), -1, output)
 
     return vectors
 
@@ -226,7 +234,7 @@ def _read(local: str, backbone: ResolvedBackbone) -> _Call:
     if backbone.kind == "saved-model":
         return saved_model.load(local, backbone.trusted).call
     if backbone.kind == "keras-file":
-        model = keras_models.read_file(local)
+        model = keras_models.read_file(local, backbone)
     else:
         model = keras_models.read_application(local, backbone.row)
     return lambda x: model(x, training=False)

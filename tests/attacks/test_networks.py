@@ -21,6 +21,7 @@ from stores import PHOTOS, cli
 
 from beam_flowers.backbones import cache, engine, hub, keras_check, operations, resolve, weights
 from beam_flowers.backbones import saved_model_messages as messages
+from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.errors import BackboneError
 from beam_flowers.files import private
 
@@ -443,8 +444,9 @@ def test_a_keras_file_is_held_by_its_loader_too(tmp_path):
     from beam_flowers.backbones import keras_models
 
     path = _keras_file(tmp_path / "net.keras", _model(HOSTILE["Python, by a Lambda"]))
+    backbone = resolve.ResolvedBackbone(Backbone("net", None, None), "keras-file", path, "")
     with pytest.raises(BackboneError, match="holds 'Lambda'"):
-        keras_models.read_file(path)
+        keras_models.read_file(path, backbone)
 
 
 def test_losses_of_ones_own_do_not_matter_as_they_are_not_loaded(tmp_path):

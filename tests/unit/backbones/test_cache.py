@@ -189,6 +189,7 @@ OTHERS = {
     "mean": (0.1, 0.2, 0.3),
     "std": (0.1, 0.2, 0.3),
     "channels": "bgr",
+    "output": "pool",
     "loader": "any",
     "architecture": "efficientnet_lite1",
     "weights_file": "other.npz",

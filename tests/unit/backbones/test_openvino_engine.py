@@ -86,6 +86,17 @@ def test_lite0_of_its_arrays_gives_the_bits_of_tensorflows_graph(precision, pixe
         np.testing.assert_array_equal(ours.run(image[np.newaxis]), theirs.run(image[np.newaxis]))
 
 
+def test_lite0_of_its_arrays_takes_the_whole_recipe():
+    lite = resolve("efficientnet-lite0", engine="openvino")
+    caffe = {"mean": (103.939, 116.779, 123.68), "std": (57.0, 58.0, 59.0), "channels": "bgr"}
+    own = replace(lite, row=replace(lite.row, pixel_range=(0.0, 255.0), **caffe))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), np.uint8)
+    found = engine.load(own).embed(pixels)
+    theirs = engine.load(replace(own, engine="tensorflow")).embed(pixels)
+    np.testing.assert_allclose(found, theirs, atol=1e-5 * np.abs(theirs).max())
+    assert np.abs(found - engine.load(lite).embed(pixels)).max() > 0.1
+
+
 def test_lite0_starts_without_tensorflow_and_tells_nobody(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     call = [sys.executable, "-c", _WATCHED]

@@ -55,6 +55,13 @@ def test_a_saved_model_tells_its_sizes_and_is_read_in_its_range(tf, tmp_path):
     _assert_same(_embed(path, pixel_range=(0, 1)), _expected(SMALL, 0, 1))
 
 
+@pytest.mark.parametrize("name", [None, "serving_default"])
+def test_a_network_of_bytes_gets_them_as_they_are(tf, tmp_path, name):
+    path = _save(tf, tmp_path, dtype="uint8", name=name)
+    told = {"pixel_range": None} if name else {"pixel_range": (0, 255)}
+    _assert_same(_embed(path, **told), _expected(SMALL, 0, 255))
+
+
 def test_a_network_with_a_table_is_refused(tf, tmp_path):
     class Looked(tf.Module):
         def __init__(self):
@@ -99,7 +106,8 @@ def test_the_vector_is_found_among_the_outputs(tf, tmp_path, outputs):
         ({"outputs": lambda v: v[:, None, :]}, "gives 0 among"),
         ({"shape": (None, None, None, 3)}, "export it with a fixed height and width"),
         ({"shape": (None, 8, 8, 2, 3)}, r"takes an input of shape \(None, 8, 8, 2, 3\)"),
-        ({"dtype": "uint8"}, "takes uint8, not images as float32"),
+        ({"dtype": "uint8"}, "takes uint8, 0..255, and scales by itself"),
+        ({"dtype": "int32"}, "takes int32, not images as float32 or uint8"),
         ({"name": "train"}, "none of the signatures.*it has: train"),
     ],
 )
