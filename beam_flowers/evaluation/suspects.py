@@ -94,7 +94,7 @@ def list_suspects(
         labels: C labels in class order.
         uris: of the n rows.
         scores: float64 [n, C], out of sample, from `out_of_fold`.
-        class_ids: intp [n], the rows' own labels.
+        class_ids: intp [n], the rows' given labels.
     """
     suspects = [
         Suspect(
