@@ -76,7 +76,7 @@ _TYPES = {
 _RANK = re.compile(r"(label|score)_[0-9]+")
 _NEEDED_ROWS = (*(field.name for field in IMAGE_FIELDS), "sha256", "fingerprint", "vector")
 _NEEDED_SCORES = ("uri", "sha256", "score", "model_id")
-_NEEDED_REJECTS = ("uri", "stage", "error_class", "message")
+_NEEDED_REJECTS = ("uri", "sha256", "stage", "error_class", "message")
 
 
 @dataclass(frozen=True)

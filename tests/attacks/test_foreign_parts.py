@@ -108,6 +108,15 @@ def test_a_part_that_is_none_of_ours_is_named(store, case):
     assert (refusal.value.root, KEY in str(refusal.value)) == (str(store), True)
 
 
+@pytest.mark.parametrize("name", ["uri", "sha256", "stage", "error_class", "message"])
+def test_a_part_of_rejects_without_a_column_is_named(store, name):
+    path = next((store / "__rejects" / KEY).glob("*.parquet"))
+    pq.write_table(pq.read_table(path).drop_columns(name), path)
+    place = Place(str(store), KEY, latest(str(store)).sections[KEY].fingerprint)
+    with pytest.raises(PartDamagedError, match=f"it has no column {name}"):
+        list(stored_rows(place, path.name))
+
+
 def repeated(text, count):
     """A text for each row, in memory only once."""
     return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), [text])
