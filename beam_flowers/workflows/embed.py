@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from beam_flowers import files
+from beam_flowers.backbones.catalogue import find_row
 from beam_flowers.backbones.resolve import ResolvedBackbone
 from beam_flowers.errors import (
     InputError,
@@ -49,6 +50,7 @@ from beam_flowers.transforms.prefetch import head_start
 from beam_flowers.transforms.preflight import unfit
 from beam_flowers.workflows.progress import Progress, watched
 from beam_flowers.workflows.summary import EmbedSummary as EmbedSummary
+from beam_flowers.workflows.wrong_pixels import doubt
 
 _NAMED_ROOTS = 3
 _GREAT_SHARE, _GREAT_SIZE = 0.25, 1_000_000
@@ -581,6 +583,10 @@ def embed_images(
             f"none of the {summary.total} files in {', '.join(images)} is a usable image; "
             f"the reasons are in {files.join(store, '__rejects')}"
         )
+    # Of a row of the catalogue the recipe is known to be right. Later runs need no second warning.
+    is_new = summary.embedded > summary.reused and find_row(backbone.row.name) != backbone.row
+    if is_new and (line := doubt(place)):
+        warn(line)
     return summary
 
 
