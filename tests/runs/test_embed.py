@@ -11,6 +11,7 @@ import pytest
 from stores import embed, rows
 
 import beam_flowers
+from beam_flowers.backbones.preprocessor_config import CONFIG_FILE
 from beam_flowers.backbones.tf_runtime import tensorflow
 from beam_flowers.errors import InputError, StoreError
 from beam_flowers.store.commits import latest
@@ -31,6 +32,7 @@ def tiny(tmp_path_factory):
     )
     path = str(tmp_path_factory.mktemp("tiny") / "tiny")
     tf.saved_model.save(module, path)
+    Path(path, CONFIG_FILE).write_text('{"pixel_range": [-1, 1]}')
     return path
 
 
