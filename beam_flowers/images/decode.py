@@ -58,6 +58,7 @@ from beam_flowers.images.formats import FORMATS, NOT_HERE, sniff, sniff_other
 from beam_flowers.images.heif import boxes_end_early, cure, open_avif, open_heic
 from beam_flowers.images.jpeg import (
     Jpeg,
+    bytes_to_feed,
     can_be_scaled,
     coefficients,
     has_end,
@@ -285,7 +286,7 @@ def _opened(data: bytes, format_: str, limits: Limits) -> ImageFile:
         im: ImageFile = open_bmp(file, functools.partial(_check_size, limits=limits))
     else:
         im = _OPEN[format_](file)
-    im.decodermaxblock = FEED_BYTES
+    im.decodermaxblock = bytes_to_feed(data) if format_ == "JPEG" else FEED_BYTES
     return im
 
 

@@ -25,6 +25,8 @@ _SCALED_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}
 
 _PROGRESSIVE_FRAMES = {0xC2, 0xC6, 0xCA, 0xCE}
 
+_ARITHMETIC_FRAMES = {0xC9, 0xCA}
+
 _LONE_MARKERS = {0x00, 0x01, *range(0xD0, 0xDA)}
 """Second bytes of the JPEG markers without a length, and of a padded 0xFF, a data byte."""
 
@@ -51,6 +53,15 @@ def can_be_scaled(data: bytes) -> bool:
     """Tells if all frames in a JPEG's header, up to its first scan, are `_SCALED_FRAMES`."""
     frames = {marker for marker, _ in _segments(data, 2)} & _FRAMES
     return bool(frames) and frames <= _SCALED_FRAMES
+
+
+def bytes_to_feed(data: bytes) -> int:
+    """Returns the bytes of a JPEG that its decoder has to get at a time.
+
+    All of them for arithmetic coding: libjpeg cannot wait for more within its data.
+    """
+    is_arithmetic = any(marker in _ARITHMETIC_FRAMES for marker, _ in _segments(data, 2))
+    return len(data) if is_arithmetic else FEED_BYTES
 
 
 def coefficients(data: bytes) -> float:
@@ -173,7 +184,7 @@ def opened_to_compare(data: bytes, limits: Limits) -> tuple[Jpeg, tuple[int, int
         The image, and its unscaled size.
     """
     im = Jpeg(BoundedFile(data, limits))
-    im.decodermaxblock = FEED_BYTES
+    im.decodermaxblock = bytes_to_feed(data)
     size = im.size
     if im.width * im.height > _PIXELS_IN_FULL:
         im.draft(im.mode, (im.width // 8, im.height // 8))

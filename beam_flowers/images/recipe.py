@@ -99,8 +99,9 @@ class Limits:
             the memory of an image apart from this.
         seconds: CPU time of the decoding thread, so that a busy machine rejects no more than an
             idle one. It is checked when the decoder reads more of the file: that covers headers
-            and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A WebP or compressed
-            TIFF is decoded in one call of C, which commands stop after six times as much.
+            and pixels of JPEG, PNG, GIF, BMP, PPM and uncompressed TIFF. A WebP,
+            compressed TIFF or JPEG with arithmetic coding is decoded in one call of C, which
+            commands stop after six times as much.
         salvage: share of the rows of a JPEG that may be missing at its end. `DecodedImage.format`
             has the missing share. libjpeg shows these rows as grey.
     """

@@ -29,7 +29,9 @@ RULES: dict[str, int] = {
     # the format JPEG, so that accepted JPEGs are not read again.
     "Truncated": 2,
     "TooManyPixels": 2,  # 2: of a JPEG the decoded pixels count.
-    "Undecodable": 2,  # 2: the size is checked before other damage, also in WebP and GIF.
+    # 2: the size is checked before other damage, also in WebP and GIF. 3: JPEGs with arithmetic
+    # coding of more than 4 KiB are accepted.
+    "Undecodable": 3,
     "PPM": 2,  # 2: no side is above 65,535 pixels, as in PNG, TIFF and BMP.
     "BMP": 2,  # 2: 4-bit RLE is refused, all bit fields and short headers are accepted.
     # 2: BMPs with a header of 16 bytes are images, camera raw of Sigma is known by name, and

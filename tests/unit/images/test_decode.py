@@ -157,6 +157,23 @@ def test_modes_as_tiff(mode: str, colour: tuple[int, ...], expected: tuple[int, 
     assert_close(flat(make_images.saved(Image.new(mode, (20, 10), colour), "TIFF")), expected, 2)
 
 
+@pytest.mark.parametrize("frame", [0xC9, 0xCA])
+def test_jpegs_with_arithmetic_coding_are_read_at_any_length(frame: int) -> None:
+    """libjpeg cannot wait for more of their data, and Pillow hands it in pieces."""
+    options = {"progressive": True} if frame == 0xCA else {}
+    data = make_images.jpeg(200, 150, **options)
+    start = data.index(b"\xff\xda")
+    header = data[: start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
+    header = header.replace(bytes([0xFF, frame - 9]), bytes([0xFF, frame]))
+    # Any bytes are data of this coding.
+    noise = np.random.default_rng(0).integers(0, 255, 9000, np.uint8).tobytes()
+    data = header + noise + b"\xff\xd9"
+    image = decode(data, PixelRecipe(150, 200))
+    with Image.open(io.BytesIO(data)) as whole:
+        assert np.array_equal(image.pixels, np.asarray(whole.convert("RGB")))
+    assert image.pixels.std() > 10
+
+
 def test_cmyk_jpeg_has_the_colours_it_was_made_of() -> None:
     data = make_images.cmyk_jpeg(make_images.quadrants())
     assert_close(corners(decode(data, SQUASH).pixels), CORNERS, 6)
