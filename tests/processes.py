@@ -36,6 +36,7 @@ class Command:
     _process: ForkServerProcess = field(init=False)
 
     def __post_init__(self) -> None:
+        Path(f"{self.log}.code").unlink(missing_ok=True)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_IMPORTED)
         self.arguments = [str(argument) for argument in self.arguments]
@@ -50,8 +51,14 @@ class Command:
     def wait(self, seconds: float = 120) -> int:
         """Waits for the end; returns the exit code, or the signal with a minus."""
         self._process.join(seconds)
-        assert self._process.exitcode is not None, f"{self.arguments} hangs: {self.said()}"
-        return self._process.exitcode
+        code = self._process.exitcode
+        # The fork server may lose a status: "waitpid returned unexpected pid". The command wrote
+        # its code unless it was killed.
+        if code is None and not Path(f"/proc/{self._process.pid}").exists():
+            written = Path(f"{self.log}.code")
+            code = int(written.read_text()) if written.exists() else -signal.SIGKILL
+        assert code is not None, f"{self.arguments} hangs: {self.said()}"
+        return code
 
     def said(self) -> str:
         """All that the command has written."""
@@ -70,4 +77,6 @@ def _run(arguments: list[str], log: str) -> None:
     os.dup2(descriptor, 2)
     from beam_flowers.cli.main import entry
 
-    sys.exit(entry(arguments))
+    code = entry(arguments)
+    Path(f"{log}.code").write_text(str(code))
+    sys.exit(code)
