@@ -190,7 +190,7 @@ _DEPRECATED = {
 """Old names -> new ones; they work in 0.2 and go in 0.3, by the rule of one minor version."""
 
 __all__ = sorted(_HOMES)
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:
