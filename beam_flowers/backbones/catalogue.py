@@ -222,6 +222,7 @@ def unknown(name: str) -> BackboneError:
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return BackboneError(
         f"backbone {name!r} is not known and not a path: {hint}Known are {', '.join(names)}; "
-        "for another network give a SavedModel folder, a .keras file or a TF-Hub handle "
+        "for another network give a SavedModel folder, a .keras file, a folder with model.onnx "
+        "or a TF-Hub handle "
         "(where the name is one you gave it, as --backbone-path)"
     )

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones import hardware, openvino_engine
+from beam_flowers.backbones import hardware, onnxruntime_engine, openvino_engine
 from beam_flowers.backbones.catalogue import VECTORS
 from beam_flowers.backbones.graph import kept_graph
 from beam_flowers.backbones.resolve import ResolvedBackbone
@@ -89,7 +89,9 @@ def load(backbone: ResolvedBackbone) -> Engine:
 @lru_cache(maxsize=4)
 def _load(backbone: ResolvedBackbone) -> Engine:
     require_runnable(backbone)
-    return _openvino(backbone) if backbone.engine == "openvino" else _tensorflow(backbone)
+    if backbone.engine == "tensorflow":
+        return _tensorflow(backbone)
+    return _openvino(backbone) if backbone.engine == "openvino" else _onnxruntime(backbone)
 
 
 def require_runnable(backbone: ResolvedBackbone) -> None:
@@ -104,10 +106,23 @@ def require_runnable(backbone: ResolvedBackbone) -> None:
             f"{backbone.row.name!r} in int8 runs on OpenVINO only: leave --engine tensorflow out "
             "(pip install openvino, where it is not installed)"
         )
+    other = "onnxruntime" if backbone.kind == "onnx" else "tensorflow"
     if backbone.engine == "openvino" and not openvino_engine.is_installed():
         raise BackboneError(
             f"OpenVINO is not installed on {socket.gethostname()}: pip install openvino there, or "
-            "run with --engine tensorflow; every worker needs the engine that the run began with"
+            f"run with --engine {other}; every worker needs the engine that the run began with"
+        )
+    if backbone.engine != "onnxruntime":
+        return
+    if backbone.precision != "float32":
+        raise BackboneError(
+            f"ONNX Runtime runs {backbone.row.name!r} as it is, not in {backbone.precision}: leave "
+            "--precision or --engine out, or give another file of the network, as model_fp16.onnx"
+        )
+    if not onnxruntime_engine.is_installed():
+        raise BackboneError(
+            f"ONNX Runtime is not installed on {socket.gethostname()}: pip install "
+            "'beam-flowers[onnx]' there, or openvino and run with --engine openvino"
         )
 
 
@@ -116,12 +131,21 @@ def _openvino(backbone: ResolvedBackbone) -> Engine:
         network = openvino_engine.compile_network(backbone)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
+        other, engine = "TensorFlow", "tensorflow"
+        if backbone.kind == "onnx":
+            other, engine = "ONNX Runtime", "onnxruntime"
         raise BackboneError(
-            f"OpenVINO does not take {backbone.row.name!r}, TensorFlow may: use --engine "
-            f"tensorflow ({reason})"
+            f"OpenVINO does not take {backbone.row.name!r}, {other} may: use --engine {engine} "
+            f"({reason})"
         ) from error
     recipe = backbone.row.recipe(network.height, network.width)
     return Engine(recipe, network.vector_length, network.run, network.batch)
+
+
+def _onnxruntime(backbone: ResolvedBackbone) -> Engine:
+    network = onnxruntime_engine.compile_network(backbone)
+    recipe = backbone.row.recipe(network.height, network.width)
+    return Engine(recipe, network.vector_length, network.run)
 
 
 def _tensorflow(backbone: ResolvedBackbone) -> Engine:

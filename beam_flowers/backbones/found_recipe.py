@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from beam_flowers import files
+from beam_flowers.backbones import onnx_folder
 from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.keras_recipe import keras_recipe
 from beam_flowers.backbones.preprocessor_config import CONFIG_FILE, RecipeFields, read_config
@@ -59,11 +60,13 @@ def find_recipe(path: str, kind: Kind, is_handle: bool) -> Found | None:
     Raises:
         BackboneError: the file beside it is damaged, or asks for what is not done here.
     """
-    folder = path if kind == "saved-model" else files.parent(path)
+    folder = path if kind == "saved-model" else onnx_folder.folder_of(path)
     beside = files.join(folder, CONFIG_FILE)
     # Beside a `.keras` file it may belong to another network of the same folder.
-    if kind == "saved-model" and files.exists(beside):
+    if kind in ("saved-model", "onnx") and files.exists(beside):
         return Found(read_config(beside), f"by {beside}")
+    if kind == "onnx":
+        return None
     if kind == "keras-file":
         by_layers = keras_recipe(path)
         return Found(*by_layers) if by_layers else None

@@ -94,7 +94,7 @@ def fetch(handle: str, sha256: str | None = None) -> Module:
     Raises:
         BackboneError: the download fails, or has another digest.
     """
-    _require_secure(handle)
+    require_secure(handle)
     folder = _folder()
     kept = folder / hashlib.sha256(handle.encode()).hexdigest()[:32]
     try:
@@ -124,7 +124,12 @@ def _folder_of_this_run() -> Path:
     return Path(folder)
 
 
-def _require_secure(address: str) -> None:
+def require_secure(address: str) -> None:
+    """Checks that a web address is https, or of this machine.
+
+    Raises:
+        BackboneError: it is another.
+    """
     parts = urlsplit(address)
     if parts.scheme.lower() == "https" or (parts.scheme == "http" and _is_here(parts.hostname)):
         return
@@ -154,7 +159,7 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
         headers: Any,
         url: str,
     ) -> urllib.request.Request | None:
-        _require_secure(url)
+        require_secure(url)
         if _is_here(urlsplit(url).hostname) and not _is_here(urlsplit(req.full_url).hostname):
             raise BackboneError(f"{req.full_url!r} leads to this machine, to {url!r}: not followed")
         return super().redirect_request(req, fp, code, msg, headers, url)
@@ -163,7 +168,7 @@ class _SecureRedirects(urllib.request.HTTPRedirectHandler):
 def _download(handle: str, kept: Path, sha256: str | None) -> None:
     with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".") as made:
         archive = Path(made, "archive")
-        digest = _save(_address(handle), archive)
+        digest = save(_address(handle), archive)
         if sha256 is not None and not _is_meant(sha256, digest):
             _require_digest(handle, sha256, digest, _digest_within(archive))
         whole = Path(made, "whole")
@@ -189,8 +194,13 @@ def _address(handle: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(query)))
 
 
-def _save(address: str, target: Path) -> str:
-    """Downloads an address into a file; returns its sha256 in hex."""
+def save(address: str, target: Path) -> str:
+    """Downloads a web address into a file; returns its sha256 in hex.
+
+    Raises:
+        BackboneError: a redirect leads to an address that is not read.
+        OSError, http.client.HTTPException, ValueError: the download fails, or is too large.
+    """
     digest, size = hashlib.sha256(), 0
     opener = urllib.request.build_opener(_SecureRedirects())
     with opener.open(address, timeout=_TIMEOUT) as answer, target.open("wb") as file:

@@ -1,7 +1,8 @@
 """Runs backbones on OpenVINO: the same float32 networks, faster on CPUs than with TensorFlow.
 
-EfficientNet-Lite is built from its arrays. TensorFlow reads the weights of other networks once;
-they are kept in OpenVINO's form in the user's cache, so that later runs start without TensorFlow.
+EfficientNet-Lite is built from its arrays, and ONNX networks are read. TensorFlow reads the weights
+of other networks once; they are kept in OpenVINO's form in the user's cache, so that later runs
+start without TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_flowers.backbones import cache, openvino_lite, quantised
+from beam_flowers.backbones import cache, openvino_lite, openvino_onnx, quantised
 from beam_flowers.backbones.graph import constant_graph
 from beam_flowers.backbones.hardware import cores
 from beam_flowers.backbones.resolve import ResolvedBackbone
@@ -94,9 +95,10 @@ def without_telemetry() -> Iterator[None]:
 def starts_alone(backbone: ResolvedBackbone) -> bool:
     """Tells if the network starts without TensorFlow.
 
-    It does so from the arrays of EfficientNet-Lite, quantised, and once the cache has it.
+    It does so from the arrays of EfficientNet-Lite, in ONNX's form, quantised, and once the cache
+    has it.
     """
-    alone = backbone.kind == "efficientnet-lite" or backbone.precision == "int8"
+    alone = backbone.kind in ("efficientnet-lite", "onnx") or backbone.precision == "int8"
     return is_installed() and (alone or cache.is_whole(_kept_in(backbone)))
 
 
@@ -120,6 +122,8 @@ def read_model(core: Any, backbone: ResolvedBackbone) -> Any:
         return core.read_model(Path(folder, quantised.NETWORK))
     if backbone.kind == "efficientnet-lite":
         return openvino_lite.build(library(), backbone)
+    if backbone.kind == "onnx":
+        return openvino_onnx.build(library(), core, backbone)
     return _read_kept(core, backbone) or _convert(core, backbone)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 from beam_flowers import files
-from beam_flowers.backbones import hub, quantised, weights
+from beam_flowers.backbones import hub, huggingface, onnx_folder, quantised, weights
 from beam_flowers.backbones.catalogue import VECTORS, Backbone, find_row, unknown
 from beam_flowers.backbones.found_recipe import (
     HUB_RANGE,
@@ -25,12 +26,15 @@ from beam_flowers.backbones.found_recipe import (
 )
 from beam_flowers.backbones.hardware import Precision
 from beam_flowers.backbones.keras_check import require_no_code, require_safe_keras
-from beam_flowers.backbones.preprocessor_config import RecipeFields, read_config
+from beam_flowers.backbones.onnx_check import engine_counts, image_of, require_usable, sides_of
+from beam_flowers.backbones.onnx_file import Graph, read_graph
+from beam_flowers.backbones.onnx_output import choose_output
+from beam_flowers.backbones.preprocessor_config import CONFIG_FILE, RecipeFields, read_config
 from beam_flowers.backbones.saved_model_check import require_computing
 from beam_flowers.backbones.weights import Kind
 from beam_flowers.errors import BackboneError
 
-EngineName = Literal["tensorflow", "openvino"]
+EngineName = Literal["tensorflow", "openvino", "onnxruntime"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,10 +54,12 @@ class ResolvedBackbone:
         quantised_sha256: its `quantised.digest`; empty unless the precision is int8.
         engine: library that runs it. Not part of the fingerprint: in float32 engines differ only
             in the last bits.
-        trusted: True if the user trusts a SavedModel with any operations. Not part of the
+        trusted: True if the user trusts a network with any operations. Not part of the
             fingerprint: the embeddings are the same.
         is_known: True if a store or a model has embeddings of it, so that its output is not
             questioned. Not part of the fingerprint.
+        engine_counts: True if the network computes in fewer bits than float32 by itself, which
+            engines do differently: the engine is part of the fingerprint then.
     """
 
     row: Backbone
@@ -67,12 +73,14 @@ class ResolvedBackbone:
     quantised_path: str = ""
     quantised_sha256: str = ""
     is_known: bool = False
+    engine_counts: bool = False
 
     def about(self) -> dict[str, Any]:
         """Returns all that decides embeddings as JSON values: equal dicts, equal embeddings."""
         # Absent without rounding, so that older stores keep their fingerprint.
         rounded = {} if self.vectors == VECTORS[0] else {"vectors": self.vectors}
         in_int8 = {"quantised_sha256": self.quantised_sha256} if self.quantised_sha256 else {}
+        engine = {"arithmetic": self.engine} if self.engine_counts else {}
         return {
             "name": self.row.name,
             "weights_sha256": self.weights_sha256,
@@ -80,6 +88,7 @@ class ResolvedBackbone:
             "precision": self.precision,
             **rounded,
             **in_int8,
+            **engine,
         }
 
     @property
@@ -146,27 +155,30 @@ def resolve(
     """Finds a backbone's weights and hashes them; downloads them if they are a TF-Hub handle.
 
     A backbone is a program. A SavedModel is read without TensorFlow and refused if it holds
-    operations that do more than compute, a `.keras` file if it names classes that could run code.
+    operations that do more than compute, and so is an ONNX file; a `.keras` file if it names
+    classes that could run code.
     `.h5` files are accepted only as weights of a backbone known by name. This is not a sandbox.
 
     Args:
-        name: a name of the catalogue; or a path of a SavedModel folder or `.keras` file, or a
-            TF-Hub handle, from which the name is made.
-        path: weights for the name: a Keras weights file (catalogue names only), a SavedModel
-            folder, a `.keras` file or a TF-Hub handle. A name outside the catalogue may be
-            chosen freely.
+        name: a name of the catalogue; or a path of a SavedModel folder, a `.keras` file, an
+            `.onnx` file or its folder, the `hf://` address of an installed one, or a TF-Hub
+            handle, from which the name is made.
+        path: weights for the name: a Keras weights file (catalogue names only), or what `name`
+            may be. A name outside the catalogue may be chosen freely.
         sha256: expected digest of the weights (`ResolvedBackbone.weights_sha256`); for a handle,
             that or the digest of the archive, which is compared before it is unpacked.
         pixel_range: values of black and white in the input. Default: that of `config`; of a
             recipe that is known; of the network's own files, as `find_recipe` looks for it; of
             the catalogue, where a SavedModel of a catalogue name takes [0, 1].
         precision: `float32`, `bfloat16` (`bf16` for short) or `int8`.
-        engine: `tensorflow`, `openvino`, or `auto`: OpenVINO if this machine has it.
-        trust: loads a SavedModel with any operations.
+        engine: `tensorflow`, `openvino`, `onnxruntime`, or `auto`: OpenVINO if this machine has
+            it.
+        trust: loads a SavedModel or an ONNX network with any operations.
         config: file with the recipe, in the form of `preprocessor_config.json`.
         input_size: side of the square image, of a network that leaves it open.
         output: name of the output that is the vector, of a layer of a `.keras` file, or of a node
-            of a SavedModel. An output [N, h, w, C] is averaged over h and w.
+            of a SavedModel. An output [N, h, w, C] is averaged over h and w. Of an ONNX network
+            also `class` or `mean` of its tokens, see `onnx_output.choose_output`.
         known: recipes of stores or models, of which one for these weights is taken: the
             fingerprint of their vectors, and what `ResolvedBackbone.about` had as `pixels`.
 
@@ -174,6 +186,10 @@ def resolve(
         BackboneError: the backbone is unknown, missing, damaged, unsafe or has another digest; or
             nothing says which pixels it takes.
     """
+    if huggingface.is_address(name):
+        name = huggingface.installed(name)
+    if path is not None and huggingface.is_address(path):
+        path = huggingface.installed(path)
     row = find_row(name)
     is_named = row is not None
     if row is None:
@@ -184,17 +200,57 @@ def resolve(
         where = _locate(row, path, sha256)
         pinned = None if path is not None and hub.is_handle(path) else sha256
         kind = weights.kind_of(where, row)
+        if kind == "onnx":
+            where = onnx_folder.graph_path(where)
+            graph = _checked_graph(where, trust)
         digest = _checked_digest(where, kind, row, pinned)
         if kind == "saved-model":
             require_computing(where, trust)
     except OSError as error:
         raise BackboneError(f"weights of {row.name!r} cannot be read: {error}") from error
-    backbone = ResolvedBackbone(row, kind, where, digest, engine=_engine(engine), trusted=trust)
+    backbone = ResolvedBackbone(
+        row, kind, where, digest, engine=_engine(engine, kind), trusted=trust
+    )
     handle = path if path is not None and hub.is_handle(path) else None
     wanted = _Wanted(pixel_range, config, input_size, output, handle)
     recipes = [KnownRecipe(*one) for one in known]
-    complete = _with_recipe(backbone, wanted, recipes, is_named=is_named)
+    if kind == "onnx":
+        complete = _onnx(backbone, graph, wanted, recipes)
+    else:
+        complete = _with_recipe(backbone, wanted, recipes, is_named=is_named)
     return complete.in_precision(parse_precision(precision))
+
+
+def _checked_graph(path: str, trust: bool) -> Graph:
+    with weights.local_copy(path, "onnx") as local:
+        graph = read_graph(local)
+        require_usable(graph, path, os.path.dirname(local), trust)
+    return graph
+
+
+def _onnx(
+    backbone: ResolvedBackbone, graph: Graph, wanted: _Wanted, known: Sequence[KnownRecipe]
+) -> ResolvedBackbone:
+    """Returns an ONNX network with its output and its recipe, which may be known."""
+    path = backbone.path
+    backbone = replace(backbone, engine_counts=engine_counts(graph))
+    is_open = wanted.config is None and wanted.pixel_range is None
+    if is_open and (of_old := _proved(backbone, wanted, known)):
+        return of_old
+    wanted = wanted._replace(output=choose_output(graph, path, wanted.output))
+    resolved = _with_recipe(backbone, wanted, known, is_named=False)
+    side, fixed = resolved.row.input_size, sides_of(image_of(graph, path))
+    if side is None and fixed is None:
+        raise BackboneError(
+            f"{path!r} leaves the size of its images open, and so does its recipe: give the one "
+            "that it was trained with as --input-size (in Python input_size)"
+        )
+    if side is not None and fixed not in (None, (side, side)):
+        raise BackboneError(
+            f"{path!r} takes images of {' x '.join(map(str, fixed or ()))} pixels, and its recipe "
+            f"makes {side} x {side}: another {CONFIG_FILE} belongs to it"
+        )
+    return resolved
 
 
 class _Wanted(NamedTuple):
@@ -212,7 +268,7 @@ def _with_recipe(
 ) -> ResolvedBackbone:
     """Returns a backbone with the recipe that was given, is known, or is found."""
     row, kind, place = backbone.row, backbone.kind, backbone.path
-    has_files = kind in ("saved-model", "keras-file")
+    has_files = kind in ("saved-model", "keras-file", "onnx")
     fields: RecipeFields = {}
     if wanted.config is not None:
         fields = read_config(wanted.config)
@@ -260,9 +316,14 @@ def parse_precision(name: str) -> Precision:
     raise BackboneError(f"precision {name!r} is not known: float32, bf16 or int8")
 
 
-def _engine(name: str) -> EngineName:
+def _engine(name: str, kind: Kind) -> EngineName:
     if name == "auto":
-        return "openvino" if importlib.util.find_spec("openvino") else "tensorflow"
+        other: EngineName = "onnxruntime" if kind == "onnx" else "tensorflow"
+        return "openvino" if importlib.util.find_spec("openvino") else other
+    unfit = "tensorflow" if kind == "onnx" else "onnxruntime"
+    if name == unfit:
+        what = "an ONNX file" if kind == "onnx" else "no ONNX file"
+        raise BackboneError(f"--engine {name} does not run {what}: leave the engine out")
     for engine in get_args(EngineName):
         if name == engine:
             return engine
@@ -286,6 +347,8 @@ def _source_of(name: str) -> str:
 
 
 def _slug(name: str) -> str:
+    if name.endswith(onnx_folder.SUFFIX) and not files.is_folder(name):
+        name = onnx_folder.name_of(files.absolute(name))
     path = urlsplit(name).path if hub.is_handle(name) else re.split(r"[/\\]", name.rstrip("/"))[-1]
     path = re.sub(r"\.(keras|tar\.gz|tgz)$", "", path)
     return re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-") or "backbone"

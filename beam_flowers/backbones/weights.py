@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from beam_flowers import files
+from beam_flowers.backbones import onnx_folder
 from beam_flowers.backbones.catalogue import Backbone
+from beam_flowers.backbones.onnx_file import data_files, read_graph
 from beam_flowers.errors import BackboneError
 from beam_flowers.files.paths import cache
 
 PLACES_VARIABLE = "BEAM_FLOWERS_BACKBONES"
 """Environment variable: a folder of weights files and SavedModel folders."""
 
-Kind = Literal["efficientnet-lite", "keras-weights", "saved-model", "keras-file"]
+Kind = Literal["efficientnet-lite", "keras-weights", "saved-model", "keras-file", "onnx"]
 
 BLOCKS = "architecture.json"
 """File of blocks beside the arrays of an EfficientNet-Lite."""
@@ -61,9 +63,16 @@ def kind_of(path: str, row: Backbone) -> Kind:
     if files.is_folder(path):
         if files.exists(files.join(path, _MODEL)):
             return "saved-model"
-        raise BackboneError(f"the folder {path!r} is no SavedModel: it has no {_MODEL}")
+        if onnx_folder.find_graph(path):
+            return "onnx"
+        raise BackboneError(
+            f"the folder {path!r} has no network: neither a SavedModel's {_MODEL} nor one of "
+            f"{', '.join(onnx_folder.GRAPHS)}"
+        )
     if path.endswith(".keras"):
         return "keras-file"
+    if path.endswith(onnx_folder.SUFFIX):
+        return "onnx"
     if path.endswith(".h5"):
         if row.loader == "keras-application":
             return "keras-weights"
@@ -73,21 +82,35 @@ def kind_of(path: str, row: Backbone) -> Kind:
         )
     raise BackboneError(
         f"{path!r} is not a kind of file that is taken as a network (pickles never are, they "
-        "are code): give a SavedModel folder or a .keras file"
+        "are code): give a SavedModel folder, a .keras file, or an .onnx file or its folder"
     )
 
 
 def sha256(path: str, kind: Kind) -> str:
-    """Returns the hex digest of a weights file, or of the files of a SavedModel.
+    """Returns the hex digest of a weights file, or of the files of a network.
 
     That of a SavedModel hashes the lines of `sha256sum` for `saved_model.pb` and all files below
     `assets` and `variables`, sorted by path:
     `find assets saved_model.pb variables -type f | LC_ALL=C sort | xargs sha256sum | sha256sum`.
+    That of an ONNX graph with external data likewise hashes the lines for the graph and then for
+    its data files, sorted, by their paths from the graph's folder.
     """
+    if kind == "onnx":
+        with local_copy(path, kind) as local:
+            return _onnx_digest(local)
     if kind != "saved-model":
         return file_digest(path, "sha256")
     names = model_files(path)
     return listed_digest({name: file_digest(files.join(path, name), "sha256") for name in names})
+
+
+def _onnx_digest(path: str) -> str:
+    folder, graph = os.path.split(path)
+    if not (names := data_files(read_graph(path), path)):
+        return file_digest(path, "sha256")
+    digests = (file_digest(os.path.join(folder, name), "sha256") for name in (graph, *names))
+    lines = (f"{one}  {name}\n" for one, name in zip(digests, (graph, *names), strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def listed_digest(digests: Mapping[str, str]) -> str:
@@ -152,6 +175,9 @@ def local_copy(path: str, kind: Kind) -> Iterator[str]:
                 _copy(files.join(path, name), os.path.join(copy, name))
         else:
             _copy(path, copy)
+        if kind == "onnx":
+            for name in data_files(read_graph(copy), path):
+                _copy(files.join(files.parent(path), name), os.path.join(folder, name))
         if kind == "efficientnet-lite":
             _copy(files.join(files.parent(path), BLOCKS), os.path.join(folder, BLOCKS))
         yield copy

@@ -1,4 +1,4 @@
-"""Lists the backbones that have a name; measures and quantises networks."""
+"""Lists the backbones that have a name; installs, measures and quantises networks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `beam-flowers backbones`."""
     parser.epilog = (
         "Without a flag it lists the networks; reads no image, measures no accuracy, writes "
-        "nothing.\n--quantize reads IMAGES and measures the accuracy of heads on held-out images "
+        "nothing.\n--install writes a network and its lock file, over nothing.\n"
+        "--quantize reads IMAGES and measures the accuracy of heads on held-out images "
         "(5 folds) in float32\nand int8; it wants beam-flowers[quantize]."
+    )
+    parser.add_argument(
+        "--install",
+        metavar="hf://ORG/REPO@REVISION",
+        help="fetch an ONNX network of Hugging Face, with its preprocessor_config.json, check it, "
+        "and record commit and digests in a lock file. The address is its --backbone from then "
+        "on. After the revision another file may be named, as in @main/onnx/model_fp16.onnx",
     )
     parser.add_argument(
         "--measure",
@@ -51,7 +59,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "takes it; may be given several times",
     )
     parser.add_argument(
-        "--output", metavar="FOLDER", help="for --quantize: where to write (default: the cache)"
+        "--output",
+        metavar="FOLDER",
+        help="for --install and --quantize: where to write (default: the cache). If a lock file is "
+        "there, --install fetches what it says, and nothing else",
     )
     add_overwrite(parser)
     add_weights(parser, precision=False)
@@ -60,11 +71,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, beams: list[str]) -> int:
     """Runs `beam-flowers backbones`."""
     require_no_pipeline("backbones", beams)
-    if arguments.quantize and arguments.measure:
-        raise InputError("--measure and --quantize are two commands; give one of them")
+    if sum(map(bool, (arguments.install, arguments.measure, arguments.quantize))) > 1:
+        raise InputError("--install, --measure and --quantize exclude each other; give one")
     if bool(arguments.quantize) != bool(arguments.images):
         raise InputError("--quantize NAME wants --images IMAGES to calibrate on, and the other way")
-    if arguments.quantize:
+    if arguments.install:
+        _install(arguments)
+    elif arguments.quantize:
         _quantise(arguments)
     elif arguments.measure:
         _measure(arguments)
@@ -81,7 +94,22 @@ def _list() -> None:
     for row in CATALOGUE:
         size = f"{row.input_size}x{row.input_size}"
         print(f"{row.name:<20}{size:<11}{row.vector_length:<8}{row.licence:<12}{whereabouts(row)}")
-    print("\nAny other: --backbone with a SavedModel folder, a .keras file or a TF-Hub handle.")
+    print(
+        "\nAny other: --backbone with a SavedModel folder, a .keras file, a folder of Hugging Face "
+        "with\nmodel.onnx and preprocessor_config.json (--install fetches one), or a TF-Hub handle."
+    )
+
+
+def _install(arguments: argparse.Namespace) -> None:
+    from beam_flowers import files
+    from beam_flowers.backbones.huggingface import install
+
+    output = arguments.output
+    if output and not files.is_local(output):
+        raise InputError(f"--output {output} is no folder of this machine")
+    path = install(arguments.install, files.absolute(output) if output else None, print)
+    named = path if output else arguments.install
+    print(f"installed: beam-flowers embed IMAGES --store STORE --backbone {named}")
 
 
 def _measure(arguments: argparse.Namespace) -> None:

@@ -53,7 +53,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone",
         default=DEFAULT_BACKBONE,
-        help=f"name, SavedModel folder, .keras file or TF-Hub handle (default {DEFAULT_BACKBONE})",
+        help="name, SavedModel folder, .keras file, folder with model.onnx or TF-Hub handle "
+        f"(default {DEFAULT_BACKBONE})",
     )
     parser.add_argument(
         "--vectors",

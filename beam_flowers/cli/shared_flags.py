@@ -136,7 +136,7 @@ def add_weights(parser: argparse.ArgumentParser, precision: bool = True) -> None
     parser.add_argument(
         "--backbone-path",
         help="where a named backbone's weights lie: a Keras "
-        "weights file, a SavedModel folder or a TF-Hub handle",
+        "weights file, a SavedModel folder, a folder with model.onnx or a TF-Hub handle",
     )
     parser.add_argument(
         "--backbone-sha256",
@@ -147,8 +147,8 @@ def add_weights(parser: argparse.ArgumentParser, precision: bool = True) -> None
     parser.add_argument(
         "--trust-backbone",
         action="store_true",
-        help="load a SavedModel although it holds operations that do more than compute, such as "
-        "reading files: it can then do all that you can do",
+        help="load a SavedModel or an ONNX network although it holds operations that may do more "
+        "than compute, such as reading files: it can then do all that you can do",
     )
     parser.add_argument(
         "--pixel-range",
@@ -175,7 +175,9 @@ def add_weights(parser: argparse.ArgumentParser, precision: bool = True) -> None
         metavar="LAYER",
         default="",
         help="output or layer whose values are the vector, of a network with several outputs or "
-        "one that ends in classes; [N, h, w, C] is averaged over h and w",
+        "one that ends in classes; [N, h, w, C] is averaged over h and w. Of an ONNX network also "
+        "class or mean, of an image's tokens in last_hidden_state, and as in mean:NAME of others "
+        "(default: image_embeds, else pooler_output)",
     )
     add_engine(parser, precision)
 
@@ -184,10 +186,10 @@ def add_engine(parser: argparse.ArgumentParser, precision: bool = True) -> None:
     """Adds the flags for engine and, unless a command has none, precision."""
     parser.add_argument(
         "--engine",
-        choices=("auto", "tensorflow", "openvino"),
+        choices=("auto", "tensorflow", "openvino", "onnxruntime"),
         default="auto",
-        help="what runs the network (default: OpenVINO, and TensorFlow where OpenVINO has no "
-        "wheels)",
+        help="what runs the network (default: OpenVINO; where it has no wheels, TensorFlow, and "
+        "ONNX Runtime for ONNX files)",
     )
     if not precision:
         return

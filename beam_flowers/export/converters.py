@@ -53,23 +53,13 @@ def write_tflite_int8(
     Path(path).write_bytes(_converted(converter))
 
 
-def require_onnx() -> None:
-    """Raises ModelError if the converter to ONNX is not installed."""
-    missing = [n for n in ("tf2onnx", "onnxruntime") if importlib.util.find_spec(n) is None]
-    if missing:
-        raise ModelError(
-            f"an ONNX model needs {' and '.join(missing)}: pip install 'beam-flowers[onnx]'; "
-            "--to savedmodel, tflite and keras need nothing more"
-        )
-
-
 def write_onnx(path: str, bundle: Bundle, backbone: ResolvedBackbone) -> None:
     """Writes an ONNX model: `pixels`, uint8 [1, height, width, 3] RGB → float32 [1, C] `scores`.
 
     Raises:
         ModelError: if the converter is not installed.
     """
-    require_onnx()
+    require_onnx("tf2onnx")
     import tf2onnx
 
     tf = tensorflow()
@@ -78,6 +68,20 @@ def write_onnx(path: str, bundle: Bundle, backbone: ResolvedBackbone) -> None:
     named = tf.function(lambda pixels: {"scores": function(pixels)}, input_signature=signature)
     model, _ = tf2onnx.convert.from_function(named, input_signature=signature, opset=_OPSET)
     Path(path).write_bytes(model.SerializeToString())
+
+
+def require_onnx(library: str = "onnx") -> None:
+    """Checks that a library that writes ONNX models is here, and the runtime that compares them.
+
+    Raises:
+        ModelError: one is missing.
+    """
+    missing = [name for name in (library, "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"an ONNX model needs {' and '.join(missing)}: pip install 'beam-flowers[onnx]'; "
+            "--to savedmodel, tflite and keras need nothing more"
+        )
 
 
 def _lite_converter(function: Any) -> Any:

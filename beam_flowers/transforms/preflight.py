@@ -27,7 +27,8 @@ from beam_flowers.errors import BackboneError, WorkerError
 from beam_flowers.records import Image
 from beam_flowers.store.parts import Place
 
-_PACKAGES = ("apache-beam", "numpy", "openvino", "pillow", "pillow-heif", "pyarrow", "tensorflow")
+_ENGINES = ("onnxruntime", "openvino")
+_PACKAGES = ("apache-beam", "numpy", *_ENGINES, "pillow", "pillow-heif", "pyarrow", "tensorflow")
 # The same library under another name, without what GPUs need.
 _VARIANTS = {"tensorflow": "tensorflow-cpu"}
 _NONCE = "nonce"
@@ -159,7 +160,7 @@ def _problem(setup: Setup) -> str:
 def _other_versions(setup: Setup) -> Iterator[str]:
     own, used = dict(versions()), {backbone.engine for backbone in setup.backbones}
     for name, version in setup.versions:
-        unused = name == "openvino" and name not in used
+        unused = name in _ENGINES and name not in used
         if own.get(name) != version and not unused:
             yield f"{name} is {own.get(name, 'unknown')} there and {version} here"
 

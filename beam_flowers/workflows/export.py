@@ -27,6 +27,7 @@ from beam_flowers.export.converters import (
 )
 from beam_flowers.export.graph import write_saved_model
 from beam_flowers.export.keras_model import write_keras
+from beam_flowers.export.onnx_join import write_joined
 from beam_flowers.head.bundle import Bundle, require_backbone
 from beam_flowers.images.outputs import Writing, check_target, placing, require_ending
 from beam_flowers.images.recipe import DEFAULT_LIMITS, PixelRecipe
@@ -98,6 +99,11 @@ def export_model(
         return None
     if backbone is None:
         raise InputError(f"an export to {format_} needs the backbone of the model")
+    if backbone.kind == "onnx" and format_ != "onnx":
+        raise ModelError(
+            f"the backbone {backbone.row.name!r} is an ONNX network, which becomes no {format_}: "
+            "use --to onnx"
+        )
     if backbone.precision == "int8":
         raise ModelError(
             "the model was trained on int8 vectors, and exports hold the float32 network, whose "
@@ -178,6 +184,8 @@ def _write(
         write_tflite_int8(path, bundle, backbone, np.stack(calibration))
     elif format_ == "keras":
         write_keras(path, bundle, backbone, recipe)
+    elif backbone.kind == "onnx":
+        write_joined(path, bundle, backbone, recipe)
     else:
         write_onnx(path, bundle, backbone)
 

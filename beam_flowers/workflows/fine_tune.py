@@ -13,7 +13,7 @@ import numpy as np
 
 from beam_flowers import files
 from beam_flowers.backbones.resolve import ResolvedBackbone, resolve
-from beam_flowers.errors import InputError, TrainingError
+from beam_flowers.errors import BackboneError, InputError, TrainingError
 from beam_flowers.finetune.labelled_images import (
     Item,
     Reader,
@@ -170,6 +170,12 @@ def fine_tune(
         TrainingError: no head can be trained on the store, or the training diverged.
     """
     options, split = options or FineTuneOptions(), split or SplitOptions()
+    if backbone.kind == "onnx":
+        raise BackboneError(
+            f"{backbone.row.name!r} is an ONNX network, whose weights are constants: it is not "
+            "fine-tuned here. Train a head on its vectors, or fine-tune a backbone of the "
+            "catalogue, a .keras file or a SavedModel"
+        )
     writing = (writing or Writing()).reading(store, labels, backbone.path).listing(images)
     if model:
         check_model_folder(files.absolute(model), writing)

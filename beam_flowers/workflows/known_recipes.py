@@ -40,11 +40,12 @@ def notes_on_recipe(backbone: ResolvedBackbone, store: str) -> Iterator[str]:
         for section in same:
             rows = sum(part.rows for part in section.parts if not part.is_rejects)
             yield (
-                f"the store has {rows} rows of these weights by other pixels, which stay beside "
-                f"the new ones: {_flag(backbone, section.about['pixels'])} adds to them instead"
+                f"the store has {rows} rows of these weights by other pixels or another output, "
+                "which stay beside the new ones: "
+                f"{_flag(backbone, section.about['pixels'])} adds to them instead"
             )
         return
-    if backbone.kind not in ("saved-model", "keras-file") or find_row(backbone.row.name):
+    if backbone.kind not in ("saved-model", "keras-file", "onnx") or find_row(backbone.row.name):
         return
     found = find_recipe(backbone.path, backbone.kind, hub.is_handle(backbone.row.source))
     if found is None:
@@ -73,7 +74,12 @@ def _flag(backbone: ResolvedBackbone, pixels: Mapping[str, Any]) -> str:
         row = replace(backbone.row, **changes)
     except (BeamFlowersError, KeyError, TypeError, ValueError):
         return "a recipe that this program does not know"
+    output = f"--backbone-output {row.output}" if row.output else ""
+    if output and replace(row, output=backbone.row.output) == backbone.row:
+        return output
+    row = replace(row, output="")
     default = type(row)(row.name, row.input_size, None)
+    given = f"--backbone-config of a file with {json.dumps(config_of(row))}"
     if replace(default, pixel_range=row.pixel_range).about_pixels() == row.about_pixels():
-        return "--pixel-range={:g},{:g}".format(*row.pixel_range)
-    return f"--backbone-config of a file with {json.dumps(config_of(row))}"
+        given = "--pixel-range={:g},{:g}".format(*row.pixel_range)
+    return f"{given} {output}".rstrip()

@@ -244,7 +244,7 @@ def test_another_file_under_the_name_of_the_weights_is_refused(monkeypatch, tmp_
         resolve.resolve("inception-v3")
 
 
-@pytest.mark.parametrize("file", ["net.h5", "net.pkl", "net.pt", "net.onnx", "net"])
+@pytest.mark.parametrize("file", ["net.h5", "net.pkl", "net.pt", "net"])
 def test_files_that_can_hold_code_are_refused(tmp_path, file):
     path = tmp_path / file
     path.write_bytes(b"anything")
@@ -253,7 +253,9 @@ def test_files_that_can_hold_code_are_refused(tmp_path, file):
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):
-    with pytest.raises(BackboneError, match=r"no SavedModel: it has no saved_model\.pb"):
+    with pytest.raises(
+        BackboneError, match=r"has no network: neither a SavedModel's saved_model\.pb nor"
+    ):
         resolve.resolve(str(tmp_path))
 
 

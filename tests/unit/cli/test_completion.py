@@ -57,7 +57,7 @@ def test_commands_flags_choices_backbones_and_files_are_completed(complete, tmp_
     assert complete(tmp_path, "") >= set(COMMANDS)
     assert complete(tmp_path, "ev") == {"evaluate"}
     assert complete(tmp_path, "embed", "--max-ba") == {"--max-bad-fraction"}
-    assert complete(tmp_path, "embed", "--engine", "o") == {"openvino"}
+    assert complete(tmp_path, "embed", "--engine", "o") == {"openvino", "onnxruntime"}
     assert complete(tmp_path, "train", "--recipe", "") == {"lbfgs", "retrain", "image-classifier"}
     assert complete(tmp_path, "embed", "--backbone", "eff") == {
         name for name in BACKBONES if name.startswith("eff")

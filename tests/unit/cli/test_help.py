@@ -76,7 +76,10 @@ def test_the_package_runs_as_a_module():
         ("--verbose embed", "the command comes before --verbose, as in beam-flowers embed"),
         ("embed", "beam-flowers embed: missing: --store"),
         ("embed p --store", "--store takes a value"),
-        ("embed p --store s --engine openvin", "tensorflow or openvino, not openvin; did you mean"),
+        (
+            "embed p --store s --engine openvin",
+            "openvino or onnxruntime, not openvin; did you mean",
+        ),
         ("review s --choose x", "--choose takes a whole number, not 'x'"),
         ("embed p --store s --stroe t", "unknown flag '--stroe'; did you mean --store?"),
         ("vacuum s --older-than soon", "'soon' is no age"),
