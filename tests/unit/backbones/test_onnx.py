@@ -79,6 +79,7 @@ def test_class_and_mean_are_those_of_the_tokens(tmp_path):
         require_close(embedded(path, output=output)[0], expected)
 
 
+@pytest.mark.slow
 def test_lite0_in_onnxs_form_gives_our_vectors(tmp_path):
     ours = resolve("efficientnet-lite0", engine="openvino")
     config = {
