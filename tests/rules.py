@@ -131,11 +131,14 @@ class Table:
         rows: of its newest version.
         begun: what killed runs wanted to commit, which whoever comes next may do.
         left: contents that killed runs have read, and whose vectors wait for the next run.
+        superseded: those of which a later run has made rows. Their vectors still lie in `__work`,
+            so they count again once these rows are taken out.
     """
 
     rows: Rows = field(default_factory=dict)
     begun: list[Change] = field(default_factory=list)
     left: dict[str, list[Known]] = field(default_factory=dict)
+    superseded: dict[str, list[Known]] = field(default_factory=dict)
 
     def starts(self) -> list[Rows]:
         """Returns the states that it may have now."""
@@ -151,8 +154,20 @@ class Table:
             if row not in held:
                 held.append(row)
 
+    def supersede(self, uris: Iterable[str]) -> None:
+        """Notes that a run ended well that had looked at files."""
+        for uri in uris:
+            self.superseded.setdefault(uri, []).extend(self.left.pop(uri, []))
+
+    def revive(self) -> None:
+        """Notes that rows may be gone of which vectors lie in `__work`."""
+        for uri, held in self.superseded.items():
+            self.left.setdefault(uri, []).extend(held)
+        self.superseded = {}
+
     def forget(self, root: str) -> None:
         """Takes a root out, also of what killed runs have begun to commit."""
+        self.revive()
         self.rows = without(root, self.rows)
         self.begun = [functools.partial(_without_after, root, change) for change in self.begun]
 

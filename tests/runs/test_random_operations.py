@@ -316,8 +316,7 @@ class World:
     def note(self, table, sure, killed, changes, looks, has_begun):
         """Notes what a killed run has left, and what no longer is."""
         if not killed:
-            over = {uri for job in sure for uri in looks[job.root].found}
-            table.left = {uri: row for uri, row in table.left.items() if uri not in over}
+            table.supersede(uri for job in sure for uri in looks[job.root].found)
         for job in killed:
             table.leave(looks[job.root].found)
         table.begun = [*table.begun, *changes] if has_begun else []
@@ -414,7 +413,7 @@ class World:
         self.compare()
         if age == "0":
             for table in (*self.tables.values(), self.beside):
-                table.left = {}
+                table.left, table.superseded = {}, {}
         self.past = {n: p for n, p in self.past.items() if n in self.readable()}
 
     def restore(self):
@@ -422,6 +421,7 @@ class World:
         assert cli("restore", self.store, number) == 0
         for name, table in self.tables.items():
             table.rows, table.begun = self.past[number][name], []
+            table.revive()
         self.compare()
 
     def readable(self):
@@ -432,6 +432,7 @@ class World:
         if self.chance.random() < 0.2 and self.tables[TINY].rows:
             assert cli("forget", self.store, TINY) == 0
             self.tables[TINY].rows, self.tables[TINY].begun = {}, []
+            self.tables[TINY].revive()
         elif roots := sorted({row.root for table in tables for row in table.rows.values()}):
             root = self.chance.choice(roots)
             now = ["--now"] if self.chance.random() < 0.2 else []
