@@ -209,7 +209,7 @@ def cross_fit(
         clean: takes rows out of those to train on, bool [n]; those held out stay.
     """
     trained_on = [clean(folds.inside & (folds.codes != fold)) for fold in range(folds.count)]
-    places = _judged(prepared, folds)
+    places = judged(prepared, folds)
     held = prepared.class_ids[places]
     heads: dict[int, Head] = {}
     losses: list[Doubles] = []
@@ -237,19 +237,19 @@ def cross_fit(
         found.append(
             CrossFit(setting, places, held, logits, prepared.membership, calibration, (), start)
         )
-        lowest = min(range(len(losses)), key=lambda i: float(losses[i].mean()))
+        lowest = min(range(len(losses)), key=lambda i: float(losses[i].sum()))
         gap, error = _gap(losses[-1], losses[lowest])
         if gap > _HOPELESS * error and gap > 0:
             break
     gaps = [_gap(loss, losses[lowest]) for loss in losses]
     tried = [
-        Tried(fit.recipe, float(loss.mean()), error)
+        Tried(fit.recipe, float(loss.sum()) / max(len(loss), 1), error)
         for fit, loss, (_, error) in zip(found, losses, gaps, strict=True)
     ]
     return replace(found[lowest], tried=tuple(tried))
 
 
-def _judged(prepared: Prepared, folds: Folds) -> Indices:
+def judged(prepared: Prepared, folds: Folds) -> Indices:
     """Returns the places of held-out rows whose label has a row outside of their fold."""
     classes = int(prepared.class_ids.max()) + 1
     counts = np.zeros((folds.count + 1, classes), np.intp)

@@ -16,6 +16,7 @@ from beam_flowers.head.cross_fit import (
     Folds,
     Mask,
     cross_fit,
+    judged,
     make_folds,
     settings_of,
 )
@@ -130,6 +131,9 @@ def train(
     inside = prepared.codes != _TESTING
     crossed = isinstance(options, LbfgsOptions) and folds > 0
     dealt = make_folds(prepared, examples, inside, folds, seed=seed) if crossed else None
+    # Where each label has one image no head can be judged by folds.
+    if dealt and not len(judged(prepared, dealt)):
+        dealt = None
 
     def clean(rows: Mask) -> Mask:
         if drop_suspects is None:

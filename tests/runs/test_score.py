@@ -421,7 +421,7 @@ class TestTwoModels:
         ("flags", "message"),
         [
             (["--threshold", "2"], "threshold is from 0 to 1, not 2.0"),
-            (["--min-margin", "nan"], "min margin is from 0 to 1, not nan"),
+            (["--min-margin", "nan"], "--min-margin is from 0 to 1, not nan"),
             (["--target-precision", "0"], "above 0 and up to 1, not 0.0"),
             (["--partition-by", "label"], "is the name of a file"),
             (["--copy-to", "copies"], "by the labels of one model"),

@@ -94,7 +94,7 @@ def test_a_run_that_fails_by_itself_is_not_repeated(base, tmp_path, monkeypatch)
 
 
 def test_who_is_robbed_each_time_gives_up(base, tmp_path, monkeypatch):
-    def rob(job, kind):
+    def rob(job, *_):
         files.delete_tree(job.table)
         raise OSError(2, "No such file")
 

@@ -42,7 +42,7 @@ def test_vectors_without_meaning_lose_what_was_right():
 
 
 def test_one_label_cannot_be_compared():
-    with pytest.raises(TrainingError, match="at least 2 labels"):
+    with pytest.raises(TrainingError, match="two labels or more"):
         compare_heads(examples(clusters(1), ["a"] * 90), clusters(1), seeds=(0,))
 
 

@@ -99,14 +99,14 @@ def test_metrics_are_of_images_alone(augmented):
     plain, trained = train_run(augmented), train_run(augmented, augmented=True)
     counts = [{n: m.count for n, m in t.result.metrics.items()} for t in (plain, trained)]
     assert counts[0] == counts[1]
-    assert sum(counts[0].values()) == 120
+    assert counts[0]["training"] == counts[0]["tuned"] == 120 - counts[0]["testing"]
 
 
 def test_copies_of_held_out_images_never_train(store):
     split, heads = sides(store), []
     for wrong in (1, 1000):
         found = [
-            changed(c, vector=c.embedding.vector * (1 if split[uri(c)] == "training" else wrong))
+            changed(c, vector=c.embedding.vector * (wrong if split[uri(c)] == "testing" else 1))
             for c in every_copy()
         ]
         add_copies(store, "small", found)
