@@ -38,7 +38,7 @@ def test_each_precision_is_measured_on_this_processor(quick, monkeypatch, capsys
     [
         (["--quantize", LITE], "--quantize NAME wants --images"),
         (["--images", "photos"], "--quantize NAME wants --images"),
-        (["--quantize", LITE, "--images", "a", "--measure", LITE], "give one of them"),
+        (["--quantize", LITE, "--images", "a", "--measure", LITE], "exclude each other; give one"),
     ],
 )
 def test_flags_that_do_not_fit_together_are_refused(flags, told, capsys):
