@@ -304,6 +304,8 @@ class World:
         self.beside.settle(ends, found, shown, trusts_left=trusts_left)
         begun = self.has_begun(self.scored, LITE)
         self.note(self.beside, *mine, changes[1], looks, begun)
+        # A score also labels by vectors that a killed one had left, which are rows now.
+        beside.append(self.beside.rows)
 
         for number, output in enumerate(self.outputs):
             mine = [
