@@ -357,11 +357,17 @@ class _Decoders:
                 self._idle.put(decoder)
 
     def end(self) -> None:
-        """Ends the idle processes."""
+        """Ends the idle processes. One that is asked for afterwards is started anew."""
+        ended = 0
         with contextlib.suppress(queue.Empty):
             while True:
-                if decoder := self._idle.get_nowait():
+                decoder = self._idle.get_nowait()
+                ended += 1
+                if decoder:
                     decoder.end()
+        # Without a place in the queue a later image would wait for ever.
+        for _ in range(ended):
+            self._idle.put(None)
 
 
 _decoders = _Decoders()

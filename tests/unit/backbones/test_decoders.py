@@ -253,3 +253,9 @@ def test_no_file_and_no_process_is_left_behind(tmp_path):
     assert len(started) == 1
     assert not any(map(psutil.pid_exists, started))
     assert os.listdir(tmp_path) == ["one.jpg"]
+
+
+def test_after_its_end_a_pool_decodes_again(own):
+    first = decode_apart(SOUND["PNG"], PixelRecipe(8, 8)).pixels
+    own.end()
+    np.testing.assert_array_equal(decode_apart(SOUND["PNG"], PixelRecipe(8, 8)).pixels, first)
