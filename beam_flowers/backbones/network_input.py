@@ -30,3 +30,24 @@ def network_input(pixels: Any, row: Backbone) -> Any:
     if row.std:
         values = values / np.array(row.std, np.float32)
     return values
+
+
+def openvino_input(ops: Any, pixels: Any, row: Backbone) -> Any:
+    """Computes `network_input` in OpenVINO, by the same steps: another order would round otherwise.
+
+    Args:
+        ops: an opset of OpenVINO.
+        pixels: node, uint8 [N, height, width, 3], RGB.
+        row: see `network_input`.
+
+    Returns:
+        A node, float32 [N, height, width, 3].
+    """
+    low, high = row.pixel_range
+    values = ops.convert(pixels, "f32")
+    if row.channels == "bgr":
+        values = ops.gather(values, np.array([2, 1, 0]), np.array(3))
+    values = ops.add(ops.divide(values, np.float32(255 / (high - low))), np.float32(low))
+    if row.mean:
+        values = ops.subtract(values, np.array(row.mean, np.float32))
+    return ops.divide(values, np.array(row.std, np.float32)) if row.std else values

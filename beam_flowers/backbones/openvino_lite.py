@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from beam_flowers.backbones import efficientnet_lite
-from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.efficientnet_lite import Arrays
 from beam_flowers.backbones.graph import loaded_weights, require_length, require_size
+from beam_flowers.backbones.network_input import openvino_input
 from beam_flowers.backbones.resolve import ResolvedBackbone
 
 _NCHW = np.array([0, 3, 1, 2])
@@ -34,7 +34,7 @@ def build(library: Any, backbone: ResolvedBackbone) -> Any:
         size = architecture["input_size"]
         require_size((size, size), backbone)
         pixels = ops.parameter([-1, size, size, 3], np.uint8, name="pixels")
-        x = ops.transpose(_network_input(ops, ops.convert(pixels, "f32"), backbone.row), _NCHW)
+        x = ops.transpose(openvino_input(ops, pixels, backbone.row), _NCHW)
         x = _relu6(ops, _convolve(ops, x, "stem", arrays, stride=2))
         for number, block in enumerate(architecture["blocks"]):
             x = _block(ops, x, f"block{number:02d}", block, arrays)
@@ -42,17 +42,6 @@ def build(library: Any, backbone: ResolvedBackbone) -> Any:
         vectors = ops.reduce_mean(x, np.array([2, 3]), False)
         require_length(vectors.get_output_partial_shape(0)[1].get_length(), backbone)
     return library.Model([ops.result(vectors)], [pixels], backbone.row.name)
-
-
-def _network_input(ops: Any, x: Any, row: Backbone) -> Any:
-    """Computes `network_input` in its steps: another order would round otherwise."""
-    low, high = row.pixel_range
-    if row.channels == "bgr":
-        x = ops.gather(x, np.array([2, 1, 0]), np.array(3))
-    x = ops.add(ops.divide(x, np.float32(255 / (high - low))), np.float32(low))
-    if row.mean:
-        x = ops.subtract(x, np.array(row.mean, np.float32))
-    return ops.divide(x, np.array(row.std, np.float32)) if row.std else x
 
 
 def _block(ops: Any, x: Any, name: str, block: dict[str, Any], arrays: Arrays) -> Any:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from beam_flowers.backbones.catalogue import Backbone
 from beam_flowers.backbones.graph import loaded_weights, require_length, require_size
+from beam_flowers.backbones.network_input import openvino_input
 from beam_flowers.backbones.onnx_check import (
     MOST_TENSOR_BYTES,
     TRUST_FLAG,
@@ -48,7 +48,7 @@ def build(library: Any, core: Any, backbone: ResolvedBackbone) -> Any:
         shape = [several, height, width, 3] if is_last else [several, 3, height, width]
         model.reshape(library.PartialShape(shape))
         pixels = ops.parameter([several, height, width, 3], np.uint8, name="pixels")
-        wanted = _network_input(ops, pixels, backbone.row)
+        wanted = openvino_input(ops, pixels, backbone.row)
         if not is_last:
             wanted = ops.transpose(wanted, np.array([0, 3, 1, 2]))
         if image.data_type != 1:
@@ -94,20 +94,6 @@ def _require_small(model: Any, path: str, trusted: bool) -> None:
                     f"image may take all memory: export it without that, or insist with "
                     f"{TRUST_FLAG} if you trust the network"
                 )
-
-
-def _network_input(ops: Any, pixels: Any, row: Backbone) -> Any:
-    """Computes `network_input` by the same steps: another order would round otherwise."""
-    low, high = row.pixel_range
-    values = ops.convert(pixels, "f32")
-    if row.channels == "bgr":
-        values = ops.gather(values, np.array([2, 1, 0]), np.array(3))
-    values = ops.add(ops.divide(values, np.float32(255 / (high - low))), np.float32(low))
-    if row.mean:
-        values = ops.subtract(values, np.array(row.mean, np.float32))
-    if row.std:
-        values = ops.divide(values, np.array(row.std, np.float32))
-    return values
 
 
 def _find(model: Any, tensor: str, path: str) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.quantise import QuantiseResult
 
 INTERRUPTED = "nothing was written; the same command begins anew"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 EXAMPLE = "beam-flowers backbones"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.progress import Progress
 
 INTERRUPTED = "the same command goes on from what is finished"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 _FOLDER = "beam-flowers-demo"
 _NAMES = ("store", "model", "labels.parquet", "labels.rejects.parquet")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beam_flowers.doctor.findings import Finding
 
 INTERRUPTED = "nothing was written; the same command begins anew"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 _EXAMPLES = 3
 

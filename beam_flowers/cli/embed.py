@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.summary import EmbedSummary
 
 INTERRUPTED = "the same command goes on from what is finished"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 EXAMPLE = "beam-flowers embed photos --store store"
 

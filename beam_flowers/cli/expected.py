@@ -53,7 +53,7 @@ _ADVICE = {
     (OUTPUT, MODEL): "Name another folder for the store",
     (OUTPUT, SCORES): "Name another folder for the store",
 }
-"""What to do by the thing that is asked for, and the one that was named."""
+"""Advice, by the kind of thing that a command takes and the kind that was named."""
 
 
 def require_expected(command: str, arguments: argparse.Namespace) -> None:

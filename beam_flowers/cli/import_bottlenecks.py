@@ -19,7 +19,7 @@ can be trained on, evaluated and scored as a STORE; images cannot be scored with
 Measures no accuracy: `train` does."""
 
 INTERRUPTED = "the store is as it was; the same command begins anew"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 EXAMPLE = "beam-flowers import-bottlenecks bottlenecks --images photos --store imported"
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from beam_flowers.workflows.score_options import ScoreOptions
 
 INTERRUPTED = "the same command goes on from what is finished"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 EXAMPLE = "beam-flowers score more-photos --model model --output labels.csv"
 

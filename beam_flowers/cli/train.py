@@ -32,7 +32,7 @@ retrain divides by path, bit for bit as retrain.py did: by absolute path, or wit
 folders fix are kept."""
 
 INTERRUPTED = "store and model are as they were; the same command begins anew"
-"""What holds after Ctrl-C."""
+"""Shown to the user after Ctrl-C."""
 
 _RECIPE_FLAGS = (
     "how_many_training_steps",
@@ -389,7 +389,7 @@ _NOTES = {
     "tuned": ", each by a head trained without it; l2 and temperature were chosen by them",
     "nested": ", each by a head trained, and all chosen, without it: the one to quote",
 }
-"""What an accuracy that is of no split was measured on."""
+"""Names the images of an accuracy that belongs to no split."""
 
 
 def print_trained(trained: TrainedModel, model: str) -> None:

@@ -64,7 +64,7 @@ def choose_images(features: Features, decisions: Mapping[str, str], count: int) 
     free = np.array([row for content, row in rows_of.items() if content not in done], np.intp)
     if not len(free):
         raise InputError(
-            "every image of the store has a label, so that there is none to ask about; train on "
+            "every image of the store has a label: nothing is left to ask about; train on "
             "them, or review a table that `score` writes of the store"
         )
     labels = sorted(set(known.values()))

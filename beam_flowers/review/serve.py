@@ -100,7 +100,7 @@ def reviewing(job: ReviewJob) -> Iterator[ReviewPage]:
         given = sorted({label for label in features.labels if label})
         session = Session(chosen.candidates, given, decisions)
     elif job.choose is not None:
-        raise InputError(f"--choose is for a feature store, and {job.source!r} is none")
+        raise InputError(f"--choose is for a feature store, which {job.source!r} is not")
     else:
         table = read_scores(job.source, job.model_id)
         session = Session(least_sure_first(table), table.names, decisions)

@@ -181,7 +181,7 @@ def choose_threshold(bundle: Bundle, target_precision: float) -> OperatingPoint:
     split, chosen_on = (kind, others) if len(others) else ("testing", testing)
     if not len(chosen_on):
         raise ModelError(
-            "the model was trained on all its images: there are none to choose a threshold on;"
+            "the model was trained on all its images: no image is left to choose a threshold on;"
             " hold some back in training, or give a threshold"
         )
     scores, correct = chosen_on["score"], chosen_on["correct"]

@@ -34,7 +34,7 @@ _COLUMNS = re.compile(
     r"( labels)?( rule)?( format)?( given_label( .+)? relative_path)?"
 )
 """Of a table of scores, of any version so far. Further columns of a manifest stand before the last
-of ours: a table to which a user has added columns is none of ours."""
+of ours: a table to which a user has added columns belongs to the user."""
 _LONGEST_LINE = 4 * 2**20
 _LARGEST_FOOTER = 16 * 2**20
 
